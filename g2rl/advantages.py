@@ -1,0 +1,78 @@
+"""Group advantages: the one place where rewards become advantages.
+
+GRPO (arXiv 2402.03300; arXiv 2512.15687, Eq. 2):   A_i = (r_i - mean_j r_j) / sqrt(var_j r_j + eps)
+Dr. GRPO (arXiv 2503.20783):                        A_i =  r_i - mean_j r_j
+
+with the population variance of the group. A *uniform* group is one whose base rewards are all equal.
+Plain GRPO gives it zero advantage; a signal that shapes rewards makes them differ, and dividing by a tiny
+spread would turn it into advantages of order one. `uniform_groups` says what happens:
+
+    shape   standardise like any group (the behaviour arXiv 2512.15687 implies)
+    drop    advantage 0
+    floor   divide by max(sqrt(var + eps), floor)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+SCALES = ("std", "none")
+UNIFORM_POLICIES = ("shape", "drop", "floor")
+
+
+@dataclass(slots=True, frozen=True)
+class GroupAdvantage:
+    """Advantage of each response within its group.
+
+    Args:
+        scale: "std" divides by the group's standard deviation, "none" does not (Dr. GRPO).
+        eps: added to the variance.
+        uniform_groups: policy for groups whose base rewards are all equal.
+        floor: smallest divisor for such groups under "floor", in reward units.
+    """
+
+    scale: str = "std"
+    eps: float = 1e-6
+    uniform_groups: str = "shape"
+    floor: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.scale not in SCALES:
+            raise ValueError(f"algorithm.advantage_scale must be one of {SCALES}, got {self.scale!r}")
+        if self.uniform_groups not in UNIFORM_POLICIES:
+            raise ValueError(
+                f"algorithm.uniform_groups must be one of {UNIFORM_POLICIES}, got {self.uniform_groups!r}"
+            )
+        if self.eps <= 0 or self.floor <= 0:
+            raise ValueError("algorithm.advantage_eps and algorithm.uniform_floor must be > 0")
+
+    def __call__(self, rewards_PG: Tensor, base_rewards_PG: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """Advantages (P, G) of the shaped rewards, and metrics on uniform groups.
+
+        A group of one response has advantage 0: its reward is its mean.
+        """
+        centred_PG = rewards_PG - rewards_PG.mean(-1, keepdim=True)
+        uniform_P = uniform_groups(base_rewards_PG)
+        divisor_P = torch.ones_like(uniform_P, dtype=rewards_PG.dtype)
+        if self.scale == "std":
+            divisor_P = (centred_PG.square().mean(-1) + self.eps).sqrt()
+        if self.uniform_groups == "floor":
+            divisor_P = torch.where(uniform_P, divisor_P.clamp_min(self.floor), divisor_P)
+        advantages_PG = centred_PG / divisor_P.unsqueeze(-1)
+        if self.uniform_groups == "drop":
+            advantages_PG = advantages_PG.masked_fill(uniform_P.unsqueeze(-1), 0.0)
+        solved_P = uniform_P & (base_rewards_PG[:, 0] > 0)
+        return advantages_PG, {
+            "uniform_correct": solved_P.float().mean().item(),
+            "uniform_wrong": (uniform_P & ~solved_P).float().mean().item(),
+            "zero_advantage": (advantages_PG == 0).all(-1).float().mean().item(),
+            "abs_mean": advantages_PG.abs().mean().item(),
+        }
+
+
+def uniform_groups(base_rewards_PG: Tensor) -> Tensor:
+    """Boolean (P,): all base rewards of the group are equal."""
+    return (base_rewards_PG == base_rewards_PG[:, :1]).all(-1)

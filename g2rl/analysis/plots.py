@@ -1,0 +1,87 @@
+"""Figures of one run: learning curves, and the distribution of gradient cosines before and after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt  # noqa: E402
+import pandas as pd  # noqa: E402
+
+from g2rl.tracking import read_metrics  # noqa: E402
+
+# Okabe-Ito: distinguishable with any colour vision; one colour a pair class everywhere
+PAIR_COLOURS = {"correct-correct": "#009E73", "correct-wrong": "#0072B2", "wrong-wrong": "#D55E00"}
+TRAIN_PANELS = (
+    ("train/accuracy", "training accuracy", "share of responses"),
+    ("train/length", "response length", "tokens"),
+    ("train/entropy", "token entropy", "nats"),
+)
+
+
+def plot_run(run_dir: Path, benchmark: str) -> list[Path]:
+    """Write learning_curves.png and, where both probes exist, cosine_distribution.png."""
+    paths = [learning_curves(run_dir, benchmark)]
+    probes = sorted((run_dir / "probe").glob("step_*.parquet"))
+    if len(probes) >= 2:
+        paths.append(cosine_distribution(run_dir, probes[0], probes[-1]))
+    return paths
+
+
+def learning_curves(run_dir: Path, benchmark: str) -> Path:
+    """Held-out accuracy, training accuracy, response length and token entropy against the step."""
+    rows = read_metrics(run_dir / "metrics.jsonl")
+    figure, axes = plt.subplots(2, 2, figsize=(9, 6), layout="constrained")
+    prefix = f"eval/{benchmark}/"
+    styles = {"pass@1": "#0072B2"}
+    others = iter(["#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9"])
+    for key in [k for k in rows[0] if k.startswith((f"{prefix}pass@", f"{prefix}maj@"))]:
+        name = key.removeprefix(prefix)
+        points = [(row["step"], row[key]) for row in rows if key in row]
+        axes[0, 0].plot(*zip(*points, strict=True), marker="o", ms=4, label=name, color=styles.get(name) or next(others))
+    _dress(axes[0, 0], f"held-out {benchmark}", "share of problems")
+    axes[0, 0].set_ylim(0, 1)
+    axes[0, 0].legend(frameon=False)
+    for axis, (key, title, unit) in zip(axes.flat[1:], TRAIN_PANELS, strict=True):
+        points = [(row["step"], row[key]) for row in rows if key in row]
+        if points:
+            axis.plot(*zip(*points, strict=True), color="#0072B2")
+        _dress(axis, title, unit)
+    return _save(figure, run_dir / "learning_curves.png")
+
+
+def cosine_distribution(run_dir: Path, before: Path, after: Path) -> Path:
+    """Cosines between gradient features of responses to the same problem, by pair class."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharex=True, sharey=True, layout="constrained")
+    for axis, path, title in zip(axes, (before, after), ("before training", "after training"), strict=True):
+        pairs = pd.read_parquet(path)
+        for name, colour in PAIR_COLOURS.items():
+            chosen = pairs.loc[pairs["pair"] == name, "cosine"]
+            if len(chosen):
+                axis.hist(
+                    chosen, bins=40, range=(-1, 1), density=True, histtype="step", lw=1.8, color=colour,
+                    label=f"{name} ({len(chosen)}), mean {chosen.mean():+.3f}",
+                )  # fmt: skip
+        axis.axvline(0, color="0.7", lw=0.8, zorder=0)
+        negative = (pairs["cosine"] < 0).mean()
+        _dress(axis, f"{title}: mean {pairs['cosine'].mean():+.3f}, {negative:.0%} negative", "density")
+        axis.set_xlabel("cosine of gradient features, pairs of one group")
+        axis.legend(frameon=False, fontsize=8)
+    return _save(figure, run_dir / "cosine_distribution.png")
+
+
+def _dress(axis: Any, title: str, unit: str) -> None:
+    axis.set_title(title, fontsize=10)
+    axis.set_ylabel(unit)
+    axis.set_xlabel("step")
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _save(figure: Any, path: Path) -> Path:
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+    return path

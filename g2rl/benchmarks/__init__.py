@@ -1,0 +1,1 @@
+"""Held-out problem sets: one file per kind, one YAML per benchmark."""

@@ -1,0 +1,39 @@
+"""What a benchmark is: problems, their verifier, and how many samples are drawn at which temperature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from g2rl.types import Problem, SamplingParams
+from g2rl.verify.base import Verifier
+
+
+class Benchmark:
+    """A held-out set of problems.
+
+    Args:
+        name: as in metric names, ``eval/NAME/pass@1``.
+        problems: in file order.
+        samples: n responses a problem.
+        ks: the k of pass@k and maj@k; every k <= n.
+        params: sampling parameters (0.8 is the published validation temperature).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        problems: Sequence[Problem],
+        verifier: Verifier,
+        *,
+        samples: int,
+        ks: Sequence[int],
+        params: SamplingParams,
+    ) -> None:
+        if not problems:
+            raise ValueError(f"benchmark {name} holds no problem")
+        if samples < 1 or not ks or min(ks) < 1 or max(ks) > samples:
+            raise ValueError(f"benchmark {name}: need 1 <= k <= samples, got ks={list(ks)}, samples={samples}")
+        if len({problem.id for problem in problems}) < len(problems):
+            raise ValueError(f"benchmark {name}: two problems share an id")
+        self.name, self.problems, self.verifier = name, list(problems), verifier
+        self.samples, self.ks, self.params = samples, list(ks), params

@@ -1,0 +1,136 @@
+"""Checkpoints to resume from, and the exported model.
+
+A checkpoint is a folder `step_000050/` with model.safetensors, training.pt (optimizer, schedule, signal
+state; read with weights_only) and manifest.json (sizes and SHA-256). It appears whole or not at all; a
+damaged one is named and skipped for the one before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from g2rl.files import atomic_folder, write_json
+
+log = logging.getLogger(__name__)
+_NAME = re.compile(r"step_(\d{6,})")
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint does not fit the run, or cannot be read."""
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        folder: where they live.
+        keep: how many of the newest to keep.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        if keep < 1:
+            raise ValueError(f"trainer.keep_checkpoints must be >= 1, got {keep}")
+        self.folder, self.keep = folder, keep
+
+    def steps(self) -> list[int]:
+        """Completed steps of the checkpoints on disk, ascending."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(m[1]) for path in self.folder.iterdir() if (m := _NAME.fullmatch(path.name)))
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"step_{step:06d}"
+
+    def save(self, step: int, model: nn.Module, state: Mapping[str, Any]) -> Path:
+        """Write the checkpoint after `step` completed steps, then drop the oldest beyond `keep`."""
+        target = self.path(step)
+        with atomic_folder(target) as folder:
+            save_file(_unshared(model), folder / "model.safetensors")
+            torch.save({**state, "step": step}, folder / "training.pt")
+            files = {p.name: {"bytes": p.stat().st_size, "sha256": _digest(p)} for p in sorted(folder.iterdir())}
+            write_json(folder / "manifest.json", {"format": 1, "step": step, "files": files})
+        for old in self.steps()[: -self.keep]:
+            shutil.rmtree(self.path(old))
+        return target
+
+    def load_newest(self, model: nn.Module) -> dict[str, Any] | None:
+        """Load weights of the newest intact checkpoint into the model and return its training state.
+
+        Returns None when there is none. Damaged ones are reported and skipped.
+
+        Raises:
+            CheckpointError: when checkpoints exist but none of them is intact, or the weights do not fit.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            problem = self.damage(step)
+            if problem is None:
+                return self._load(step, model)
+            log.warning("checkpoint %s is damaged (%s): trying the one before", self.path(step), problem)
+        if steps:
+            raise CheckpointError(f"no intact checkpoint in {self.folder}; remove the folder to start afresh")
+        return None
+
+    def damage(self, step: int) -> str | None:
+        """What is wrong with a checkpoint on disk; None when it is intact."""
+        folder = self.path(step)
+        try:
+            files = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            return f"manifest.json: {error}"
+        for name, entry in files.items():
+            path = folder / name
+            if not path.is_file() or path.stat().st_size != entry["bytes"]:
+                return f"{name} is missing or has another size"
+            if _digest(path) != entry["sha256"]:
+                return f"{name} has another checksum"
+        return None
+
+    def _load(self, step: int, model: nn.Module) -> dict[str, Any]:
+        weights = load_file(self.path(step) / "model.safetensors")
+        missing, unexpected = model.load_state_dict(weights, strict=False)
+        shared = set(model.state_dict()) - set(_unshared(model))
+        if unexpected or set(missing) - shared:
+            raise CheckpointError(
+                f"{self.path(step)} is of another model: missing {sorted(set(missing) - shared)[:3]}, "
+                f"unexpected {sorted(unexpected)[:3]}"
+            )
+        return torch.load(self.path(step) / "training.pt", weights_only=True, map_location="cpu")
+
+
+def export_model(model: Any, tokenizer: Any, stop_ids: list[int], target: Path) -> Path:
+    """Write the policy in Hugging Face format, with the stop tokens that training used."""
+    model.generation_config.eos_token_id = stop_ids[0] if len(stop_ids) == 1 else list(stop_ids)
+    with atomic_folder(target) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    return target
+
+
+def _unshared(model: nn.Module) -> dict[str, torch.Tensor]:
+    """State dict without the second name of a tied weight."""
+    seen: set[tuple[int, tuple[int, ...]]] = set()
+    kept = {}
+    for name, tensor in model.state_dict().items():
+        place = (tensor.data_ptr(), tuple(tensor.shape))
+        if tensor.numel() and place in seen:
+            continue
+        seen.add(place)
+        kept[name] = tensor.contiguous()
+    return kept
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

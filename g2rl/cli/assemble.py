@@ -1,0 +1,148 @@
+"""Turn a composed configuration into the parts of a run. Plain typed arguments from here on down."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from g2rl.advantages import GroupAdvantage
+from g2rl.benchmarks.base import Benchmark
+from g2rl.checkpoint import Checkpoints
+from g2rl.cli.config import choices, config_dir
+from g2rl.exploration.base import Signal
+from g2rl.losses import PolicyLoss
+from g2rl.models import LoadedModel, load
+from g2rl.policy import Policy
+from g2rl.settings import TrainerSettings
+from g2rl.tasks.base import Task
+from g2rl.tracking import Tracker
+from g2rl.trainer import Parts, Reporter, Trainer
+from g2rl.types import SamplingParams
+from g2rl.update import OptimizerSettings, Updater
+from g2rl.verify.base import Verifier
+from g2rl.verify.pool import Grader
+
+SIGNAL_EXTRAS = ("observe", "feature_temperature")
+
+
+def build_signal(node: DictConfig) -> Signal:
+    """The training signal, without the keys of the node that are not the signal's own."""
+    return instantiate({key: node[key] for key in node if key not in SIGNAL_EXTRAS})
+
+
+def build_observers(names: list[str]) -> list[Signal]:
+    """One signal per name, with the settings of its file in conf/exploration."""
+    found = []
+    for name in names:
+        if name not in choices("exploration"):
+            raise ValueError(f"exploration.observe: no signal {name!r}; choose from {choices('exploration')}")
+        found.append(instantiate(OmegaConf.load(config_dir() / "exploration" / f"{name}.yaml")))
+    return found
+
+
+def build_algorithm(node: Mapping[str, Any]) -> tuple[GroupAdvantage, PolicyLoss]:
+    """Advantage and loss from the flat algorithm settings."""
+    advantage = GroupAdvantage(
+        scale=node["advantage_scale"], eps=node["advantage_eps"],
+        uniform_groups=node["uniform_groups"], floor=node["uniform_floor"],
+    )  # fmt: skip
+    names = [field.name for field in dataclasses.fields(PolicyLoss)]
+    return advantage, PolicyLoss(**{name: node[name] for name in names})
+
+
+def build_settings(config: DictConfig) -> TrainerSettings:
+    """Loop settings, checked."""
+    task, trainer = config.task, config.trainer
+    own = {f.name for f in dataclasses.fields(TrainerSettings)} & set(trainer)
+    return TrainerSettings(
+        sampling=SamplingParams(task.temperature, task.top_p, task.top_k, task.max_response_tokens),
+        max_prompt_tokens=task.max_prompt_tokens,
+        feature_temperature=config.exploration.feature_temperature,
+        seed=config.seed,
+        **{name: trainer[name] for name in own},
+    )
+
+
+def load_model(node: DictConfig) -> LoadedModel:
+    return load(
+        node.source, dtype=node.dtype, device=node.device, gguf_file=node.gguf_file, revision=node.revision,
+        attention=node.attention, stop_tokens=None if node.stop_tokens is None else list(node.stop_tokens),
+        gradient_checkpointing=node.gradient_checkpointing,
+        overrides=OmegaConf.to_container(node.overrides),  # type: ignore[arg-type]
+        random_init=node.random_init,
+    )  # fmt: skip
+
+
+class Graders:
+    """One pool of workers for each kind of verifier in use."""
+
+    def __init__(self, node: DictConfig) -> None:
+        self.options = {"workers": node.workers, "timeout_seconds": node.timeout_seconds, "memory_mb": node.memory_mb}
+        self.made: dict[type, Grader] = {}
+
+    def __call__(self, verifier: Verifier) -> Grader:
+        if type(verifier) not in self.made:
+            self.made[type(verifier)] = Grader(verifier, **self.options)
+        return self.made[type(verifier)]
+
+    def close(self) -> None:
+        for grader in self.made.values():
+            grader.close()
+
+
+def build_trainer(config: DictConfig, run_dir: Path, reporter: Reporter) -> tuple[Trainer, LoadedModel, Graders]:
+    """Check everything that needs no weights first, then load the model and assemble the trainer."""
+    settings = build_settings(config)
+    advantage, loss = build_algorithm(config.algorithm)
+    optimizer = OptimizerSettings(**{**config.optimizer, "betas": tuple(config.optimizer.betas)})
+    signal = build_signal(config.exploration)
+    observers = build_observers(list(config.exploration.observe))
+    check_groups(settings, signal)
+    task: Task = instantiate(config.task.source)
+    benchmark: Benchmark = instantiate(config.benchmark)
+    graders = Graders(config.verify)
+    needs = frozenset(signal.needs).union(*(o.needs for o in observers))
+    encoder = instantiate(config.encoder) if "embeddings" in needs else None
+    loaded = load_model(config.model)
+    policy = Policy(loaded.model, config.model.tile_mb << 20, config.model.compute_dtype)
+    policy.check_head()
+    reference = frozen_copy(policy) if loss.kl_coef else None
+    updater = Updater(
+        policy, loss, optimizer, temperature=settings.sampling.temperature,
+        max_tokens=settings.sampling.max_tokens, seed=config.seed,
+        total_updates=settings.steps * optimizer.mini_batches * optimizer.epochs,
+    )  # fmt: skip
+    parts = Parts(
+        policy=policy, reference=reference, tokenizer=loaded.tokenizer, chat=config.model.chat,
+        engine=instantiate(config.engine, policy=policy, tokenizer=loaded.tokenizer, stop_ids=loaded.stop_ids),
+        task=task, grader=graders(task.verifier), signal=signal, observers=observers, encoder=encoder,
+        advantage=advantage, updater=updater, benchmark=benchmark,
+        benchmark_grader=graders(benchmark.verifier),
+        tracker=Tracker(run_dir, instantiate(config.tracking)),
+        checkpoints=Checkpoints(run_dir / "checkpoints", config.trainer.keep_checkpoints), reporter=reporter,
+    )  # fmt: skip
+    return Trainer(parts, settings), loaded, graders
+
+
+def check_groups(settings: TrainerSettings, signal: Signal) -> None:
+    """A signal that compares responses needs at least two of them."""
+    if settings.group_size == 1 and signal.needs:
+        raise ValueError(
+            f"trainer.group_size=1 with exploration={signal.name}: the signal compares responses of a group; "
+            "use a group size of at least 2"
+        )
+
+
+def frozen_copy(policy: Policy) -> Policy:
+    """The reference policy: a copy that never changes."""
+    reference = copy.deepcopy(policy).requires_grad_(False).eval()
+    if torch.is_grad_enabled() and getattr(reference.model, "is_gradient_checkpointing", False):
+        reference.model.gradient_checkpointing_disable()
+    return reference

@@ -1,0 +1,130 @@
+"""Where the configuration lives, and checks of what the user typed before Hydra runs."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, QuotedString
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+TAG_LENGTH = 60
+
+
+def config_dir() -> Path:
+    """The packaged conf/ of a wheel, or the sibling folder of a source checkout."""
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "train.yaml").is_file():
+            return folder
+    raise FileNotFoundError(f"no conf/ beside or inside {package}: the installation is incomplete")
+
+
+def run_tag(overrides: str) -> str:
+    """Overrides as part of a folder name: readable when short, cut and hashed when long."""
+    if not overrides:
+        return ""
+    name = re.sub(r"[^\w.=+-]+", "_", overrides)
+    if len(name) > TAG_LENGTH:
+        name = f"{name[: TAG_LENGTH - 9]}-{hashlib.sha256(overrides.encode()).hexdigest()[:8]}"
+    return f"-{name}"
+
+
+def register_resolvers() -> None:
+    OmegaConf.register_new_resolver("run_tag", run_tag, replace=True)
+
+
+def choices(group: str) -> list[str]:
+    """The choices of a config group, as file names without suffix."""
+    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
+
+
+def groups() -> list[str]:
+    return sorted(path.name for path in config_dir().iterdir() if path.is_dir())
+
+
+def flat_keys(node: Any, prefix: str = "") -> set[str]:
+    """Every dotted key of a configuration, inner nodes included."""
+    found: set[str] = set()
+    for name in node if isinstance(node, DictConfig) else ():
+        key = f"{prefix}{name}"
+        found.add(key)
+        child = node._get_node(name)
+        if isinstance(child, DictConfig) and not child._is_none():
+            found |= flat_keys(child, f"{key}.")
+    return found
+
+
+def explain_mistakes(arguments: Sequence[str], config_name: str) -> str | None:
+    """Say what is wrong with the overrides and what was probably meant; None when all is well.
+
+    Only what can be told without running is checked here: names of groups, choices and keys.
+    """
+    texts = [a for a in arguments if not a.startswith("-")]
+    try:
+        overrides = OverridesParser.create().parse_overrides(texts)
+    except HydraException as error:
+        return str(error)
+    chosen: list[str] = []
+    for override in overrides:
+        if override.key_or_group not in groups():
+            continue
+        names = [v for v in _values(override) if isinstance(v, str)]
+        unknown = [name for name in names if name not in choices(override.key_or_group)]
+        if unknown:
+            return _did_you_mean(
+                f"{override.key_or_group}={unknown[0]}", unknown[0], choices(override.key_or_group),
+                f"{override.key_or_group} has no choice {unknown[0]!r}",
+            )  # fmt: skip
+        if names:
+            chosen.append(f"{override.key_or_group}={names[0]}")
+    known = flat_keys(_compose(chosen, config_name))
+    for override in overrides:
+        key = override.key_or_group
+        plain = not (override.is_add() or override.is_delete())
+        if plain and key not in groups() and not key.startswith("hydra") and "@" not in key and key not in known:
+            return _did_you_mean(str(override.input_line), key, sorted(known | set(groups())), f"there is no key {key!r}")
+    return None
+
+
+def _values(override: Override) -> list[Any]:
+    """The value of an override, or every value of a simple sweep."""
+    if override.is_sweep_override():
+        try:
+            found = list(override.sweep_iterator())
+        except HydraException:
+            return []
+        return [str(value) for value in found]
+    value = override.value()
+    return [value.text if isinstance(value, QuotedString) else value]
+
+
+def _compose(overrides: list[str], config_name: str) -> DictConfig:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return compose(config_name, overrides=overrides)
+
+
+def _did_you_mean(text: str, wrong: str, known: Sequence[str], problem: str) -> str:
+    near = difflib.get_close_matches(wrong, known, n=3, cutoff=0.6)
+    last = wrong.rsplit(".", 1)[-1]  # the right leaf under the wrong node
+    near += [key for key in known if key.rsplit(".", 1)[-1] == last and key not in near][:3]
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known[:20])}"
+    return f"{text}: {problem}; {hint}"
+
+
+def refuse_mistakes(config_name: str) -> None:
+    """Exit with code 2 and one clear line when an override is misspelt."""
+    problem = explain_mistakes(sys.argv[1:], config_name)
+    if problem:
+        print(f"error: {problem}", file=sys.stderr)
+        raise SystemExit(2)

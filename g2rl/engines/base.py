@@ -1,0 +1,41 @@
+"""The engine interface: prompts as token ids in, completions out.
+
+Randomness is a function of the key of each prompt and of the sample index, never of process history
+or of what else is in the batch: a run can be resumed exactly and does not depend on batching.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from g2rl.types import Completion, SamplingParams
+
+Key = tuple[int, ...]
+
+
+class Engine(Protocol):
+    """Draws responses from the current policy."""
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        keys: Sequence[Key],
+        samples: int,
+        params: SamplingParams,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> list[list[Completion]]:
+        """`samples` completions of each prompt; `on_progress(n)` is told of n newly finished ones."""
+        ...
+
+    def push_weights(self) -> None:
+        """Take over the policy's current weights (nothing to do when they are shared)."""
+        ...
+
+
+def uniforms(key: Key, sample: int, count: int) -> np.ndarray:
+    """`count` uniforms in [0, 1) of sample number `sample` under a key: a counter-based stream."""
+    sequence = np.random.SeedSequence((*key, sample))
+    return np.random.Generator(np.random.Philox(sequence)).random(count)

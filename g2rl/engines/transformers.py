@@ -1,0 +1,183 @@
+"""Sampling with the training model itself: prefill once a group, decode, let finished rows go.
+
+Each prompt is prefilled once and its cache is repeated for its samples; rows of a batch are prompts of
+similar length (left-padded); rows that have stopped leave the batch as soon as a quarter has. On CPU a
+plain forward with a growing cache is the fastest path transformers offers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from g2rl.engines.base import Key, uniforms
+from g2rl.engines.sampling import next_tokens
+from g2rl.policy import Policy
+from g2rl.types import Completion, SamplingParams
+
+COMPACT_AT = 0.25  # share of finished rows that makes copying the cache worth while
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Rows being decoded together, and the tokens drawn since rows last left."""
+
+    ids: list[int]
+    """Global row number (prompt * samples + sample) of each live row."""
+    last_B: Tensor
+    """The token each row is about to read."""
+    mask_BL: Tensor
+    positions_B1: Tensor
+    uniforms_BT: Tensor
+    cache: Any
+    done_B: Tensor
+    columns: list[Tensor] = field(default_factory=list)
+    """Tokens drawn since the last release, one (B,) tensor a step; -1 after a row has stopped."""
+
+    def release(self, everything: bool, tokens: dict[int, list[int]]) -> int:
+        """Write out the drawn tokens, drop finished rows (or all) and return how many were dropped."""
+        drawn = torch.stack(self.columns, dim=1).tolist()
+        self.columns = []
+        for row, values in zip(self.ids, drawn, strict=True):
+            tokens[row].extend(v for v in values if v >= 0)
+        keep = torch.zeros_like(self.done_B) if everything else ~self.done_B
+        index = keep.nonzero().squeeze(1)
+        dropped = len(self.ids) - index.numel()
+        if index.numel():
+            self.cache.batch_select_indices(index)
+        self.ids = [self.ids[i] for i in index.tolist()]
+        self.last_B, self.done_B = self.last_B[index], self.done_B[index]
+        self.mask_BL, self.positions_B1 = self.mask_BL[index], self.positions_B1[index]
+        self.uniforms_BT = self.uniforms_BT[index]
+        return dropped
+
+
+class TransformersEngine:
+    """Sample from a causal LM by transformers forwards; weights are shared with the policy.
+
+    Args:
+        policy: the training policy; its weights are shared, never copied.
+        tokenizer: decodes the response text.
+        stop_ids: token ids that end a response.
+        max_rows: responses decoded at once (bounds the memory of the KV cache).
+    """
+
+    def __init__(self, policy: Policy, tokenizer: Any, stop_ids: Sequence[int], max_rows: int = 256) -> None:
+        if max_rows < 1:
+            raise ValueError(f"engine.max_rows must be >= 1, got {max_rows}")
+        self.policy, self.model, self.tokenizer = policy, policy.model, tokenizer
+        self.stop_ids = list(stop_ids)
+        self.max_rows = max_rows
+
+    def push_weights(self) -> None:
+        """Nothing to do: the policy's module is the sampler."""
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        keys: Sequence[Key],
+        samples: int,
+        params: SamplingParams,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> list[list[Completion]]:
+        """See `Engine.generate`. Prompts of one batch have similar lengths; results keep their order."""
+        was_training = self.model.training
+        self.model.eval()
+        results: list[list[Completion | None]] = [[None] * samples for _ in prompts]
+        try:
+            for rows in self._plan(prompts, samples):
+                with self.policy.autocast():
+                    batch = self._prefill(prompts, keys, rows, samples, params)
+                    decoded = self._decode(batch, params, on_progress)
+                for row, token_ids in decoded.items():
+                    results[row // samples][row % samples] = self._finish(token_ids)
+        finally:
+            self.model.train(was_training)
+        return results  # type: ignore[return-value]  # every row was decoded
+
+    def _plan(self, prompts: Sequence[Sequence[int]], samples: int) -> list[list[int]]:
+        """Rows of each batch: whole prompts where a group fits, otherwise slices of one prompt."""
+        order = sorted(range(len(prompts)), key=lambda p: len(prompts[p]))
+        if samples > self.max_rows:
+            slices = range(0, samples, self.max_rows)
+            return [[p * samples + g for g in range(i, min(i + self.max_rows, samples))] for p in order for i in slices]
+        rows = [p * samples + g for p in order for g in range(samples)]
+        size = self.max_rows // samples * samples
+        return [rows[i : i + size] for i in range(0, len(rows), size)]
+
+    def _prefill(
+        self,
+        prompts: Sequence[Sequence[int]],
+        keys: Sequence[Key],
+        rows: list[int],
+        samples: int,
+        params: SamplingParams,
+    ) -> _Batch:
+        """Run each prompt once up to its last token and repeat the cache for its rows."""
+        device = self.model.device
+        chosen = list(dict.fromkeys(row // samples for row in rows))
+        length = max(len(prompts[p]) for p in chosen)
+        pad = [length - len(prompts[p]) for p in chosen]
+        ids_PL = torch.tensor([[0] * k + list(prompts[p]) for k, p in zip(pad, chosen, strict=True)], device=device)
+        mask_PL = torch.tensor([[0] * k + [1] * (length - k) for k in pad], device=device)
+        cache = None
+        if length > 1:
+            positions_PL = (mask_PL.cumsum(-1) - 1).clamp_min(0)
+            output = self.model.base_model(
+                input_ids=ids_PL[:, :-1], attention_mask=mask_PL[:, :-1],
+                position_ids=positions_PL[:, :-1], use_cache=True,
+            )  # fmt: skip
+            cache = output.past_key_values
+        place = {p: i for i, p in enumerate(chosen)}
+        repeat_B = torch.tensor([place[row // samples] for row in rows], device=device)
+        if cache is not None:
+            cache.batch_select_indices(repeat_B)
+        noise = [uniforms(keys[row // samples], row % samples, params.max_tokens) for row in rows]
+        return _Batch(
+            ids=list(rows),
+            last_B=ids_PL[repeat_B, -1],
+            mask_BL=mask_PL[repeat_B],
+            positions_B1=mask_PL[repeat_B].sum(-1, keepdim=True) - 1,
+            uniforms_BT=torch.from_numpy(np.stack(noise)).to(device),
+            cache=cache,
+            done_B=torch.zeros(len(rows), dtype=torch.bool, device=device),
+        )
+
+    def _decode(
+        self, batch: _Batch, params: SamplingParams, on_progress: Callable[[int], None] | None
+    ) -> dict[int, list[int]]:
+        """Sample until every row has stopped or reached its limit; returns the response tokens."""
+        stops = torch.tensor(self.stop_ids, device=batch.last_B.device)
+        head = self.model.get_output_embeddings()
+        tokens: dict[int, list[int]] = {row: [] for row in batch.ids}
+        for t in range(params.max_tokens):
+            output = self.model.base_model(
+                input_ids=batch.last_B.unsqueeze(1), attention_mask=batch.mask_BL,
+                position_ids=batch.positions_B1, past_key_values=batch.cache, use_cache=True,
+            )  # fmt: skip
+            batch.cache = output.past_key_values
+            batch.last_B = next_tokens(head(output.last_hidden_state[:, -1]), batch.uniforms_BT[:, t], params)
+            batch.columns.append(batch.last_B.masked_fill(batch.done_B, -1))
+            batch.done_B = batch.done_B | torch.isin(batch.last_B, stops)
+            batch.mask_BL = torch.nn.functional.pad(batch.mask_BL, (0, 1), value=1)
+            batch.positions_B1 = batch.positions_B1 + 1
+            finished = int(batch.done_B.sum())
+            everything = finished == len(batch.ids) or t == params.max_tokens - 1
+            if everything or finished >= COMPACT_AT * len(batch.ids):
+                dropped = batch.release(everything, tokens)
+                if on_progress:
+                    on_progress(dropped)
+            if not batch.ids:
+                break
+        return tokens
+
+    def _finish(self, token_ids: list[int]) -> Completion:
+        stopped = bool(token_ids) and token_ids[-1] in self.stop_ids
+        text = self.tokenizer.decode(token_ids, skip_special_tokens=True)
+        return Completion(token_ids, "stop" if stopped else "length", text)

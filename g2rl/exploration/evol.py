@@ -1,0 +1,174 @@
+"""EVOL-RL: novelty measured by an external sentence encoder, ranked inside each correctness class.
+
+Zhou et al. 2025 (arXiv 2509.15194). Differences from the paper and its reference code:
+
+- the label is the verifier's verdict, not agreement with the majority answer (the paper's RLVR setting);
+- the reference excludes answers whose \\boxed{} holds no digit from all comparisons and gives them -1, which
+  throws out every symbolic or multiple-choice answer; here an unreadable answer is simply wrong;
+- the reference embeds a random vector when its encoder fails; here encoders fail the run, and the zero
+  row of an empty response has cosine 0 with everything and is counted;
+- the reference calls a class equal only when max = min exactly, so rounding noise between copies of one
+  text spans the full reward range; here a spread up to `EQUAL` counts as equal;
+- a lone response (G = 1) keeps ±1 in the reference; here it is the only one of its class: 1.0 or -0.5.
+
+The paper's other parts (asymmetric clipping, entropy bonus) are settings of the loss, not of this signal.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from g2rl.types import GroupBatch, Shaped
+
+EQUAL = 1e-6
+"""Spread of u below which a class counts as all equal: above float32 rounding of a cosine (1e-7)."""
+
+
+def clipped_cosines(embeddings_PGE: Tensor) -> Tensor:
+    """Pairwise cosine similarities inside each group, clipped to [0, 1].
+
+        s_ij = min(max(e_i·e_j / (‖e_i‖ ‖e_j‖), 0), 1),   s_ij = 0 when e_i or e_j is zero,   s_ii = 0
+
+    The diagonal is zero so that a row sum or maximum runs over the *other* responses; s >= 0 makes that
+    neutral for the maximum too.
+
+    Args:
+        embeddings_PGE: (P, G, E), any scale; computed in float64.
+
+    Returns:
+        (P, G, G) float64.
+    """
+    wide_PGE = embeddings_PGE.double()
+    norm_PG1 = wide_PGE.norm(dim=-1, keepdim=True)
+    unit_PGE = wide_PGE / torch.where(norm_PG1 > 0, norm_PG1, 1.0)
+    similarity_PGG = (unit_PGE @ unit_PGE.transpose(1, 2)).clamp(0.0, 1.0)
+    return similarity_PGG - torch.diag_embed(similarity_PGG.diagonal(dim1=1, dim2=2))
+
+
+def evol_novelty(correct_PG: Tensor, embeddings_PGE: Tensor) -> Tensor:
+    """How little a response resembles the others of its group.
+
+        u_i = 1 - (½ mean_{j≠i, same correctness} s_ij + ½ max_{j≠i} s_ij)
+
+    arXiv 2509.15194. The maximum runs over the whole group. A response alone in its class takes the mean
+    over all others instead, as the reference code does; its reward does not depend on u. G = 1 gives 1.
+
+    Args:
+        correct_PG: (P, G) boolean verdicts.
+        embeddings_PGE: (P, G, E) embeddings.
+
+    Returns:
+        (P, G) float64 in [0, 1].
+    """
+    similarity_PGG = clipped_cosines(embeddings_PGE)
+    same_PGG = correct_PG[:, :, None] == correct_PG[:, None, :]
+    others_PGG = ~torch.eye(correct_PG.shape[1], dtype=torch.bool, device=correct_PG.device)
+    peers_PGG = same_PGG & others_PGG
+    alone_PG1 = ~peers_PGG.any(dim=-1, keepdim=True)
+    peers_PGG = torch.where(alone_PG1, others_PGG, peers_PGG)
+    mean_PG = (similarity_PGG * peers_PGG).sum(-1) / peers_PGG.sum(-1).clamp(min=1)
+    return 1.0 - 0.5 * mean_PG - 0.5 * similarity_PGG.amax(dim=-1)
+
+
+def scale_within(values_PG: Tensor, members_PG: Tensor) -> Tensor:
+    """Min-max of the values over the members of each group.
+
+        ū_i = (u_i - min u) / (max u - min u);   ½ when the spread is <= `EQUAL`;   1 for a single member
+
+    Args:
+        values_PG: (P, G) float64.
+        members_PG: (P, G) boolean; entries outside it are returned as 0.
+
+    Returns:
+        (P, G) float64 in [0, 1].
+    """
+    low_P1 = values_PG.masked_fill(~members_PG, torch.inf).amin(dim=1, keepdim=True)
+    high_P1 = values_PG.masked_fill(~members_PG, -torch.inf).amax(dim=1, keepdim=True)
+    spread_P1 = high_P1 - low_P1
+    single_P1 = members_PG.sum(dim=1, keepdim=True) == 1
+    # The divisor is replaced where it is not used: an empty class has spread -inf, an equal one 0.
+    scaled_PG = (values_PG - low_P1) / torch.where(spread_P1 > EQUAL, spread_P1, 1.0)
+    scaled_PG = torch.where(spread_P1 > EQUAL, scaled_PG, torch.where(single_P1, 1.0, 0.5).double())
+    return torch.where(members_PG, scaled_PG, 0.0)
+
+
+def evol_rewards(correct_PG: Tensor, embeddings_PGE: Tensor) -> tuple[Tensor, Tensor]:
+    """The EVOL-RL reward: correctness picks the half-range, novelty inside the class the place in it.
+
+        correct: r̃ = 0.5 + 0.5 ū      wrong: r̃ = -1 + 0.5 ū      (a novel wrong answer is punished less)
+
+    with ū from `scale_within` of `evol_novelty`, per correctness class. A class of two or more with equal
+    u gets ±0.75, a single correct response 1.0, a single wrong one -0.5 (also when G = 1).
+
+    Args:
+        correct_PG: (P, G) boolean verdicts, G >= 1.
+        embeddings_PGE: (P, G, E) embeddings; zero rows allowed.
+
+    Returns:
+        rewards (P, G) float32 in [-1, -0.5] ∪ [0.5, 1], and the unscaled novelty u (P, G) float32.
+
+    Raises:
+        ValueError: shapes that disagree, G = 0, verdicts that are not boolean, non-finite embeddings.
+    """
+    if correct_PG.dtype != torch.bool or correct_PG.ndim != 2 or correct_PG.shape[1] == 0:
+        got = f"{correct_PG.dtype} {tuple(correct_PG.shape)}"
+        raise ValueError(f"correct_PG must be boolean (P, G >= 1), got {got}")
+    if embeddings_PGE.ndim != 3 or embeddings_PGE.shape[:2] != correct_PG.shape:
+        got = f"{tuple(embeddings_PGE.shape)} beside verdicts {tuple(correct_PG.shape)}"
+        raise ValueError(f"embeddings_PGE must be (P, G, E), got {got}")
+    if not embeddings_PGE.isfinite().all():
+        first = (~embeddings_PGE.isfinite()).any(dim=-1).nonzero()[0].tolist()
+        raise ValueError(f"the embedding of prompt {first[0]}, response {first[1]} is not finite")
+    novelty_PG = evol_novelty(correct_PG, embeddings_PGE)
+    right_PG = 0.5 + 0.5 * scale_within(novelty_PG, correct_PG)
+    wrong_PG = -1.0 + 0.5 * scale_within(novelty_PG, ~correct_PG)
+    return torch.where(correct_PG, right_PG, wrong_PG).float(), novelty_PG.float()
+
+
+class EvolRL:
+    """EVOL-RL as a signal: rewards from `evol_rewards` on the batch's external embeddings.
+
+    Assumes base rewards of ±1; they are replaced, not added to. Keeps no state. All-correct and all-wrong
+    groups get shaped rewards too; the advantage stage decides what becomes of them.
+    """
+
+    name = "evol"
+    needs = frozenset({"embeddings"})
+
+    def __call__(self, batch: GroupBatch) -> Shaped:
+        """Shape one batch; (P, G) rewards, diagnostics {"evol_novelty"}, and the metrics below.
+
+        evol_novelty_mean: mean u over all responses (0: every response has a twin and equal peers).
+        evol_zero_embeddings: number of responses with a zero embedding.
+
+        Raises:
+            ValueError: the batch carries no embeddings, or anything `evol_rewards` refuses.
+        """
+        if batch.embeddings_PGE is None:
+            raise ValueError("evol needs embeddings_PGE, and the batch has none: configure an encoder")
+        rewards_PG, novelty_PG = evol_rewards(batch.correct_PG, batch.embeddings_PGE)
+        zero_PG = (batch.embeddings_PGE == 0).all(dim=-1)
+        return Shaped(
+            rewards_PG=rewards_PG,
+            diagnostics={"evol_novelty": novelty_PG},
+            metrics={
+                "evol_novelty_mean": float(novelty_PG.mean()),
+                "evol_zero_embeddings": float(zero_PG.sum()),
+            },
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Empty: the signal looks at one batch at a time."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Accept the empty state.
+
+        Raises:
+            ValueError: the state of some other signal.
+        """
+        if state:
+            raise ValueError(f"evol has no state, got keys {sorted(state)}")

@@ -1,0 +1,171 @@
+"""G2RL: the policy's own first-order update geometry scores each response (arXiv 2512.15687).
+
+    S_ij = <Phi_i, Phi_j> / (|Phi_i| |Phi_j|)                           Eq. 9
+    w_ij = exp(r_j) / sum_{k != i} exp(r_k),  w_ii = 0                  Eq. 10
+    nu_i = max(1 - sum_{j != i} w_ij S_ij^2, 0)                         Eq. 11
+    r~_i = clip(r_i f_i, -clip, clip),  f from lam and a normalised nu  Eq. 12-13
+
+Where this differs from the text of the paper, and why:
+
+1. Eq. 12 read literally punishes a novel wrong answer *less*, its prose says *more*. `negatives` chooses;
+   the default follows the prose.
+2. lam is never stated in the paper; the default is 1.
+3. A feature of zero norm (an empty response) has S = 0 against all others instead of Phi / eps.
+4. A group whose nu differ by no more than `min_spread` counts as flat (normalised nu = 0), so that
+   min-max does not stretch rounding noise over [0, 1].
+5. `score` offers two readings beyond Eq. 11: "signed" counts only aligned directions, max(S, 0)^2, and
+   "projection" is the residual 1 - |P_span Phi_i|^2 on the span of the others, which the prose describes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from g2rl.exploration.base import Stateless, missing_need
+from g2rl.ops import cosine_matrix, midrank, minmax
+from g2rl.types import GroupBatch, Shaped
+
+NEGATIVES = ("amplify", "equation", "centered", "none")
+NORMALIZE = ("minmax", "none", "rank")
+SCORES = ("squared", "signed", "projection")
+RIDGE = 1e-6  # keeps the Gram matrix of repeated directions invertible
+
+
+class GradientGuided(Stateless):
+    """Shape rewards by the novelty of each response's gradient direction within its group.
+
+    Args:
+        lam: strength lambda >= 0; 0 leaves rewards as they are.
+        clip: bound of the shaped reward, [-clip, clip].
+        negatives: how wrong responses are shaped, see `shape`.
+        normalize: bounded transform of nu inside the group.
+        score: how similarity to the others is turned into nu.
+        min_spread: groups with a smaller spread of nu count as flat.
+    """
+
+    name = "g2rl"
+    needs = frozenset({"features"})
+
+    def __init__(
+        self,
+        lam: float = 1.0,
+        clip: float = 3.0,
+        negatives: str = "amplify",
+        normalize: str = "minmax",
+        score: str = "squared",
+        min_spread: float = 1e-6,
+    ) -> None:
+        if lam < 0 or clip <= 0 or min_spread < 0:
+            raise ValueError(f"exploration: need lam >= 0, clip > 0, min_spread >= 0; got {lam}, {clip}, {min_spread}")
+        for field, value, allowed in (
+            ("negatives", negatives, NEGATIVES),
+            ("normalize", normalize, NORMALIZE),
+            ("score", score, SCORES),
+        ):
+            if value not in allowed:
+                raise ValueError(f"exploration.{field} must be one of {allowed}, got {value!r}")
+        self.lam, self.clip = lam, clip
+        self.negatives, self.normalize, self.score = negatives, normalize, score
+        self.min_spread = min_spread
+
+    def __call__(self, batch: GroupBatch) -> Shaped:
+        if batch.features_PGD is None:
+            raise missing_need(self.name, "gradient features")
+        cosine_PGG, zero_PG = cosine_matrix(batch.features_PGD)
+        nu_PG = novelty(cosine_PGG, batch.rewards_PG, self.score)
+        nu_bar_PG = normalise(nu_PG, self.normalize, self.min_spread)
+        shaped_PG = shape(batch.rewards_PG, nu_bar_PG, self.lam, self.clip, self.negatives)
+        spread_P = nu_PG.amax(-1) - nu_PG.amin(-1)
+        metrics = {
+            "nu_mean": nu_PG.mean().item(),
+            "nu_spread": spread_P.mean().item(),
+            "flat_groups": (spread_P <= self.min_spread).float().mean().item(),
+            "zero_features": zero_PG.float().mean().item(),
+            "feature_norm": batch.features_PGD.float().norm(dim=-1).mean().item(),
+            **cosine_metrics(cosine_PGG, batch.correct_PG),
+        }
+        return Shaped(shaped_PG, diagnostics={"nu": nu_PG, "nu_bar": nu_bar_PG}, metrics=metrics)
+
+
+def reward_weights(rewards_PG: Tensor) -> Tensor:
+    """w_ij = exp(r_j) / sum_{k != i} exp(r_k) with w_ii = 0 (Eq. 10); (P, G, G), rows sum to 1.
+
+    In a group of one the only row is all zero.
+    """
+    group = rewards_PG.shape[-1]
+    eye = torch.eye(group, dtype=torch.bool, device=rewards_PG.device)
+    logits_PGG = rewards_PG.unsqueeze(-2).expand(*rewards_PG.shape, group).masked_fill(eye, -torch.inf)
+    return logits_PGG.softmax(-1).nan_to_num(0.0) if group > 1 else torch.zeros_like(logits_PGG)
+
+
+def novelty(cosine_PGG: Tensor, rewards_PG: Tensor, score: str) -> Tensor:
+    """nu_i in [0, 1]: how little of response i's direction the others explain (Eq. 11), (P, G).
+
+    A group of one has nu = 1: nothing explains it.
+    """
+    if score == "projection":
+        return _projection_residual(cosine_PGG)
+    explained_PGG = cosine_PGG.clamp_min(0.0) if score == "signed" else cosine_PGG
+    overlap_PG = (reward_weights(rewards_PG) * explained_PGG.square()).sum(-1)
+    return (1.0 - overlap_PG).clamp(0.0, 1.0)
+
+
+def _projection_residual(cosine_PGG: Tensor) -> Tensor:
+    """1 - |P_span(others) unit_i|^2 by the Schur complement: 1 / (S^-1)_ii, with a small ridge."""
+    gram = cosine_PGG.double()
+    eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    inverse = torch.linalg.inv(gram + RIDGE * eye)
+    residual_PG = 1.0 / inverse.diagonal(dim1=-2, dim2=-1) - RIDGE
+    return residual_PG.clamp(0.0, 1.0).to(cosine_PGG.dtype)
+
+
+def normalise(nu_PG: Tensor, how: str, min_spread: float) -> Tensor:
+    """nu-bar in [0, 1]: min-max, rank (ties share their mean rank) or nu itself; flat groups see `minmax`."""
+    if how == "minmax":
+        return minmax(nu_PG, floor=min_spread)
+    if how == "rank":
+        flat_P1 = (nu_PG.amax(-1, keepdim=True) - nu_PG.amin(-1, keepdim=True)) <= min_spread
+        return midrank(nu_PG).masked_fill(flat_P1, 0.0)
+    return nu_PG
+
+
+def shape(rewards_PG: Tensor, nu_bar_PG: Tensor, lam: float, clip: float, negatives: str) -> Tensor:
+    """Shaped reward (Eq. 12-13), clipped to [-clip, clip].
+
+    | negatives | r = +1              | r = -1                 |
+    |-----------|---------------------|------------------------|
+    | amplify   | 1 + lam nu          | -(1 + lam nu)          |
+    | equation  | 1 + lam nu          | -1 + lam nu            |
+    | centered  | 1 + lam (2 nu - 1)  | -(1 + lam (2 nu - 1))  |
+    | none      | 1 + lam nu          | -1                     |
+    """
+    if negatives == "amplify":
+        shaped = rewards_PG * (1 + lam * nu_bar_PG)
+    elif negatives == "equation":
+        shaped = rewards_PG + lam * nu_bar_PG  # r f with f = 1 + lam r nu and r^2 = 1
+    elif negatives == "centered":
+        shaped = rewards_PG * (1 + lam * (2 * nu_bar_PG - 1))
+    else:
+        shaped = torch.where(rewards_PG > 0, rewards_PG * (1 + lam * nu_bar_PG), rewards_PG)
+    return shaped.clamp(-clip, clip)
+
+
+def cosine_metrics(cosine_PGG: Tensor, correct_PG: Tensor) -> dict[str, float]:
+    """Mean pairwise cosine and share of negative pairs, over all pairs and by pair class."""
+    group = cosine_PGG.shape[-1]
+    upper = torch.ones(group, group, dtype=torch.bool, device=cosine_PGG.device).triu(1)
+    left, right = correct_PG.unsqueeze(-1), correct_PG.unsqueeze(-2)
+    classes = {
+        "": upper.expand_as(cosine_PGG),
+        "_correct_correct": upper & left & right,
+        "_correct_wrong": upper & (left ^ right),
+        "_wrong_wrong": upper & ~left & ~right,
+    }
+    metrics: dict[str, float] = {}
+    for name, mask in classes.items():
+        pairs = cosine_PGG[mask]
+        if pairs.numel():
+            metrics[f"cosine{name}"] = pairs.mean().item()
+            metrics[f"negative_pairs{name}"] = (pairs < 0).float().mean().item()
+    return metrics

@@ -1,0 +1,16 @@
+"""Plain GRPO: the base rewards, unshaped."""
+
+from __future__ import annotations
+
+from g2rl.exploration.base import Stateless
+from g2rl.types import GroupBatch, Shaped
+
+
+class NoExploration(Stateless):
+    """r~ = r."""
+
+    name = "none"
+    needs: frozenset[str] = frozenset()
+
+    def __call__(self, batch: GroupBatch) -> Shaped:
+        return Shaped(rewards_PG=batch.rewards_PG)

@@ -1,0 +1,228 @@
+"""The tiled LM head: log-probabilities, entropies and gradient features without a (T, V) matrix.
+
+With hidden states h_t, head W and temperature tau, p_t = softmax(W h_t / tau). One pass over tiles of
+a few rows yields, for every response token t with token y_t,
+
+    log p_t(y_t)                            its log-probability at the sampling temperature
+    H_t = -sum_v p_t(v) log p_t(v)          its entropy, in nats
+    c   = sum_t a_t (e(y_t) - p_t) / sum_t a_t      residual sum of each response, (V,)
+
+and the gradient feature of G2RL (arXiv 2512.15687, Eq. 5-8 and 14) follows from c by one product a
+response, Phi = W^T c, because it is linear in the token residuals: this is the identity that makes it
+free. The first two are differentiable; the backward recomputes each tile from h and W, so that neither
+logits nor probabilities of all tokens ever exist together. Accumulation is in float32 (float64 when the
+inputs are).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+DEFAULT_TILE_BYTES = 64 << 20
+_BUFFERS = 2  # a tile holds shifted logits and their exponentials at once
+
+
+@dataclass(slots=True)
+class HeadOutput:
+    """What one pass of the head yields for T response tokens of N responses."""
+
+    logps_T: Tensor
+    """log p_t(y_t) at the sampling temperature."""
+    entropy_T: Tensor
+    """Token entropy at the sampling temperature, nats."""
+    features_ND: Tensor | None = None
+    """Gradient features Phi, float32; None unless asked for. A response without tokens has 0."""
+
+
+@dataclass(slots=True, frozen=True)
+class FeatureRequest:
+    """Which token belongs to which response, and how tokens are weighed."""
+
+    segments_T: Tensor
+    """Response index of each token, non-decreasing int64."""
+    count: int
+    """Number of responses N; a response may have no token."""
+    temperature: float
+    """Temperature of p_t in the residuals (normally the sampling temperature)."""
+    weights_T: Tensor | None = None
+    """alpha_t; None means 1 on every token."""
+
+
+def tile_rows(vocabulary: int, tile_bytes: int, dtype: torch.dtype) -> int:
+    """Rows of a tile such that its working buffers stay within `tile_bytes` (at least one row)."""
+    width = 8 if dtype == torch.float64 else 4
+    return max(1, tile_bytes // (vocabulary * width * _BUFFERS))
+
+
+def _tiles(total: int, rows: int) -> Iterator[slice]:
+    for first in range(0, total, rows):
+        yield slice(first, min(first + rows, total))
+
+
+def _logits(hidden: Tensor, weight_VD: Tensor, bias_V: Tensor | None, temperature: float) -> Tensor:
+    """Logits of one tile divided by the temperature, in float32 or wider."""
+    logits = hidden @ weight_VD.T
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if bias_V is not None:
+        logits = logits + bias_V
+    return logits.div_(temperature) if temperature != 1.0 else logits
+
+
+def _add_residuals(
+    residual_NV: Tensor, request: FeatureRequest, tile: slice, shifted: Tensor, exp: Tensor, temperature: float
+) -> None:
+    """Subtract sum_t a_t p_t of one tile from the residual sums (tokens are added by the caller)."""
+    if request.temperature != temperature:
+        exp = (shifted * (temperature / request.temperature)).exp_()
+    scale = exp.sum(-1).reciprocal_()
+    if request.weights_T is not None:
+        scale = scale * request.weights_T[tile]
+    segments = request.segments_T[tile]
+    first = int(segments[0])
+    span = int(segments[-1]) - first + 1
+    # rows of one tile touch few responses: a (span, rows) selection times the tile is one thin product
+    select = exp.new_zeros(span, exp.shape[0])
+    select[segments - first, torch.arange(exp.shape[0], device=exp.device)] = scale
+    residual_NV[first : first + span].addmm_(select, exp, alpha=-1.0)
+
+
+class _TiledHead(torch.autograd.Function):
+    """Forward and backward over tiles; gradients for hidden states, weight and bias."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_TD: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor | None,
+        targets_T: Tensor,
+        temperature: float,
+        rows: int,
+        request: FeatureRequest | None,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        wide = torch.promote_types(hidden_TD.dtype, torch.float32)
+        total = hidden_TD.shape[0]
+        logps_T, entropy_T = (hidden_TD.new_empty(total, dtype=wide) for _ in range(2))
+        log_norm_T = hidden_TD.new_empty(total, dtype=wide)
+        residual_NV = None
+        if request is not None:
+            residual_NV = hidden_TD.new_zeros(request.count, weight_VD.shape[0], dtype=wide)
+        for tile in _tiles(total, rows):
+            shifted = _logits(hidden_TD[tile], weight_VD, bias_V, temperature)
+            peak = shifted.amax(-1, keepdim=True)
+            shifted.sub_(peak)
+            exp = shifted.exp()
+            norm = exp.sum(-1)
+            log_norm = norm.log()
+            logps_T[tile] = shifted.gather(1, targets_T[tile].unsqueeze(1)).squeeze(1) - log_norm
+            # H = log Z - sum_v p_v (z_v - max z), the product without a temporary
+            weighted = torch.einsum("tv,tv->t", exp, shifted)
+            entropy_T[tile] = log_norm - weighted / norm
+            log_norm_T[tile] = log_norm + peak.squeeze(1)
+            if request is not None and residual_NV is not None:
+                _add_residuals(residual_NV, request, tile, shifted, exp, temperature)
+        ctx.save_for_backward(hidden_TD, weight_VD, bias_V, targets_T, log_norm_T, entropy_T)
+        ctx.temperature, ctx.rows = temperature, rows
+        ctx.set_materialize_grads(False)
+        if residual_NV is not None:
+            ctx.mark_non_differentiable(residual_NV)
+        return logps_T, entropy_T, residual_NV
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        grad_logps_T, grad_entropy_T, _ = grads
+        hidden_TD, weight_VD, bias_V, targets_T, log_norm_T, entropy_T = ctx.saved_tensors
+        if grad_logps_T is None and grad_entropy_T is None:
+            return (None,) * 7
+        if grad_logps_T is None:
+            grad_logps_T = torch.zeros_like(log_norm_T)
+        grad_hidden = torch.empty_like(hidden_TD) if ctx.needs_input_grad[0] else None
+        wide = log_norm_T.dtype
+        grad_weight = torch.zeros_like(weight_VD, dtype=wide) if ctx.needs_input_grad[1] else None
+        grad_bias = torch.zeros_like(bias_V, dtype=wide) if ctx.needs_input_grad[2] else None
+        for tile in _tiles(hidden_TD.shape[0], ctx.rows):
+            logp = _logits(hidden_TD[tile], weight_VD, bias_V, ctx.temperature)
+            logp.sub_(log_norm_T[tile].unsqueeze(1))
+            slope = grad_logps_T[tile].unsqueeze(1)
+            if grad_entropy_T is None:
+                grad_logits = logp.exp_().mul_(-slope)
+            else:
+                # dH/dz_v = -p_v (log p_v + H)
+                bracket = (logp + entropy_T[tile].unsqueeze(1)).mul_(grad_entropy_T[tile].unsqueeze(1))
+                grad_logits = logp.exp_().mul_(bracket.add_(slope).neg_())
+            grad_logits.scatter_add_(1, targets_T[tile].unsqueeze(1), slope)
+            if ctx.temperature != 1.0:
+                grad_logits.div_(ctx.temperature)
+            narrow = grad_logits.to(hidden_TD.dtype)
+            if grad_hidden is not None:
+                grad_hidden[tile] = narrow @ weight_VD
+            if grad_weight is not None:
+                grad_weight += narrow.T @ hidden_TD[tile]
+            if grad_bias is not None:
+                grad_bias += grad_logits.sum(0)
+        return (
+            grad_hidden,
+            None if grad_weight is None else grad_weight.to(weight_VD.dtype),
+            None if grad_bias is None else grad_bias.to(bias_V.dtype),
+            None, None, None, None,
+        )  # fmt: skip
+
+
+def head_pass(
+    hidden_TD: Tensor,
+    weight_VD: Tensor,
+    targets_T: Tensor,
+    *,
+    temperature: float = 1.0,
+    bias_V: Tensor | None = None,
+    features: FeatureRequest | None = None,
+    tile_bytes: int = DEFAULT_TILE_BYTES,
+) -> HeadOutput:
+    """Log-probability and entropy of each response token, and gradient features when asked for.
+
+    Args:
+        hidden_TD: last hidden states at the positions that predict the response tokens.
+        weight_VD: LM head; bias_V its bias, if it has one.
+        targets_T: response tokens y_t (int64).
+        temperature: sampling temperature tau > 0; log-probabilities are those of softmax(z / tau).
+        features: which response each token belongs to; None skips the features and their cost.
+        tile_bytes: memory for one tile of logits.
+
+    Returns:
+        `HeadOutput`; features are detached, the rest is differentiable in hidden, weight and bias.
+
+    Raises:
+        ValueError: for a temperature that is not positive.
+    """
+    if temperature <= 0 or (features is not None and features.temperature <= 0):
+        raise ValueError("the head needs a temperature > 0 (greedy decoding has no distribution)")
+    rows = tile_rows(weight_VD.shape[0], tile_bytes, hidden_TD.dtype)
+    logps_T, entropy_T, residual_NV = _TiledHead.apply(
+        hidden_TD, weight_VD, bias_V, targets_T, temperature, rows, features
+    )
+    if features is None:
+        return HeadOutput(logps_T, entropy_T)
+    with torch.no_grad():
+        return HeadOutput(logps_T, entropy_T, _features(residual_NV, weight_VD, targets_T, features))
+
+
+def _features(residual_NV: Tensor, weight_VD: Tensor, targets_T: Tensor, request: FeatureRequest) -> Tensor:
+    """Add the sampled tokens to the residual sums, normalise by sum_t a_t and multiply by W once."""
+    weights_T = request.weights_T
+    if weights_T is None:
+        weights_T = torch.ones_like(targets_T, dtype=residual_NV.dtype)
+    weights_T = weights_T.to(residual_NV.dtype)
+    residual_NV.index_put_((request.segments_T, targets_T), weights_T, accumulate=True)
+    total_N = residual_NV.new_zeros(request.count).index_add_(0, request.segments_T, weights_T)
+    residual_NV /= total_N.clamp_min(torch.finfo(residual_NV.dtype).tiny).unsqueeze(1)
+    if weight_VD.dtype == residual_NV.dtype:
+        return residual_NV @ weight_VD
+    features_ND = residual_NV.new_zeros(request.count, weight_VD.shape[1])
+    for part in _tiles(weight_VD.shape[0], 16_384):  # widen the head a slice at a time
+        features_ND += residual_NV[:, part] @ weight_VD[part].to(residual_NV.dtype)
+    return features_ND

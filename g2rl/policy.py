@@ -1,0 +1,94 @@
+"""The policy: a causal LM and its tiled head as one module, so that sharding hooks see one forward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from g2rl.batching import MicroBatch
+from g2rl.lm_head import DEFAULT_TILE_BYTES, FeatureRequest, HeadOutput, head_pass
+
+COMPUTE_DTYPES = {None: None, "bfloat16": torch.bfloat16}
+HEAD_TOLERANCE = 2e-2  # relative; catches soft-capping or logit scaling, not bfloat16 rounding
+
+
+class Policy(nn.Module):
+    """A Hugging Face causal LM whose forward yields log-probs, entropies and features of responses.
+
+    Args:
+        model: a causal LM with a linear output head (tied or not, with or without a bias).
+        tile_bytes: memory for one tile of logits.
+        compute_dtype: "bfloat16" runs backbone and head products in it, with float32 master weights and
+            float32 softmax; None computes in the dtype of the weights.
+    """
+
+    def __init__(
+        self, model: Any, tile_bytes: int = DEFAULT_TILE_BYTES, compute_dtype: str | None = None
+    ) -> None:
+        super().__init__()
+        if compute_dtype not in COMPUTE_DTYPES:
+            raise ValueError(f"model.compute_dtype must be null or bfloat16, got {compute_dtype!r}")
+        self.model = model
+        self.tile_bytes = tile_bytes
+        self.compute_dtype = COMPUTE_DTYPES[compute_dtype]
+        head = model.get_output_embeddings()
+        if not isinstance(head, nn.Linear):
+            raise TypeError(f"the model's output head is {type(head).__name__}, g2rl needs a linear one")
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def autocast(self) -> torch.autocast:
+        """Mixed precision of the backbone; a no-op without a compute dtype."""
+        dtype = self.compute_dtype
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+
+    def hidden(self, batch: MicroBatch) -> Tensor:
+        """Last hidden states (T, D) at the positions that predict response tokens."""
+        with self.autocast():
+            output = self.model.base_model(input_ids=batch.input_ids_BL, use_cache=False)
+        hidden_TD = output.last_hidden_state.flatten(0, 1)[batch.positions_T]
+        return hidden_TD if self.compute_dtype is None else hidden_TD.to(self.compute_dtype)
+
+    def forward(
+        self,
+        batch: MicroBatch,
+        temperature: float = 1.0,
+        features: bool = False,
+        feature_temperature: float | None = None,
+    ) -> HeadOutput:
+        """Score the response tokens of a micro-batch; see `g2rl.lm_head.head_pass`."""
+        head = self.model.get_output_embeddings()
+        request = None
+        if features:
+            request = FeatureRequest(batch.segments_T, len(batch.rows), feature_temperature or temperature)
+        weight_VD = head.weight if self.compute_dtype is None else head.weight.to(self.compute_dtype)
+        return head_pass(
+            self.hidden(batch), weight_VD, batch.targets_T,
+            temperature=temperature, bias_V=head.bias, features=request, tile_bytes=self.tile_bytes,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def check_head(self) -> None:
+        """Make sure that logits are W h + b and nothing more.
+
+        Raises:
+            ValueError: when the model scales, caps or otherwise changes its logits; log-probs and
+                gradient features computed from the head would then be wrong.
+        """
+        head = self.model.get_output_embeddings()
+        ids = torch.arange(1, 9, device=self.device).unsqueeze(0) % head.weight.shape[0]
+        was_training = self.model.training
+        self.model.eval()
+        expected = self.model(input_ids=ids, use_cache=False).logits.float()
+        found = head(self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state).float()
+        self.model.train(was_training)
+        gap = (expected - found).abs().max() / expected.abs().max().clamp_min(1e-6)
+        if not gap < HEAD_TOLERANCE:
+            raise ValueError(
+                f"the logits of {type(self.model).__name__} are not its head applied to its last hidden "
+                f"state (relative difference {gap:.3g}): soft-capped or scaled logits are not supported"
+            )

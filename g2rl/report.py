@@ -1,0 +1,108 @@
+"""What the user sees: a progress bar, a line a step, a final table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from g2rl.evaluate import EvalResult
+
+LINE = (
+    ("train/accuracy", "accuracy", ".3f"),
+    ("train/length", "length", ".1f"),
+    ("train/entropy", "entropy", ".3f"),
+    ("update/kl", "kl", ".4f"),
+    ("update/clip_fraction", "clipped", ".3f"),
+    ("explore/nu_mean", "nu", ".3f"),
+    ("explore/cosine", "cosine", "+.3f"),
+    ("time/step", "s", ".1f"),
+)
+PROBE_ROWS = (
+    ("probe/cosine", "gradient cosine, all pairs"),
+    ("probe/cosine_correct_correct", "gradient cosine, correct-correct"),
+    ("probe/cosine_correct_wrong", "gradient cosine, correct-wrong"),
+    ("probe/negative_pairs", "negative pairs"),
+)
+
+
+class ConsoleReporter:
+    """Progress on the terminal; lines only where it is not one."""
+
+    def __init__(self, run_dir: Path, console: Console | None = None) -> None:
+        self.run_dir = run_dir
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.progress = Progress(
+            TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal, transient=True,
+        )  # fmt: skip
+        self.intervals: dict[str, dict[str, tuple[float, float]]] = {}
+        self._main: Any = None
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False)
+
+    def begin(self, first_step: int, steps: int) -> None:
+        self.steps = steps
+        self.progress.start()
+        self._main = self.progress.add_task("training", total=steps, completed=first_step)
+
+    def step(self, step: int, metrics: Mapping[str, float]) -> None:
+        shown = [f"{label} {metrics[name]:{form}}" for name, label, form in LINE if name in metrics]
+        self.say(f"step {step:>{len(str(self.steps))}}/{self.steps}  {'  '.join(shown)}")
+        self.progress.update(self._main, completed=step)
+
+    @contextmanager
+    def phase(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+        """Show what is going on inside a step; yields a callable that advances it."""
+        task = self.progress.add_task(name, total=total)
+        try:
+            yield lambda count: self.progress.advance(task, count)
+        finally:
+            self.progress.remove_task(task)
+
+    def evaluated(self, step: int, result: EvalResult) -> None:
+        intervals = result.intervals()
+        self.intervals[str(step)] = {name: (i.low, i.high) for name, i in intervals.items()}
+        shown = "  ".join(
+            f"{name} {i.value:.3f} [{i.low:.3f}, {i.high:.3f}]"
+            for name, i in intervals.items() if name.startswith(("pass@", "maj@"))
+        )  # fmt: skip
+        self.say(f"eval {result.name} after step {step}: {shown}")
+
+    def end(self) -> None:
+        self.progress.stop()
+
+    def close(self) -> None:
+        self.progress.stop()
+
+    def summary(self, rows: Sequence[tuple[str, str, str]], plots: Sequence[Path]) -> None:
+        """The table before -> after, and where everything is."""
+        table = Table("", "before", "after", title="before and after training, 95 % bootstrap intervals over problems")
+        for row in rows:
+            table.add_row(*row)
+        self.console.print(table)
+        self.say(f"plots: {', '.join(str(p) for p in plots)}")
+        self.say(f"model: {self.run_dir / 'model'}  (Hugging Face format)")
+        self.say(f"done: {self.run_dir}")
+
+
+def summary_rows(
+    before: Mapping[str, float], after: Mapping[str, float], benchmark: str, intervals: Mapping[str, Mapping[str, Any]]
+) -> list[tuple[str, str, str]]:
+    """Rows of the final table from the first and the last row of metrics.jsonl."""
+    first, last = intervals.get("0", {}), intervals.get(str(int(after["step"])), {})
+
+    def cell(row: Mapping[str, float], key: str, known: Mapping[str, Any]) -> str:
+        short = key.rsplit("/", 1)[-1]
+        span = f" [{known[short][0]:.3f}, {known[short][1]:.3f}]" if key.startswith("eval/") and short in known else ""
+        return f"{row[key]:.3f}{span}" if key in row else "-"
+
+    prefix = f"eval/{benchmark}/"
+    names = [(key, f"{benchmark} {key.removeprefix(prefix)}") for key in before if key.startswith(prefix)]
+    return [(label, cell(before, key, first), cell(after, key, last)) for key, label in [*names, *PROBE_ROWS]]

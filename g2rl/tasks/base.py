@@ -1,0 +1,38 @@
+"""The task interface: an endless, seeded stream of training problems and the verifier that judges them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from g2rl.types import Problem
+from g2rl.verify.base import Verifier
+
+
+class Task(Protocol):
+    """Training problems and their verifier. `batch` is a pure function of its arguments."""
+
+    name: str
+    verifier: Verifier
+
+    def batch(self, seed: int, start: int, size: int) -> list[Problem]:
+        """Problems number `start` to `start + size` of the stream with this seed."""
+        ...
+
+
+def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
+    """The order in which a data set of `size` rows is visited in an epoch: a keyed permutation."""
+    return np.random.default_rng(np.random.SeedSequence((seed, 0xDA7A, epoch))).permutation(size)
+
+
+def stream_from_rows(problems: list[Problem], seed: int, start: int, size: int) -> list[Problem]:
+    """Problems `start` to `start + size` of an endless stream of shuffled epochs over `problems`."""
+    chosen: list[Problem] = []
+    total = len(problems)
+    for epoch in range(start // total, (start + size - 1) // total + 1):
+        order = epoch_order(seed, epoch, total)
+        first = max(start - epoch * total, 0)
+        last = min(start + size - epoch * total, total)
+        chosen.extend(problems[i] for i in order[first:last])
+    return chosen

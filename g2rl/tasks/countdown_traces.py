@@ -1,0 +1,83 @@
+"""Written solutions for the warm start of the tiny policy: four styles, some of them wrong.
+
+    direct  \\boxed{ 8 * 3 + 7 - 2 }
+    calc    calc 8 * 3 = 24 , 7 - 2 = 5 , 24 + 5 = 29 so \\boxed{ 8 * 3 + 7 - 2 }
+    back    back 29 = 24 + 5 , 24 = 8 * 3 , 5 = 7 - 2 so \\boxed{ 8 * 3 + 7 - 2 }
+    try     try 8 + 3 = 11 , 11 * 2 = 22 , 22 + 7 = 29 yes so \\boxed{ ( 8 + 3 ) * 2 + 7 }
+
+A wrong trace ends in a derivation that misses the target and claims otherwise, so that the base
+policy is diverse and imperfect: what reinforcement learning then has to sort out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from g2rl.tasks.countdown import Step, draw_training, random_derivation
+
+STYLES = ("direct", "calc", "back", "try")
+STYLE_ODDS = (0.15, 0.35, 0.25, 0.25)
+WRONG_ODDS = 0.3
+MAX_ATTEMPTS = 4
+_PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
+
+
+def expression_of(numbers: Sequence[int], steps: Sequence[Step]) -> str:
+    """Write a derivation as one infix expression with the fewest parentheses, tokens spaced."""
+    pool: list[tuple[int, str, int]] = [(n, str(n), 3) for n in numbers]
+    for step in steps:
+        parts = []
+        for value in (step.left, step.right):
+            index = next(i for i, item in enumerate(pool) if item[0] == value)
+            parts.append(pool.pop(index))
+        level = _PRECEDENCE[step.op]
+        left = parts[0][1] if parts[0][2] >= level else f"( {parts[0][1]} )"
+        # the right operand of - and / needs parentheses already at the same level
+        tight = parts[1][2] > level or (parts[1][2] == level and step.op in "+*")
+        right = parts[1][1] if tight else f"( {parts[1][1]} )"
+        pool.append((step.result, f"{left} {step.op} {right}", level))
+    return pool[0][1]
+
+
+def forwards(steps: Sequence[Step]) -> str:
+    return " , ".join(f"{s.left} {s.op} {s.right} = {s.result}" for s in steps)
+
+
+def backwards(steps: Sequence[Step], target: int) -> str:
+    claims = [target, *(s.result for s in reversed(steps[:-1]))]
+    return " , ".join(f"{c} = {s.left} {s.op} {s.right}" for c, s in zip(claims, reversed(steps), strict=True))
+
+
+def missing_derivation(numbers: Sequence[int], target: int, rng: np.random.Generator) -> list[Step]:
+    """A random derivation that does not reach the target."""
+    while True:
+        steps = random_derivation(numbers, rng)
+        if steps and steps[-1].result != target:
+            return steps
+
+
+def write_trace(numbers: Sequence[int], steps: Sequence[Step], rng: np.random.Generator) -> str:
+    """One trace for a problem and a derivation that solves it, in a random style, perhaps wrong."""
+    target = steps[-1].result
+    style = STYLES[int(rng.choice(len(STYLES), p=STYLE_ODDS))]
+    final = missing_derivation(numbers, target, rng) if rng.random() < WRONG_ODDS else list(steps)
+    box = f"\\boxed{{ {expression_of(numbers, final)} }}"
+    if style == "direct":
+        return box
+    if style == "calc":
+        return f"calc {forwards(final)} so {box}"
+    if style == "back":
+        return f"back {backwards(final, target)} so {box}"
+    failures = [missing_derivation(numbers, target, rng) for _ in range(int(rng.integers(MAX_ATTEMPTS)))]
+    attempts = "".join(f"try {forwards(f)} no " for f in failures)
+    return f"{attempts}try {forwards(final)} yes so {box}"
+
+
+def trace(seed: int, index: int, held_out: int) -> tuple[str, str]:
+    """Prompt and trace number `index`; never of a held-out problem."""
+    numbers, steps = draw_training(seed, index, held_out)
+    rng = np.random.default_rng(np.random.SeedSequence((seed, 0x77AC, index)))
+    prompt = f"use {' '.join(map(str, numbers))} make {steps[-1].result} :"
+    return prompt, write_trace(numbers, steps, rng)

@@ -1,0 +1,1 @@
+"""The embedded default policy: word tokenizer, architecture, warm start."""

@@ -1,0 +1,36 @@
+"""The tiny policy's tokenizer and architecture: 83 words, 0.47M parameters, Qwen3 layout."""
+
+from __future__ import annotations
+
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import PreTrainedTokenizerFast, Qwen3Config
+
+from g2rl.tasks.countdown import LARGEST_VALUE
+
+SPECIALS = ("<pad>", "<bos>", "<eos>")
+WORDS = ("use", "make", ":", "try", "no", "yes", "back", "calc", "so", ",", "=", "+", "-", "*", "/", "(", ")")
+BOX = ("\\boxed{", "}")
+CHAT_TEMPLATE = "{{ bos_token }} {{ messages[0]['content'] }}"
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a word and an integer 0..60; a word outside the vocabulary is an error, not <unk>."""
+    words = [*SPECIALS, *WORDS, *BOX, *(str(n) for n in range(LARGEST_VALUE + 1))]
+    core = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}))
+    core.pre_tokenizer = WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>"
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def build_config(vocabulary: int) -> Qwen3Config:
+    """Architecture of the tiny policy; head_dim 32 is the smallest that vLLM runs on CPU."""
+    return Qwen3Config(
+        vocab_size=vocabulary, hidden_size=128, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=32, intermediate_size=256, max_position_embeddings=512,
+        tie_word_embeddings=False, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip

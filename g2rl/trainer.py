@@ -1,0 +1,281 @@
+"""The training loop: sample, grade, score, shape, advantage, update; evaluate, write, checkpoint.
+
+Every part is injected, so this file knows no configuration, no particular task, signal or engine.
+What a step does is a function of (seed, step, weights): a run that continues from a checkpoint repeats
+exactly what the uninterrupted one would have done.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from g2rl.advantages import GroupAdvantage
+from g2rl.batching import Sequences
+from g2rl.benchmarks.base import Benchmark
+from g2rl.checkpoint import Checkpoints
+from g2rl.encoders.base import Encoder
+from g2rl.engines.base import Engine
+from g2rl.evaluate import EvalResult, evaluate
+from g2rl.exploration.base import Signal
+from g2rl.geometry import geometry_table, probe_sequences, probe_table
+from g2rl.models import encode_prompt
+from g2rl.ops import cosine_matrix
+from g2rl.policy import Policy
+from g2rl.rollout import Rollouts, grouped, rollout_table
+from g2rl.score import Scores, score
+from g2rl.settings import TrainerSettings
+from g2rl.tasks.base import Task
+from g2rl.tracking import Tracker
+from g2rl.types import GroupBatch, Shaped, Verdict
+from g2rl.update import UpdateBatch, Updater
+from g2rl.verify.pool import Grader
+
+TRAIN_STREAM = 0x7A1B
+
+
+class NonFiniteError(RuntimeError):
+    """A signal was given, or produced, numbers that are not finite."""
+
+
+class Reporter(Protocol):
+    """Tells the user what happens; see `g2rl.report`."""
+
+    def begin(self, first_step: int, steps: int) -> None: ...
+
+    def step(self, step: int, metrics: Mapping[str, float]) -> None: ...
+
+    def phase(self, name: str, total: int | None = None) -> Any: ...
+
+    def evaluated(self, step: int, result: EvalResult) -> None: ...
+
+    def end(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Parts:
+    """Everything a run is made of."""
+
+    policy: Policy
+    reference: Policy | None
+    """Frozen copy of the initial policy; None when the KL coefficient is 0."""
+    tokenizer: Any
+    chat: bool
+    engine: Engine
+    task: Task
+    grader: Grader
+    signal: Signal
+    observers: list[Signal]
+    encoder: Encoder | None
+    advantage: GroupAdvantage
+    updater: Updater
+    benchmark: Benchmark
+    benchmark_grader: Grader
+    tracker: Tracker
+    checkpoints: Checkpoints
+    reporter: Reporter
+
+
+class Trainer:
+    """Runs the loop over injected parts."""
+
+    def __init__(self, parts: Parts, settings: TrainerSettings) -> None:
+        self.parts, self.settings = parts, settings
+        self.needs = frozenset(parts.signal.needs).union(*(o.needs for o in parts.observers))
+        if "embeddings" in self.needs and parts.encoder is None:
+            raise ValueError("a signal needs embeddings, but no encoder is configured (encoder=...)")
+
+    def run(self, state: Mapping[str, Any] | None = None) -> None:
+        """Train from the start, or onwards from a checkpoint's state, to the last step."""
+        first = 0
+        if state is not None:
+            first = int(state["step"])
+            self.parts.updater.load_state_dict(state["updater"])
+            self.parts.signal.load_state_dict(state["signal"])
+        self.parts.engine.push_weights()
+        self.parts.reporter.begin(first, self.settings.steps)
+        if first == 0:
+            self.parts.tracker.log(0, self.evaluate(0))
+        for step in range(first + 1, self.settings.steps + 1):
+            metrics = self.step(step)
+            if step == self.settings.steps or (self.settings.eval_every and step % self.settings.eval_every == 0):
+                metrics |= self.evaluate(step)
+            self.parts.tracker.log(step, metrics)
+            self.parts.reporter.step(step, metrics)
+            if step == self.settings.steps or step % self.settings.checkpoint_every == 0:
+                self.save(step)
+        self.parts.reporter.end()
+
+    def save(self, step: int) -> None:
+        state = {"updater": self.parts.updater.state_dict(), "signal": self.parts.signal.state_dict()}
+        self.parts.checkpoints.save(step, self.parts.policy.model, state)
+
+    def step(self, step: int) -> dict[str, float]:
+        """One training step; returns its metrics, named stage/quantity."""
+        clock = Clock()
+        rollouts = self.sample(step)
+        clock.lap("sample")
+        pending = self.parts.grader.submit(rollouts.items)  # graded while the policy scores
+        sequences = rollouts.sequences
+        scores = self._score(self.parts.policy, sequences, "features" in self.needs)
+        reference = None if self.parts.reference is None else self._score(self.parts.reference, sequences, False)
+        clock.lap("score")
+        verdicts = pending.result()
+        clock.lap("grade_wait")
+        batch = self.group_batch(step, rollouts, verdicts, scores)
+        shaped, metrics = self.explore(batch)
+        advantages_PG, advantage_metrics = self.parts.advantage(shaped.rewards_PG, batch.rewards_PG)
+        clock.lap("explore")
+        update = UpdateBatch(
+            sequences=sequences, group_N=rollouts.group_N, advantages_N=advantages_PG.flatten(),
+            old_logps=scores.logps, ref_logps=reference.logps if reference else None,
+            token_bonus=shaped.token_bonus, entropy_coef=shaped.entropy_coef,
+        )  # fmt: skip
+        optimized = self.parts.updater.step(update, step)
+        self.parts.engine.push_weights()
+        clock.lap("update")
+        self.write_tables(step, rollouts, verdicts, batch, shaped, advantages_PG)
+        clock.lap("write")
+        return {
+            **train_metrics(rollouts, batch, shaped),
+            **metrics,
+            **{f"advantage/{name}": value for name, value in advantage_metrics.items()},
+            **{f"update/{name}": value for name, value in optimized.items()},
+            **self.parts.grader.metrics(),
+            **clock.metrics(),
+        }
+
+    def sample(self, step: int) -> Rollouts:
+        """Draw this step's problems and G responses to each."""
+        size = self.settings.prompts_per_step
+        with self.parts.reporter.phase("sampling"):
+            problems = self.parts.task.batch(self.settings.seed, (step - 1) * size, size)
+            prompts = [
+                encode_prompt(self.parts.tokenizer, p.prompt, self.parts.chat, self.settings.max_prompt_tokens)
+                for p in problems
+            ]
+            keys = [(self.settings.seed, TRAIN_STREAM, step, i) for i in range(size)]
+            completions = self.parts.engine.generate(prompts, keys, self.settings.group_size, self.settings.sampling)
+        return Rollouts(problems, prompts, completions)
+
+    def _score(self, policy: Policy, sequences: Sequences, features: bool) -> Scores:
+        with self.parts.reporter.phase("scoring"):
+            return score(
+                policy, sequences, temperature=self.settings.sampling.temperature,
+                token_budget=self.settings.score_tokens, features=features,
+                feature_temperature=self.settings.feature_temperature,
+            )  # fmt: skip
+
+    def group_batch(
+        self, step: int, rollouts: Rollouts, verdicts: list[Verdict], scores: Scores
+    ) -> GroupBatch:
+        """Assemble what signals see; refuses features or embeddings that are not finite."""
+        shape = rollouts.shape
+        correct_PG = grouped(torch.tensor([v.correct for v in verdicts]), shape)
+        embeddings = None
+        if "embeddings" in self.needs and self.parts.encoder is not None:
+            embeddings = grouped(self.parts.encoder.encode([c.text for c in rollouts.flat]), shape)
+        batch = GroupBatch(
+            rewards_PG=torch.where(correct_PG, 1.0, -1.0),
+            correct_PG=correct_PG,
+            lengths_PG=grouped(rollouts.sequences.lengths_N, shape),
+            entropy_PG=grouped(scores.mean_entropy_N, shape),
+            step=step,
+            features_PGD=None if scores.features_ND is None else grouped(scores.features_ND, shape),
+            embeddings_PGE=embeddings,
+            answers=[[v.answer for v in verdicts[p * shape[1] : (p + 1) * shape[1]]] for p in range(shape[0])],
+        )
+        for name in ("features_PGD", "embeddings_PGE", "entropy_PG"):
+            values = getattr(batch, name)
+            if values is not None and not torch.isfinite(values).all():
+                bad_P = (~torch.isfinite(values)).flatten(1).any(1).nonzero().flatten().tolist()
+                raise NonFiniteError(f"step {step}: {name} is not finite in groups {bad_P}")
+        return batch
+
+    def explore(self, batch: GroupBatch) -> tuple[Shaped, dict[str, float]]:
+        """Let the signal shape the rewards, and every observer measure without effect."""
+        shaped = self.parts.signal(batch)
+        metrics = {f"explore/{name}": value for name, value in shaped.metrics.items()}
+        if not torch.isfinite(shaped.rewards_PG).all():
+            raise NonFiniteError(f"step {batch.step}: exploration={self.parts.signal.name} gave a reward that is not finite")
+        for observer in self.parts.observers:
+            seen = observer(batch)
+            metrics |= {f"observe/{observer.name}/{name}": value for name, value in seen.metrics.items()}
+            shaped.diagnostics |= {f"observe_{observer.name}_{name}": v for name, v in seen.diagnostics.items()}
+        return shaped, metrics
+
+    def write_tables(
+        self, step: int, rollouts: Rollouts, verdicts: list[Verdict], batch: GroupBatch, shaped: Shaped, advantages_PG: Tensor
+    ) -> None:
+        """Rollouts and geometry of this step as parquet."""
+        if self.settings.tables_every and step % self.settings.tables_every == 0:
+            self.parts.tracker.table("rollouts", step, rollout_table(rollouts, verdicts))
+            ids = [problem.id for problem in rollouts.problems]
+            self.parts.tracker.table("geometry", step, geometry_table(step, ids, batch, shaped, advantages_PG))
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Held-out accuracy; at the first and last step with all samples and the geometry probe."""
+        final = step in (0, self.settings.steps)
+        benchmark = self.parts.benchmark
+        count = benchmark.samples if final else min(self.settings.eval_samples, benchmark.samples)
+        started = time.perf_counter()
+        with self.parts.reporter.phase("evaluating", len(benchmark.problems) * count) as advance:
+            result = evaluate(
+                benchmark, self.parts.engine, self.parts.benchmark_grader, self.parts.tokenizer,
+                chat=self.parts.chat, seed=self.settings.seed, samples=count, on_progress=advance,
+            )  # fmt: skip
+        self.parts.reporter.evaluated(step, result)
+        metrics = {f"eval/{result.name}/{name}": value for name, value in result.metrics.items()}
+        if final and self.settings.probe_problems:
+            metrics |= self.probe(step, result)
+        return {**metrics, "time/evaluate": time.perf_counter() - started}
+
+    def probe(self, step: int, result: EvalResult) -> dict[str, float]:
+        """Gradient geometry of the policy on held-out problems, whatever the signal (Figure 3's protocol)."""
+        sequences, correct_PG = probe_sequences(result, self.settings.probe_problems, self.settings.probe_samples)
+        scores = score(
+            self.parts.policy, sequences, temperature=self.parts.benchmark.params.temperature or 1.0,
+            token_budget=self.settings.score_tokens, features=True,
+            feature_temperature=self.settings.feature_temperature,
+        )  # fmt: skip
+        assert scores.features_ND is not None
+        cosine_PGG, _ = cosine_matrix(grouped(scores.features_ND, tuple(correct_PG.shape)))  # type: ignore[arg-type]
+        columns, metrics = probe_table(cosine_PGG, correct_PG)
+        self.parts.tracker.table("probe", step, columns)
+        return {f"probe/{name}": value for name, value in metrics.items()}
+
+
+def train_metrics(rollouts: Rollouts, batch: GroupBatch, shaped: Shaped) -> dict[str, float]:
+    """Accuracy and health of the sampled batch; rewards here are the verifier's, unshaped."""
+    lengths = batch.lengths_PG.float()
+    return {
+        "train/accuracy": batch.correct_PG.float().mean().item(),
+        "train/reward": batch.rewards_PG.mean().item(),
+        "train/solved_any": batch.correct_PG.any(-1).float().mean().item(),
+        "train/length": lengths.mean().item(),
+        "train/length_max": lengths.max().item(),
+        "train/truncated": sum(c.finish == "length" for c in rollouts.flat) / len(rollouts.flat),
+        "train/entropy": batch.entropy_PG.mean().item(),
+        "explore/reward_shift": (shaped.rewards_PG - batch.rewards_PG).abs().mean().item(),
+    }
+
+
+class Clock:
+    """Seconds between laps, as time/NAME; these are the only metrics that differ between equal runs."""
+
+    def __init__(self) -> None:
+        self.started = self.last = time.perf_counter()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[f"time/{name}"] = now - self.last
+        self.last = now
+
+    def metrics(self) -> dict[str, float]:
+        return {**self.laps, "time/step": time.perf_counter() - self.started}

@@ -1,0 +1,122 @@
+"""The records that flow through g2rl, and the legend of tensor axes.
+
+Axis letters, used as suffixes of tensor names everywhere (`rewards_PG`, `hidden_TD`):
+
+    P  prompts in a batch              G  responses per prompt (the *group*)
+    N  responses, flattened: N = P*G, prompt-major (n = p*G + g)
+    T  response tokens                 V  vocabulary
+    D  width of the last hidden state  E  width of an external embedding
+
+Importing this module must stay cheap (no torch): grading workers import it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(slots=True, frozen=True)
+class Problem:
+    """One question with a verifiable answer, e.g. ``Problem("c-7", "use 3 7 2 make 13 :", "13")``."""
+
+    id: str
+    """Unique within its task; names the problem in every file."""
+    prompt: str
+    """What the user turn says, before the model's chat template."""
+    answer: str
+    """The gold answer in the form the task's verifier expects."""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    """Plain data the verifier needs (numbers and target, options of a multiple-choice question, ...)."""
+
+
+@dataclass(slots=True, frozen=True)
+class Verdict:
+    """What a verifier says of one completion, e.g. ``Verdict(True, "13", "string", 0.0001)``."""
+
+    correct: bool
+    """True when the final answer is right. Anything unreadable is wrong."""
+    answer: str | None
+    """The extracted final answer; None when none could be read."""
+    route: str
+    """The rule that decided: string, math, letter, expression, unparsed, timeout, killed, ..."""
+    seconds: float = 0.0
+    """Wall-clock time the decision took."""
+
+
+@dataclass(slots=True, frozen=True)
+class SamplingParams:
+    """How responses are drawn. ``SamplingParams(temperature=0.8, max_tokens=1024)``; 0 means greedy."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 keeps the whole vocabulary."""
+    max_tokens: int = 128
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ValueError(f"temperature must be >= 0 (0 is greedy), got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must lie in (0, 1], got {self.top_p}")
+        if self.top_k < 0:
+            raise ValueError(f"top_k must be >= 0 (0 keeps every token), got {self.top_k}")
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens must be >= 1, got {self.max_tokens}")
+
+
+@dataclass(slots=True, frozen=True)
+class Completion:
+    """One sampled response."""
+
+    token_ids: list[int]
+    """Response tokens; the stop token is kept as the last one when `finish` is "stop"."""
+    finish: str
+    """"stop" when a stop token ended it, "length" when the token limit did."""
+    text: str
+    """Decoded response without special tokens; hostile input, never evaluated."""
+
+
+@dataclass(slots=True)
+class GroupBatch:
+    """Everything a signal may look at: P whole groups of G responses, on one rank.
+
+    Optional fields are None unless the signal's `needs` asks for them.
+    """
+
+    rewards_PG: Tensor
+    """Base rewards of the verifier, -1 or +1."""
+    correct_PG: Tensor
+    """Boolean verdicts."""
+    lengths_PG: Tensor
+    """Response lengths in tokens (int64)."""
+    entropy_PG: Tensor
+    """Mean token entropy of each response under the behaviour policy, nats."""
+    step: int = 0
+    """Training step, counted from 0."""
+    features_PGD: Tensor | None = None
+    """Gradient features Phi (method: sequence-level mean of phi_t), needs={"features"}."""
+    embeddings_PGE: Tensor | None = None
+    """External sentence embeddings, needs={"embeddings"}."""
+    answers: list[list[str | None]] | None = None
+    """Extracted final answers, P lists of G, needs={"answers"}."""
+
+
+@dataclass(slots=True)
+class Shaped:
+    """What a signal returns: the reward that enters the advantage, and how it came about."""
+
+    rewards_PG: Tensor
+    """Shaped rewards; never logged as accuracy and never used in evaluation."""
+    entropy_coef: float = 0.0
+    """Coefficient of the entropy bonus: loss -= entropy_coef * mean token entropy."""
+    token_bonus: list[Tensor] | None = None
+    """Optional N tensors (T_n,), added to the advantage of each response token."""
+    diagnostics: dict[str, Tensor] = field(default_factory=dict)
+    """Per-response quantities (P, G) written to the geometry files, e.g. "nu"."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Scalars for metrics.jsonl, named `quantity` (the caller adds the stage)."""

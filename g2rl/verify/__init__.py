@@ -1,0 +1,1 @@
+"""Grading: extraction, equivalence and the pool of killable worker processes."""
