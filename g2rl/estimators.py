@@ -208,17 +208,15 @@ def maj_at_k(
         Estimate. k = 1 equals pass@1 = mean@1; k = n is the single vote over all samples.
 
     Raises:
-        ValueError: k out of range, shapes that disagree, classes not integers or below -1, a correct
-            sample without an answer, draws < 2.
+        ValueError: k, shapes, classes or draws as not described; a correct sample without an answer.
     """
     sizes_C, fractions_C, unanswered = _classes(answer_classes, correct, k)
     if draws < 2:
         raise ValueError(f"draws must be >= 2 to state a standard error, got {draws}")
     if not fractions_C.any():
         return Estimate(0.0, 0.0, True)
-    if exact is None:
-        exact = k * k * int(np.minimum(sizes_C, k).sum()) <= EXACT_COST
-    if exact:
+    cheap = k * k * int(np.minimum(sizes_C, k).sum()) <= EXACT_COST
+    if exact or (exact is None and cheap):
         return Estimate(_enumerated(sizes_C, fractions_C, unanswered, k), 0.0, True)
     return _sampled(sizes_C, fractions_C, unanswered, k, draws, seed)
 

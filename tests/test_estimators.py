@@ -79,6 +79,10 @@ def test_pass_at_k_at_ten_thousand_samples(k: int) -> None:
     assert not np.signbit(got).any()
 
 
+def test_pass_at_k_keeps_the_digits_of_small_values() -> None:
+    assert pass_at_k(10_000, 1, 1) == pytest.approx(1e-4, rel=1e-15, abs=0)
+
+
 def test_pass_at_k_is_exactly_one_when_a_miss_is_impossible() -> None:
     assert pass_at_k(10_000, 9_000, 1_001) == 1.0
     assert pass_at_k(10_000, 9_000, 1_000) <= 1.0
@@ -163,6 +167,16 @@ def test_maj_at_k_equals_enumeration(case: Case) -> None:
     assert got.value == pytest.approx(maj_oracle(*case), rel=1e-12, abs=0)
 
 
+@pytest.mark.parametrize("k", range(1, 13))
+@pytest.mark.parametrize("sizes", [(2, 2, 2, 2, 2), (1, 2, 3, 3), (4, 4), (3, 2, 2, 1, 1, 1), (1,) * 9])
+def test_maj_at_k_of_twelve_samples_equals_enumeration(sizes: tuple[int, ...], k: int) -> None:
+    classes = [a for a, size in enumerate(sizes) for _ in range(size)]
+    correct = [a % 2 == 0 or i % 3 == 0 for i, a in enumerate(classes)]
+    silent = 12 - len(classes)
+    case = ([-1] * silent + classes, [False] * silent + correct, k)
+    assert maj_at_k(*case).value == pytest.approx(maj_oracle(*case), rel=1e-12, abs=0)
+
+
 @settings(deadline=None)
 @given(graded(), st.randoms(use_true_random=False))
 def test_maj_at_k_ignores_sample_order_and_labels(case: Case, random: Random) -> None:
@@ -193,14 +207,18 @@ def test_maj_at_k_never_beats_pass_at_k(case: Case) -> None:
     assert maj_at_k(classes, correct, k).value <= float(pass_at_k(len(classes), sum(correct), k)) + 1e-12
 
 
-def test_maj_at_k_at_ten_thousand_samples() -> None:
+@pytest.mark.parametrize(("n", "right", "k"), [(10_000, 4_800, 99), (1_000, 480, 301), (301, 151, 301)])
+def test_maj_at_k_of_many_samples(n: int, right: int, k: int) -> None:
     # Two classes, odd k, no ties: the right one wins iff it has more than k/2 votes (hypergeometric tail).
-    n, right, k = 10_000, 4_800, 99
-    tail = sum(math.comb(right, v) * math.comb(n - right, k - v) for v in range(50, k + 1))
+    tail = sum(math.comb(right, v) * math.comb(n - right, k - v) for v in range(k // 2 + 1, k + 1))
     want = float(Fraction(tail, math.comb(n, k)))
-    got = maj_at_k([0] * right + [1] * (n - right), [True] * right + [False] * (n - right), k)
-    assert got.exact
-    assert got.value == pytest.approx(want, rel=1e-9)
+    got = maj_at_k([0] * right + [1] * (n - right), [True] * right + [False] * (n - right), k, exact=True)
+    assert got.value == pytest.approx(want, rel=1e-10)
+
+
+def test_monte_carlo_scores_silent_subsets_zero() -> None:
+    got = maj_at_k([0, -1, -1, -1], [True, False, False, False], 1, exact=False)
+    assert got.value == pytest.approx(0.25, abs=4 * got.standard_error)
 
 
 def test_monte_carlo_agrees_within_its_standard_error() -> None:

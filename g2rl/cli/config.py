@@ -18,6 +18,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 TAG_LENGTH = 60
+VALUED_FLAGS = ("--cfg", "-c", "--package", "-p")
+OWN_CONFIG_FLAGS = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd")
 
 
 def config_dir() -> Path:
@@ -64,14 +66,13 @@ def flat_keys(node: Any, prefix: str = "") -> set[str]:
     return found
 
 
-def explain_mistakes(arguments: Sequence[str], config_name: str) -> str | None:
+def explain_mistakes(words: Sequence[str], config_name: str) -> str | None:
     """Say what is wrong with the overrides and what was probably meant; None when all is well.
 
     Only what can be told without running is checked here: names of groups, choices and keys.
     """
-    texts = [a for a in arguments if not a.startswith("-")]
     try:
-        overrides = OverridesParser.create().parse_overrides(texts)
+        overrides = OverridesParser.create().parse_overrides(list(words))
     except HydraException as error:
         return str(error)
     chosen: list[str] = []
@@ -122,9 +123,25 @@ def _did_you_mean(text: str, wrong: str, known: Sequence[str], problem: str) -> 
     return f"{text}: {problem}; {hint}"
 
 
+def overrides_of(arguments: Sequence[str]) -> list[str] | None:
+    """The KEY=VALUE words among command-line arguments; None when another configuration is asked for."""
+    found: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        flag = word.split("=", 1)[0]
+        if flag in OWN_CONFIG_FLAGS:
+            return None
+        if word in VALUED_FLAGS:
+            next(words, None)
+        elif not word.startswith("-"):
+            found.append(word)
+    return found
+
+
 def refuse_mistakes(config_name: str) -> None:
     """Exit with code 2 and one clear line when an override is misspelt."""
-    problem = explain_mistakes(sys.argv[1:], config_name)
+    words = overrides_of(sys.argv[1:])
+    problem = explain_mistakes(words, config_name) if words else None
     if problem:
         print(f"error: {problem}", file=sys.stderr)
         raise SystemExit(2)

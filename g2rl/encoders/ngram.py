@@ -76,6 +76,7 @@ class NgramHashing:
         full = [i for i, text in enumerate(texts) if not is_empty(text)]
         counts_MW = torch.zeros(len(full), self.width)
         for row, i in enumerate(full):
-            for gram, count in self.grams(texts[i]).items():
-                counts_MW[row, bucket(gram, self.width)] += count
+            grams = self.grams(texts[i])
+            columns = torch.tensor([bucket(gram, self.width) for gram in grams])
+            counts_MW[row].index_add_(0, columns, torch.tensor(list(grams.values()), dtype=torch.float32))
         return scatter_rows(unit_rows(counts_MW, full, self.name), full, len(texts))

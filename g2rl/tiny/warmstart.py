@@ -26,6 +26,7 @@ from g2rl.tiny.build import build_config, build_tokenizer
 HELD_OUT = 512
 IGNORED = -100
 BUCKET_BATCHES = 32
+TYPICAL_TOKENS = 30  # of a trace; only sets the scale of the loss
 
 
 def batches(
@@ -74,9 +75,12 @@ def warm_start(steps: int, batch: int, peak: float, seed: int) -> tuple[Qwen3For
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, peak, warmup=50)
         logits = model(input_ids=inputs).logits[:, :-1]
-        loss = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED
+        # a sum over a constant, not a mean: batches hold traces of one length, and a mean would give the
+        # tokens of short styles more weight than those of long ones
+        total = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED, reduction="sum"
         )
+        loss = total / (batch * TYPICAL_TOKENS)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

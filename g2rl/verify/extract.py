@@ -52,6 +52,9 @@ _SPAN = re.compile(
 _PERCENT = re.compile(r"\s{0,2}(?:\\?%|percent\b)")
 _PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{2,30}\s+[A-Za-z]{2,30}\b|[\u0590-\u1fff\u3040-\uffff]")
 
+_LABEL = re.compile(r"(?!(?:pi|sqrt|sin|cos|tan|log|ln)\b)[A-Za-z]{2,30}[ :]{1,3}(?=.{0,300}[\d$\\])", re.DOTALL)
+_WORD = re.compile(r"[A-Za-z]{2}")
+
 
 def extract_answer(completion: str, boxed_only: bool = False) -> str | None:
     """The final answer of a completion as the model wrote it, or None when there is none to read.
@@ -188,8 +191,10 @@ def _sentence_answer(text: str) -> str:
 def _bare(text: str) -> str:
     """The text itself when it is an expression and nothing else, without its full stop; else empty."""
     text = text.strip().removesuffix(".").strip("* \n")
-    if not text or len(text) > 300 or "\n\n" in text or _PROSE.search(text):
+    if not text or len(text) > 300 or "\n\n" in text or _PROSE.search(text) or _LABEL.match(text):
         return ""
+    if _WORD.search(_SPAN.sub("", text)) and ("$" in text or "\\(" in text):
+        return ""  # a formula with words around it: the formula is the answer
     return text
 
 

@@ -43,7 +43,7 @@ _TOWER = re.compile(r"\^\s?[({]+[^(){}^]{0,40}\^\s?[({]+[^(){}^]{0,40}\^|\^\s?\w
 _POWERED_POWER = re.compile(r"\^\s?\{?\d{3,}\}?\s?\)\s?\^\s?\{?\d{3,}")
 _HUGE_FACTORIAL = re.compile(r"\d{5,}\s?\)?\s?!|!\s?\)?\s?!|\^\S{1,20}\)\s?!")
 _HUGE_BINOMIAL = re.compile(r"binom\s?\{?\s?\d{5,}|\d{5,}\s?\}?\s?\\choose")
-_LONG_NUMBER = re.compile(r"\d{200}")
+_LONG_NUMBER = re.compile(r"\d{200}|\d[eE][+-]?\d{4}")
 _ITERATED = re.compile(r"\\(?:sum|prod|int|lim|iint|iiint|oint)(?![a-z])")
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, TimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from pickle import PicklingError
 from types import TracebackType
 from typing import Any, Self
 
@@ -26,6 +27,9 @@ from g2rl.verify import workers
 from g2rl.verify.base import Verifier
 from g2rl.verify.staged import PENDING, Staged
 
+MAX_TASKS = 5000
+"""A worker is replaced after this many items, because the caches of parsers grow without bound."""
+_START_ERRORS = (BrokenProcessPool, ProcessExpired, TimeoutError, PicklingError, AttributeError, TypeError)
 START_SECONDS = 120.0
 """A pool that is not ready after this many seconds cannot start."""
 
@@ -145,6 +149,7 @@ class Grader:
         """A pool whose workers have proven that they run."""
         pool = ProcessPool(
             max_workers=self.workers,
+            max_tasks=MAX_TASKS,
             initializer=workers.initialize,
             initargs=(self.verifier, self.memory_mb * 2**20),
             context=workers.LightContext(),
@@ -153,12 +158,12 @@ class Grader:
             probes = [pool.schedule(workers.ready) for _ in range(self.workers)]
             if not all(probe.result(timeout=START_SECONDS) for probe in probes):
                 raise RuntimeError("a grading worker came up without its verifier")
-        except (BrokenProcessPool, ProcessExpired, TimeoutError, AttributeError, TypeError) as error:
+        except _START_ERRORS as error:
             pool.stop()
             pool.join()
             raise RuntimeError(
-                f"grading workers cannot start ({type(self.verifier).__name__}, {self.memory_mb} MiB); see the "
-                "worker's own error above. A verifier must be picklable and live in an importable module, "
+                f"grading workers cannot start ({type(self.verifier).__name__}, {self.memory_mb} MiB); the "
+                "worker's own error is above. A verifier must be picklable and live in an importable module, "
                 "not in __main__"
             ) from error
         return pool

