@@ -75,7 +75,10 @@ def make_micro_batch(
 ) -> MicroBatch:
     """Right-pad the given rows to their longest (or to `pad_to`) and index their response tokens."""
     length = max(pad_to, *(sequences.total_length(n) for n in rows))
-    padded, positions, targets, segments = [], [], [], []
+    padded: list[list[int]] = []
+    positions: list[int] = []
+    targets: list[int] = []
+    segments: list[int] = []
     for row, n in enumerate(rows):
         prompt, response = sequences.prompts[n], sequences.responses[n]
         padded.append(prompt + response + [pad_id] * (length - len(prompt) - len(response)))

@@ -58,7 +58,9 @@ class Checkpoints:
         with atomic_folder(target) as folder:
             save_file(_unshared(model), folder / "model.safetensors")
             torch.save({**state, "step": step}, folder / "training.pt")
-            files = {p.name: {"bytes": p.stat().st_size, "sha256": _digest(p)} for p in sorted(folder.iterdir())}
+            files = {
+                p.name: {"bytes": p.stat().st_size, "sha256": _digest(p)} for p in sorted(folder.iterdir())
+            }
             write_json(folder / "manifest.json", {"format": 1, "step": step, "files": files})
         for old in self.steps()[: -self.keep]:
             shutil.rmtree(self.path(old))

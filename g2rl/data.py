@@ -1,7 +1,7 @@
 """Read rows of a data set from the hub or a local file, and turn named columns into problems.
 
-    source="HuggingFaceH4/MATH-500", split="test"         hub id (needs network or a cached copy)
-    source="data/math500.jsonl"                            local .jsonl, .json (a list) or .parquet
+source="HuggingFaceH4/MATH-500", split="test"         hub id (needs network or a cached copy)
+source="data/math500.jsonl"                            local .jsonl, .json (a list) or .parquet
 """
 
 from __future__ import annotations
@@ -31,7 +31,11 @@ def read_rows(
     Raises:
         DataError: missing or unreadable source, malformed row (with its line), or no row at all.
     """
-    rows = _read_file(Path(source).expanduser()) if is_local(source) else _read_hub(source, split, config, revision)
+    rows = (
+        _read_file(Path(source).expanduser())
+        if is_local(source)
+        else _read_hub(source, split, config, revision)
+    )
     if not rows:
         raise DataError(f"{source} holds no rows")
     return rows
@@ -57,7 +61,9 @@ def _read_file(path: Path) -> list[dict[str, Any]]:
             try:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
-                raise DataError(f"{path}, line {number}: not JSON ({error.msg}); mend or remove the line") from error
+                raise DataError(
+                    f"{path}, line {number}: not JSON ({error.msg}); mend or remove the line"
+                ) from error
             if not isinstance(row, dict):
                 raise DataError(f"{path}, line {number}: expected an object, found {type(row).__name__}")
             rows.append(row)

@@ -77,7 +77,9 @@ def evaluate(
     ks = [k for k in benchmark.ks if k <= count]
     per_problem = estimate(verdicts, ks, grader)
     per_problem["length"] = np.array([np.mean([len(c.token_ids) for c in group]) for group in completions])
-    per_problem["truncated"] = np.array([np.mean([c.finish == "length" for c in group]) for group in completions])
+    per_problem["truncated"] = np.array(
+        [np.mean([c.finish == "length" for c in group]) for group in completions]
+    )
     return EvalResult(benchmark.name, prompts, completions, verdicts, per_problem)
 
 

@@ -41,7 +41,9 @@ def geometry_table(
 
 def probe_sequences(result: EvalResult, problems: int, samples: int) -> tuple[Sequences, Tensor]:
     """The first `samples` responses to the first `problems` problems, and their verdicts (P, G)."""
-    prompts, responses, correct = [], [], []
+    prompts: list[list[int]] = []
+    responses: list[list[int]] = []
+    correct: list[list[bool]] = []
     for prompt, completions, verdicts in list(
         zip(result.prompts, result.completions, result.verdicts, strict=True)
     )[:problems]:
@@ -66,7 +68,10 @@ def probe_table(cosine_PGG: Tensor, correct_PG: Tensor) -> tuple[dict[str, list[
         "pair": [PAIR_CLASSES[k] for k in right.flatten().tolist()],
     }
     metrics: dict[str, float] = {}
-    for label, chosen in [("", pairs), *((f"_{name.replace('-', '_')}", pairs[right == k]) for k, name in enumerate(PAIR_CLASSES))]:
+    for label, chosen in [
+        ("", pairs),
+        *((f"_{name.replace('-', '_')}", pairs[right == k]) for k, name in enumerate(PAIR_CLASSES)),
+    ]:
         if chosen.numel():
             metrics[f"cosine{label}"] = chosen.mean().item()
             metrics[f"negative_pairs{label}"] = (chosen < 0).float().mean().item()

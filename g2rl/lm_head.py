@@ -74,7 +74,12 @@ def _logits(hidden: Tensor, weight_VD: Tensor, bias_V: Tensor | None, temperatur
 
 
 def _add_residuals(
-    residual_NV: Tensor, request: FeatureRequest, tile: slice, shifted: Tensor, exp: Tensor, temperature: float
+    residual_NV: Tensor,
+    request: FeatureRequest,
+    tile: slice,
+    shifted: Tensor,
+    exp: Tensor,
+    temperature: float,
 ) -> None:
     """Subtract sum_t a_t p_t of one tile from the residual sums (tokens are added by the caller)."""
     if request.temperature != temperature:

@@ -141,7 +141,9 @@ def resolve_stop_ids(model: Any, tokenizer: Any, stop_tokens: Sequence[str] | No
     if stop_tokens is not None:
         unknown = [token for token in stop_tokens if token not in vocabulary]
         if unknown or not stop_tokens:
-            raise ModelError(f"model.stop_tokens: {unknown or 'an empty list'} not in the tokenizer's vocabulary")
+            raise ModelError(
+                f"model.stop_tokens: {unknown or 'an empty list'} not in the tokenizer's vocabulary"
+            )
         return [vocabulary[token] for token in stop_tokens]
     found: list[int] = []
     for eos in (getattr(model.generation_config, "eos_token_id", None), tokenizer.eos_token_id):
@@ -175,5 +177,7 @@ def encode_prompt(tokenizer: Any, text: str, chat: bool, max_tokens: int | None 
             "speaks only the words of task=countdown; pick another model= for this task"
         ) from error
     if max_tokens is not None and len(ids) > max_tokens:
-        raise ModelError(f"a prompt has {len(ids)} tokens, over task.max_prompt_tokens={max_tokens}: {text[:80]!r}")
+        raise ModelError(
+            f"a prompt has {len(ids)} tokens, over task.max_prompt_tokens={max_tokens}: {text[:80]!r}"
+        )
     return list(ids)

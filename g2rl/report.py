@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from g2rl.evaluate import EvalResult
@@ -83,7 +90,9 @@ class ConsoleReporter:
 
     def summary(self, rows: Sequence[tuple[str, str, str]], plots: Sequence[Path]) -> None:
         """The table before -> after, and where everything is."""
-        table = Table("", "before", "after", title="before and after training, 95 % bootstrap intervals over problems")
+        table = Table(
+            "", "before", "after", title="before and after training, 95 % bootstrap intervals over problems"
+        )
         for row in rows:
             table.add_row(*row)
         self.console.print(table)
@@ -93,14 +102,21 @@ class ConsoleReporter:
 
 
 def summary_rows(
-    before: Mapping[str, float], after: Mapping[str, float], benchmark: str, intervals: Mapping[str, Mapping[str, Any]]
+    before: Mapping[str, float],
+    after: Mapping[str, float],
+    benchmark: str,
+    intervals: Mapping[str, Mapping[str, Any]],
 ) -> list[tuple[str, str, str]]:
     """Rows of the final table from the first and the last row of metrics.jsonl."""
     first, last = intervals.get("0", {}), intervals.get(str(int(after["step"])), {})
 
     def cell(row: Mapping[str, float], key: str, known: Mapping[str, Any]) -> str:
         short = key.rsplit("/", 1)[-1]
-        span = f" [{known[short][0]:.3f}, {known[short][1]:.3f}]" if key.startswith("eval/") and short in known else ""
+        span = (
+            f" [{known[short][0]:.3f}, {known[short][1]:.3f}]"
+            if key.startswith("eval/") and short in known
+            else ""
+        )
         return f"{row[key]:.3f}{span}" if key in row else "-"
 
     prefix = f"eval/{benchmark}/"

@@ -39,7 +39,11 @@ class Rollouts:
     @property
     def items(self) -> list[tuple[str, Problem]]:
         """What the grader judges: (text, problem), N of them."""
-        return [(c.text, problem) for problem, group in zip(self.problems, self.completions, strict=True) for c in group]
+        return [
+            (c.text, problem)
+            for problem, group in zip(self.problems, self.completions, strict=True)
+            for c in group
+        ]
 
     @property
     def group_N(self) -> Tensor:
@@ -54,7 +58,7 @@ def grouped(values_N: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def rollout_table(rollouts: Rollouts, verdicts: list[Verdict]) -> dict[str, list[object]]:
-    """Columns of the rollouts file, one row a response. Texts lose lone surrogates, which UTF-8 cannot hold."""
+    """Columns of the rollouts file, one row a response; lone surrogates are replaced."""
     count, group = rollouts.shape
     flat = rollouts.flat
     return {

@@ -43,7 +43,9 @@ class TrainerSettings:
 
     def __post_init__(self) -> None:
         if self.sampling.temperature == 0:
-            raise ValueError("task.temperature must be > 0 in training: greedy samples of a group are all the same")
+            raise ValueError(
+                "task.temperature must be > 0 in training: greedy samples of a group are all the same"
+            )
         positive = (
             "max_prompt_tokens", "score_tokens", "steps", "prompts_per_step", "group_size", "eval_samples",
             "checkpoint_every", "probe_samples",

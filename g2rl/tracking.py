@@ -67,7 +67,8 @@ class WandbMirror:
 
         settings = wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True)
         self._run = wandb.init(
-            mode=self.mode, project=self.project, entity=self.entity, group=self.group, tags=self.tags,
+            mode=self.mode,  # type: ignore[arg-type]
+            project=self.project, entity=self.entity, group=self.group, tags=self.tags,
             dir=str(run_dir), name=run_dir.name, id=run_dir.name[-64:], resume="allow",
             config=dict(config), settings=settings,
         )  # fmt: skip
@@ -98,7 +99,11 @@ class Tracker:
     def start(self, completed_steps: int | None, config: Mapping[str, Any]) -> None:
         """Open the run. `completed_steps` keeps the rows up to that step; None starts from nothing."""
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        rows = [] if completed_steps is None else [r for r in read_metrics(self.path) if r["step"] <= completed_steps]
+        rows = (
+            []
+            if completed_steps is None
+            else [r for r in read_metrics(self.path) if r["step"] <= completed_steps]
+        )
         if self.path.exists():
             with atomic_path(self.path) as aside:
                 aside.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

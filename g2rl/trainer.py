@@ -30,6 +30,7 @@ from g2rl.policy import Policy
 from g2rl.rollout import Rollouts, grouped, rollout_table
 from g2rl.score import Scores, score
 from g2rl.settings import TrainerSettings
+from g2rl.step_metrics import Clock, train_metrics
 from g2rl.tasks.base import Task
 from g2rl.tracking import Tracker
 from g2rl.types import GroupBatch, Shaped, Verdict
@@ -103,7 +104,9 @@ class Trainer:
             self.parts.tracker.log(0, self.evaluate(0))
         for step in range(first + 1, self.settings.steps + 1):
             metrics = self.step(step)
-            if step == self.settings.steps or (self.settings.eval_every and step % self.settings.eval_every == 0):
+            if step == self.settings.steps or (
+                self.settings.eval_every and step % self.settings.eval_every == 0
+            ):
                 metrics |= self.evaluate(step)
             self.parts.tracker.log(step, metrics)
             self.parts.reporter.step(step, metrics)
@@ -123,7 +126,9 @@ class Trainer:
         pending = self.parts.grader.submit(rollouts.items)  # graded while the policy scores
         sequences = rollouts.sequences
         scores = self._score(self.parts.policy, sequences, "features" in self.needs)
-        reference = None if self.parts.reference is None else self._score(self.parts.reference, sequences, False)
+        reference = (
+            None if self.parts.reference is None else self._score(self.parts.reference, sequences, False)
+        )
         clock.lap("score")
         verdicts = pending.result()
         clock.lap("grade_wait")
@@ -156,11 +161,15 @@ class Trainer:
         with self.parts.reporter.phase("sampling"):
             problems = self.parts.task.batch(self.settings.seed, (step - 1) * size, size)
             prompts = [
-                encode_prompt(self.parts.tokenizer, p.prompt, self.parts.chat, self.settings.max_prompt_tokens)
+                encode_prompt(
+                    self.parts.tokenizer, p.prompt, self.parts.chat, self.settings.max_prompt_tokens
+                )
                 for p in problems
             ]
             keys = [(self.settings.seed, TRAIN_STREAM, step, i) for i in range(size)]
-            completions = self.parts.engine.generate(prompts, keys, self.settings.group_size, self.settings.sampling)
+            completions = self.parts.engine.generate(
+                prompts, keys, self.settings.group_size, self.settings.sampling
+            )
         return Rollouts(problems, prompts, completions)
 
     def _score(self, policy: Policy, sequences: Sequences, features: bool) -> Scores:
@@ -188,7 +197,9 @@ class Trainer:
             step=step,
             features_PGD=None if scores.features_ND is None else grouped(scores.features_ND, shape),
             embeddings_PGE=embeddings,
-            answers=[[v.answer for v in verdicts[p * shape[1] : (p + 1) * shape[1]]] for p in range(shape[0])],
+            answers=[
+                [v.answer for v in verdicts[p * shape[1] : (p + 1) * shape[1]]] for p in range(shape[0])
+            ],
         )
         for name in ("features_PGD", "embeddings_PGE", "entropy_PG"):
             values = getattr(batch, name)
@@ -202,21 +213,33 @@ class Trainer:
         shaped = self.parts.signal(batch)
         metrics = {f"explore/{name}": value for name, value in shaped.metrics.items()}
         if not torch.isfinite(shaped.rewards_PG).all():
-            raise NonFiniteError(f"step {batch.step}: exploration={self.parts.signal.name} gave a reward that is not finite")
+            raise NonFiniteError(
+                f"step {batch.step}: exploration={self.parts.signal.name} gave a reward that is not finite"
+            )
         for observer in self.parts.observers:
             seen = observer(batch)
             metrics |= {f"observe/{observer.name}/{name}": value for name, value in seen.metrics.items()}
-            shaped.diagnostics |= {f"observe_{observer.name}_{name}": v for name, v in seen.diagnostics.items()}
+            shaped.diagnostics |= {
+                f"observe_{observer.name}_{name}": v for name, v in seen.diagnostics.items()
+            }
         return shaped, metrics
 
     def write_tables(
-        self, step: int, rollouts: Rollouts, verdicts: list[Verdict], batch: GroupBatch, shaped: Shaped, advantages_PG: Tensor
+        self,
+        step: int,
+        rollouts: Rollouts,
+        verdicts: list[Verdict],
+        batch: GroupBatch,
+        shaped: Shaped,
+        advantages_PG: Tensor,
     ) -> None:
         """Rollouts and geometry of this step as parquet."""
         if self.settings.tables_every and step % self.settings.tables_every == 0:
             self.parts.tracker.table("rollouts", step, rollout_table(rollouts, verdicts))
             ids = [problem.id for problem in rollouts.problems]
-            self.parts.tracker.table("geometry", step, geometry_table(step, ids, batch, shaped, advantages_PG))
+            self.parts.tracker.table(
+                "geometry", step, geometry_table(step, ids, batch, shaped, advantages_PG)
+            )
 
     def evaluate(self, step: int) -> dict[str, float]:
         """Held-out accuracy; at the first and last step with all samples and the geometry probe."""
@@ -237,7 +260,9 @@ class Trainer:
 
     def probe(self, step: int, result: EvalResult) -> dict[str, float]:
         """Gradient geometry of the policy on held-out problems, whatever the signal (Figure 3's protocol)."""
-        sequences, correct_PG = probe_sequences(result, self.settings.probe_problems, self.settings.probe_samples)
+        sequences, correct_PG = probe_sequences(
+            result, self.settings.probe_problems, self.settings.probe_samples
+        )
         scores = score(
             self.parts.policy, sequences, temperature=self.parts.benchmark.params.temperature or 1.0,
             token_budget=self.settings.score_tokens, features=True,
@@ -248,34 +273,3 @@ class Trainer:
         columns, metrics = probe_table(cosine_PGG, correct_PG)
         self.parts.tracker.table("probe", step, columns)
         return {f"probe/{name}": value for name, value in metrics.items()}
-
-
-def train_metrics(rollouts: Rollouts, batch: GroupBatch, shaped: Shaped) -> dict[str, float]:
-    """Accuracy and health of the sampled batch; rewards here are the verifier's, unshaped."""
-    lengths = batch.lengths_PG.float()
-    return {
-        "train/accuracy": batch.correct_PG.float().mean().item(),
-        "train/reward": batch.rewards_PG.mean().item(),
-        "train/solved_any": batch.correct_PG.any(-1).float().mean().item(),
-        "train/length": lengths.mean().item(),
-        "train/length_max": lengths.max().item(),
-        "train/truncated": sum(c.finish == "length" for c in rollouts.flat) / len(rollouts.flat),
-        "train/entropy": batch.entropy_PG.mean().item(),
-        "explore/reward_shift": (shaped.rewards_PG - batch.rewards_PG).abs().mean().item(),
-    }
-
-
-class Clock:
-    """Seconds between laps, as time/NAME; these are the only metrics that differ between equal runs."""
-
-    def __init__(self) -> None:
-        self.started = self.last = time.perf_counter()
-        self.laps: dict[str, float] = {}
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.laps[f"time/{name}"] = now - self.last
-        self.last = now
-
-    def metrics(self) -> dict[str, float]:
-        return {**self.laps, "time/step": time.perf_counter() - self.started}

@@ -113,7 +113,10 @@ class Updater:
         self.updates = 0
         self.bad_in_a_row = 0
         self.optimizer = torch.optim.AdamW(
-            parameter_groups(policy, settings.weight_decay), lr=settings.lr, betas=settings.betas, eps=settings.eps
+            parameter_groups(policy, settings.weight_decay),
+            lr=settings.lr,
+            betas=settings.betas,
+            eps=settings.eps,
         )
 
     def step(self, batch: UpdateBatch, step: int) -> dict[str, float]:
@@ -131,7 +134,9 @@ class Updater:
         """Rows of each mini-batch: whole groups, in an order keyed by (seed, step, epoch)."""
         labels = torch.unique(batch.group_N).tolist()
         parts = min(self.settings.mini_batches, len(labels))
-        order = np.random.default_rng(np.random.SeedSequence((self.seed, 0x5417, step, epoch))).permutation(labels)
+        order = np.random.default_rng(np.random.SeedSequence((self.seed, 0x5417, step, epoch))).permutation(
+            labels
+        )
         if parts == 1:
             order = np.array(labels)
         groups = [set(part.tolist()) for part in np.array_split(order, parts)]
@@ -216,8 +221,10 @@ class Updater:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "optimizer": self.optimizer.state_dict(), "updates": self.updates, "bad_in_a_row": self.bad_in_a_row,
-        }  # fmt: skip
+            "optimizer": self.optimizer.state_dict(),
+            "updates": self.updates,
+            "bad_in_a_row": self.bad_in_a_row,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state["optimizer"])

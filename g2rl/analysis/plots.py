@@ -9,10 +9,10 @@ import matplotlib
 
 matplotlib.use("Agg")
 
-import matplotlib.pyplot as plt  # noqa: E402
-import pandas as pd  # noqa: E402
+import matplotlib.pyplot as plt
+import pandas as pd
 
-from g2rl.tracking import read_metrics  # noqa: E402
+from g2rl.tracking import read_metrics
 
 # Okabe-Ito: distinguishable with any colour vision; one colour a pair class everywhere
 PAIR_COLOURS = {"correct-correct": "#009E73", "correct-wrong": "#0072B2", "wrong-wrong": "#D55E00"}
@@ -42,7 +42,9 @@ def learning_curves(run_dir: Path, benchmark: str) -> Path:
     for key in [k for k in rows[0] if k.startswith((f"{prefix}pass@", f"{prefix}maj@"))]:
         name = key.removeprefix(prefix)
         points = [(row["step"], row[key]) for row in rows if key in row]
-        axes[0, 0].plot(*zip(*points, strict=True), marker="o", ms=4, label=name, color=styles.get(name) or next(others))
+        axes[0, 0].plot(
+            *zip(*points, strict=True), marker="o", ms=4, label=name, color=styles.get(name) or next(others)
+        )
     _dress(axes[0, 0], f"held-out {benchmark}", "share of problems")
     axes[0, 0].set_ylim(0, 1)
     axes[0, 0].legend(frameon=False)

@@ -32,7 +32,9 @@ class Benchmark:
         if not problems:
             raise ValueError(f"benchmark {name} holds no problem")
         if samples < 1 or not ks or min(ks) < 1 or max(ks) > samples:
-            raise ValueError(f"benchmark {name}: need 1 <= k <= samples, got ks={list(ks)}, samples={samples}")
+            raise ValueError(
+                f"benchmark {name}: need 1 <= k <= samples, got ks={list(ks)}, samples={samples}"
+            )
         if len({problem.id for problem in problems}) < len(problems):
             raise ValueError(f"benchmark {name}: two problems share an id")
         self.name, self.problems, self.verifier = name, list(problems), verifier

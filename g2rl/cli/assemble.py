@@ -84,7 +84,11 @@ class Graders:
     """One pool of workers for each kind of verifier in use."""
 
     def __init__(self, node: DictConfig) -> None:
-        self.options = {"workers": node.workers, "timeout_seconds": node.timeout_seconds, "memory_mb": node.memory_mb}
+        self.options = {
+            "workers": node.workers,
+            "timeout_seconds": node.timeout_seconds,
+            "memory_mb": node.memory_mb,
+        }
         self.made: dict[type, Grader] = {}
 
     def __call__(self, verifier: Verifier) -> Grader:
@@ -97,7 +101,9 @@ class Graders:
             grader.close()
 
 
-def build_trainer(config: DictConfig, run_dir: Path, reporter: Reporter) -> tuple[Trainer, LoadedModel, Graders]:
+def build_trainer(
+    config: DictConfig, run_dir: Path, reporter: Reporter
+) -> tuple[Trainer, LoadedModel, Graders]:
     """Check everything that needs no weights first, then load the model and assemble the trainer."""
     settings = build_settings(config)
     advantage, loss = build_algorithm(config.algorithm)
@@ -119,9 +125,10 @@ def build_trainer(config: DictConfig, run_dir: Path, reporter: Reporter) -> tupl
         max_tokens=settings.sampling.max_tokens, seed=config.seed,
         total_updates=settings.steps * optimizer.mini_batches * optimizer.epochs,
     )  # fmt: skip
+    engine = instantiate(config.engine, policy=policy, tokenizer=loaded.tokenizer, stop_ids=loaded.stop_ids)
     parts = Parts(
         policy=policy, reference=reference, tokenizer=loaded.tokenizer, chat=config.model.chat,
-        engine=instantiate(config.engine, policy=policy, tokenizer=loaded.tokenizer, stop_ids=loaded.stop_ids),
+        engine=engine,
         task=task, grader=graders(task.verifier), signal=signal, observers=observers, encoder=encoder,
         advantage=advantage, updater=updater, benchmark=benchmark,
         benchmark_grader=graders(benchmark.verifier),

@@ -58,7 +58,7 @@ def flat_keys(node: Any, prefix: str = "") -> set[str]:
     """Every dotted key of a configuration, inner nodes included."""
     found: set[str] = set()
     for name in node if isinstance(node, DictConfig) else ():
-        key = f"{prefix}{name}"
+        key = f"{prefix}{name!s}"
         found.add(key)
         child = node._get_node(name)
         if isinstance(child, DictConfig) and not child._is_none():
@@ -92,8 +92,16 @@ def explain_mistakes(words: Sequence[str], config_name: str) -> str | None:
     for override in overrides:
         key = override.key_or_group
         plain = not (override.is_add() or override.is_delete())
-        if plain and key not in groups() and not key.startswith("hydra") and "@" not in key and key not in known:
-            return _did_you_mean(str(override.input_line), key, sorted(known | set(groups())), f"there is no key {key!r}")
+        if (
+            plain
+            and key not in groups()
+            and not key.startswith("hydra")
+            and "@" not in key
+            and key not in known
+        ):
+            return _did_you_mean(
+                str(override.input_line), key, sorted(known | set(groups())), f"there is no key {key!r}"
+            )
     return None
 
 

@@ -7,15 +7,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from g2rl.analysis.plots import plot_run
 from g2rl.checkpoint import export_model
 from g2rl.cli.assemble import build_trainer
-from g2rl.report import ConsoleReporter, summary_rows
 from g2rl.files import atomic_path, write_json
 from g2rl.models import LoadedModel
+from g2rl.report import ConsoleReporter, summary_rows
 from g2rl.tracking import read_metrics
 from g2rl.trainer import Trainer
 
@@ -45,7 +44,9 @@ def train(config: DictConfig, run_dir: Path) -> float:
     rows = read_metrics(run_dir / "metrics.jsonl")
     plots = plot_run(run_dir, trainer.parts.benchmark.name)
     name = trainer.parts.benchmark.name
-    write_json(run_dir / "summary.json", {"before": rows[0], "after": rows[-1], "intervals": reporter.intervals})
+    write_json(
+        run_dir / "summary.json", {"before": rows[0], "after": rows[-1], "intervals": reporter.intervals}
+    )
     reporter.summary(summary_rows(rows[0], rows[-1], name, reporter.intervals), plots)
     return float(rows[-1][f"eval/{name}/pass@1"])
 
@@ -62,7 +63,7 @@ def prepare(run_dir: Path, config: dict[str, Any], resume: str) -> None:
             shutil.rmtree(run_dir / name, ignore_errors=True)
         (run_dir / "metrics.jsonl").unlink(missing_ok=True)
     elif place.exists():
-        before = yaml.safe_load(place.read_text(encoding="utf-8"))
+        before = OmegaConf.to_container(OmegaConf.load(place))
         changed = differences(before, config)
         if changed:
             raise ValueError(
@@ -70,7 +71,7 @@ def prepare(run_dir: Path, config: dict[str, Any], resume: str) -> None:
                 "settings, start over with resume=never, or write elsewhere with hydra.run.dir=..."
             )
     with atomic_path(place) as aside:
-        aside.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        OmegaConf.save(OmegaConf.create(config), aside)
 
 
 def differences(before: Any, after: Any, key: str = "") -> list[str]:
@@ -86,7 +87,9 @@ def differences(before: Any, after: Any, key: str = "") -> list[str]:
     return [] if before == after else [f"{key}: {before} -> {after}"]
 
 
-def describe(reporter: ConsoleReporter, config: dict[str, Any], loaded: LoadedModel, trainer: Trainer, state: Any) -> None:
+def describe(
+    reporter: ConsoleReporter, config: dict[str, Any], loaded: LoadedModel, trainer: Trainer, state: Any
+) -> None:
     """Say what is about to run: model, data, signal, stop tokens, and where it continues."""
     parameters = sum(p.numel() for p in loaded.model.parameters())
     stops = [f"{loaded.tokenizer.convert_ids_to_tokens(i)}={i}" for i in loaded.stop_ids]

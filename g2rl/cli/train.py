@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from g2rl.cli.config import config_dir, refuse_mistakes, register_resolvers
 
@@ -37,7 +37,7 @@ def run(config: DictConfig) -> float:
         raise_cleanly(error, run_dir)
 
 
-def raise_cleanly(error: BaseException, run_dir: Path) -> Any:
+def raise_cleanly(error: BaseException, run_dir: Path) -> NoReturn:
     """Write the traceback into the run folder and end with one readable line."""
     import traceback
 
@@ -45,11 +45,6 @@ def raise_cleanly(error: BaseException, run_dir: Path) -> Any:
     place.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     print(f"error: {error}\n(traceback in {place})", file=sys.stderr)
     raise SystemExit(1) from None
-
-
-def resolved(config: DictConfig) -> dict[str, Any]:
-    """The configuration as plain data, interpolations resolved."""
-    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
 
 if __name__ == "__main__":

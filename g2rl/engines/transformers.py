@@ -106,7 +106,11 @@ class TransformersEngine:
         order = sorted(range(len(prompts)), key=lambda p: len(prompts[p]))
         if samples > self.max_rows:
             slices = range(0, samples, self.max_rows)
-            return [[p * samples + g for g in range(i, min(i + self.max_rows, samples))] for p in order for i in slices]
+            return [
+                [p * samples + g for g in range(i, min(i + self.max_rows, samples))]
+                for p in order
+                for i in slices
+            ]
         rows = [p * samples + g for p in order for g in range(samples)]
         size = self.max_rows // samples * samples
         return [rows[i : i + size] for i in range(0, len(rows), size)]
@@ -124,7 +128,9 @@ class TransformersEngine:
         chosen = list(dict.fromkeys(row // samples for row in rows))
         length = max(len(prompts[p]) for p in chosen)
         pad = [length - len(prompts[p]) for p in chosen]
-        ids_PL = torch.tensor([[0] * k + list(prompts[p]) for k, p in zip(pad, chosen, strict=True)], device=device)
+        ids_PL = torch.tensor(
+            [[0] * k + list(prompts[p]) for k, p in zip(pad, chosen, strict=True)], device=device
+        )
         mask_PL = torch.tensor([[0] * k + [1] * (length - k) for k in pad], device=device)
         cache = None
         if length > 1:

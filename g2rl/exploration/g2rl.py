@@ -57,7 +57,9 @@ class GradientGuided(Stateless):
         min_spread: float = 1e-6,
     ) -> None:
         if lam < 0 or clip <= 0 or min_spread < 0:
-            raise ValueError(f"exploration: need lam >= 0, clip > 0, min_spread >= 0; got {lam}, {clip}, {min_spread}")
+            raise ValueError(
+                f"exploration: need lam >= 0, clip > 0, min_spread >= 0; got {lam}, {clip}, {min_spread}"
+            )
         for field, value, allowed in (
             ("negatives", negatives, NEGATIVES),
             ("normalize", normalize, NORMALIZE),

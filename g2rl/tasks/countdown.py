@@ -69,7 +69,7 @@ def draw(stream: int, seed: int, index: int, attempt: int = 0) -> tuple[list[int
         count = int(rng.integers(3, 5))
         numbers = [int(n) for n in rng.integers(1, LARGEST_NUMBER + 1, size=count)]
         steps = random_derivation(numbers, rng)
-        if steps and SMALLEST_TARGET <= steps[-1].result and steps[-1].result not in numbers:
+        if steps and steps[-1].result >= SMALLEST_TARGET and steps[-1].result not in numbers:
             return numbers, steps
 
 
@@ -121,7 +121,7 @@ def held_out_problems(count: int, template: str = TINY_TEMPLATE) -> list[Problem
 
 
 class CountdownVerifier:
-    """Right when the last ``\\boxed{ }`` holds an expression that uses each number once and equals the target."""
+    """Right when the last ``\\boxed{ }`` uses each number once and equals the target."""
 
     bounded = True
 

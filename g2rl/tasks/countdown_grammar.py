@@ -86,7 +86,9 @@ class _Node:
         if self.kind == "n":
             return self.terms[0][1]
         inverse = {"+": "-", "*": "/"}[self.kind]
-        return f"({self.kind} {' '.join(sorted((inverse if inv else '') + name for inv, name in self.terms))})"
+        return (
+            f"({self.kind} {' '.join(sorted((inverse if inv else '') + name for inv, name in self.terms))})"
+        )
 
 
 def _join(kind: str, left: _Node, right: _Node, inverted: bool) -> _Node:

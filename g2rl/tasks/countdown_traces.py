@@ -47,7 +47,9 @@ def forwards(steps: Sequence[Step]) -> str:
 
 def backwards(steps: Sequence[Step], target: int) -> str:
     claims = [target, *(s.result for s in reversed(steps[:-1]))]
-    return " , ".join(f"{c} = {s.left} {s.op} {s.right}" for c, s in zip(claims, reversed(steps), strict=True))
+    return " , ".join(
+        f"{c} = {s.left} {s.op} {s.right}" for c, s in zip(claims, reversed(steps), strict=True)
+    )
 
 
 def missing_derivation(numbers: Sequence[int], target: int, rng: np.random.Generator) -> list[Step]:

@@ -64,7 +64,9 @@ def learning_rate(step: int, total: int, peak: float, warmup: int) -> float:
     return peak * min((step + 1) / warmup, (total - step) / max(total - warmup, 1))
 
 
-def warm_start(steps: int, batch: int, peak: float, seed: int) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
+def warm_start(
+    steps: int, batch: int, peak: float, seed: int
+) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
     """Train a fresh tiny policy; prints the mean loss every hundred steps."""
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
@@ -93,7 +95,9 @@ def warm_start(steps: int, batch: int, peak: float, seed: int) -> tuple[Qwen3For
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m g2rl.tiny.warmstart", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m g2rl.tiny.warmstart", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the Hugging Face-format policy")
     parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--batch", type=int, default=96, help="traces a step")

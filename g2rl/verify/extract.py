@@ -52,7 +52,9 @@ _SPAN = re.compile(
 _PERCENT = re.compile(r"\s{0,2}(?:\\?%|percent\b)")
 _PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{2,30}\s+[A-Za-z]{2,30}\b|[\u0590-\u1fff\u3040-\uffff]")
 
-_LABEL = re.compile(r"(?!(?:pi|sqrt|sin|cos|tan|log|ln)\b)[A-Za-z]{2,30}[ :]{1,3}(?=.{0,300}[\d$\\])", re.DOTALL)
+_LABEL = re.compile(
+    r"(?!(?:pi|sqrt|sin|cos|tan|log|ln)\b)[A-Za-z]{2,30}[ :]{1,3}(?=.{0,300}[\d$\\])", re.DOTALL
+)
 _WORD = re.compile(r"[A-Za-z]{2}")
 
 

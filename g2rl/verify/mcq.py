@@ -28,7 +28,9 @@ DEFAULT_CHOICES = 10
 """Letters A to J count when a problem does not list its choices (as in MMLU-Pro)."""
 
 _OPEN = r"(?:\s|\*\*|__|[:：$]|\\(?:text|mathrm|textbf|mathbf)\s?\{|\\\(|(?:option|choice|letter)\s){0,6}"
-_NAMED = r"(?:\(\s?(?P<round>[A-Za-z])\s?\)|\[(?P<square>[A-Z])\]|(?P<plain>[A-Z])(?![A-Za-z0-9'’\-+=^/_\[(]))"
+_NAMED = (
+    r"(?:\(\s?(?P<round>[A-Za-z])\s?\)|\[(?P<square>[A-Z])\]|(?P<plain>[A-Z])(?![A-Za-z0-9'’\-+=^/_\[(]))"
+)
 _NOT_A_WORD = r"(?!(?<=[AI]) [a-z])(?!\s?,?\s?(?:or|and|/|&)\s?\(?[A-Z]\b)"  # "A lot", "A or B"
 _LETTER = re.compile(_OPEN + _NAMED + _NOT_A_WORD)
 _MARKER = re.compile(

@@ -1,0 +1,39 @@
+"""Metrics of one training step that no other stage reports: accuracy, health of the batch, time."""
+
+from __future__ import annotations
+
+import time
+
+from g2rl.rollout import Rollouts
+from g2rl.types import GroupBatch, Shaped
+
+
+def train_metrics(rollouts: Rollouts, batch: GroupBatch, shaped: Shaped) -> dict[str, float]:
+    """Accuracy and health of the sampled batch; rewards here are the verifier's, unshaped."""
+    lengths = batch.lengths_PG.float()
+    return {
+        "train/accuracy": batch.correct_PG.float().mean().item(),
+        "train/reward": batch.rewards_PG.mean().item(),
+        "train/solved_any": batch.correct_PG.any(-1).float().mean().item(),
+        "train/length": lengths.mean().item(),
+        "train/length_max": lengths.max().item(),
+        "train/truncated": sum(c.finish == "length" for c in rollouts.flat) / len(rollouts.flat),
+        "train/entropy": batch.entropy_PG.mean().item(),
+        "explore/reward_shift": (shaped.rewards_PG - batch.rewards_PG).abs().mean().item(),
+    }
+
+
+class Clock:
+    """Seconds between laps, as time/NAME; these are the only metrics that differ between equal runs."""
+
+    def __init__(self) -> None:
+        self.started = self.last = time.perf_counter()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[f"time/{name}"] = now - self.last
+        self.last = now
+
+    def metrics(self) -> dict[str, float]:
+        return {**self.laps, "time/step": time.perf_counter() - self.started}
