@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers.utils import logging as transformers_logging
 
 from g2rl.files import atomic_folder, write_json
 
@@ -113,6 +114,7 @@ class Checkpoints:
 
 def export_model(model: Any, tokenizer: Any, stop_ids: list[int], target: Path) -> Path:
     """Write the policy in Hugging Face format, with the stop tokens that training used."""
+    transformers_logging.disable_progress_bar()
     model.generation_config.eos_token_id = stop_ids[0] if len(stop_ids) == 1 else list(stop_ids)
     with atomic_folder(target) as folder:
         model.save_pretrained(folder)

@@ -35,16 +35,21 @@ class EvalResult:
     """Metric name ("pass@4") to its value on each problem."""
 
     @property
-    def metrics(self) -> dict[str, float]:
-        """Means over problems, named without the stage: pass@1, maj@16, length, ..."""
-        return {name: float(values.mean()) for name, values in self.per_problem.items()}
-
-    def intervals(self, confidence: float = 0.95) -> dict[str, Interval]:
-        """Bootstrap intervals over problems."""
+    def intervals(self) -> dict[str, Interval]:
+        """95 % bootstrap intervals over problems of the accuracies (pass@k, maj@k)."""
         return {
-            name: bootstrap_interval(values, confidence=confidence, seed=0)
+            name: bootstrap_interval(values, seed=0)
             for name, values in self.per_problem.items()
+            if name.startswith(("pass@", "maj@"))
         }
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Means over problems, named without the stage: pass@1, pass@1_low, pass@1_high, length, ..."""
+        found = {name: float(values.mean()) for name, values in self.per_problem.items()}
+        for name, interval in self.intervals.items():
+            found |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
+        return found
 
 
 def evaluate(

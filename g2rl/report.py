@@ -48,7 +48,6 @@ class ConsoleReporter:
             TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
             TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal, transient=True,
         )  # fmt: skip
-        self.intervals: dict[str, dict[str, tuple[float, float]]] = {}
         self._main: Any = None
 
     def say(self, text: str) -> None:
@@ -74,12 +73,9 @@ class ConsoleReporter:
             self.progress.remove_task(task)
 
     def evaluated(self, step: int, result: EvalResult) -> None:
-        intervals = result.intervals()
-        self.intervals[str(step)] = {name: (i.low, i.high) for name, i in intervals.items()}
         shown = "  ".join(
-            f"{name} {i.value:.3f} [{i.low:.3f}, {i.high:.3f}]"
-            for name, i in intervals.items() if name.startswith(("pass@", "maj@"))
-        )  # fmt: skip
+            f"{n} {i.value:.3f} [{i.low:.3f}, {i.high:.3f}]" for n, i in result.intervals.items()
+        )
         self.say(f"eval {result.name} after step {step}: {shown}")
 
     def end(self) -> None:
@@ -102,23 +98,20 @@ class ConsoleReporter:
 
 
 def summary_rows(
-    before: Mapping[str, float],
-    after: Mapping[str, float],
-    benchmark: str,
-    intervals: Mapping[str, Mapping[str, Any]],
+    before: Mapping[str, float], after: Mapping[str, float], benchmark: str
 ) -> list[tuple[str, str, str]]:
     """Rows of the final table from the first and the last row of metrics.jsonl."""
-    first, last = intervals.get("0", {}), intervals.get(str(int(after["step"])), {})
 
-    def cell(row: Mapping[str, float], key: str, known: Mapping[str, Any]) -> str:
-        short = key.rsplit("/", 1)[-1]
-        span = (
-            f" [{known[short][0]:.3f}, {known[short][1]:.3f}]"
-            if key.startswith("eval/") and short in known
-            else ""
-        )
-        return f"{row[key]:.3f}{span}" if key in row else "-"
+    def cell(row: Mapping[str, float], key: str) -> str:
+        if key not in row:
+            return "-"
+        low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
+        return f"{row[key]:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
 
     prefix = f"eval/{benchmark}/"
-    names = [(key, f"{benchmark} {key.removeprefix(prefix)}") for key in before if key.startswith(prefix)]
-    return [(label, cell(before, key, first), cell(after, key, last)) for key, label in [*names, *PROBE_ROWS]]
+    names = [
+        (key, f"{benchmark} {key.removeprefix(prefix)}")
+        for key in before
+        if key.startswith(prefix) and not key.endswith(("_low", "_high")) and "/verify/" not in key
+    ]
+    return [(label, cell(before, key), cell(after, key)) for key, label in [*names, *PROBE_ROWS]]

@@ -253,7 +253,9 @@ class Trainer:
                 chat=self.parts.chat, seed=self.settings.seed, samples=count, on_progress=advance,
             )  # fmt: skip
         self.parts.reporter.evaluated(step, result)
-        metrics = {f"eval/{result.name}/{name}": value for name, value in result.metrics.items()}
+        # taken here, so that the next step's verify/ metrics are of that step alone
+        graded = self.parts.benchmark_grader.metrics()
+        metrics = {f"eval/{result.name}/{name}": value for name, value in (result.metrics | graded).items()}
         if final and self.settings.probe_problems:
             metrics |= self.probe(step, result)
         return {**metrics, "time/evaluate": time.perf_counter() - started}

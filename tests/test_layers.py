@@ -48,7 +48,9 @@ def test_imports_go_down(path: Path) -> None:
     assert own in LEVEL, f"give {own} a layer in {Path(__file__).name}"
     for name in imports(path):
         target = part_of(name)
-        assert target == own or LEVEL[target] < LEVEL[own], f"{relative} imports {name}, which is not below it"
+        assert target == own or LEVEL[target] < LEVEL[own], (
+            f"{relative} imports {name}, which is not below it"
+        )
 
 
 def test_hydra_lives_in_cli_only() -> None:

@@ -81,9 +81,7 @@ def test_tile_rows_counts_two_buffers_and_never_less_than_one_row() -> None:
 def test_logps_and_entropies_equal_the_full_log_softmax(rows: int, tau: float, with_bias: bool) -> None:
     hidden, weight, bias, targets = inputs()
     bias_V = bias if with_bias else None
-    output = head_pass(
-        hidden, weight, targets, temperature=tau, bias_V=bias_V, tile_bytes=tile_bytes(rows)
-    )
+    output = head_pass(hidden, weight, targets, temperature=tau, bias_V=bias_V, tile_bytes=tile_bytes(rows))
     logps, entropies = full(hidden, weight, targets, tau, bias_V)
     torch.testing.assert_close(output.logps_T, logps, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(output.entropy_T, entropies, rtol=1e-12, atol=1e-12)
@@ -161,9 +159,7 @@ def test_features_by_identity_equal_the_literal_token_sum(
     hidden, weight, bias, targets = inputs(seed=1)
     alpha = torch.linspace(0.2, 3, T, dtype=torch.float64) if weighted else None
     request = FeatureRequest(SEGMENTS, COUNT, feature_tau, alpha)
-    output = head_pass(
-        hidden, weight, targets, bias_V=bias, features=request, tile_bytes=tile_bytes(rows)
-    )
+    output = head_pass(hidden, weight, targets, bias_V=bias, features=request, tile_bytes=tile_bytes(rows))
     ones = torch.ones(T, dtype=torch.float64)
     expected = literal_feature(hidden, weight, targets, feature_tau, bias, ones if alpha is None else alpha)
     torch.testing.assert_close(output.features_ND, expected, rtol=1e-10, atol=1e-12)

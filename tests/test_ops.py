@@ -67,9 +67,7 @@ def test_cosine_matrix_of_degenerate_groups(vectors: list[list[float]]) -> None:
 
 def test_minmax_by_hand_and_floor() -> None:
     values = torch.tensor([[1.0, 3.0, 2.0], [5.0, 5.0, 5.0], [0.0, 1e-7, 2e-7]])
-    torch.testing.assert_close(
-        minmax(values, floor=1e-6), torch.tensor([[0, 1, 0.5], [0, 0, 0], [0, 0, 0]])
-    )
+    torch.testing.assert_close(minmax(values, floor=1e-6), torch.tensor([[0, 1, 0.5], [0, 0, 0], [0, 0, 0]]))
     torch.testing.assert_close(minmax(values)[2], torch.tensor([0.0, 0.5, 1.0]))
     assert minmax(torch.tensor([[7.0]])).tolist() == [[0.0]]
 
@@ -97,7 +95,7 @@ def test_midrank_is_the_mean_rank_over_tie_orders(values: list[int]) -> None:
     ordered = sorted(values)
     ranks = [[i for i, w in enumerate(ordered) if w == v] for v in values]
     expected = [sum(r) / len(r) / (len(values) - 1) for r in ranks]
-    torch.testing.assert_close(midrank(torch.tensor([values]).double())[0], torch.tensor(expected).double())
+    torch.testing.assert_close(midrank(torch.tensor([values]))[0], torch.tensor(expected))
 
 
 def test_segment_sum_and_mean_by_hand() -> None:

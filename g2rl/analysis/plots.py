@@ -39,7 +39,7 @@ def learning_curves(run_dir: Path, benchmark: str) -> Path:
     prefix = f"eval/{benchmark}/"
     styles = {"pass@1": "#0072B2"}
     others = iter(["#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9"])
-    for key in [k for k in rows[0] if k.startswith((f"{prefix}pass@", f"{prefix}maj@"))]:
+    for key in [k for k in rows[0] if k.startswith(prefix) and f"{k}_low" in rows[0]]:
         name = key.removeprefix(prefix)
         points = [(row["step"], row[key]) for row in rows if key in row]
         axes[0, 0].plot(

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -150,6 +149,5 @@ def check_groups(settings: TrainerSettings, signal: Signal) -> None:
 def frozen_copy(policy: Policy) -> Policy:
     """The reference policy: a copy that never changes."""
     reference = copy.deepcopy(policy).requires_grad_(False).eval()
-    if torch.is_grad_enabled() and getattr(reference.model, "is_gradient_checkpointing", False):
-        reference.model.gradient_checkpointing_disable()
+    reference.model.gradient_checkpointing_disable()
     return reference

@@ -44,10 +44,8 @@ def train(config: DictConfig, run_dir: Path) -> float:
     rows = read_metrics(run_dir / "metrics.jsonl")
     plots = plot_run(run_dir, trainer.parts.benchmark.name)
     name = trainer.parts.benchmark.name
-    write_json(
-        run_dir / "summary.json", {"before": rows[0], "after": rows[-1], "intervals": reporter.intervals}
-    )
-    reporter.summary(summary_rows(rows[0], rows[-1], name, reporter.intervals), plots)
+    write_json(run_dir / "summary.json", {"before": rows[0], "after": rows[-1]})
+    reporter.summary(summary_rows(rows[0], rows[-1], name), plots)
     return float(rows[-1][f"eval/{name}/pass@1"])
 
 

@@ -15,6 +15,7 @@ import re
 import time
 from fractions import Fraction
 from functools import lru_cache
+from math import log10
 from typing import Any
 
 from g2rl.types import Problem, Verdict
@@ -165,7 +166,8 @@ def is_hostile(text: str) -> bool:
         return True
     if len(_ITERATED.findall(text)) > 2:
         return True
-    if any(int(b) * len(a) > 6 for a, b in _TWO_STOREYS.findall(text)):  # a ** (b ** c) with b ** c > 10 ** 6
+    # a ^ (b ^ c): the exponent alone must stay below 10 ** 5
+    if any(int(c) * log10(max(int(b), 1)) > 5 for b, c in _TWO_STOREYS.findall(text)):
         return True
     bombs = (_HUGE_POWER, _TOWER, _HUGE_FACTORIAL, _HUGE_BINOMIAL, _POWERED_POWER)
     return any(bomb.search(text) for bomb in bombs)

@@ -29,7 +29,8 @@ DEFAULT_CHOICES = 10
 
 _OPEN = r"(?:\s|\*\*|__|[:：$]|\\(?:text|mathrm|textbf|mathbf)\s?\{|\\\(|(?:option|choice|letter)\s){0,6}"
 _NAMED = (
-    r"(?:\(\s?(?P<round>[A-Za-z])\s?\)|\[(?P<square>[A-Z])\]|(?P<plain>[A-Z])(?![A-Za-z0-9'’\-+=^/_\[(]))"
+    r"(?:\(\s?(?P<round>[A-Za-z])\s?\)|\[(?P<square>[A-Z])\]"
+    r"|(?P<plain>[A-Z])(?![A-Za-z0-9'’\-+=^/_\[(]|\s[=+*^/<>]))"
 )
 _NOT_A_WORD = r"(?!(?<=[AI]) [a-z])(?!\s?,?\s?(?:or|and|/|&)\s?\(?[A-Z]\b)"  # "A lot", "A or B"
 _LETTER = re.compile(_OPEN + _NAMED + _NOT_A_WORD)

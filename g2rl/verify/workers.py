@@ -28,7 +28,7 @@ class _LightProcess(multiprocessing.context.SpawnProcess):
     """
 
     @staticmethod
-    def _Popen(process_obj: Any) -> Any:  # noqa: N802 - the name is multiprocessing's
+    def _Popen(process_obj: Any) -> Any:
         with _main_hidden():
             return multiprocessing.context.SpawnProcess._Popen(process_obj)
 

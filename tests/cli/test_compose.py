@@ -61,7 +61,9 @@ def test_benchmarks_are_built(choice: str) -> None:
 def test_engines_are_built(choice: str) -> None:
     loaded = load("builtin:tiny")
     config = composed(f"engine={choice}").engine
-    assert instantiate(config, policy=Policy(loaded.model), tokenizer=loaded.tokenizer, stop_ids=loaded.stop_ids)
+    assert instantiate(
+        config, policy=Policy(loaded.model), tokenizer=loaded.tokenizer, stop_ids=loaded.stop_ids
+    )
 
 
 @pytest.mark.parametrize(("group", "choice"), [c for c in CASES if c[0] in ("encoder", "tracking")])

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from g2rl.cli.config import choices, config_dir, explain_mistakes, groups, overrides_of, register_resolvers, run_tag
+from g2rl.cli.config import (
+    choices,
+    config_dir,
+    explain_mistakes,
+    groups,
+    overrides_of,
+    register_resolvers,
+    run_tag,
+)
 
 register_resolvers()
 
@@ -61,13 +69,24 @@ def test_flags_are_not_overrides() -> None:
 def test_run_tag_is_short_safe_and_distinct() -> None:
     assert run_tag("") == ""
     assert run_tag("exploration.lam=3") == "-exploration.lam=3"
-    long = [run_tag(f"a.very.long.key.that.goes.on.and.on={i},another.key.as.long.as.that={i}") for i in range(3)]
+    long = [
+        run_tag(f"a.very.long.key.that.goes.on.and.on={i},another.key.as.long.as.that={i}") for i in range(3)
+    ]
     assert len(set(long)) == 3
     assert all(len(tag) <= 62 and "/" not in tag and " " not in tag for tag in [*long, run_tag("a='x/y z'")])
 
 
 def test_every_group_of_the_design_exists() -> None:
-    assert {"model", "exploration", "task", "benchmark", "engine", "algorithm", "tracking", "experiment"} <= set(groups())
+    assert {
+        "model",
+        "exploration",
+        "task",
+        "benchmark",
+        "engine",
+        "algorithm",
+        "tracking",
+        "experiment",
+    } <= set(groups())
     assert {"none", "entropy", "evol", "g2rl"} <= set(choices("exploration"))
     assert {"grpo", "dr_grpo", "dapo", "gspo", "cispo"} <= set(choices("algorithm"))
     assert (config_dir() / "train.yaml").is_file()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -13,17 +14,17 @@ from g2rl.types import Problem, Verdict
 
 
 class Misbehaving:
-    """Obeys its completion: "sleep", "spin" (a C call that no signal interrupts), "crash", "segv", "hog",
-    "once PATH" (dies the first time only); anything else is right and answers with itself."""
+    """Obeys its completion: "sleep", "spin" (a C call that no Python signal handler interrupts), "crash",
+    "segv", "hog", ...; anything else is right and answers with itself."""
 
     bounded = False
 
     def grade(self, completion: str, problem: Problem) -> Verdict:
-        word, _, rest = completion.partition(" ")
+        word = completion.partition(" ")[0]
         if word == "sleep":
             time.sleep(60)
         elif word == "spin":
-            pow(7, 10**8)
+            sum(itertools.repeat(1, 10**13))
         elif word == "crash":
             os._exit(3)
         elif word == "segv":
@@ -31,7 +32,9 @@ class Misbehaving:
         elif word == "hog":
             return Verdict(bool(bytearray(8 << 30)), "hog", "hog")
         elif word == "modules":
-            return Verdict(True, " ".join(m for m in ("torch", "transformers", "pandas") if m in sys.modules), "-")
+            return Verdict(
+                True, " ".join(m for m in ("torch", "transformers", "pandas") if m in sys.modules), "-"
+            )
         elif word == "pid":
             return Verdict(True, str(os.getpid()), "-")
         elif word == "raise":
@@ -77,4 +80,6 @@ def peak_address_space_mb(pid: int) -> float:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return 0.0
-    return next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmPeak")), 0.0)
+    return next(
+        (int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmPeak")), 0.0
+    )

@@ -1,0 +1,195 @@
+"""The main job end to end: files, metrics, export, exact resume."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from g2rl.cli.config import config_dir, register_resolvers
+from g2rl.cli.job import train
+from g2rl.engines.transformers import TransformersEngine
+from g2rl.models import encode_prompt, load
+from g2rl.policy import Policy
+from g2rl.trainer import Trainer
+from g2rl.types import SamplingParams
+
+register_resolvers()
+DATA = Path(__file__).resolve().parent / "data"
+
+
+def run(folder: Path, *overrides: str) -> float:
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = compose("train", overrides=["experiment=smoke", "tracking=local", *overrides])
+    return train(config, folder)
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def untimed(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if not name.startswith("time/")}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of three steps with checkpoints at every step."""
+    folder = tmp_path_factory.mktemp("run")
+    run(folder, "trainer.steps=3", "exploration=g2rl", "exploration.observe=[evol,none]")
+    return folder
+
+
+def test_every_promised_file_is_there(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert {"config.yaml", "metrics.jsonl", "rollouts", "geometry", "probe", "checkpoints", "model"} <= names
+    assert {"learning_curves.png", "cosine_distribution.png", "summary.json"} <= names
+    assert len(list((finished / "rollouts").iterdir())) == 3
+    assert not [path for path in finished.rglob("*") if "partial" in path.name]
+
+
+def test_metrics_have_one_row_a_step_and_the_promised_names(finished: Path) -> None:
+    found = rows(finished)
+    assert [row["step"] for row in found] == [0, 1, 2, 3]
+    assert {"eval/countdown/pass@1", "eval/countdown/maj@4", "eval/countdown/pass@4", "probe/cosine"} <= set(
+        found[0]
+    )
+    assert {
+        "train/accuracy", "train/entropy", "train/truncated", "explore/nu_mean", "explore/reward_shift",
+        "advantage/uniform_wrong", "update/kl", "update/clip_fraction", "update/grad_norm", "update/skipped",
+        "verify/unparsed", "verify/timeout", "time/step", "observe/evol/evol_novelty_mean",
+    } <= set(found[1])  # fmt: skip
+    assert all(np.isfinite(value) for row in found for value in row.values())
+
+
+def test_tables_agree_with_the_metrics(finished: Path) -> None:
+    row = rows(finished)[2]
+    rollouts = pd.read_parquet(finished / "rollouts" / "step_000002.parquet")
+    geometry = pd.read_parquet(finished / "geometry" / "step_000002.parquet")
+    assert len(rollouts) == len(geometry) == 16
+    assert rollouts["correct"].mean() == pytest.approx(row["train/accuracy"])
+    assert rollouts["tokens"].mean() == pytest.approx(row["train/length"])
+    assert geometry["nu"].mean() == pytest.approx(row["explore/nu_mean"], abs=1e-5)
+    shift = (geometry["shaped_reward"] - geometry["reward"]).abs().mean()
+    assert shift == pytest.approx(row["explore/reward_shift"], abs=1e-5)
+    assert shift > 0
+    assert set(geometry["reward"]) <= {-1.0, 1.0}
+    assert len(geometry["cosine"][0]) == 4
+    assert geometry["cosine"][0][0] == pytest.approx(1.0)
+
+
+def test_the_export_loads_in_plain_transformers_and_says_the_same(finished: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(finished / "model")
+    tokenizer = AutoTokenizer.from_pretrained(finished / "model")
+    ours = load(str(finished / "model"))
+    engine = TransformersEngine(Policy(ours.model), ours.tokenizer, ours.stop_ids)
+    for prompt in ("use 3 7 8 make 29 :", "use 5 8 1 4 make 17 :"):
+        ids = encode_prompt(tokenizer, prompt, chat=True)
+        [[completion]] = engine.generate([ids], [(0,)], 1, SamplingParams(temperature=0, max_tokens=40))
+        out = model.generate(torch.tensor([ids]), max_new_tokens=40, do_sample=False)[0, len(ids) :]
+        assert out.tolist() == completion.token_ids
+    trained = load_file(finished / "checkpoints" / "step_000003" / "model.safetensors")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, trained[name]), name
+
+
+def test_training_moves_the_weights_and_not_the_reference(finished: Path) -> None:
+    first = load("builtin:tiny").model.state_dict()
+    last = load_file(finished / "checkpoints" / "step_000003" / "model.safetensors")
+    moved = [name for name in last if not torch.equal(first[name], last[name])]
+    assert len(moved) == len(last)
+    kls = [row["update/kl"] for row in rows(finished)[1:]]
+    assert kls[-1] > kls[0] >= 0
+
+
+@pytest.mark.parametrize("stop_before", [2, 3])
+def test_resume_repeats_the_uninterrupted_run_bit_for_bit(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_before: int
+) -> None:
+    step = Trainer.step
+
+    def interrupted(self: Trainer, number: int) -> dict[str, float]:
+        if number == stop_before:
+            raise KeyboardInterrupt
+        return step(self, number)
+
+    overrides = ("trainer.steps=3", "exploration=g2rl", "exploration.observe=[evol,none]")
+    monkeypatch.setattr(Trainer, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, *overrides)
+    monkeypatch.setattr(Trainer, "step", step)
+    with (tmp_path / "metrics.jsonl").open("a") as out:
+        out.write('{"step": 99, "cut off in the mid')
+    run(tmp_path, *overrides)
+    assert [untimed(row) for row in rows(tmp_path)] == [untimed(row) for row in rows(finished)]
+    place = Path("checkpoints/step_000003/model.safetensors")
+    assert (tmp_path / place).read_bytes() == (finished / place).read_bytes()
+    for kind in ("rollouts", "geometry", "probe"):
+        for path in (finished / kind).iterdir():
+            pd.testing.assert_frame_equal(pd.read_parquet(path), pd.read_parquet(tmp_path / kind / path.name))
+
+
+def test_a_finished_run_is_not_trained_again_and_other_settings_are_refused(finished: Path) -> None:
+    before = (finished / "metrics.jsonl").read_bytes()
+    run(finished, "trainer.steps=3", "exploration=g2rl", "exploration.observe=[evol,none]")
+    assert (finished / "metrics.jsonl").read_bytes() == before
+    with pytest.raises(ValueError, match=r"exploration\.lam: 1\.0 -> 2\.0"):
+        run(
+            finished,
+            "trainer.steps=3",
+            "exploration=g2rl",
+            "exploration.observe=[evol,none]",
+            "exploration.lam=2.0",
+        )
+
+
+@pytest.mark.parametrize("exploration", ["none", "entropy", "evol"])
+@pytest.mark.parametrize("algorithm", ["grpo"])
+def test_every_signal_trains(tmp_path: Path, exploration: str, algorithm: str) -> None:
+    run(tmp_path, f"exploration={exploration}", f"algorithm={algorithm}", "trainer.probe_problems=0")
+    found = rows(tmp_path)
+    assert [row["step"] for row in found] == [0, 1, 2]
+    assert (found[1]["explore/reward_shift"] > 0) == (exploration == "evol")
+    geometry = pd.read_parquet(tmp_path / "geometry" / "step_000001.parquet")
+    assert "cosine" not in geometry, "no signal asked for features, so none are computed"
+
+
+@pytest.mark.parametrize("algorithm", ["dr_grpo", "dapo", "gspo", "cispo"])
+def test_every_algorithm_trains(tmp_path: Path, algorithm: str) -> None:
+    run(tmp_path, f"algorithm={algorithm}", "trainer.steps=1", "trainer.probe_problems=0")
+    row = rows(tmp_path)[1]
+    assert row["update/grad_norm"] > 0
+    assert "update/kl" not in row, "these algorithms keep no reference policy"
+
+
+def test_lam_zero_is_plain_grpo(tmp_path: Path) -> None:
+    common = ("trainer.probe_problems=0", "trainer.steps=2")
+    run(tmp_path / "g2rl", "exploration=g2rl", "exploration.lam=0", *common)
+    run(tmp_path / "none", "exploration=none", *common)
+    place = Path("checkpoints/step_000002/model.safetensors")
+    assert (tmp_path / "g2rl" / place).read_bytes() == (tmp_path / "none" / place).read_bytes()
+
+
+def test_seeds_differ(tmp_path: Path, finished: Path) -> None:
+    run(tmp_path, "seed=1", "trainer.steps=1", "trainer.probe_problems=0")
+    mine = pd.read_parquet(tmp_path / "rollouts" / "step_000001.parquet")
+    other = pd.read_parquet(finished / "rollouts" / "step_000001.parquet")
+    assert not mine["prompt"].equals(other["prompt"])
+
+
+def test_groupwise_signals_refuse_a_group_of_one(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="group_size"):
+        run(tmp_path, "trainer.group_size=1")
+
+
+def test_the_tiny_policy_refuses_prompts_it_cannot_read(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="tiny policy"):
+        run(tmp_path, "task=countdown_text", "benchmark=countdown_text")
