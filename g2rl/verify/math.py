@@ -10,15 +10,14 @@ Golds are compared as given: parenthesised tuples keep their order, bare lists a
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 from fractions import Fraction
 from functools import lru_cache
 from math import log10
-from typing import Any
 
 from g2rl.types import Problem, Verdict
+from g2rl.verify import symbolic
 from g2rl.verify.extract import MAX_ANSWER, boxes, clean, extract_answer, too_deep
 from g2rl.verify.normalize import as_words, has_percent, key, normalize
 from g2rl.verify.staged import PENDING
@@ -220,47 +219,7 @@ def _close(gold: Fraction, answer: Fraction) -> bool:
     return abs(gold - answer) <= TOLERANCE * min(abs(gold), Fraction(1))
 
 
-@lru_cache(maxsize=1)
-def _math_verify() -> tuple[Any, Any, Any]:
-    """math-verify's (parse, verify, extraction targets), imported at first use (about a second)."""
-    from latex2sympy2_extended import NormalizationConfig
-    from math_verify import LatexExtractionConfig, parse, verify
-
-    for name in ("math_verify", "latex2sympy2_extended", "sympy"):  # they warn that their timeouts are off
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    # Its unit stripping takes the t of "\\sin t" for tonnes; `normalize` has dealt with units already.
-    config = NormalizationConfig(basic_latex=True, malformed_operators=True, boxed="last")
-    target = LatexExtractionConfig(
-        try_extract_without_anchor=False, boxed_match_priority=0, normalization_config=config
-    )
-    return parse, verify, (target,)
-
-
-@lru_cache(maxsize=2048)
-def _parsed(normalized: str) -> tuple[Any, ...]:
-    """What math-verify reads in an answer; empty when it cannot. Bare LaTeX parses only inside a box."""
-    parse, _, targets = _math_verify()
-    read = parse(rf"\boxed{{{normalized}}}", targets, fallback_mode="no_fallback", parsing_timeout=None)
-    return tuple(read)
-
-
 def _symbolic(gold: str, answer: str) -> tuple[bool, str]:
     """Compare by math-verify: (correct, route)."""
     left, right = _align(normalize(gold), normalize(answer))
-    _, verify, _ = _math_verify()
-    try:
-        for a, b in _percent_readings(gold, answer):
-            golds, answers = _parsed(_scaled(left, a)), _parsed(_scaled(right, b))
-            if (
-                golds
-                and answers
-                and verify(list(golds), list(answers), allow_set_relation_comp=True, timeout_seconds=None)
-            ):
-                return True, "math"
-    except Exception:  # the one catch-all of the project: sympy raises anything on hostile input
-        return False, "error"
-    return False, "math"
-
-
-def _scaled(text: str, factor: Fraction) -> str:
-    return text if factor == 1 else rf"\frac{{{text}}}{{{factor.denominator}}}"
+    return symbolic.equal(left, right, _percent_readings(gold, answer))

@@ -1,0 +1,121 @@
+"""Checkpoints: whole or absent, damage named and skipped, retention, tied weights."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from g2rl.checkpoint import CheckpointError, Checkpoints
+from g2rl.files import atomic_folder, atomic_path
+
+
+class Tied(nn.Module):
+    """Embedding and head share one weight, as in small language models."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(5, 3)
+        self.head = nn.Linear(3, 5, bias=False)
+        self.head.weight = self.embed.weight
+        nn.init.constant_(self.head.weight, value)
+
+
+STATE = {"updater": {"updates": 3, "moments": [torch.arange(3.0)]}, "signal": {}}
+
+
+def test_round_trip_keeps_weights_and_state(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(7, Tied(1.5), STATE)
+    model = Tied(0.0)
+    state = checkpoints.load_newest(model)
+    assert state is not None
+    assert state["step"] == 7
+    assert torch.equal(state["updater"]["moments"][0], torch.arange(3.0))
+    assert (model.embed.weight == 1.5).all()
+    assert model.head.weight is model.embed.weight
+
+
+def test_only_the_newest_are_kept(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in (1, 2, 3):
+        checkpoints.save(step, Tied(step), STATE)
+    assert checkpoints.steps() == [2, 3]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "training.pt", "manifest.json"])
+@pytest.mark.parametrize("fault", ["truncated", "flipped", "missing"])
+def test_a_damaged_checkpoint_is_named_and_skipped(
+    tmp_path: Path, name: str, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, Tied(1.0), STATE)
+    checkpoints.save(2, Tied(2.0), STATE)
+    victim = checkpoints.path(2) / name
+    content = bytearray(victim.read_bytes())
+    if fault == "truncated":
+        victim.write_bytes(content[: len(content) // 2])
+    elif fault == "flipped":
+        content[len(content) // 2] ^= 0x41
+        victim.write_bytes(content)
+    else:
+        victim.unlink()
+    model = Tied(0.0)
+    with caplog.at_level(logging.WARNING):
+        state = checkpoints.load_newest(model)
+    assert state is not None
+    assert state["step"] == 1
+    assert (model.head.weight == 1.0).all()
+    assert "step_000002 is damaged" in caplog.text
+
+
+def test_nothing_intact_is_an_error_and_nothing_at_all_is_a_fresh_start(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.load_newest(Tied(0.0)) is None
+    checkpoints.save(1, Tied(1.0), STATE)
+    (checkpoints.path(1) / "training.pt").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="no intact checkpoint"):
+        checkpoints.load_newest(Tied(0.0))
+
+
+def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, nn.Linear(2, 2), STATE)
+    with pytest.raises(CheckpointError, match="another model"):
+        checkpoints.load_newest(Tied(0.0))
+
+
+def test_a_pickle_in_a_checkpoint_is_not_executed(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (Path.touch, (tmp_path / "executed",))  # type: ignore[return-value]
+
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, Tied(1.0), {"signal": Evil()})
+    with pytest.raises(Exception, match=r"[Ww]eights"):
+        checkpoints.load_newest(Tied(0.0))
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_trace(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(target) as aside:
+        aside.write_text("half of the n")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "folder") as aside:
+        (aside / "part").write_text("x")
+        raise RuntimeError
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
+    for text in ("one", "two"):
+        with atomic_folder(tmp_path / "folder") as aside:
+            (aside / text).write_text(text)
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["two"]
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]

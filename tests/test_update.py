@@ -1,0 +1,125 @@
+"""The optimizer step: schedule, mini-batches of whole groups, numbers gone bad."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from g2rl.batching import Sequences, plan_micro_batches
+from g2rl.losses import PolicyLoss
+from g2rl.models import load
+from g2rl.policy import Policy
+from g2rl.score import score
+from g2rl.update import OptimizerSettings, UpdateBatch, UpdateError, Updater
+
+
+def make(settings: OptimizerSettings, loss: PolicyLoss | None = None) -> Updater:
+    policy = Policy(load("builtin:tiny").model)
+    return Updater(
+        policy, loss or PolicyLoss(kl_coef=0.0), settings, temperature=1.0, max_tokens=20, total_updates=10, seed=0
+    )
+
+
+def batch_for(updater: Updater, advantages: list[float]) -> UpdateBatch:
+    count = len(advantages)
+    responses = [[23 + i % 9, 34, 2][: 1 + i % 3] for i in range(count)]
+    sequences = Sequences([[1, 3, 27, 30, 5]] * count, responses)
+    old = score(updater.policy, sequences, temperature=1.0, token_budget=1000).logps
+    return UpdateBatch(
+        sequences=sequences, group_N=torch.arange(count) // 2, advantages_N=torch.tensor(advantages), old_logps=old
+    )
+
+
+def test_learning_rate_by_hand() -> None:
+    linear = OptimizerSettings(lr=1.0, warmup_updates=2, schedule="linear")
+    assert [linear.learning_rate(u, 6) for u in range(6)] == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
+    cosine = OptimizerSettings(lr=1.0, schedule="cosine")
+    assert cosine.learning_rate(0, 4) == 1.0
+    assert cosine.learning_rate(2, 4) == pytest.approx(0.5)
+    assert cosine.learning_rate(1, 4) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
+    assert OptimizerSettings(lr=3.0).learning_rate(100, 10) == 3.0
+
+
+def test_mini_batches_are_whole_groups_and_change_with_the_step() -> None:
+    updater = make(OptimizerSettings(mini_batches=3))
+    batch = batch_for(updater, [1.0] * 12)
+    first = updater._mini_batches(batch, 0, 0)
+    assert sorted(n for rows in first for n in rows) == list(range(12))
+    for rows in first:
+        assert all((n ^ 1) in rows for n in rows), "a group of two was split"
+    assert first == updater._mini_batches(batch, 0, 0)
+    assert any(first != updater._mini_batches(batch, step, 0) for step in range(1, 5))
+
+
+def test_each_mini_batch_is_one_optimizer_update() -> None:
+    updater = make(OptimizerSettings(mini_batches=3, epochs=2))
+    metrics = updater.step(batch_for(updater, [1.0, -1.0] * 6), 0)
+    assert updater.updates == 6
+    assert metrics["updates"] == 6
+
+
+def test_later_mini_batches_are_off_policy_and_the_first_is_not() -> None:
+    updater = make(OptimizerSettings(lr=1e-2, mini_batches=1))
+    batch = batch_for(updater, [1.0, -1.0, 1.0, -1.0])
+    assert updater.step(batch, 0)["ratio"] == pytest.approx(1.0, abs=1e-5)
+    assert abs(updater.step(batch, 1)["ratio"] - 1.0) > 1e-3
+
+
+def test_the_update_raises_what_has_positive_advantage() -> None:
+    updater = make(OptimizerSettings(lr=1e-3, mini_batches=1))
+    batch = batch_for(updater, [1.0, -1.0, 1.0, -1.0])
+    updater.step(batch, 0)
+    new = score(updater.policy, batch.sequences, temperature=1.0, token_budget=1000).logps
+    change = [float((n - o).sum()) for n, o in zip(new, batch.old_logps, strict=True)]
+    assert change[0] > 0 > change[1]
+
+
+def test_a_bad_gradient_skips_the_update_is_counted_and_then_stops() -> None:
+    updater = make(OptimizerSettings(mini_batches=1, max_bad_updates=2))
+    batch = batch_for(updater, [1.0, float("nan")])
+    before = [p.clone() for p in updater.policy.parameters()]
+    metrics = updater.step(batch, 0)
+    assert metrics["skipped"] == 1.0
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert all(torch.equal(a, b) for a, b in zip(before, updater.policy.parameters(), strict=True))
+    with pytest.raises(UpdateError, match="2 updates in a row"):
+        updater.step(batch, 1)
+
+
+def test_token_bonus_is_added_to_the_advantage() -> None:
+    settings = OptimizerSettings(lr=1e-3, mini_batches=1)
+    plain, bonus = make(settings), make(settings)
+    batch = batch_for(plain, [1.0, 1.0, 1.0, 1.0])
+    shifted = batch_for(bonus, [0.0, 0.0, 0.0, 0.0])
+    shifted.token_bonus = [torch.ones(len(r)) for r in shifted.sequences.responses]
+    plain.step(batch, 0)
+    bonus.step(shifted, 0)
+    for a, b in zip(plain.policy.parameters(), bonus.policy.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_empty_responses_do_not_break_the_update() -> None:
+    updater = make(OptimizerSettings(mini_batches=1))
+    batch = batch_for(updater, [1.0, -1.0])
+    batch.sequences.responses[1] = []
+    batch.old_logps[1] = torch.empty(0)
+    assert updater.step(batch, 0)["skipped"] == 0.0
+
+
+def test_micro_batches_fit_the_budget_and_hold_every_row_once() -> None:
+    sequences = Sequences([[1] * 3] * 6, [[2] * n for n in (9, 1, 4, 0, 2, 30)])
+    plan = plan_micro_batches(sequences, range(6), token_budget=20)
+    assert sorted(n for rows in plan for n in rows) == list(range(6))
+    for rows in plan:
+        longest = max(sequences.total_length(n) for n in rows)
+        assert len(rows) * longest <= 20 or len(rows) == 1
+
+
+@pytest.mark.parametrize(
+    "bad", [{"schedule": "cosin"}, {"lr": -1.0}, {"grad_clip": 0.0}, {"mini_batches": 0}, {"epochs": 0}]
+)
+def test_impossible_settings_are_refused(bad: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="optimizer"):
+        OptimizerSettings(**bad)  # type: ignore[arg-type]
