@@ -114,7 +114,7 @@ def test_plan_covers_every_row_once_within_the_budget(budget: int) -> None:
 
 
 def batch_of(order: list[int], scores: Scores) -> UpdateBatch:
-    """The fabricated rollout batch with its rows in the given order; off-policy, with a KL term and bonuses."""
+    """The fabricated rollout batch, rows in the given order; off-policy, with a KL term and bonuses."""
     rng = torch.Generator().manual_seed(0)
     advantages = torch.randn(12, generator=rng)
     old, ref, bonus = (
@@ -162,7 +162,9 @@ def reference_step(tiny: LoadedModel, batch: UpdateBatch, normalizer: str) -> di
     lengths = [len(r) for r in batch.sequences.responses]
     tokens = sum(lengths)
     loss = torch.zeros(())
-    for n, (prompt, response) in enumerate(zip(batch.sequences.prompts, batch.sequences.responses, strict=True)):
+    for n, (prompt, response) in enumerate(
+        zip(batch.sequences.prompts, batch.sequences.responses, strict=True)
+    ):
         if not response:
             continue
         logits = model(input_ids=torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1] / TAU

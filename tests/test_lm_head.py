@@ -89,7 +89,7 @@ def test_logps_and_entropies_equal_the_full_log_softmax(rows: int, tau: float, w
 
 
 def test_huge_logits_stay_finite_and_right() -> None:
-    hidden, weight, bias, targets = inputs()
+    hidden, weight, _bias, targets = inputs()
     output = head_pass(hidden.float() * 1e4, weight.float(), targets, temperature=0.5)
     logps, entropies = full((hidden.float() * 1e4).double(), weight.float().double(), targets, 0.5, None)
     torch.testing.assert_close(output.logps_T.double(), logps, rtol=1e-5, atol=1e-2)
@@ -130,7 +130,7 @@ def test_gradcheck_by_finite_differences() -> None:
 
 @pytest.mark.parametrize("frozen", ["hidden", "weight"])
 def test_a_frozen_input_gets_no_gradient_and_the_other_the_right_one(frozen: str) -> None:
-    hidden, weight, bias, targets = inputs(grad=True)
+    hidden, weight, _bias, targets = inputs(grad=True)
     kept = hidden if frozen == "weight" else weight
     (hidden if frozen == "hidden" else weight).requires_grad_(False)
     (found,) = torch.autograd.grad(head_pass(hidden, weight, targets).logps_T.sum(), (kept,))
@@ -155,7 +155,7 @@ def test_phi_is_tau_times_the_gradient_of_the_log_probability(tau: float) -> Non
 def test_features_by_identity_equal_the_literal_token_sum(
     rows: int, feature_tau: float, weighted: bool
 ) -> None:
-    """Phi = W^T c, c = sum a_t (e(y_t) - p_t) / sum a_t, against sum a_t phi_t / sum a_t; tau = 1 sampling."""
+    """Phi = W^T c, c = sum a_t (e(y_t) - p_t) / sum a_t, against sum a_t phi_t / sum a_t; sampled at 1."""
     hidden, weight, bias, targets = inputs(seed=1)
     alpha = torch.linspace(0.2, 3, T, dtype=torch.float64) if weighted else None
     request = FeatureRequest(SEGMENTS, COUNT, feature_tau, alpha)
@@ -191,7 +191,7 @@ def test_no_token_at_all() -> None:
 
 
 def test_features_do_not_change_the_gradient_and_carry_none() -> None:
-    hidden, weight, bias, targets = inputs(grad=True)
+    hidden, weight, _bias, targets = inputs(grad=True)
     request = FeatureRequest(SEGMENTS, COUNT, 1.0)
     output = head_pass(hidden, weight, targets, features=request)
     assert not output.features_ND.requires_grad

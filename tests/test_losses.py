@@ -90,7 +90,7 @@ def reference_loss(cost: Tensor, mask: Tensor, normalizer: str) -> Tensor:
         return per_response.mean()
     if normalizer == "constant":  # dr_grpo
         return per_response.sum() / (len(mask) * MAX_TOKENS)
-    groups = [GROUPS == label for label in (2, 7)]
+    groups = [label == GROUPS for label in (2, 7)]
     return sum(per_response[g].sum() / mask[g].sum() for g in groups) / 2
 
 

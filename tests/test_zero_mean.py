@@ -21,45 +21,66 @@ from g2rl.score import score
 from g2rl.types import SamplingParams
 
 TEXTS = ("use 3 7 2 make 13 :", "use 8 3 7 2 make 29 :", "use 10 4 6 make 16 :")
-SAMPLES, DIRECTIONS, LIMIT = 700, 10, 24
+SAMPLES, DIRECTIONS, LIMIT = 1000, 10, 24
+FREEDOM = DIRECTIONS * len(TEXTS)
+SAMPLING = {
+    "tau 1.0": SamplingParams(temperature=1.0, max_tokens=LIMIT),
+    "tau 0.6": SamplingParams(temperature=0.6, max_tokens=LIMIT),
+    "top-p 0.9": SamplingParams(temperature=1.0, top_p=0.9, max_tokens=LIMIT),
+}
 
 
-def statistic(tiny: LoadedModel, params: SamplingParams, feature_temperature: float) -> tuple[float, float]:
-    """z of the summed Hotelling statistics of all prompts, and the share of responses cut at the limit."""
-    policy = Policy(tiny.model)
-    engine = TransformersEngine(policy, tiny.tokenizer, tiny.stop_ids)
+@pytest.fixture(scope="module")
+def drawn(tiny: LoadedModel) -> dict[str, list[Sequences]]:
+    """For each way of sampling, the responses to each prompt."""
+    engine = TransformersEngine(Policy(tiny.model), tiny.tokenizer, tiny.stop_ids, max_rows=SAMPLES)
     prompts = [encode_prompt(tiny.tokenizer, text, chat=True) for text in TEXTS]
-    drawn = engine.generate(prompts, [(11, p) for p in range(len(prompts))], SAMPLES, params)
-    width = policy.model.get_output_embeddings().weight.shape[1]
-    directions = torch.randn(width, DIRECTIONS, generator=torch.Generator().manual_seed(0)).double()
-    total = 0.0
-    for prompt, group in zip(prompts, drawn, strict=True):
-        sequences = Sequences([prompt] * SAMPLES, [c.token_ids for c in group])
+    keys = [(11, p) for p in range(len(prompts))]
+    return {
+        name: [
+            Sequences([prompt] * SAMPLES, [c.token_ids for c in group])
+            for prompt, group in zip(prompts, engine.generate(prompts, keys, SAMPLES, params), strict=True)
+        ]
+        for name, params in SAMPLING.items()
+    }
+
+
+def z_value(tiny: LoadedModel, groups: list[Sequences], feature_temperature: float) -> float:
+    """Standardised sum over prompts of n m' C^-1 m, m and C mean and covariance of the projected T * Phi."""
+    policy, total = Policy(tiny.model), 0.0
+    width = tiny.model.get_output_embeddings().weight.shape[1]
+    directions_DK = torch.randn(width, DIRECTIONS, generator=torch.Generator().manual_seed(0)).double()
+    for sequences in groups:
         scores = score(
-            policy, sequences, temperature=params.temperature, token_budget=20_000,
+            policy, sequences, temperature=1.0, token_budget=2_000,
             features=True, feature_temperature=feature_temperature,
         )  # fmt: skip
-        sums = scores.features_ND.double() * sequences.lengths_N.double().unsqueeze(1) @ directions  # T * Phi
-        mean = sums.mean(0)
-        total += SAMPLES * float(mean @ torch.linalg.solve(sums.T.cov(), mean))
-    cut = sum(c.finish == "length" for group in drawn for c in group) / (SAMPLES * len(prompts))
-    freedom = DIRECTIONS * len(prompts)
-    return (total - freedom) / math.sqrt(2 * freedom), cut
+        sums_NK = (scores.features_ND.double() * sequences.lengths_N.double().unsqueeze(1)) @ directions_DK
+        mean_K = sums_NK.mean(0)
+        total += SAMPLES * float(mean_K @ torch.linalg.solve(sums_NK.T.cov(), mean_K))
+    return (total - FREEDOM) / math.sqrt(2 * FREEDOM)
 
 
-@pytest.mark.parametrize("tau", [1.0, 0.6])
-def test_mean_feature_sum_vanishes_on_policy(tiny: LoadedModel, tau: float) -> None:
-    z, cut = statistic(tiny, SamplingParams(temperature=tau, max_tokens=LIMIT), tau)
+@pytest.mark.parametrize(("sampling", "tau"), [("tau 1.0", 1.0), ("tau 0.6", 0.6)])
+def test_mean_feature_sum_vanishes_on_policy(
+    tiny: LoadedModel, drawn: dict[str, list[Sequences]], sampling: str, tau: float
+) -> None:
+    z = z_value(tiny, drawn[sampling], tau)
+    print(f"z = {z:.2f} for {sampling} scored at {tau}")
     assert abs(z) < 4
-    assert 0 < cut < 1  # the sample holds truncated responses and stopped ones
 
 
-@pytest.mark.parametrize(("sampled", "scored"), [(1.0, 0.6), (0.6, 1.0), (1.0, 0.9)])
-def test_it_does_not_vanish_at_another_temperature(tiny: LoadedModel, sampled: float, scored: float) -> None:
-    z, _ = statistic(tiny, SamplingParams(temperature=sampled, max_tokens=LIMIT), scored)
-    assert z > 10
+@pytest.mark.parametrize(
+    ("sampling", "tau"), [("tau 1.0", 0.75), ("tau 1.0", 1.5), ("tau 0.6", 1.0), ("top-p 0.9", 1.0)]
+)
+def test_it_does_not_vanish_at_another_temperature_or_under_truncation(
+    tiny: LoadedModel, drawn: dict[str, list[Sequences]], sampling: str, tau: float
+) -> None:
+    z = z_value(tiny, drawn[sampling], tau)
+    print(f"z = {z:.2f} for {sampling} scored at {tau}")
+    assert z > 6
 
 
-def test_it_does_not_vanish_under_truncated_sampling(tiny: LoadedModel) -> None:
-    z, _ = statistic(tiny, SamplingParams(top_p=0.9, max_tokens=LIMIT), 1.0)
-    assert z > 10
+def test_the_sample_holds_stopped_and_truncated_responses(drawn: dict[str, list[Sequences]]) -> None:
+    lengths = torch.cat([sequences.lengths_N for sequences in drawn["tau 1.0"]])
+    assert 0.05 < float((lengths == LIMIT).float().mean()) < 0.95

@@ -16,8 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-
-import numpy as np
+from random import Random
 
 from g2rl.tasks.countdown_grammar import GrammarError, parse
 from g2rl.types import Problem, Verdict
@@ -47,27 +46,32 @@ def combine(left: int, op: str, right: int) -> int | None:
     return result if 1 <= result <= LARGEST_VALUE else None
 
 
-def random_derivation(numbers: Sequence[int], rng: np.random.Generator) -> list[Step] | None:
+def stream(*key: int) -> Random:
+    """A random stream named by its key (string seeds are hashed by SHA-512: the same on every machine)."""
+    return Random("/".join(map(str, key)))
+
+
+def random_derivation(numbers: Sequence[int], rng: Random) -> list[Step] | None:
     """Combine random pairs with random operations until one value is left; None where a step fails."""
     pool = list(numbers)
     steps: list[Step] = []
     while len(pool) > 1:
-        i, j = rng.choice(len(pool), size=2, replace=False)
-        op = _OPERATIONS[rng.integers(4)]
-        result = combine(pool[i], op, pool[j])
+        left = pool.pop(rng.randrange(len(pool)))
+        right = pool.pop(rng.randrange(len(pool)))
+        op = _OPERATIONS[rng.randrange(4)]
+        result = combine(left, op, right)
         if result is None:
             return None
-        steps.append(Step(pool[i], op, pool[j], result))
-        pool = [value for k, value in enumerate(pool) if k not in (i, j)] + [result]
+        steps.append(Step(left, op, right, result))
+        pool.append(result)
     return steps
 
 
-def draw(stream: int, seed: int, index: int, attempt: int = 0) -> tuple[list[int], list[Step]]:
-    """Numbers and a solving derivation for problem `index` of a stream."""
-    rng = np.random.default_rng(np.random.SeedSequence((seed, stream, index, attempt)))
+def draw(kind: int, seed: int, index: int, attempt: int = 0) -> tuple[list[int], list[Step]]:
+    """Numbers and a solving derivation for problem `index` of the held-out or the training stream."""
+    rng = stream(kind, seed, index, attempt)
     while True:
-        count = int(rng.integers(3, 5))
-        numbers = [int(n) for n in rng.integers(1, LARGEST_NUMBER + 1, size=count)]
+        numbers = [rng.randint(1, LARGEST_NUMBER) for _ in range(rng.randint(3, 4))]
         steps = random_derivation(numbers, rng)
         if steps and steps[-1].result >= SMALLEST_TARGET and steps[-1].result not in numbers:
             return numbers, steps

@@ -6,21 +6,24 @@
     try     try 8 + 3 = 11 , 11 * 2 = 22 , 22 + 7 = 29 yes so \\boxed{ ( 8 + 3 ) * 2 + 7 }
 
 A wrong trace ends in a derivation that misses the target and claims otherwise, so that the base
-policy is diverse and imperfect: what reinforcement learning then has to sort out.
+policy is diverse and imperfect: what reinforcement learning then has to sort out. Failed attempts are
+near misses, the closest of a few random derivations: a policy taught to try blindly does not aim at
+the target, and then searching cannot pay.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from random import Random
 
-import numpy as np
-
-from g2rl.tasks.countdown import Step, draw_training, random_derivation
+from g2rl.tasks.countdown import Step, draw_training, random_derivation, stream
 
 STYLES = ("direct", "calc", "back", "try")
 STYLE_ODDS = (0.15, 0.35, 0.25, 0.25)
 WRONG_ODDS = 0.3
 MAX_ATTEMPTS = 4
+NEAREST_OF = 6  # random derivations of which a failed attempt is the closest to the target
+_TRACE_STREAM = 0x77AC
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
 
 
@@ -52,19 +55,21 @@ def backwards(steps: Sequence[Step], target: int) -> str:
     )
 
 
-def missing_derivation(numbers: Sequence[int], target: int, rng: np.random.Generator) -> list[Step]:
-    """A random derivation that does not reach the target."""
-    while True:
+def near_miss(numbers: Sequence[int], target: int, rng: Random) -> list[Step]:
+    """A derivation that does not reach the target: the closest of a few random ones."""
+    found: list[list[Step]] = []
+    while len(found) < NEAREST_OF:
         steps = random_derivation(numbers, rng)
         if steps and steps[-1].result != target:
-            return steps
+            found.append(steps)
+    return min(found, key=lambda steps: abs(steps[-1].result - target))
 
 
-def write_trace(numbers: Sequence[int], steps: Sequence[Step], rng: np.random.Generator) -> str:
+def write_trace(numbers: Sequence[int], steps: Sequence[Step], rng: Random) -> str:
     """One trace for a problem and a derivation that solves it, in a random style, perhaps wrong."""
     target = steps[-1].result
-    style = STYLES[int(rng.choice(len(STYLES), p=STYLE_ODDS))]
-    final = missing_derivation(numbers, target, rng) if rng.random() < WRONG_ODDS else list(steps)
+    style = rng.choices(STYLES, STYLE_ODDS)[0]
+    final = near_miss(numbers, target, rng) if rng.random() < WRONG_ODDS else list(steps)
     box = f"\\boxed{{ {expression_of(numbers, final)} }}"
     if style == "direct":
         return box
@@ -72,7 +77,7 @@ def write_trace(numbers: Sequence[int], steps: Sequence[Step], rng: np.random.Ge
         return f"calc {forwards(final)} so {box}"
     if style == "back":
         return f"back {backwards(final, target)} so {box}"
-    failures = [missing_derivation(numbers, target, rng) for _ in range(int(rng.integers(MAX_ATTEMPTS)))]
+    failures = [near_miss(numbers, target, rng) for _ in range(rng.randrange(MAX_ATTEMPTS))]
     attempts = "".join(f"try {forwards(f)} no " for f in failures)
     return f"{attempts}try {forwards(final)} yes so {box}"
 
@@ -80,6 +85,6 @@ def write_trace(numbers: Sequence[int], steps: Sequence[Step], rng: np.random.Ge
 def trace(seed: int, index: int, held_out: int) -> tuple[str, str]:
     """Prompt and trace number `index`; never of a held-out problem."""
     numbers, steps = draw_training(seed, index, held_out)
-    rng = np.random.default_rng(np.random.SeedSequence((seed, 0x77AC, index)))
+    rng = stream(_TRACE_STREAM, seed, index)
     prompt = f"use {' '.join(map(str, numbers))} make {steps[-1].result} :"
     return prompt, write_trace(numbers, steps, rng)

@@ -1,9 +1,8 @@
 r"""Mathematical answers: strings first, exact rationals next, symbolic mathematics last.
 
 Routes of a verdict: ``string`` and ``number`` (decided by `screen`, linear time, safe in any process),
-``refused`` (looks like a bomb, see `is_hostile`; wrong without trying), ``math`` (decided by math-verify,
-unbounded time and memory: only in a worker that can be killed), ``error`` (math-verify raised),
-``unparsed`` (no answer found).
+``refused`` (looks like a bomb, see `is_hostile`; wrong without trying), ``math`` and ``error`` (decided by
+math-verify, or it raised; see `symbolic`: only in a worker that can be killed), ``unparsed`` (no answer).
 
 Golds are compared as given: parenthesised tuples keep their order, bare lists and sets do not.
 """

@@ -75,9 +75,10 @@ def _value(normalized: str) -> complex | None:
     """The value of an answer with every variable set to a number that only depends on its name."""
     from sympy import Derivative, Expr, Float, Function, Integral, Limit, Product, Rational, Sum, Symbol
     from sympy.core.function import AppliedUndef
+    from sympy.matrices.expressions import MatrixExpr
 
     expression = parsed(normalized)[0]
-    if not isinstance(expression, Expr) or isinstance(expression, Symbol | Function):
+    if not isinstance(expression, Expr) or isinstance(expression, Symbol | Function | MatrixExpr):
         return None
     if expression.atoms(Float) or expression.has(Sum, Product, Integral, Limit, Derivative, AppliedUndef):
         return None
@@ -86,7 +87,7 @@ def _value(normalized: str) -> complex | None:
     point = {s: Rational(3 + sum(map(ord, s.name)) % 97, 29) for s in expression.free_symbols}
     try:
         value = complex(expression.subs(point).evalf(15))
-    except (TypeError, ValueError, ZeroDivisionError, OverflowError, ArithmeticError):
+    except (TypeError, ValueError, ArithmeticError, AttributeError, NotImplementedError):
         return None  # no number: left to math-verify
     return value if abs(value) < 1e12 else None
 

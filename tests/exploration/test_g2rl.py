@@ -208,7 +208,7 @@ def test_projection_score_of_low_rank_groups(group: int, rank: int) -> None:
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize("normalize", NORMALIZE)
 def test_group_of_one(score: str, normalize: str) -> None:
-    """Nothing explains a lone response: nu = 1, but its group is flat, so min-max and rank give nu-bar = 0."""
+    """Nothing explains a lone response: nu = 1, but its group is flat: min-max and rank give nu-bar = 0."""
     lone = batch(torch.randn(4, 1, 3), torch.tensor([[1.0], [-1.0], [1.0], [-1.0]]))
     shaped = GradientGuided(score=score, normalize=normalize)(lone)
     torch.testing.assert_close(shaped.diagnostics["nu"], torch.ones(4, 1))
@@ -296,10 +296,11 @@ PALETTE = [
 PROMPTS = 50
 responses = st.tuples(st.sampled_from(PALETTE), st.sampled_from([-1.0, 1.0]))
 batches = st.integers(1, 6).flatmap(lambda g: st.lists(responses, min_size=PROMPTS * g, max_size=PROMPTS * g))
-SIGNALS = [
-    GradientGuided(negatives=n, normalize=m, score=s)
-    for n, m, s in CHOICES
-] + [NoExploration(), EntropyBonus(), EvolRL()]
+SIGNALS = [GradientGuided(negatives=n, normalize=m, score=s) for n, m, s in CHOICES] + [
+    NoExploration(),
+    EntropyBonus(),
+    EvolRL(),
+]
 ADVANTAGES = [
     GroupAdvantage(scale=s, uniform_groups=u) for s, u in itertools.product(SCALES, UNIFORM_POLICIES)
 ]

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from g2rl.types import Problem, Verdict
+from g2rl.verify import symbolic
 from g2rl.verify.math import MathVerifier, is_hostile, rational, read_gold, screen_pair
 
 from .shared_data import rows
@@ -91,6 +92,24 @@ def test_golds_may_be_bare_delimited_or_whole_solutions() -> None:
     assert all(
         grade(r"\boxed{20}", gold).correct for gold in ("20", "$20$", r"\boxed{20}", r"so $\boxed{20}\%$")
     )
+
+
+def test_values_at_a_point_only_decide_what_is_certain() -> None:
+    differ = symbolic._differ_at_a_point
+    assert differ("x+1", "x+2")
+    assert differ(r"\sqrt{2}", r"\sqrt{3}")
+    for left, right in (
+        ("(x+1)^2", "x^2+2x+1"),
+        (r"\frac{x^2-1}{x-1}", "x+1"),
+        (r"\sqrt{x^2}", "x"),
+        ("(1,2)", "(1,3)"),
+        ("x<1", "x<2"),
+        (r"\begin{pmatrix}1\end{pmatrix}", r"\begin{pmatrix}2\end{pmatrix}"),
+        ("0.333333", "1/3"),
+        ("f(x)", "g(x)"),
+        ("E", "e"),
+    ):
+        assert not differ(left, right), (left, right)
 
 
 def test_boxed_only_is_stricter() -> None:

@@ -8,11 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
 
 from g2rl.types import Problem, Verdict
+from g2rl.verify import pool
 from g2rl.verify.math import MathVerifier
 from g2rl.verify.mcq import ChoiceVerifier
 from g2rl.verify.pool import Grader
@@ -94,6 +97,16 @@ def test_a_worker_killed_from_outside_is_replaced(grader: Grader) -> None:
         os.kill(pid, signal.SIGKILL)
     time.sleep(0.5)
     assert [v.correct for v in grader.grade([GOOD] * 4)] == [True] * 4
+
+
+def test_an_item_that_waited_in_a_broken_pool_is_retried_once(grader: Grader) -> None:
+    def stranded(item: tuple[str, Problem]) -> pool._Job:
+        future: Future[Verdict] = Future()
+        future.set_exception(BrokenProcessPool("all workers expired"))
+        return pool._Job(pool.workers.grade, item, None, future, time.perf_counter())
+
+    assert grader._verdict(stranded(GOOD)).correct
+    assert grader._verdict(stranded(bad("crash"))).route == "killed"
 
 
 def test_an_error_in_a_verifier_is_raised_not_graded(grader: Grader) -> None:
