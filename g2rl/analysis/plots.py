@@ -45,15 +45,15 @@ def learning_curves(run_dir: Path, benchmark: str) -> Path:
         axes[0, 0].plot(
             *zip(*points, strict=True), marker="o", ms=4, label=name, color=styles.get(name) or next(others)
         )
-    _dress(axes[0, 0], f"held-out {benchmark}", "share of problems")
+    tidy_axis(axes[0, 0], f"held-out {benchmark}", "share of problems")
     axes[0, 0].set_ylim(0, 1)
     axes[0, 0].legend(frameon=False)
     for axis, (key, title, unit) in zip(axes.flat[1:], TRAIN_PANELS, strict=True):
         points = [(row["step"], row[key]) for row in rows if key in row]
         if points:
             axis.plot(*zip(*points, strict=True), color="#0072B2")
-        _dress(axis, title, unit)
-    return _save(figure, run_dir / "learning_curves.png")
+        tidy_axis(axis, title, unit)
+    return save_figure(figure, run_dir / "learning_curves.png")
 
 
 def cosine_distribution(run_dir: Path, before: Path, after: Path) -> Path:
@@ -70,20 +70,23 @@ def cosine_distribution(run_dir: Path, before: Path, after: Path) -> Path:
                 )  # fmt: skip
         axis.axvline(0, color="0.7", lw=0.8, zorder=0)
         negative = (pairs["cosine"] < 0).mean()
-        _dress(axis, f"{title}: mean {pairs['cosine'].mean():+.3f}, {negative:.0%} negative", "density")
+        tidy_axis(axis, f"{title}: mean {pairs['cosine'].mean():+.3f}, {negative:.0%} negative", "density")
         axis.set_xlabel("cosine of gradient features, pairs of one group")
         axis.legend(frameon=False, fontsize=8)
-    return _save(figure, run_dir / "cosine_distribution.png")
+    return save_figure(figure, run_dir / "cosine_distribution.png")
 
 
-def _dress(axis: Any, title: str, unit: str) -> None:
+def tidy_axis(axis: Any, title: str, unit: str) -> None:
+    """Title, unit of the vertical axis, steps below, no box."""
     axis.set_title(title, fontsize=10)
     axis.set_ylabel(unit)
     axis.set_xlabel("step")
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _save(figure: Any, path: Path) -> Path:
+def save_figure(figure: Any, path: Path) -> Path:
+    """Write a PNG, making its folder, and close the figure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     plt.close(figure)
     return path
