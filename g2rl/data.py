@@ -7,11 +7,13 @@ source="data/math500.jsonl"                            local .jsonl, .json (a li
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 LOCAL_SUFFIXES = (".jsonl", ".json", ".parquet")
+ID_COLUMNS = ("unique_id", "question_id", "Record ID", "id")
+"""Columns that name a row in published data sets, the first that a row has; else its number does."""
 
 
 class DataError(ValueError):
@@ -21,6 +23,43 @@ class DataError(ValueError):
 def is_local(source: str) -> bool:
     """Whether a source is meant as a file on disk rather than a hub id."""
     return Path(source).suffix in LOCAL_SUFFIXES or Path(source).exists()
+
+
+def locate(source: str, data_dir: str | None = None, local_name: str | None = None) -> str:
+    """Where to read from: `source`, or with a `data_dir` the file in it that `local_name` names.
+
+    `local_name` may be a pattern ("mmlu_pro*.jsonl") that exactly one file matches.
+
+    Raises:
+        DataError: the folder or the file is missing, or several files match; says what to do instead.
+    """
+    if data_dir is None or local_name is None:
+        return source
+    folder = Path(data_dir).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"data_dir={data_dir}: no such folder")
+    found = sorted(folder.glob(local_name))
+    if len(found) > 1:
+        raise DataError(f"{folder} holds several of {local_name}: {', '.join(p.name for p in found)}; keep one")
+    if not found:
+        raise DataError(
+            f"{folder} holds no {local_name}: put a local copy of {source} there, or set the data_dir of this "
+            "data set to null to read it from the hub"
+        )
+    return str(found[0])
+
+
+def first_column(row: Mapping[str, Any], names: Sequence[str], source: str, number: int) -> Any:
+    """The field of the first of `names` that the row has; DataError, listing its columns, without any."""
+    for name in names:
+        if name in row:
+            return row[name]
+    return column(row, " or ".join(names), source, number)
+
+
+def row_id(row: Mapping[str, Any], number: int) -> str:
+    """What names a row in files: its published id where it has one, else its number from 0."""
+    return str(next((row[name] for name in ID_COLUMNS if row.get(name) is not None), number))
 
 
 def read_rows(

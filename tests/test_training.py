@@ -23,7 +23,7 @@ from g2rl.trainer import Trainer
 from g2rl.types import SamplingParams
 
 register_resolvers()
-DATA = Path(__file__).resolve().parent / "data"
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def run(folder: Path, *overrides: str) -> float:
@@ -99,6 +99,18 @@ def test_the_export_loads_in_plain_transformers_and_says_the_same(finished: Path
     trained = load_file(finished / "checkpoints" / "step_000003" / "model.safetensors")
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, trained[name]), name
+
+
+def test_the_notebook_reads_a_run(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its code cells run as a script; expressions at the end of cells are what Jupyter would show."""
+    monkeypatch.setenv("G2RL_RUN", str(finished))
+    notebook = json.loads((ROOT / "notebooks" / "read_a_run.ipynb").read_text(encoding="utf-8"))
+    scope: dict[str, Any] = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), scope)
+    assert set(scope["pairs"]["step"]) == {0, 3}
+    assert len(scope["geometry"]) == 48
 
 
 def test_training_moves_the_weights_and_not_the_reference(finished: Path) -> None:

@@ -15,7 +15,7 @@ class Benchmark:
         name: as in metric names, ``eval/NAME/pass@1``.
         problems: in file order.
         samples: n responses a problem.
-        ks: the k of pass@k and maj@k; every k <= n.
+        ks: the k of pass@k and maj@k, every k <= n; None takes the powers of two up to n, and n.
         params: sampling parameters (0.8 is the published validation temperature).
     """
 
@@ -26,16 +26,23 @@ class Benchmark:
         verifier: Verifier,
         *,
         samples: int,
-        ks: Sequence[int],
+        ks: Sequence[int] | None,
         params: SamplingParams,
     ) -> None:
         if not problems:
             raise ValueError(f"benchmark {name} holds no problem")
+        ks = powers_of_two(samples) if ks is None else sorted(set(ks))
         if samples < 1 or not ks or min(ks) < 1 or max(ks) > samples:
             raise ValueError(
-                f"benchmark {name}: need 1 <= k <= samples, got ks={list(ks)}, samples={samples}"
+                f"benchmark {name}: need 1 <= k <= samples, got ks={ks}, samples={samples}; set benchmark.ks "
+                "too (null: powers of two up to samples)"
             )
         if len({problem.id for problem in problems}) < len(problems):
             raise ValueError(f"benchmark {name}: two problems share an id")
         self.name, self.problems, self.verifier = name, list(problems), verifier
-        self.samples, self.ks, self.params = samples, list(ks), params
+        self.samples, self.ks, self.params = samples, ks, params
+
+
+def powers_of_two(samples: int) -> list[int]:
+    """1, 2, 4, ... up to `samples`, and `samples` itself: ``powers_of_two(12)`` is [1, 2, 4, 8, 12]."""
+    return sorted({2**i for i in range(max(samples, 0).bit_length())} | {samples})

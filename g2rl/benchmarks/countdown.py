@@ -11,16 +11,17 @@ from g2rl.types import SamplingParams
 
 def countdown_benchmark(
     problems: int = 256,
+    limit: int | None = None,
     samples: int = 16,
-    ks: Sequence[int] = (1, 4, 16),
+    ks: Sequence[int] | None = (1, 4, 16),
     temperature: float = 1.0,
     top_p: float = 1.0,
     top_k: int = 0,
     max_tokens: int = 120,
     template: str = TINY_TEMPLATE,
 ) -> Benchmark:
-    """The first `problems` held-out Countdown problems."""
+    """The first `problems` (at most `limit`) held-out Countdown problems."""
     return Benchmark(
-        "countdown", held_out_problems(problems, template), CountdownVerifier(),
+        "countdown", held_out_problems(problems, template)[:limit], CountdownVerifier(),
         samples=samples, ks=ks, params=SamplingParams(temperature, top_p, top_k, max_tokens),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Mathematics benchmarks read from the hub or a local file: MATH500 and its kind."""
+"""Mathematics benchmarks read from the hub or a local file: MATH500, AMC23, AIME24, AIME25."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def math_benchmark(
     name: str,
     limit: int | None = None,
     samples: int = 16,
-    ks: Sequence[int] = (1, 16),
+    ks: Sequence[int] | None = None,
     temperature: float = 0.8,
     top_p: float = 1.0,
     top_k: int = 0,

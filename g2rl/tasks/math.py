@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from g2rl.data import DataError, column, is_local, read_rows
+from g2rl.data import DataError, column, first_column, is_local, locate, read_rows, row_id
 from g2rl.tasks.base import stream_from_rows
 from g2rl.types import Problem
 from g2rl.verify.extract import boxes
@@ -29,10 +29,12 @@ class Source(TypedDict, total=False):
     data_dir: str | None
     """Folder of local copies; when given, `local_name` in it is read instead of `source`."""
     local_name: str | None
+    """File name, or a pattern of one file."""
     split: str
     config: str | None
     revision: str | None
     problem_column: str
+    """"auto": `problem` where the row has it, else `question`."""
     answer_column: str
     """"auto": `answer` where the row has it, else the last box of `solution_column`."""
     solution_column: str
@@ -49,9 +51,7 @@ def math_problems(name: str, **given: Unpack[Source]) -> tuple[list[Problem], in
     Raises:
         DataError: missing file or column, empty data set, or no row with a gold.
     """
-    source = given["source"]
-    if given.get("data_dir") is not None and given.get("local_name") is not None:
-        source = str(Path(str(given["data_dir"])) / str(given["local_name"]))
+    source = locate(given["source"], given.get("data_dir"), given.get("local_name"))
     where = Path(source).name if is_local(source) else source
     instruction = given.get("instruction", PAPER_INSTRUCTION)
     problems, dropped = [], 0
@@ -61,10 +61,10 @@ def math_problems(name: str, **given: Unpack[Source]) -> tuple[list[Problem], in
         if not gold:
             dropped += 1
             continue
-        text = str(column(row, given.get("problem_column", "problem"), where, number))
-        problems.append(
-            Problem(f"{name}/{row.get('id', number)}", f"{text}\n{instruction}", gold, {"kind": "math"})
-        )
+        wanted = given.get("problem_column", "problem")
+        text = str(first_column(row, ("problem", "question") if wanted == AUTO else (wanted,), where, number))
+        meta = {"kind": "math", **({"group": str(row["subject"])} if row.get("subject") else {})}
+        problems.append(Problem(f"{name}/{row_id(row, number)}", f"{text}\n{instruction}", gold, meta))
     if not problems:
         raise DataError(f"{where}: every gold answer is empty")
     return problems, dropped

@@ -1,0 +1,58 @@
+"""The real command in a process of its own: help, errors, sweeps."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+QUICK = (
+    "experiment=smoke", "tracking=local", "trainer.steps=1", "trainer.probe_problems=0",
+    "trainer.prompts_per_step=2", "trainer.group_size=2", "benchmark.problems=2", "benchmark.samples=2",
+    "benchmark.ks=[1,2]",
+)  # fmt: skip
+
+
+def g2rl_train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "g2rl.cli.train", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_help_names_every_group_and_an_example(tmp_path: Path) -> None:
+    result = g2rl_train(tmp_path, "--help")
+    assert result.returncode == 0
+    for text in ("exploration: ", "model: ", "--multirun", "g2rl-train exploration=none seed=1"):
+        assert text in result.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_misspelt_override_ends_with_one_line_before_anything_is_made(tmp_path: Path) -> None:
+    result = g2rl_train(tmp_path, "trainer.step=3")
+    assert result.returncode == 2
+    assert result.stderr.strip().splitlines() == [
+        "error: trainer.step=3: there is no key 'trainer.step'; "
+        "did you mean trainer.steps or trainer or trainer.prompts_per_step?"
+    ]
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_impossible_setting_is_one_clear_line_with_the_traceback_aside(tmp_path: Path) -> None:
+    result = g2rl_train(tmp_path, *QUICK, "exploration.lam=-1", "hydra.run.dir=out")
+    assert result.returncode == 1
+    assert "error: " in result.stderr
+    assert "lam >= 0" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "Traceback" in (tmp_path / "out" / "error.txt").read_text()
+
+
+def test_a_sweep_runs_every_arm_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    result = g2rl_train(tmp_path, *QUICK, "exploration=none,entropy", "--multirun")
+    assert result.returncode == 0, result.stderr
+    found = sorted(path.parent.name for path in tmp_path.glob("runs/*/summary.json"))
+    assert len(found) == 2
+    assert found[0].startswith("tiny-countdown-entropy")
+    assert found[1].startswith("tiny-countdown-none")
+    assert "done: " in result.stdout
