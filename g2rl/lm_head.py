@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 DEFAULT_TILE_BYTES = 64 << 20
+MAX_TILE_ROWS = 1024  # a tile of a tiny vocabulary would otherwise span hundreds of responses
 _BUFFERS = 2  # a tile holds shifted logits and their exponentials at once
 
 
@@ -54,9 +55,9 @@ class FeatureRequest:
 
 
 def tile_rows(vocabulary: int, tile_bytes: int, dtype: torch.dtype) -> int:
-    """Rows of a tile such that its working buffers stay within `tile_bytes` (at least one row)."""
+    """Rows of a tile such that its working buffers stay within `tile_bytes`, from 1 to MAX_TILE_ROWS."""
     width = 8 if dtype == torch.float64 else 4
-    return max(1, tile_bytes // (vocabulary * width * _BUFFERS))
+    return max(1, min(tile_bytes // (vocabulary * width * _BUFFERS), MAX_TILE_ROWS))
 
 
 def _tiles(total: int, rows: int) -> Iterator[slice]:

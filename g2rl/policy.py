@@ -64,7 +64,8 @@ class Policy(nn.Module):
         head = self.model.get_output_embeddings()
         request = None
         if features:
-            request = FeatureRequest(batch.segments_T, len(batch.rows), feature_temperature or temperature)
+            scored_at = temperature if feature_temperature is None else feature_temperature
+            request = FeatureRequest(batch.segments_T, len(batch.rows), scored_at)
         weight_VD = head.weight if self.compute_dtype is None else head.weight.to(self.compute_dtype)
         return head_pass(
             self.hidden(batch), weight_VD, batch.targets_T,

@@ -202,6 +202,12 @@ def test_groupwise_signals_refuse_a_group_of_one(tmp_path: Path) -> None:
         run(tmp_path, "trainer.group_size=1")
 
 
+def test_a_benchmark_that_training_could_draw_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"16 of 24 problems .*held_out"):
+        run(tmp_path, "task.source.held_out=8", "benchmark.problems=24")
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
 def test_the_tiny_policy_refuses_prompts_it_cannot_read(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="tiny policy"):
         run(tmp_path, "task=countdown_text", "benchmark=countdown_text")

@@ -9,11 +9,12 @@ from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
 from g2rl.cli.config import config_dir, refuse_mistakes, register_resolvers
 
-USER_ERRORS = (ValueError, OSError, ImportError, RuntimeError, TypeError)
+USER_ERRORS = (ValueError, OSError, ImportError, RuntimeError, TypeError, InstantiationException)
 
 
 def main() -> None:
@@ -43,6 +44,8 @@ def raise_cleanly(error: BaseException, run_dir: Path) -> NoReturn:
 
     place = run_dir / "error.txt"
     place.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__  # what the constructor said, without Hydra's account of where
     print(f"error: {error}\n(traceback in {place})", file=sys.stderr)
     raise SystemExit(1) from None
 

@@ -23,13 +23,13 @@ import torch
 from torch import Tensor
 
 from g2rl.exploration.base import Stateless, missing_need
-from g2rl.ops import cosine_matrix, midrank, minmax
+from g2rl.ops import cosine_matrix, midrank, minmax, unit_rows
 from g2rl.types import GroupBatch, Shaped
 
 NEGATIVES = ("amplify", "equation", "centered", "none")
 NORMALIZE = ("minmax", "none", "rank")
 SCORES = ("squared", "signed", "projection")
-RIDGE = 1e-6  # keeps the Gram matrix of repeated directions invertible
+SAME_DIRECTION = 1e-6  # eigenvalues of a Gram matrix below this share of the largest are rounding noise
 
 
 class GradientGuided(Stateless):
@@ -75,7 +75,10 @@ class GradientGuided(Stateless):
         if batch.features_PGD is None:
             raise missing_need(self.name, "gradient features")
         cosine_PGG, zero_PG = cosine_matrix(batch.features_PGD)
-        nu_PG = novelty(cosine_PGG, batch.rewards_PG, self.score)
+        if self.score == "projection":
+            nu_PG = projection_residual(batch.features_PGD)
+        else:
+            nu_PG = novelty(cosine_PGG, batch.rewards_PG, self.score)
         nu_bar_PG = normalise(nu_PG, self.normalize, self.min_spread)
         shaped_PG = shape(batch.rewards_PG, nu_bar_PG, self.lam, self.clip, self.negatives)
         spread_P = nu_PG.amax(-1) - nu_PG.amin(-1)
@@ -104,22 +107,32 @@ def reward_weights(rewards_PG: Tensor) -> Tensor:
 def novelty(cosine_PGG: Tensor, rewards_PG: Tensor, score: str) -> Tensor:
     """nu_i in [0, 1]: how little of response i's direction the others explain (Eq. 11), (P, G).
 
-    A group of one has nu = 1: nothing explains it.
+    A group of one has nu = 1: nothing explains it. `score` is "squared" or "signed".
     """
-    if score == "projection":
-        return _projection_residual(cosine_PGG)
     explained_PGG = cosine_PGG.clamp_min(0.0) if score == "signed" else cosine_PGG
     overlap_PG = (reward_weights(rewards_PG) * explained_PGG.square()).sum(-1)
     return (1.0 - overlap_PG).clamp(0.0, 1.0)
 
 
-def _projection_residual(cosine_PGG: Tensor) -> Tensor:
-    """1 - |P_span(others) unit_i|^2 by the Schur complement: 1 / (S^-1)_ii, with a small ridge."""
-    gram = cosine_PGG.double()
-    eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    inverse = torch.linalg.inv(gram + RIDGE * eye)
-    residual_PG = 1.0 / inverse.diagonal(dim1=-2, dim2=-1) - RIDGE
-    return residual_PG.clamp(0.0, 1.0).to(cosine_PGG.dtype)
+def projection_residual(features_PGD: Tensor) -> Tensor:
+    """nu_i = 1 - |P_span(others) unit_i|^2: the part of a direction outside the span of the others, (P, G).
+
+    With s the cosines to the others and S_o their Gram matrix this is 1 - s' S_o^+ s, in float64. Directions
+    that the others hold only at the level of rounding do not count as spanned. A group of one has nu = 1,
+    a zero row has nu = 1. Cost: G eigenproblems of size G - 1 per prompt.
+    """
+    unit_PGD, _ = unit_rows(features_PGD.double())
+    gram_PGG = unit_PGD @ unit_PGD.transpose(-1, -2)
+    group = gram_PGG.shape[-1]
+    if group == 1:
+        return torch.ones_like(gram_PGG[..., 0]).to(features_PGD.dtype)
+    index = torch.arange(group, device=features_PGD.device)
+    others_GH = index.expand(group, group)[index.unsqueeze(0) != index.unsqueeze(1)].view(group, group - 1)
+    among_PGHH = gram_PGG[:, others_GH.unsqueeze(-1), others_GH.unsqueeze(-2)]
+    to_PGH = gram_PGG[:, index.unsqueeze(-1), others_GH]
+    inverse_PGHH = torch.linalg.pinv(among_PGHH, rtol=SAME_DIRECTION, hermitian=True)
+    explained_PG = torch.einsum("pgh,pghk,pgk->pg", to_PGH, inverse_PGHH, to_PGH)
+    return (1.0 - explained_PG).clamp(0.0, 1.0).to(features_PGD.dtype)
 
 
 def normalise(nu_PG: Tensor, how: str, min_spread: float) -> Tensor:

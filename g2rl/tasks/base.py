@@ -20,6 +20,24 @@ class Task(Protocol):
         """Problems number `start` to `start + size` of the stream with this seed."""
         ...
 
+    def may_draw(self, problem: Problem) -> bool:
+        """Whether training could ever meet this problem; no held-out problem may be one of these."""
+        ...
+
+
+def refuse_leaks(task: Task, held_out: list[Problem], benchmark: str) -> None:
+    """Make sure that no problem of a benchmark is a training problem.
+
+    Raises:
+        ValueError: naming how many are, and the first.
+    """
+    leaked = [problem.id for problem in held_out if task.may_draw(problem)]
+    if leaked:
+        raise ValueError(
+            f"{len(leaked)} of {len(held_out)} problems of benchmark {benchmark} are training problems of task "
+            f"{task.name} (first: {leaked[0]}); for countdown raise task.source.held_out to benchmark.problems"
+        )
+
 
 def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
     """The order in which a data set of `size` rows is visited in an epoch: a keyed permutation."""

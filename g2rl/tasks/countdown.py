@@ -173,6 +173,12 @@ class Countdown:
         self.held_out = held_out
         self.verifier = CountdownVerifier()
 
+    def may_draw(self, problem: Problem) -> bool:
+        if "numbers" not in problem.meta:
+            return False
+        name = signature(problem.meta["numbers"], problem.meta["target"])
+        return name not in held_out_signatures(self.held_out)
+
     def batch(self, seed: int, start: int, size: int) -> list[Problem]:
         drawn = [draw_training(seed, index, self.held_out) for index in range(start, start + size)]
         return [

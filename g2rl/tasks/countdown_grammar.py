@@ -22,7 +22,7 @@ MAX_TOKENS = 64
 MAX_DIGITS = 6
 
 _SYNONYMS = (
-    ("\\times", "*"), ("\\cdot", "*"), ("\\div", "/"), ("\\left", ""), ("\\right", ""),
+    ("\\times", "*"), ("\\cdot", "*"), ("\\div", "/"), ("\\left", " "), ("\\right", " "),
     ("\u00d7", "*"), ("\u00f7", "/"), ("\u2212", "-"),
 )  # fmt: skip
 _DIGITS = "0123456789"  # str.isdigit would admit superscripts and other scripts

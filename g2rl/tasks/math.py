@@ -90,7 +90,11 @@ class MathTask:
 
     def __init__(self, **source: Unpack[Source]) -> None:
         self.problems, self.dropped = math_problems("math/train", **source)
+        self._prompts = {problem.prompt for problem in self.problems}
         self.verifier = MathVerifier()
+
+    def may_draw(self, problem: Problem) -> bool:
+        return problem.prompt in self._prompts
 
     def batch(self, seed: int, start: int, size: int) -> list[Problem]:
         return stream_from_rows(self.problems, seed, start, size)
