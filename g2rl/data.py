@@ -40,11 +40,13 @@ def locate(source: str, data_dir: str | None = None, local_name: str | None = No
         raise DataError(f"data_dir={data_dir}: no such folder")
     found = sorted(folder.glob(local_name))
     if len(found) > 1:
-        raise DataError(f"{folder} holds several of {local_name}: {', '.join(p.name for p in found)}; keep one")
+        raise DataError(
+            f"{folder} holds several of {local_name}: {', '.join(p.name for p in found)}; keep one"
+        )
     if not found:
         raise DataError(
-            f"{folder} holds no {local_name}: put a local copy of {source} there, or set the data_dir of this "
-            "data set to null to read it from the hub"
+            f"{folder} holds no {local_name}: put a local copy of {source} there, or set the data_dir of "
+            "this data set to null to read it from the hub"
         )
     return str(found[0])
 

@@ -115,9 +115,17 @@ def load(
         transformers_logging.set_verbosity(level)
         transformers_logging.enable_progress_bar()
     if gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        set_checkpointing(model, True)
     model.to(pick_device(device))
     return LoadedModel(model, tokenizer, resolve_stop_ids(model, tokenizer, stop_tokens))
+
+
+def set_checkpointing(model: Any, on: bool) -> None:
+    """Recompute activations in the backward, or stop doing so (transformers renamed the methods in 5.2x)."""
+    verb = "enable" if on else "disable"
+    names = (f"activation_checkpointing_{verb}", f"gradient_checkpointing_{verb}")
+    method = next(getattr(model, name) for name in names if hasattr(model, name))
+    method({"use_reentrant": False}) if on else method()
 
 
 def pick_device(device: str) -> torch.device:

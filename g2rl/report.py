@@ -98,7 +98,7 @@ class ConsoleReporter:
 
 
 def summary_rows(
-    before: Mapping[str, float], after: Mapping[str, float], benchmark: str
+    before: Mapping[str, float], after: Mapping[str, float], benchmarks: Sequence[str]
 ) -> list[tuple[str, str, str]]:
     """Rows of the final table from the first and the last row of metrics.jsonl."""
 
@@ -108,10 +108,13 @@ def summary_rows(
         low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
         return f"{row[key]:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
 
-    prefix = f"eval/{benchmark}/"
     names = [
-        (key, f"{benchmark} {key.removeprefix(prefix)}")
+        (key, f"{benchmark} {key.removeprefix(f'eval/{benchmark}/')}")
+        for benchmark in benchmarks
         for key in before
-        if key.startswith(prefix) and not key.endswith(("_low", "_high")) and "/verify/" not in key
+        if key.startswith(f"eval/{benchmark}/")
+        and not key.endswith(("_low", "_high"))
+        and "/verify/" not in key
+        and "/mean@" not in key  # pass@1 by another name
     ]
     return [(label, cell(before, key), cell(after, key)) for key, label in [*names, *PROBE_ROWS]]

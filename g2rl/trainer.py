@@ -75,8 +75,8 @@ class Parts:
     encoder: Encoder | None
     advantage: GroupAdvantage
     updater: Updater
-    benchmark: Benchmark
-    benchmark_grader: Grader
+    benchmarks: list[tuple[Benchmark, Grader]]
+    """Held-out problem sets and their graders; the geometry probe uses the first."""
     tracker: Tracker
     checkpoints: Checkpoints
     reporter: Reporter
@@ -244,20 +244,23 @@ class Trainer:
     def evaluate(self, step: int) -> dict[str, float]:
         """Held-out accuracy; at the first and last step with all samples and the geometry probe."""
         final = step in (0, self.settings.steps)
-        benchmark = self.parts.benchmark
-        count = benchmark.samples if final else min(self.settings.eval_samples, benchmark.samples)
         started = time.perf_counter()
-        with self.parts.reporter.phase("evaluating", len(benchmark.problems) * count) as advance:
-            result = evaluate(
-                benchmark, self.parts.engine, self.parts.benchmark_grader, self.parts.tokenizer,
-                chat=self.parts.chat, seed=self.settings.seed, samples=count, on_progress=advance,
-            )  # fmt: skip
-        self.parts.reporter.evaluated(step, result)
-        # taken here, so that the next step's verify/ metrics are of that step alone
-        graded = self.parts.benchmark_grader.metrics()
-        metrics = {f"eval/{result.name}/{name}": value for name, value in (result.metrics | graded).items()}
-        if final and self.settings.probe_problems:
-            metrics |= self.probe(step, result)
+        metrics: dict[str, float] = {}
+        for place, (benchmark, grader) in enumerate(self.parts.benchmarks):
+            validation = min(self.settings.eval_samples, benchmark.samples)
+            count = benchmark.samples if final else validation
+            with self.parts.reporter.phase(benchmark.name, len(benchmark.problems) * count) as advance:
+                result = evaluate(
+                    benchmark, self.parts.engine, grader, self.parts.tokenizer,
+                    chat=self.parts.chat, seed=self.settings.seed, samples=count, on_progress=advance,
+                )  # fmt: skip
+            self.parts.reporter.evaluated(step, result)
+            # the grader's are taken here, so that the next step's verify/ metrics are of that step alone
+            found = result.metrics | grader.metrics()
+            found[f"mean@{validation}"] = found["pass@1"]  # whatever n: every sample is used
+            metrics |= {f"eval/{result.name}/{name}": value for name, value in found.items()}
+            if final and place == 0 and self.settings.probe_problems:
+                metrics |= self.probe(step, result)
         return {**metrics, "time/evaluate": time.perf_counter() - started}
 
     def probe(self, step: int, result: EvalResult) -> dict[str, float]:
@@ -266,7 +269,7 @@ class Trainer:
             result, self.settings.probe_problems, self.settings.probe_samples
         )
         scores = score(
-            self.parts.policy, sequences, temperature=self.parts.benchmark.params.temperature or 1.0,
+            self.parts.policy, sequences, temperature=self.parts.benchmarks[0][0].params.temperature or 1.0,
             token_budget=self.settings.score_tokens, features=True,
             feature_temperature=self.settings.feature_temperature,
         )  # fmt: skip

@@ -14,7 +14,7 @@ LAYERS = (
     {"tasks", "models", "policy", "checkpoint", "tracking", "settings"},
     {"benchmarks", "engines", "tiny", "score", "rollout"},
     {"update", "evaluate", "step_metrics"},
-    {"geometry", "report", "analysis"},
+    {"geometry", "report", "analysis", "evaluation"},
     {"trainer"},
     {"cli"},
 )

@@ -55,7 +55,7 @@ def test_sources_are_named_when_missing(tmp_path: Path) -> None:
 def test_the_tiny_policy_is_what_the_readme_says() -> None:
     loaded = load("builtin:tiny")
     assert 0.45e6 < sum(p.numel() for p in loaded.model.parameters()) < 0.5e6
-    assert len(loaded.tokenizer) == 83
+    assert len(loaded.tokenizer) == 84
     assert next(loaded.model.parameters()).dtype == torch.float32
     folder = Path(resolve_source("builtin:tiny"))
     assert sum(p.stat().st_size for p in folder.iterdir()) < 4e6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from g2rl.tracking import read_metrics
 
 # Okabe-Ito: distinguishable with any colour vision; one colour a pair class everywhere
 PAIR_COLOURS = {"correct-correct": "#009E73", "correct-wrong": "#0072B2", "wrong-wrong": "#D55E00"}
+CURVE_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 TRAIN_PANELS = (
     ("train/accuracy", "training accuracy", "share of responses"),
     ("train/length", "response length", "tokens"),
@@ -23,29 +25,25 @@ TRAIN_PANELS = (
 )
 
 
-def plot_run(run_dir: Path, benchmark: str) -> list[Path]:
+def plot_run(run_dir: Path, benchmarks: Sequence[str]) -> list[Path]:
     """Write learning_curves.png and, where both probes exist, cosine_distribution.png."""
-    paths = [learning_curves(run_dir, benchmark)]
+    paths = [learning_curves(run_dir, benchmarks)]
     probes = sorted((run_dir / "probe").glob("step_*.parquet"))
     if len(probes) >= 2:
         paths.append(cosine_distribution(run_dir, probes[0], probes[-1]))
     return paths
 
 
-def learning_curves(run_dir: Path, benchmark: str) -> Path:
+def learning_curves(run_dir: Path, benchmarks: Sequence[str]) -> Path:
     """Held-out accuracy, training accuracy, response length and token entropy against the step."""
     rows = read_metrics(run_dir / "metrics.jsonl")
     figure, axes = plt.subplots(2, 2, figsize=(9, 6), layout="constrained")
-    prefix = f"eval/{benchmark}/"
-    styles = {"pass@1": "#0072B2"}
-    others = iter(["#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9"])
-    for key in [k for k in rows[0] if k.startswith(prefix) and f"{k}_low" in rows[0]]:
-        name = key.removeprefix(prefix)
+    for place, (key, label) in enumerate(held_out_curves(rows[0], benchmarks).items()):
         points = [(row["step"], row[key]) for row in rows if key in row]
-        axes[0, 0].plot(
-            *zip(*points, strict=True), marker="o", ms=4, label=name, color=styles.get(name) or next(others)
-        )
-    tidy_axis(axes[0, 0], f"held-out {benchmark}", "share of problems")
+        colour = CURVE_COLOURS[place % len(CURVE_COLOURS)]
+        axes[0, 0].plot(*zip(*points, strict=True), marker="o", ms=4, label=label, color=colour)
+    one = f"held-out {benchmarks[0]}" if len(benchmarks) == 1 else "held-out pass@1"
+    tidy_axis(axes[0, 0], one, "share of problems")
     axes[0, 0].set_ylim(0, 1)
     axes[0, 0].legend(frameon=False)
     for axis, (key, title, unit) in zip(axes.flat[1:], TRAIN_PANELS, strict=True):
@@ -54,6 +52,21 @@ def learning_curves(run_dir: Path, benchmark: str) -> Path:
             axis.plot(*zip(*points, strict=True), color="#0072B2")
         tidy_axis(axis, title, unit)
     return save_figure(figure, run_dir / "learning_curves.png")
+
+
+def held_out_curves(row: Mapping[str, float], benchmarks: Sequence[str]) -> dict[str, str]:
+    """Metrics to draw and their labels: pass@1 of each of several benchmarks, or what one measures.
+
+    Of one benchmark with more accuracies than colours, only pass@1 and those of the largest k are drawn.
+    """
+    if len(benchmarks) > 1:
+        return {f"eval/{name}/pass@1": name for name in benchmarks}
+    prefix = f"eval/{benchmarks[0]}/"
+    found = {k: k.removeprefix(prefix) for k in row if k.startswith(prefix) and f"{k}_low" in row}
+    if len(found) > len(CURVE_COLOURS):
+        largest = max(int(label.partition("@")[2]) for label in found.values())
+        found = {k: v for k, v in found.items() if v in ("pass@1", f"pass@{largest}", f"maj@{largest}")}
+    return found
 
 
 def cosine_distribution(run_dir: Path, before: Path, after: Path) -> Path:

@@ -118,5 +118,7 @@ def shuffled(count: int, question: str, seed: int) -> list[int]:
 
     By sorted hashes rather than a random generator: the same in every version of every library.
     """
-    keys = [hashlib.sha256(f"{seed}\n{i}\n{question}".encode("utf-8", "replace")).digest() for i in range(count)]
+    keys = [
+        hashlib.sha256(f"{seed}\n{i}\n{question}".encode("utf-8", "replace")).digest() for i in range(count)
+    ]
     return sorted(range(count), key=keys.__getitem__)

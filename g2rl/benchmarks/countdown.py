@@ -19,9 +19,10 @@ def countdown_benchmark(
     top_k: int = 0,
     max_tokens: int = 120,
     template: str = TINY_TEMPLATE,
+    name: str = "countdown",
 ) -> Benchmark:
     """The first `problems` (at most `limit`) held-out Countdown problems."""
     return Benchmark(
-        "countdown", held_out_problems(problems, template)[:limit], CountdownVerifier(),
+        name, held_out_problems(problems, template)[:limit], CountdownVerifier(),
         samples=samples, ks=ks, params=SamplingParams(temperature, top_p, top_k, max_tokens),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Procedural problems beyond mathematics, from the reasoning-gym package: arithmetic, logic, graphs, algorithms.
+"""Procedural problems of arithmetic, logic, graphs and algorithms, from the reasoning-gym package.
 
 An example: ``Find the Greatest Common Divisor (GCD) of these numbers: 26, 760.``, gold ``2``. Problem i of a
 family is a function of (seed, i), so the set is the same everywhere as long as the package's version is.
@@ -32,12 +32,14 @@ def reasoning_gym_benchmark(
     """`per_family` problems of each family, families taking turns, so that `limit` keeps the mixture.
 
     Raises:
-        ImportError: reasoning-gym is not installed. ValueError: a family whose scorer is not known to be safe.
+        ImportError: reasoning-gym is not installed. ValueError: a family that is not known to be safe.
     """
     if per_family < 1 or not families:
         raise ValueError(f"reasoning_gym: per_family must be >= 1 and families not empty, got {per_family}")
     problems = [
-        gym_problem(family, index, per_family, instruction) for index in range(per_family) for family in families
+        gym_problem(family, index, per_family, instruction)
+        for index in range(per_family)
+        for family in families
     ]
     params = SamplingParams(temperature, top_p, top_k, max_tokens)
     return Benchmark("reasoning_gym", problems[:limit], GymVerifier(), samples=samples, ks=ks, params=params)
@@ -48,4 +50,6 @@ def gym_problem(family: str, index: int, size: int, instruction: str) -> Problem
     entry = json.loads(json.dumps(scorer_of(family, SEED, size)[index], default=str))
     question = str(entry.pop("question"))
     meta = {"kind": "reasoning_gym", "group": family, "family": family, "entry": entry}
-    return Problem(f"reasoning_gym/{family}/{index}", f"{question}\n{instruction}", str(entry["answer"]), meta)
+    return Problem(
+        f"reasoning_gym/{family}/{index}", f"{question}\n{instruction}", str(entry["answer"]), meta
+    )

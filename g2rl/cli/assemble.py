@@ -17,10 +17,10 @@ from g2rl.checkpoint import Checkpoints
 from g2rl.cli.config import choices, config_dir
 from g2rl.exploration.base import Signal
 from g2rl.losses import PolicyLoss
-from g2rl.models import LoadedModel, load
+from g2rl.models import LoadedModel, load, set_checkpointing
 from g2rl.policy import Policy
 from g2rl.settings import TrainerSettings
-from g2rl.tasks.base import Task
+from g2rl.tasks.base import Task, refuse_leaks
 from g2rl.tracking import Tracker
 from g2rl.trainer import Parts, Reporter, Trainer
 from g2rl.types import SamplingParams
@@ -43,6 +43,26 @@ def build_observers(names: list[str]) -> list[Signal]:
         if name not in choices("exploration"):
             raise ValueError(f"exploration.observe: no signal {name!r}; choose from {choices('exploration')}")
         found.append(instantiate(OmegaConf.load(config_dir() / "exploration" / f"{name}.yaml")))
+    return found
+
+
+def build_benchmarks(node: DictConfig) -> list[Benchmark]:
+    """The one benchmark of a node, or those of a suite, whose settings that are not null hold for all."""
+    if "_target_" in node:
+        return [instantiate(node)]
+    common = {str(key): value for key, value in node.items() if key != "suite" and value is not None}
+    found: list[Benchmark] = []
+    for name, member in node.suite.items():
+        unknown = [key for key in common if key not in member]
+        if unknown:
+            raise ValueError(
+                f"benchmark.{unknown[0]}: {name!s} has no such setting; it has {', '.join(member)}"
+            )
+        found.append(instantiate(member, **common))
+    if not found:
+        raise ValueError("benchmark.suite is empty: choose benchmarks, e.g. benchmark=math")
+    if len({benchmark.name for benchmark in found}) < len(found):
+        raise ValueError(f"two benchmarks of the suite share a name: {[b.name for b in found]}")
     return found
 
 
@@ -111,7 +131,9 @@ def build_trainer(
     observers = build_observers(list(config.exploration.observe))
     check_groups(settings, signal)
     task: Task = instantiate(config.task.source)
-    benchmark: Benchmark = instantiate(config.benchmark)
+    benchmarks = build_benchmarks(config.benchmark)
+    for benchmark in benchmarks:
+        refuse_leaks(task, benchmark.problems, benchmark.name)
     graders = Graders(config.verify)
     needs = frozenset(signal.needs).union(*(o.needs for o in observers))
     encoder = instantiate(config.encoder) if "embeddings" in needs else None
@@ -129,8 +151,8 @@ def build_trainer(
         policy=policy, reference=reference, tokenizer=loaded.tokenizer, chat=config.model.chat,
         engine=engine,
         task=task, grader=graders(task.verifier), signal=signal, observers=observers, encoder=encoder,
-        advantage=advantage, updater=updater, benchmark=benchmark,
-        benchmark_grader=graders(benchmark.verifier),
+        advantage=advantage, updater=updater,
+        benchmarks=[(benchmark, graders(benchmark.verifier)) for benchmark in benchmarks],
         tracker=Tracker(run_dir, instantiate(config.tracking)),
         checkpoints=Checkpoints(run_dir / "checkpoints", config.trainer.keep_checkpoints), reporter=reporter,
     )  # fmt: skip
@@ -149,5 +171,5 @@ def check_groups(settings: TrainerSettings, signal: Signal) -> None:
 def frozen_copy(policy: Policy) -> Policy:
     """The reference policy: a copy that never changes."""
     reference = copy.deepcopy(policy).requires_grad_(False).eval()
-    reference.model.gradient_checkpointing_disable()
+    set_checkpointing(reference.model, False)
     return reference

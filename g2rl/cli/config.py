@@ -41,8 +41,36 @@ def run_tag(overrides: str) -> str:
     return f"-{name}"
 
 
+def eval_dir(
+    run: str | None,
+    samples: str | None,
+    compare: Sequence[Any],
+    model: str,
+    benchmark: str,
+    overrides: str,
+    absolute: bool = False,
+) -> str:
+    """Where an evaluation writes: beside the run or the samples it is about, else under evals/.
+
+    Names hold no "=", so that they can be typed in an override. `absolute` is for sweeps, whose folders
+    Hydra would put under another.
+    """
+    tag = run_tag(overrides.replace("benchmark.", "").replace("=", "-"))
+    if compare:
+        folder = Path("evals") / f"compare-{hashlib.sha256(str(compare).encode()).hexdigest()[:8]}"
+    elif samples is not None and Path(samples).expanduser().is_file():
+        folder = Path(samples).expanduser().parent / f"regraded{tag}"
+    elif run is not None and Path(run).expanduser().is_dir():
+        folder = Path(run).expanduser() / "eval" / f"{benchmark}{tag}"
+    else:
+        folder = Path("evals") / f"{model}-{benchmark}{tag}"
+    return str(folder.resolve() if absolute else folder)
+
+
 def register_resolvers() -> None:
     OmegaConf.register_new_resolver("run_tag", run_tag, replace=True)
+    OmegaConf.register_new_resolver("eval_dir", eval_dir, replace=True)
+    OmegaConf.register_new_resolver("choices", lambda group: ", ".join(choices(group)), replace=True)
 
 
 def choices(group: str) -> list[str]:
@@ -52,6 +80,12 @@ def choices(group: str) -> list[str]:
 
 def groups() -> list[str]:
     return sorted(path.name for path in config_dir().iterdir() if path.is_dir())
+
+
+def groups_of(config_name: str) -> list[str]:
+    """The groups that a command chooses from: those of its defaults list and what their choices bring."""
+    chosen = _compose([], config_name, hydra=True).hydra.runtime.choices
+    return sorted(name for name in groups() if any(str(key).split("@")[0] == name for key in chosen))
 
 
 def flat_keys(node: Any, prefix: str = "") -> set[str]:
@@ -76,8 +110,11 @@ def explain_mistakes(words: Sequence[str], config_name: str) -> str | None:
     except HydraException as error:
         return str(error)
     chosen: list[str] = []
+    offered = groups_of(config_name)
     for override in overrides:
-        if override.key_or_group not in groups():
+        if override.key_or_group in set(groups()) - set(offered):
+            return f"{override.input_line}: there is no such group here; there are {', '.join(offered)}"
+        if override.key_or_group not in offered:
             continue
         names = [v for v in _values(override) if isinstance(v, str)]
         unknown = [name for name in names if name not in choices(override.key_or_group)]
@@ -86,7 +123,9 @@ def explain_mistakes(words: Sequence[str], config_name: str) -> str | None:
                 f"{override.key_or_group}={unknown[0]}", unknown[0], choices(override.key_or_group),
                 f"{override.key_or_group} has no choice {unknown[0]!r}",
             )  # fmt: skip
-        if names:
+        if names and override.package:  # +benchmark@benchmark.suite.aime24=aime24
+            chosen.append(str(override.input_line))
+        elif names:
             chosen.append(f"{override.key_or_group}={names[0]}")
     known = flat_keys(_compose(chosen, config_name))
     for override in overrides:
@@ -94,13 +133,13 @@ def explain_mistakes(words: Sequence[str], config_name: str) -> str | None:
         plain = not (override.is_add() or override.is_delete())
         if (
             plain
-            and key not in groups()
+            and key not in offered
             and not key.startswith("hydra")
             and "@" not in key
             and key not in known
         ):
             return _did_you_mean(
-                str(override.input_line), key, sorted(known | set(groups())), f"there is no key {key!r}"
+                str(override.input_line), key, sorted(known | set(offered)), f"there is no key {key!r}"
             )
     return None
 
@@ -117,10 +156,10 @@ def _values(override: Override) -> list[Any]:
     return [value.text if isinstance(value, QuotedString) else value]
 
 
-def _compose(overrides: list[str], config_name: str) -> DictConfig:
+def _compose(overrides: list[str], config_name: str, hydra: bool = False) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return compose(config_name, overrides=overrides)
+        return compose(config_name, overrides=overrides, return_hydra_config=hydra)
 
 
 def _did_you_mean(text: str, wrong: str, known: Sequence[str], problem: str) -> str:
@@ -143,6 +182,20 @@ def overrides_of(arguments: Sequence[str]) -> list[str] | None:
             next(words, None)
         elif not word.startswith("-"):
             found.append(word)
+    return found
+
+
+def escape_paths(arguments: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """Arguments with each "=" inside the values of some keys escaped, as Hydra's grammar asks.
+
+    ``run=runs/lam=3`` becomes ``run=runs/lam\\=3``: folders of runs are named after their overrides.
+    """
+    found = []
+    for word in arguments:
+        key, _, value = word.partition("=")
+        quoted = any(mark in value for mark in "'\"\\")
+        escaped = key in keys and not quoted
+        found.append(f"{key}={value.replace('=', chr(92) + '=')}" if escaped else word)
     return found
 
 

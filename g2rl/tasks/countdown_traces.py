@@ -3,12 +3,15 @@
     direct  \\boxed{ 8 * 3 + 7 - 2 }
     calc    calc 8 * 3 = 24 , 7 - 2 = 5 , 24 + 5 = 29 so \\boxed{ 8 * 3 + 7 - 2 }
     back    back 29 = 24 + 5 , 24 = 8 * 3 , 5 = 7 - 2 so \\boxed{ 8 * 3 + 7 - 2 }
-    try     try 8 + 3 = 11 , 11 * 2 = 22 , 22 + 7 = 29 yes so \\boxed{ ( 8 + 3 ) * 2 + 7 }
+    try     try 8 - 3 = 5 , 5 * 7 = 35 , 35 - 2 = 33 off 4 no try 8 + 3 = 11 , 11 * 2 = 22 ,
+            22 + 7 = 29 off 0 yes so \\boxed{ ( 8 + 3 ) * 2 + 7 }
 
-A wrong trace ends in a derivation that misses the target and claims otherwise, so that the base
-policy is diverse and imperfect: what reinforcement learning then has to sort out. Failed attempts are
-near misses, the closest of a few random derivations: a policy taught to try blindly does not aim at
-the target, and then searching cannot pay.
+so that the base policy is diverse and imperfect: what reinforcement learning then has to sort out. A
+wrong trace ends in a derivation that misses the target; in the first three styles it claims otherwise,
+in the fourth it gives up after an honest "no". An attempt says how far off it is before its verdict:
+a policy this small learns to subtract long before it learns to tell equal numbers from unequal ones.
+Failed attempts are near misses, the closest of a few random derivations: a policy taught to try
+blindly does not aim at the target.
 """
 
 from __future__ import annotations
@@ -77,9 +80,14 @@ def write_trace(numbers: Sequence[int], steps: Sequence[Step], rng: Random) -> s
         return f"calc {forwards(final)} so {box}"
     if style == "back":
         return f"back {backwards(final, target)} so {box}"
-    failures = [near_miss(numbers, target, rng) for _ in range(rng.randrange(MAX_ATTEMPTS))]
-    attempts = "".join(f"try {forwards(f)} no " for f in failures)
-    return f"{attempts}try {forwards(final)} yes so {box}"
+    attempts = [near_miss(numbers, target, rng) for _ in range(rng.randrange(MAX_ATTEMPTS))] + [final]
+    return f"{' '.join(attempt(steps, target) for steps in attempts)} so {box}"
+
+
+def attempt(steps: Sequence[Step], target: int) -> str:
+    """One attempt with its distance to the target and its verdict, always honest."""
+    distance = abs(steps[-1].result - target)
+    return f"try {forwards(steps)} off {distance} {'no' if distance else 'yes'}"
 
 
 def trace(seed: int, index: int, held_out: int) -> tuple[str, str]:

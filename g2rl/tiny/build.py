@@ -1,4 +1,4 @@
-"""The tiny policy's tokenizer and architecture: 83 words, 0.47M parameters, Qwen3 layout."""
+"""The tiny policy's tokenizer and architecture: 84 words, 0.47M parameters, Qwen3 layout."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config
 from g2rl.tasks.countdown import LARGEST_VALUE
 
 SPECIALS = ("<pad>", "<bos>", "<eos>")
-WORDS = ("use", "make", ":", "try", "no", "yes", "back", "calc", "so", ",", "=", "+", "-", "*", "/", "(", ")")
+WORDS = ("use", "make", ":", "try", "off", "no", "yes", "back", "calc", "so", ",", "=", "+", "-", "*", "/", "(", ")")
 BOX = ("\\boxed{", "}")
 CHAT_TEMPLATE = "{{ bos_token }} {{ messages[0]['content'] }}"
 

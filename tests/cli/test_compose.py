@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from g2rl.cli.assemble import build_algorithm, build_observers, build_settings, build_signal
+from g2rl.cli.assemble import build_algorithm, build_benchmarks, build_observers, build_settings, build_signal
 from g2rl.cli.config import choices, config_dir, groups, register_resolvers
 from g2rl.models import load
 from g2rl.policy import Policy
@@ -20,9 +20,9 @@ DATA = Path(__file__).resolve().parent.parent / "data"
 CASES = [(group, choice) for group in groups() for choice in choices(group)]
 
 
-def composed(*overrides: str) -> DictConfig:
+def composed(*overrides: str, command: str = "train") -> DictConfig:
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return compose("train", overrides=[f"data_dir={DATA}", *overrides])
+        return compose(command, overrides=[f"data_dir={DATA}", *overrides])
 
 
 @pytest.mark.parametrize(("group", "choice"), CASES)
@@ -52,9 +52,14 @@ def test_tasks_are_built_and_give_problems(choice: str) -> None:
 
 @pytest.mark.parametrize("choice", choices("benchmark"))
 def test_benchmarks_are_built(choice: str) -> None:
-    benchmark = instantiate(composed(f"benchmark={choice}").benchmark)
-    assert benchmark.problems
-    assert max(benchmark.ks) <= benchmark.samples
+    if choice == "reasoning_gym":
+        pytest.importorskip("reasoning_gym")
+    for command in ("train", "evaluate"):
+        benchmarks = build_benchmarks(composed(f"benchmark={choice}", command=command).benchmark)
+        assert len({benchmark.name for benchmark in benchmarks}) == len(benchmarks) > 0
+        for benchmark in benchmarks:
+            assert benchmark.problems
+            assert max(benchmark.ks) <= benchmark.samples
 
 
 @pytest.mark.parametrize("choice", choices("engine"))

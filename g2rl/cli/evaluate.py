@@ -1,0 +1,45 @@
+"""g2rl-eval: evaluate a model, grade samples again, or compare evaluations."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from g2rl.cli.config import config_dir, escape_paths, refuse_mistakes, register_resolvers
+from g2rl.cli.train import USER_ERRORS, raise_cleanly
+
+
+def main() -> None:
+    """Entry point of `g2rl-eval`."""
+    register_resolvers()
+    sys.argv[1:] = escape_paths(sys.argv[1:], ("run", "samples", "compare", "data_dir"))
+    if not {"--help", "-h", "--hydra-help", "--version", "--info", "-i"} & set(sys.argv[1:]):
+        refuse_mistakes("evaluate")
+    hydra.main(config_path=str(config_dir()), config_name="evaluate", version_base="1.3")(run)()
+
+
+def run(config: DictConfig) -> float | None:
+    """One evaluation in Hydra's output folder; returns pass@1 averaged over benchmarks."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    from g2rl.cli.evaluation_job import evaluate  # torch is imported here, so that --help stays quick
+
+    try:
+        found = evaluate(config, folder, list(HydraConfig.get().overrides.task))
+        (folder / "error.txt").unlink(missing_ok=True)  # of an earlier attempt
+        return found
+    except KeyboardInterrupt:
+        print("interrupted: the same command continues after the last finished part", file=sys.stderr)
+        raise SystemExit(130) from None
+    except USER_ERRORS as error:
+        if logging.getLogger().isEnabledFor(logging.DEBUG):
+            raise
+        raise_cleanly(error, folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""The folder of a run or an evaluation: new, continued with the same settings, or wiped on request."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from g2rl.files import atomic_path
+
+RESUME = ("auto", "never")
+
+
+def prepare(
+    folder: Path, config: dict[str, Any], resume: str, free: Sequence[str], outputs: Sequence[str]
+) -> None:
+    """Make sure that the folder is new, wiped on request, or holds work of the same configuration.
+
+    Args:
+        config: resolved; written to config.yaml.
+        resume: auto, or never, which deletes `outputs`.
+        free: keys that may change in between; they do not matter to the result.
+        outputs: files and folders that a run makes.
+
+    Raises:
+        ValueError: naming the settings that differ from those in the folder.
+    """
+    if resume not in RESUME:
+        raise ValueError(f"resume must be one of {RESUME}, got {resume!r}")
+    place = folder / "config.yaml"
+    if resume == "never" and place.exists():
+        for name in outputs:
+            if (folder / name).is_dir():
+                shutil.rmtree(folder / name)
+            (folder / name).unlink(missing_ok=True)
+    elif place.exists():
+        before = OmegaConf.to_container(OmegaConf.load(place))
+        changed = differences(before, config, free)
+        if changed:
+            raise ValueError(
+                f"{folder} was begun with other settings: {'; '.join(changed)}. Continue it with its own "
+                "settings, start over with resume=never, or write elsewhere with hydra.run.dir=..."
+            )
+    with atomic_path(place) as aside:
+        OmegaConf.save(OmegaConf.create(config), aside)
+
+
+def differences(before: Any, after: Any, free: Sequence[str] = (), key: str = "") -> list[str]:
+    """Settings that differ and matter to the result, as "key: old -> new"."""
+    if key and any(key == name or key.startswith(f"{name}.") for name in free):
+        return []
+    if isinstance(before, dict) and isinstance(after, dict):
+        found = []
+        for name in dict.fromkeys([*before, *after]):
+            path = f"{key}.{name}" if key else str(name)
+            found += differences(before.get(name), after.get(name), free, path)
+        return found
+    return [] if before == after else [f"{key}: {before} -> {after}"]
