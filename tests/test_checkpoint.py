@@ -103,14 +103,23 @@ def test_a_pickle_in_a_checkpoint_is_not_executed(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_the_old_file_and_no_trace(tmp_path: Path) -> None:
     target = tmp_path / "file"
     target.write_text("old")
-    with pytest.raises(RuntimeError), atomic_path(target) as aside:
-        aside.write_text("half of the n")
-        raise RuntimeError
+    for writer in (fail_in_a_file, fail_in_a_folder):
+        with pytest.raises(RuntimeError, match="disk"):
+            writer(tmp_path)
     assert target.read_text() == "old"
-    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "folder") as aside:
-        (aside / "part").write_text("x")
-        raise RuntimeError
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def fail_in_a_file(folder: Path) -> None:
+    with atomic_path(folder / "file") as aside:
+        aside.write_text("half of the n")
+        raise RuntimeError("disk")
+
+
+def fail_in_a_folder(folder: Path) -> None:
+    with atomic_folder(folder / "folder") as aside:
+        (aside / "part").write_text("x")
+        raise RuntimeError("disk")
 
 
 def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:

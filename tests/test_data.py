@@ -44,7 +44,9 @@ def test_bad_files_are_refused_with_the_place(tmp_path: Path, content: str, comp
 def test_a_missing_file_and_a_missing_column_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         read_rows(str(tmp_path / "absent.jsonl"))
-    with pytest.raises(DataError, match=r"no column 'question'; it has \['answer', 'id', 'problem', 'solution'\]"):
+    with pytest.raises(
+        DataError, match=r"no column 'question'; it has \['answer', 'id', 'problem', 'solution'\]"
+    ):
         math_problems("m", source=str(DATA / "math_train.jsonl"), problem_column="question")
 
 
@@ -55,7 +57,9 @@ def test_the_hub_without_network_says_what_to_do(monkeypatch: pytest.MonkeyPatch
 
 
 def test_math_rows_become_problems_with_the_papers_prompt() -> None:
-    problems, dropped = math_problems("math/train", source="unused", data_dir=str(DATA), local_name="math_train.jsonl")
+    problems, dropped = math_problems(
+        "math/train", source="unused", data_dir=str(DATA), local_name="math_train.jsonl"
+    )
     assert dropped == 1
     assert len(problems) == 8
     assert problems[0].prompt == f"What is $2+3$?\n{PAPER_INSTRUCTION}"
@@ -64,7 +68,9 @@ def test_math_rows_become_problems_with_the_papers_prompt() -> None:
 
 def test_the_gold_is_the_last_box_where_there_is_no_answer_column(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
-    path.write_text(json.dumps({"problem": "p", "solution": r"so \boxed{1}, no: $\boxed{\frac{1}{2}}$."}) + "\n")
+    path.write_text(
+        json.dumps({"problem": "p", "solution": r"so \boxed{1}, no: $\boxed{\frac{1}{2}}$."}) + "\n"
+    )
     [problem] = math_problems("m", source=str(path))[0]
     assert problem.answer == r"\frac{1}{2}"
     path.write_text(json.dumps({"problem": "p", "answer": 27.0}) + "\n")

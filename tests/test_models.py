@@ -92,5 +92,9 @@ def test_a_head_that_is_not_linear_in_the_hidden_state_is_refused() -> None:
 
 
 def test_random_weights_of_another_shape() -> None:
-    loaded = load("builtin:tiny", random_init=True, overrides={"num_hidden_layers": 1, "layer_types": ["full_attention"]})
+    loaded = load(
+        "builtin:tiny",
+        random_init=True,
+        overrides={"num_hidden_layers": 1, "layer_types": ["full_attention"]},
+    )
     assert len(loaded.model.model.layers) == 1

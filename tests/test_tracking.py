@@ -29,7 +29,9 @@ def test_resume_drops_later_rows_tables_and_a_cut_tail(tmp_path: Path) -> None:
     again = Tracker(tmp_path)
     again.start(2, {})
     assert [row["step"] for row in read_metrics(again.path)] == [0, 1, 2]
-    assert sorted(p.name for p in (tmp_path / "rollouts").iterdir()) == [f"step_{s:06d}.parquet" for s in range(3)]
+    assert sorted(p.name for p in (tmp_path / "rollouts").iterdir()) == [
+        f"step_{s:06d}.parquet" for s in range(3)
+    ]
     again.log(3, {"x": 9.0})
     assert read_metrics(again.path)[-1] == {"step": 3, "x": 9.0}
 
@@ -66,7 +68,9 @@ def test_tables_are_parquet(tmp_path: Path) -> None:
     assert pd.read_parquet(path)["nu"].tolist() == [0.5, 1.0]
 
 
-def test_wandb_offline_writes_its_files_without_an_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_offline_writes_its_files_without_an_account(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "")
     tracker = Tracker(tmp_path / "tiny-run", WandbMirror(mode="offline"))
     tracker.start(None, {"seed": 1})

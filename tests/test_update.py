@@ -18,7 +18,13 @@ from g2rl.update import OptimizerSettings, UpdateBatch, UpdateError, Updater
 def make(settings: OptimizerSettings, loss: PolicyLoss | None = None) -> Updater:
     policy = Policy(load("builtin:tiny").model)
     return Updater(
-        policy, loss or PolicyLoss(kl_coef=0.0), settings, temperature=1.0, max_tokens=20, total_updates=10, seed=0
+        policy,
+        loss or PolicyLoss(kl_coef=0.0),
+        settings,
+        temperature=1.0,
+        max_tokens=20,
+        total_updates=10,
+        seed=0,
     )
 
 
@@ -28,7 +34,10 @@ def batch_for(updater: Updater, advantages: list[float]) -> UpdateBatch:
     sequences = Sequences([[1, 3, 27, 30, 5]] * count, responses)
     old = score(updater.policy, sequences, temperature=1.0, token_budget=1000).logps
     return UpdateBatch(
-        sequences=sequences, group_N=torch.arange(count) // 2, advantages_N=torch.tensor(advantages), old_logps=old
+        sequences=sequences,
+        group_N=torch.arange(count) // 2,
+        advantages_N=torch.tensor(advantages),
+        old_logps=old,
     )
 
 

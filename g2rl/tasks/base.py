@@ -34,8 +34,9 @@ def refuse_leaks(task: Task, held_out: list[Problem], benchmark: str) -> None:
     leaked = [problem.id for problem in held_out if task.may_draw(problem)]
     if leaked:
         raise ValueError(
-            f"{len(leaked)} of {len(held_out)} problems of benchmark {benchmark} are training problems of task "
-            f"{task.name} (first: {leaked[0]}); for countdown raise task.source.held_out to benchmark.problems"
+            f"{len(leaked)} of {len(held_out)} problems of benchmark {benchmark} are training problems of "
+            f"task {task.name} (first: {leaked[0]}); for countdown raise task.source.held_out to "
+            "benchmark.problems"
         )
 
 

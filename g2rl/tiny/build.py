@@ -10,7 +10,26 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config
 from g2rl.tasks.countdown import LARGEST_VALUE
 
 SPECIALS = ("<pad>", "<bos>", "<eos>")
-WORDS = ("use", "make", ":", "try", "off", "no", "yes", "back", "calc", "so", ",", "=", "+", "-", "*", "/", "(", ")")
+WORDS = (
+    "use",
+    "make",
+    ":",
+    "try",
+    "off",
+    "no",
+    "yes",
+    "back",
+    "calc",
+    "so",
+    ",",
+    "=",
+    "+",
+    "-",
+    "*",
+    "/",
+    "(",
+    ")",
+)
 BOX = ("\\boxed{", "}")
 CHAT_TEMPLATE = "{{ bos_token }} {{ messages[0]['content'] }}"
 
