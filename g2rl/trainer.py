@@ -268,13 +268,18 @@ class Trainer:
         sequences, correct_PG = probe_sequences(
             result, self.settings.probe_problems, self.settings.probe_samples
         )
+        params = self.parts.benchmarks[0][0].params
+        temperature = params.temperature or 1.0  # greedy samples are scored at 1
         scores = score(
-            self.parts.policy, sequences, temperature=self.parts.benchmarks[0][0].params.temperature or 1.0,
+            self.parts.policy, sequences, temperature=temperature,
             token_budget=self.settings.score_tokens, features=True,
             feature_temperature=self.settings.feature_temperature,
         )  # fmt: skip
         assert scores.features_ND is not None
         cosine_PGG, _ = cosine_matrix(grouped(scores.features_ND, tuple(correct_PG.shape)))  # type: ignore[arg-type]
         columns, metrics = probe_table(cosine_PGG, correct_PG)
+        # these decide the mean cosine (docs/method.md) and belong into the caption of every figure of it
+        metrics |= {"sampled_at": params.temperature, "top_p": params.top_p, "top_k": float(params.top_k)}
+        metrics["scored_at"] = self.settings.feature_temperature or temperature
         self.parts.tracker.table("probe", step, columns)
         return {f"probe/{name}": value for name, value in metrics.items()}

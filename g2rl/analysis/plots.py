@@ -86,7 +86,18 @@ def cosine_distribution(run_dir: Path, before: Path, after: Path) -> Path:
         tidy_axis(axis, f"{title}: mean {pairs['cosine'].mean():+.3f}, {negative:.0%} negative", "density")
         axis.set_xlabel("cosine of gradient features, pairs of one group")
         axis.legend(frameon=False, fontsize=8)
+    figure.supxlabel(probe_caption(read_metrics(run_dir / "metrics.jsonl")[0]), fontsize=8, color="0.35")
     return save_figure(figure, run_dir / "cosine_distribution.png")
+
+
+def probe_caption(row: Mapping[str, float]) -> str:
+    """How the responses of a probe were sampled and scored: what the mean cosine depends on."""
+    cuts = [f"top-p {row['probe/top_p']:g}"] if row["probe/top_p"] < 1 else []
+    cuts += [f"top-k {row['probe/top_k']:g}"] if row["probe/top_k"] else []
+    return (
+        f"sampled at temperature {row['probe/sampled_at']:g}, {' and '.join(cuts) or 'no truncation'}; "
+        f"p_t scored at temperature {row['probe/scored_at']:g}"
+    )
 
 
 def tidy_axis(axis: Any, title: str, unit: str) -> None:
