@@ -45,7 +45,7 @@ def learning_curves(run_dir: Path, benchmarks: Sequence[str]) -> Path:
     one = f"held-out {benchmarks[0]}" if len(benchmarks) == 1 else "held-out pass@1"
     tidy_axis(axes[0, 0], one, "share of problems")
     axes[0, 0].set_ylim(0, 1)
-    axes[0, 0].legend(frameon=False)
+    axes[0, 0].legend(frameon=False, ncols=3, fontsize=8, loc="lower center")  # below the curves
     for axis, (key, title, unit) in zip(axes.flat[1:], TRAIN_PANELS, strict=True):
         points = [(row["step"], row[key]) for row in rows if key in row]
         if points:
@@ -78,14 +78,15 @@ def cosine_distribution(run_dir: Path, before: Path, after: Path) -> Path:
             chosen = pairs.loc[pairs["pair"] == name, "cosine"]
             if len(chosen):
                 axis.hist(
-                    chosen, bins=40, range=(-1, 1), density=True, histtype="step", lw=1.8, color=colour,
+                    chosen, bins=20, range=(-1, 1), density=True, histtype="step", lw=1.8, color=colour,
                     label=f"{name} ({len(chosen)}), mean {chosen.mean():+.3f}",
                 )  # fmt: skip
         axis.axvline(0, color="0.7", lw=0.8, zorder=0)
         negative = (pairs["cosine"] < 0).mean()
         tidy_axis(axis, f"{title}: mean {pairs['cosine'].mean():+.3f}, {negative:.0%} negative", "density")
         axis.set_xlabel("cosine of gradient features, pairs of one group")
-        axis.legend(frameon=False, fontsize=8)
+        axis.legend(frameon=False, fontsize=8, loc="upper left")
+        axis.set_ylim(top=axis.get_ylim()[1] * 1.15)
     figure.supxlabel(probe_caption(read_metrics(run_dir / "metrics.jsonl")[0]), fontsize=8, color="0.35")
     return save_figure(figure, run_dir / "cosine_distribution.png")
 
