@@ -17,7 +17,7 @@ help:  ## show this list
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "g2rl needs Python >= 3.11; name one with: make PYTHON=python3.12 ..."; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "setting up $(VENV) (a minute or two) ..."
@@ -40,6 +40,9 @@ test-slow: $(VENV)/.installed-dev  ## the heavy checks as well (minutes)
 lint: $(VENV)/.installed-dev  ## ruff and the type checker
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+typecheck: $(VENV)/.installed-dev  ## the type checker alone
 	$(BIN)/mypy
 
 format: $(VENV)/.installed-dev  ## apply ruff's fixes and format

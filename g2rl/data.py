@@ -119,7 +119,7 @@ def _read_hub(source: str, split: str, config: str | None, revision: str | None)
     except Exception as error:  # datasets and huggingface_hub raise many unrelated types
         raise DataError(
             f"cannot load {source} (split {split}) from the hub: {type(error).__name__}: {error}. "
-            "Without network give a local copy, e.g. task.source=path/to/file.jsonl"
+            "Without network give a local copy: data_dir=FOLDER that holds it, or task.source.source=FILE"
         ) from error
     return [dict(row) for row in data]
 

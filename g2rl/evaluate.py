@@ -43,6 +43,8 @@ class Estimates:
     """Metric name ("pass@4", "maj@4", "distinct") to its value on each problem, (B,)."""
     errors: dict[str, np.ndarray]
     """The Monte Carlo standard errors of "maj@k", (B,); zero where it was enumerated."""
+    exact: dict[str, bool]
+    """Whether "maj@k" was enumerated on every problem."""
     votes: list[list[Vote]]
     """The answers of each problem, most frequent first; samples without one are left out."""
 
@@ -155,7 +157,8 @@ def estimate(verdicts: list[list[Verdict]], ks: Sequence[int], grader: Grader) -
     values |= {f"maj@{k}": np.array([e.value for e in found]) for k, found in majority.items()}
     values["distinct"] = np.array(distinct, dtype=float)
     errors = {f"maj@{k}": np.array([e.standard_error for e in found]) for k, found in majority.items()}
-    return Estimates(values, errors, votes)
+    exact = {f"maj@{k}": all(e.exact for e in found) for k, found in majority.items()}
+    return Estimates(values, errors, exact, votes)
 
 
 def answer_classes(group: Sequence[Verdict], grader: Grader) -> list[int]:

@@ -111,12 +111,12 @@ class PolicyLoss:
             "ratio": (share_T * ratio_T).sum(),
             "entropy": (share_T * inputs.entropy_T).sum(),
         }
+        metrics["policy_loss"] = (inputs.weights_T * cost_T).sum()
         if inputs.ref_logps_T is not None:
             kl_T = kl_divergence(self.kl_estimator, inputs.logps_T, inputs.ref_logps_T)
             metrics["kl"] = (share_T * kl_T).sum()
             cost_T = cost_T + self.kl_coef * kl_T
         loss = (inputs.weights_T * cost_T).sum()
-        metrics["policy_loss"] = loss
         if entropy_coef:
             loss = loss - entropy_coef * (share_T * inputs.entropy_T).sum()
         return loss, {name: value.detach() for name, value in metrics.items()}

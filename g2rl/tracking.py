@@ -7,6 +7,7 @@ overwrites what it repeats and nothing is ever duplicated.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -65,11 +66,12 @@ class WandbMirror:
     def start(self, run_dir: Path, config: Mapping[str, Any]) -> None:
         import wandb
 
+        name = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]  # folder names repeat
         settings = wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True)
         self._run = wandb.init(
             mode=self.mode,  # type: ignore[arg-type]
             project=self.project, entity=self.entity, group=self.group, tags=self.tags,
-            dir=str(run_dir), name=run_dir.name, id=run_dir.name[-64:], resume="allow",
+            dir=str(run_dir), name=run_dir.name, id=name, resume="allow",
             config=dict(config), settings=settings,
         )  # fmt: skip
         self._run.define_metric("step")

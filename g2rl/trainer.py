@@ -98,6 +98,8 @@ class Trainer:
             first = int(state["step"])
             self.parts.updater.load_state_dict(state["updater"])
             self.parts.signal.load_state_dict(state["signal"])
+            for observer, kept in zip(self.parts.observers, state["observers"], strict=True):
+                observer.load_state_dict(kept)
         self.parts.engine.push_weights()
         self.parts.reporter.begin(first, self.settings.steps)
         if first == 0:
@@ -115,7 +117,11 @@ class Trainer:
         self.parts.reporter.end()
 
     def save(self, step: int) -> None:
-        state = {"updater": self.parts.updater.state_dict(), "signal": self.parts.signal.state_dict()}
+        state: dict[str, Any] = {
+            "updater": self.parts.updater.state_dict(),
+            "signal": self.parts.signal.state_dict(),
+        }
+        state["observers"] = [observer.state_dict() for observer in self.parts.observers]
         self.parts.checkpoints.save(step, self.parts.policy.model, state)
 
     def step(self, step: int) -> dict[str, float]:
@@ -259,19 +265,21 @@ class Trainer:
             found = result.metrics | grader.metrics()
             found[f"mean@{validation}"] = found["pass@1"]  # whatever n: every sample is used
             metrics |= {f"eval/{result.name}/{name}": value for name, value in found.items()}
-            if final and place == 0 and self.settings.probe_problems:
+            if final and place == 0 and self.settings.probe_problems and benchmark.params.temperature:
                 metrics |= self.probe(step, result)
         return {**metrics, "time/evaluate": time.perf_counter() - started}
 
     def probe(self, step: int, result: EvalResult) -> dict[str, float]:
-        """Gradient geometry of the policy on held-out problems, whatever the signal (Figure 3's protocol)."""
+        """Gradient geometry of the policy on held-out problems, whatever the signal (Figure 3's protocol).
+
+        Not for greedy samples: they have no distribution whose gradient directions could differ.
+        """
         sequences, correct_PG = probe_sequences(
             result, self.settings.probe_problems, self.settings.probe_samples
         )
         params = self.parts.benchmarks[0][0].params
-        temperature = params.temperature or 1.0  # greedy samples are scored at 1
         scores = score(
-            self.parts.policy, sequences, temperature=temperature,
+            self.parts.policy, sequences, temperature=params.temperature,
             token_budget=self.settings.score_tokens, features=True,
             feature_temperature=self.settings.feature_temperature,
         )  # fmt: skip
@@ -280,6 +288,6 @@ class Trainer:
         columns, metrics = probe_table(cosine_PGG, correct_PG)
         # these decide the mean cosine (docs/method.md) and belong into the caption of every figure of it
         metrics |= {"sampled_at": params.temperature, "top_p": params.top_p, "top_k": float(params.top_k)}
-        metrics["scored_at"] = self.settings.feature_temperature or temperature
+        metrics["scored_at"] = self.settings.feature_temperature or params.temperature
         self.parts.tracker.table("probe", step, columns)
         return {f"probe/{name}": value for name, value in metrics.items()}

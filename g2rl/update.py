@@ -121,6 +121,7 @@ class Updater:
 
     def step(self, batch: UpdateBatch, step: int) -> dict[str, float]:
         """All optimizer updates on one rollout batch; metrics are means over its updates."""
+        torch.manual_seed(self.seed * 1_000_003 + step)  # dropout, in a model that has it
         totals: dict[str, list[float]] = defaultdict(list)
         for epoch in range(self.settings.epochs):
             for groups in self._mini_batches(batch, step, epoch):

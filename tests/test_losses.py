@@ -263,7 +263,9 @@ def test_entropy_bonus_is_a_token_mean_whatever_the_normalizer(normalizer: str) 
     mean = (p.entropy * p.mask).sum() / 16
     torch.testing.assert_close(bonus, plain - 0.4 * mean, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(metrics["entropy"], mean.detach(), rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(metrics["policy_loss"], plain.detach(), rtol=1e-9, atol=1e-12)
+    surrogate, _ = PolicyLoss(normalizer=normalizer, kl_coef=0.0)(flat(p, normalizer))
+    torch.testing.assert_close(metrics["policy_loss"], surrogate.detach(), rtol=1e-9, atol=1e-12)
+    assert abs(surrogate - plain) > 1e-6, "the KL term would not be seen if it were counted as well"
     (slope,) = torch.autograd.grad(bonus, p.entropy)
     torch.testing.assert_close(slope, -0.4 / 16 * p.mask, rtol=1e-9, atol=1e-12)
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.errors import InstantiationException
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -164,9 +165,8 @@ def test_a_finished_run_is_not_trained_again_and_other_settings_are_refused(fini
 
 
 @pytest.mark.parametrize("exploration", ["none", "entropy", "evol"])
-@pytest.mark.parametrize("algorithm", ["grpo"])
-def test_every_signal_trains(tmp_path: Path, exploration: str, algorithm: str) -> None:
-    run(tmp_path, f"exploration={exploration}", f"algorithm={algorithm}", "trainer.probe_problems=0")
+def test_every_signal_trains(tmp_path: Path, exploration: str) -> None:
+    run(tmp_path, f"exploration={exploration}", "trainer.probe_problems=0")
     found = rows(tmp_path)
     assert [row["step"] for row in found] == [0, 1, 2]
     assert (found[1]["explore/reward_shift"] > 0) == (exploration == "evol")
@@ -197,9 +197,41 @@ def test_seeds_differ(tmp_path: Path, finished: Path) -> None:
     assert not mine["prompt"].equals(other["prompt"])
 
 
-def test_groupwise_signals_refuse_a_group_of_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("overrides", "complaint"),
+    [
+        (["trainer.group_size=1"], "group_size=1 with signal g2rl"),
+        (
+            ["trainer.group_size=1", "exploration=none", "exploration.observe=[g2rl]"],
+            "group_size=1 with signal g2rl",
+        ),
+        (["optimizer.mini_batches=5"], r"mini_batches=5 over trainer\.prompts_per_step=4"),
+        (["task.max_response_tokens=4000"], "over the model's 512 positions"),
+        (["benchmark.ks=[8]"], "1 <= k <= samples"),
+    ],
+)
+def test_impossible_combinations_are_refused_and_leave_the_folder_free(
+    tmp_path: Path, overrides: list[str], complaint: str
+) -> None:
+    with pytest.raises((ValueError, InstantiationException), match=complaint):
+        run(tmp_path, "trainer.steps=1", "trainer.probe_problems=0", *overrides)
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_corrected_command_may_use_the_folder_of_a_refused_one(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="group_size"):
         run(tmp_path, "trainer.group_size=1")
+    run(tmp_path, "trainer.steps=1", "trainer.probe_problems=0", "benchmark.ks=[4]")
+    assert "eval/countdown/pass@1" in rows(tmp_path)[0], "k = 1 is always measured"
+
+
+def test_random_weights_follow_the_seed(tmp_path: Path) -> None:
+    common = ("model.random_init=true", "trainer.steps=1", "trainer.probe_problems=0")
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run(tmp_path / name, *common, f"seed={seed}")
+    place = Path("checkpoints/step_000001/model.safetensors")
+    a, b, c = ((tmp_path / name / place).read_bytes() for name in "abc")
+    assert a == b != c
 
 
 def test_a_benchmark_that_training_could_draw_is_refused(tmp_path: Path) -> None:

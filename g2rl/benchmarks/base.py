@@ -15,7 +15,8 @@ class Benchmark:
         name: as in metric names, ``eval/NAME/pass@1``.
         problems: in file order.
         samples: n responses a problem.
-        ks: the k of pass@k and maj@k, every k <= n; None takes the powers of two up to n, and n.
+        ks: the k of pass@k and maj@k, every k <= n, 1 always among them; None takes the powers of two
+            up to n, and n.
         params: sampling parameters (0.8 is the published validation temperature).
     """
 
@@ -31,7 +32,7 @@ class Benchmark:
     ) -> None:
         if not problems:
             raise ValueError(f"benchmark {name} holds no problem")
-        ks = powers_of_two(samples) if ks is None else sorted(set(ks))
+        ks = powers_of_two(samples) if ks is None else sorted({1, *ks}) if ks else []
         if samples < 1 or not ks or min(ks) < 1 or max(ks) > samples:
             raise ValueError(
                 f"benchmark {name}: need 1 <= k <= samples, got ks={ks}, samples={samples}; set benchmark.ks "

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -15,7 +16,7 @@ from g2rl.advantages import GroupAdvantage
 from g2rl.benchmarks.base import Benchmark
 from g2rl.checkpoint import Checkpoints
 from g2rl.cli.config import choices, config_dir
-from g2rl.exploration.base import Signal
+from g2rl.exploration.base import NEEDS, Signal
 from g2rl.losses import PolicyLoss
 from g2rl.models import LoadedModel, load, set_checkpointing
 from g2rl.policy import Policy
@@ -129,7 +130,12 @@ def build_trainer(
     optimizer = OptimizerSettings(**{**config.optimizer, "betas": tuple(config.optimizer.betas)})
     signal = build_signal(config.exploration)
     observers = build_observers(list(config.exploration.observe))
-    check_groups(settings, signal)
+    check_signals([signal, *observers], settings.group_size)
+    if optimizer.mini_batches > settings.prompts_per_step:
+        raise ValueError(
+            f"optimizer.mini_batches={optimizer.mini_batches} over trainer.prompts_per_step="
+            f"{settings.prompts_per_step}: a mini-batch holds whole groups, so there cannot be more of them"
+        )
     task: Task = instantiate(config.task.source)
     benchmarks = build_benchmarks(config.benchmark)
     for benchmark in benchmarks:
@@ -137,7 +143,9 @@ def build_trainer(
     graders = Graders(config.verify)
     needs = frozenset(signal.needs).union(*(o.needs for o in observers))
     encoder = instantiate(config.encoder) if "embeddings" in needs else None
+    torch.manual_seed(config.seed)  # random_init must give a resumed run the same reference policy
     loaded = load_model(config.model)
+    check_context(loaded.model.config, settings.max_prompt_tokens + settings.sampling.max_tokens)
     policy = Policy(loaded.model, config.model.tile_mb << 20, config.model.compute_dtype)
     policy.check_head()
     reference = frozen_copy(policy) if loss.kl_coef else None
@@ -159,12 +167,26 @@ def build_trainer(
     return Trainer(parts, settings), loaded, graders
 
 
-def check_groups(settings: TrainerSettings, signal: Signal) -> None:
-    """A signal that compares responses needs at least two of them."""
-    if settings.group_size == 1 and signal.needs:
+def check_signals(signals: list[Signal], group_size: int) -> None:
+    """Signals ask for what exists, and those that compare responses get at least two of them."""
+    for signal in signals:
+        unknown = set(signal.needs) - NEEDS
+        if unknown:
+            raise ValueError(f"signal {signal.name} needs {sorted(unknown)}; there is {sorted(NEEDS)}")
+        if group_size == 1 and signal.needs:
+            raise ValueError(
+                f"trainer.group_size=1 with signal {signal.name}: it compares responses of a group; "
+                "use a group size of at least 2"
+            )
+
+
+def check_context(model_config: Any, tokens: int) -> None:
+    """Prompt and response together fit into the positions the model was made for."""
+    limit = getattr(model_config, "max_position_embeddings", None)
+    if limit is not None and tokens > limit:
         raise ValueError(
-            f"trainer.group_size=1 with exploration={signal.name}: the signal compares responses of a group; "
-            "use a group size of at least 2"
+            f"task.max_prompt_tokens + task.max_response_tokens = {tokens}, over the model's {limit} "
+            "positions; lower one of them"
         )
 
 

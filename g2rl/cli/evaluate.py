@@ -17,7 +17,7 @@ from g2rl.cli.train import USER_ERRORS, raise_cleanly
 def main() -> None:
     """Entry point of `g2rl-eval`."""
     register_resolvers()
-    sys.argv[1:] = escape_paths(sys.argv[1:], ("run", "samples", "compare", "data_dir"))
+    sys.argv[1:] = escape_paths(sys.argv[1:], ("run", "samples", "compare", "data_dir", "hydra.run.dir"))
     if not {"--help", "-h", "--hydra-help", "--version", "--info", "-i"} & set(sys.argv[1:]):
         refuse_mistakes("evaluate")
     hydra.main(config_path=str(config_dir()), config_name="evaluate", version_base="1.3")(run)()

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from g2rl.files import atomic_path
 
 RESUME = ("auto", "never")
+ERROR = "error.txt"  # a command that was refused leaves this and no work to protect
 
 
 def prepare(
@@ -23,7 +24,7 @@ def prepare(
         config: resolved; written to config.yaml.
         resume: auto, or never, which deletes `outputs`.
         free: keys that may change in between; they do not matter to the result.
-        outputs: files and folders that a run makes.
+        outputs: files and folders that a run makes; without any the folder counts as new.
 
     Raises:
         ValueError: naming the settings that differ from those in the folder.
@@ -36,7 +37,7 @@ def prepare(
             if (folder / name).is_dir():
                 shutil.rmtree(folder / name)
             (folder / name).unlink(missing_ok=True)
-    elif place.exists():
+    elif place.exists() and any((folder / name).exists() for name in outputs if name != ERROR):
         before = OmegaConf.to_container(OmegaConf.load(place))
         changed = differences(before, config, free)
         if changed:

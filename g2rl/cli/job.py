@@ -20,7 +20,10 @@ from g2rl.trainer import Trainer
 
 log = logging.getLogger(__name__)
 FREE_TO_CHANGE = ("resume", "tracking", "verify", "trainer.keep_checkpoints", "trainer.checkpoint_every")
-OUTPUTS = ("checkpoints", "rollouts", "geometry", "probe", "model", "wandb", "metrics.jsonl")
+OUTPUTS = (
+    "checkpoints", "rollouts", "geometry", "probe", "model", "wandb", "metrics.jsonl", "summary.json",
+    "error.txt", "learning_curves.png", "cosine_distribution.png",
+)  # fmt: skip
 
 
 def train(config: DictConfig, run_dir: Path) -> float:

@@ -10,9 +10,15 @@ from typing import NoReturn
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from g2rl.cli.config import config_dir, refuse_mistakes, register_resolvers
+from g2rl.cli.config import config_dir, escape_paths, refuse_mistakes, register_resolvers
+
+
+class ArmFailedError(RuntimeError):
+    """One run of a sweep failed; Hydra reports it after the others."""
+
 
 USER_ERRORS = (ValueError, OSError, ImportError, RuntimeError, TypeError, InstantiationException)
 
@@ -20,6 +26,7 @@ USER_ERRORS = (ValueError, OSError, ImportError, RuntimeError, TypeError, Instan
 def main() -> None:
     """Entry point of `g2rl-train`."""
     register_resolvers()
+    sys.argv[1:] = escape_paths(sys.argv[1:], ("hydra.run.dir", "hydra.sweep.dir", "data_dir"))
     if not {"--help", "-h", "--hydra-help", "--version", "--info", "-i"} & set(sys.argv[1:]):
         refuse_mistakes("train")
     hydra.main(config_path=str(config_dir()), config_name="train", version_base="1.3")(run)()
@@ -31,9 +38,11 @@ def run(config: DictConfig) -> float:
     from g2rl.cli.job import train  # torch is imported here, so that --help stays quick
 
     try:
-        return train(config, run_dir)
+        found = train(config, run_dir)
+        (run_dir / "error.txt").unlink(missing_ok=True)  # of an earlier attempt
+        return found
     except USER_ERRORS as error:
-        if "--traceback" in sys.argv or logging.getLogger().isEnabledFor(logging.DEBUG):
+        if logging.getLogger().isEnabledFor(logging.DEBUG):  # hydra.verbose=true
             raise
         raise_cleanly(error, run_dir)
 
@@ -47,6 +56,8 @@ def raise_cleanly(error: BaseException, run_dir: Path) -> NoReturn:
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         error = error.__cause__  # what the constructor said, without Hydra's account of where
     print(f"error: {error}\n(traceback in {place})", file=sys.stderr)
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise ArmFailedError(str(error)) from None  # an exit would end the sweep; its other arms shall run
     raise SystemExit(1) from None
 
 

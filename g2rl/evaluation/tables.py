@@ -150,7 +150,7 @@ def result_rows(
                 "benchmark": name, "metric": metric, "k": int(suffix) if suffix else None,
                 "value": interval.value, "low": interval.low, "high": interval.high,
                 "confidence": CONFIDENCE, "n_problems": len(problems), "n_samples": samples,
-                "exact": not errors.any(), "standard_error": error,
+                "exact": estimates.exact.get(metric, True), "standard_error": error,
             }
         )  # fmt: skip
     return rows

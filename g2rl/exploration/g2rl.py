@@ -11,8 +11,8 @@ Where this differs from the text of the paper, and why:
    the default follows the prose.
 2. lam is never stated in the paper; the default is 1.
 3. A feature of zero norm (an empty response) has S = 0 against all others instead of Phi / eps.
-4. A group whose nu differ by no more than `min_spread` counts as flat (normalised nu = 0), so that
-   min-max does not stretch rounding noise over [0, 1].
+4. A group whose nu differ by no more than `min_spread` counts as flat (normalised nu = 0, or 1/2 under
+   "centered", so that rewards keep their order), and min-max does not stretch rounding noise over [0, 1].
 5. `score` offers two readings beyond Eq. 11: "signed" counts only aligned directions, max(S, 0)^2, and
    "projection" is the residual 1 - |P_span Phi_i|^2 on the span of the others, which the prose describes.
 """
@@ -80,12 +80,15 @@ class GradientGuided(Stateless):
         else:
             nu_PG = novelty(cosine_PGG, batch.rewards_PG, self.score)
         nu_bar_PG = normalise(nu_PG, self.normalize, self.min_spread)
-        shaped_PG = shape(batch.rewards_PG, nu_bar_PG, self.lam, self.clip, self.negatives)
         spread_P = nu_PG.amax(-1) - nu_PG.amin(-1)
+        flat_P = spread_P <= self.min_spread
+        if self.negatives == "centered":  # its neutral value is 1/2: at 0 it would erase the reward
+            nu_bar_PG = nu_bar_PG.masked_fill(flat_P.unsqueeze(-1), 0.5)
+        shaped_PG = shape(batch.rewards_PG, nu_bar_PG, self.lam, self.clip, self.negatives)
         metrics = {
             "nu_mean": nu_PG.mean().item(),
             "nu_spread": spread_P.mean().item(),
-            "flat_groups": (spread_P <= self.min_spread).float().mean().item(),
+            "flat_groups": flat_P.float().mean().item(),
             "zero_features": zero_PG.float().mean().item(),
             "feature_norm": batch.features_PGD.float().norm(dim=-1).mean().item(),
             **cosine_metrics(cosine_PGG, batch.correct_PG),

@@ -239,11 +239,12 @@ def test_uniform_groups_are_shaped_by_equal_weights(reward: float) -> None:
     assert shaped.rewards_PG.abs().amax(1).tolist() == pytest.approx([2.0] * 6)
 
 
+@pytest.mark.parametrize("negatives", NEGATIVES)
 @pytest.mark.parametrize("normalize", ["minmax", "rank"])
-def test_equal_directions_are_a_flat_group_and_change_nothing(normalize: str) -> None:
+def test_equal_directions_are_a_flat_group_and_change_nothing(normalize: str, negatives: str) -> None:
     features = torch.randn(1, 1, 16).expand(1, 6, 16) * torch.tensor([1, 3, 0.1, 7, 1e5, 1e-5]).view(1, 6, 1)
     rewards = torch.tensor([[1.0, -1, -1, 1, -1, 1]])
-    shaped = GradientGuided(normalize=normalize)(batch(features, rewards))
+    shaped = GradientGuided(normalize=normalize, negatives=negatives)(batch(features, rewards))
     assert torch.equal(shaped.rewards_PG, rewards)
     assert shaped.metrics["flat_groups"] == 1.0
 
