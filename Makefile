@@ -32,7 +32,7 @@ train: $(VENV)/.installed  ## set up and run the main job: tiny policy, Countdow
 	$(BIN)/g2rl-train $(ARGS)
 
 test: $(VENV)/.installed-dev  ## set up and run the tests
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 test-slow: $(VENV)/.installed-dev  ## the heavy checks as well (minutes)
 	$(BIN)/pytest -m slow $(ARGS)
