@@ -9,7 +9,7 @@ TINY_OUT ?= runs/tiny_warmstart
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow lint format typecheck smollm2 warmstart wheel clean
+.PHONY: help train test test-slow chaos lint format typecheck smollm2 warmstart wheel clean
 
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ test: $(VENV)/.installed-dev  ## set up and run the tests
 
 test-slow: $(VENV)/.installed-dev  ## the heavy checks as well (minutes)
 	$(BIN)/pytest -m slow $(ARGS)
+
+chaos: $(VENV)/.installed-dev  ## kill the real command thirty times and compare (minutes)
+	$(BIN)/pytest -m slow -s tests/chaos $(ARGS)
 
 lint: $(VENV)/.installed-dev  ## ruff and the type checker
 	$(BIN)/ruff check .

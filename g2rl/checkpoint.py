@@ -1,8 +1,8 @@
 """Checkpoints to resume from, and the exported model.
 
 A checkpoint is a folder `step_000050/` with model.safetensors, training.pt (optimizer, schedule, signal
-state; read with weights_only) and manifest.json (sizes and SHA-256). It appears whole or not at all; a
-damaged one is named and skipped for the one before.
+state; read with weights_only) and manifest.json (sizes, SHA-256, held-out score). It appears whole or not at
+all; a damaged one is named and skipped for the one before.
 """
 
 from __future__ import annotations
@@ -37,12 +37,13 @@ class Checkpoints:
     Args:
         folder: where they live.
         keep: how many of the newest to keep.
+        keep_best: keep the one with the highest score too, however old.
     """
 
-    def __init__(self, folder: Path, keep: int = 2) -> None:
+    def __init__(self, folder: Path, keep: int = 2, keep_best: bool = True) -> None:
         if keep < 1:
             raise ValueError(f"trainer.keep_checkpoints must be >= 1, got {keep}")
-        self.folder, self.keep = folder, keep
+        self.folder, self.keep, self.keep_best = folder, keep, keep_best
 
     def steps(self) -> list[int]:
         """Completed steps of the checkpoints on disk, ascending."""
@@ -53,19 +54,41 @@ class Checkpoints:
     def path(self, step: int) -> Path:
         return self.folder / f"step_{step:06d}"
 
-    def save(self, step: int, model: nn.Module, state: Mapping[str, Any]) -> Path:
-        """Write the checkpoint after `step` completed steps, then drop the oldest beyond `keep`."""
+    def save(self, step: int, model: nn.Module, state: Mapping[str, Any], score: float | None = None) -> Path:
+        """Write the checkpoint after `step` completed steps, then drop old ones.
+
+        The newest `keep` stay, and the `best`. One of a later step than this, left by a run that had to go
+        back over damage, does not count and is overwritten when its step comes.
+        """
         target = self.path(step)
         with atomic_folder(target) as folder:
             save_file(_unshared(model), folder / "model.safetensors")
-            torch.save({**state, "step": step}, folder / "training.pt")
+            with (folder / "training.pt").open("wb") as out:
+                torch.save({**state, "step": step}, out)
             files = {
                 p.name: {"bytes": p.stat().st_size, "sha256": _digest(p)} for p in sorted(folder.iterdir())
             }
-            write_json(folder / "manifest.json", {"format": 1, "step": step, "files": files})
-        for old in self.steps()[: -self.keep]:
-            shutil.rmtree(self.path(old))
+            manifest = {"format": 1, "step": step, "score": score, "files": files}
+            write_json(folder / "manifest.json", manifest)
+        done = [s for s in self.steps() if s <= step]
+        kept = {*done[-self.keep :], self.best() if self.keep_best else None}
+        for old in done:
+            if old not in kept:
+                shutil.rmtree(self.path(old))
         return target
+
+    def best(self) -> int | None:
+        """Step of the checkpoint with the highest held-out score, the first among equals; None without."""
+        scores = {step: self._manifest(step).get("score") for step in self.steps()}
+        known = {step: score for step, score in scores.items() if score is not None}
+        return max(known, key=lambda step: (known[step], -step)) if known else None
+
+    def _manifest(self, step: int) -> dict[str, Any]:
+        """The manifest of a checkpoint; {} when it cannot be read."""
+        try:
+            return dict(json.loads((self.path(step) / "manifest.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return {}
 
     def load_newest(self, model: nn.Module) -> dict[str, Any] | None:
         """Load weights of the newest intact checkpoint into the model and return its training state.
@@ -88,10 +111,9 @@ class Checkpoints:
     def damage(self, step: int) -> str | None:
         """What is wrong with a checkpoint on disk; None when it is intact."""
         folder = self.path(step)
-        try:
-            files = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            return f"manifest.json: {error}"
+        files = self._manifest(step).get("files")
+        if not isinstance(files, dict):
+            return "manifest.json is missing or cannot be read"
         for name, entry in files.items():
             path = folder / name
             if not path.is_file() or path.stat().st_size != entry["bytes"]:

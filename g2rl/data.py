@@ -85,6 +85,17 @@ def read_rows(
 def _read_file(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
+    try:
+        return _parse_file(path)
+    except DataError:
+        raise
+    except (ValueError, OSError) as error:  # pyarrow's errors, json's and those of a text that is not UTF-8
+        raise DataError(
+            f"{path} cannot be read as {path.suffix[1:]}: {error}; make it again or name another file"
+        ) from error
+
+
+def _parse_file(path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".parquet":
         import pandas
 
@@ -93,6 +104,9 @@ def _read_file(path: Path) -> list[dict[str, Any]]:
         rows = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(rows, list):
             raise DataError(f"{path}: expected a list of objects; for one object a line name the file .jsonl")
+        for number, row in enumerate(rows):
+            if not isinstance(row, dict):
+                raise DataError(f"{path}, row {number}: expected an object, found {type(row).__name__}")
         return rows
     rows = []
     with path.open(encoding="utf-8") as lines:
@@ -122,6 +136,28 @@ def _read_hub(source: str, split: str, config: str | None, revision: str | None)
             "Without network give a local copy: data_dir=FOLDER that holds it, or task.source.source=FILE"
         ) from error
     return [dict(row) for row in data]
+
+
+def refuse_twins(ids: Sequence[str], source: str) -> None:
+    """Make sure that no two rows share an id; it names a problem in every file.
+
+    Raises:
+        DataError: naming the first id that comes again.
+    """
+    seen: set[str] = set()
+    for name in ids:
+        if name in seen:
+            raise DataError(
+                f"{source}: two rows share the id {name!r}; remove one, or give it an id of its own"
+            )
+        seen.add(name)
+
+
+def text_of(value: Any, name: str, source: str, number: int) -> str:
+    """A field as text; DataError when there is none, which would become the prompt "None" or an empty one."""
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{source}, row {number}: {name} holds no text ({value!r}); mend or remove the row")
+    return value
 
 
 def column(row: Mapping[str, Any], name: str, source: str, number: int) -> Any:

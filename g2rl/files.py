@@ -1,7 +1,8 @@
-"""Files that appear whole or not at all: write aside, fsync, rename."""
+"""Files that appear whole or not at all: write aside, fsync, rename. A full disk is named."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -10,6 +11,43 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL_BYTES = 1 << 20
+"""With less free than this after a failed write, the disk counts as full whatever the writer said."""
+
+
+class DiskFullError(OSError):
+    """There is no room for what must be written."""
+
+
+@contextmanager
+def room_in(folder: Path) -> Iterator[None]:
+    """Turn a failure to write under `folder` for want of room into a `DiskFullError` that names it.
+
+    Writers of other libraries say it in their own words, so the chain of errors and the disk are asked.
+    """
+    try:
+        yield
+    except DiskFullError:
+        raise
+    except Exception as error:
+        if _means_full(error) or shutil.disk_usage(folder).free < FULL_BYTES:
+            raise DiskFullError(
+                errno.ENOSPC,
+                f"no room in {folder} ({error}). What was complete stays: free some, or raise the quota, and "
+                "start the same command again",
+            ) from error
+        raise
+
+
+def _means_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, says that there is no room (safetensors: "(os error 28)")."""
+    while error is not None:
+        if getattr(error, "errno", None) in FULL or any(f"(os error {n})" in str(error) for n in FULL):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
@@ -17,8 +55,9 @@ def atomic_path(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name}.partial")
     try:
-        yield aside
-        sync_file(aside)
+        with room_in(target.parent):
+            yield aside
+            sync_file(aside)
         os.replace(aside, target)
         sync_folder(target.parent)
     finally:
@@ -29,18 +68,18 @@ def atomic_path(target: Path) -> Iterator[Path]:
 def atomic_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder aside of `target`; on success its files are synced and it takes the name."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
+    aside, old = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.old")
+    for left in (aside, old):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
     try:
-        yield aside
-        for path in aside.rglob("*"):
-            if path.is_file():
-                sync_file(path)
-        sync_folder(aside)
+        with room_in(target.parent):
+            aside.mkdir()
+            yield aside
+            for path in aside.rglob("*"):
+                if path.is_file():
+                    sync_file(path)
+            sync_folder(aside)
         if target.exists():  # a directory cannot be renamed over: set the old one aside first
-            old = target.with_name(f".{target.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
             os.replace(target, old)
             os.replace(aside, target)
             shutil.rmtree(old)

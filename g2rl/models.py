@@ -12,12 +12,13 @@ No code from a checkpoint is ever run: `trust_remote_code` stays off and weights
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -108,8 +109,13 @@ def load(
         if random_init:
             model = AutoModelForCausalLM.from_config(config, **kwargs)
         else:
-            model = AutoModelForCausalLM.from_pretrained(where, config=config, **common, **kwargs)
-    except (OSError, ValueError, ImportError) as error:
+            model, report = AutoModelForCausalLM.from_pretrained(
+                where, config=config, output_loading_info=True, **common, **kwargs
+            )
+            refuse_holes(source, report)
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, ModelError):
+            raise
         raise ModelError(f"cannot load model.source={source}: {error}") from error
     finally:
         transformers_logging.set_verbosity(level)
@@ -118,6 +124,16 @@ def load(
         set_checkpointing(model, True)
     model.to(pick_device(device))
     return LoadedModel(model, tokenizer, resolve_stop_ids(model, tokenizer, stop_tokens))
+
+
+def refuse_holes(source: str, report: Mapping[str, Any]) -> None:
+    """Refuse weights that are not in the files: transformers would draw them at random and go on."""
+    holes = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+    if holes:
+        raise ModelError(
+            f"model.source={source} lacks {len(holes)} of the model's weights (first: {holes[0]}): the files "
+            "are incomplete or of another architecture; model.random_init=true starts from random weights"
+        )
 
 
 def set_checkpointing(model: Any, on: bool) -> None:

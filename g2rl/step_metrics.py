@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from g2rl.rollout import Rollouts
@@ -9,18 +10,25 @@ from g2rl.types import GroupBatch, Shaped
 
 
 def train_metrics(rollouts: Rollouts, batch: GroupBatch, shaped: Shaped) -> dict[str, float]:
-    """Accuracy and health of the sampled batch; rewards here are the verifier's, unshaped."""
+    """Accuracy and health of the sampled batch; rewards here are the verifier's, unshaped.
+
+    The entropy is left out when it is not finite (explore/nonfinite_groups counts it).
+    """
     lengths = batch.lengths_PG.float()
-    return {
+    cut = [[c.finish == "length" for c in group] for group in rollouts.completions]
+    metrics = {
         "train/accuracy": batch.correct_PG.float().mean().item(),
         "train/reward": batch.rewards_PG.mean().item(),
         "train/solved_any": batch.correct_PG.any(-1).float().mean().item(),
         "train/length": lengths.mean().item(),
         "train/length_max": lengths.max().item(),
-        "train/truncated": sum(c.finish == "length" for c in rollouts.flat) / len(rollouts.flat),
+        "train/truncated": sum(map(sum, cut)) / len(rollouts.flat),
+        "train/truncated_groups": sum(map(all, cut)) / len(cut),
+        "train/empty": sum(not c.text.strip() for c in rollouts.flat) / len(rollouts.flat),
         "train/entropy": batch.entropy_PG.mean().item(),
         "explore/reward_shift": (shaped.rewards_PG - batch.rewards_PG).abs().mean().item(),
     }
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 class Clock:

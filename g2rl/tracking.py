@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from g2rl.files import atomic_path
+from g2rl.files import atomic_path, room_in
 
 
 class Mirror(Protocol):
@@ -101,11 +101,7 @@ class Tracker:
     def start(self, completed_steps: int | None, config: Mapping[str, Any]) -> None:
         """Open the run. `completed_steps` keeps the rows up to that step; None starts from nothing."""
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        rows = (
-            []
-            if completed_steps is None
-            else [r for r in read_metrics(self.path) if r["step"] <= completed_steps]
-        )
+        rows = self.rows(completed_steps)
         if self.path.exists():
             with atomic_path(self.path) as aside:
                 aside.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -119,6 +115,12 @@ class Tracker:
                     path.unlink()
         self.mirror.start(self.run_dir, config)
 
+    def rows(self, completed_steps: int | None) -> list[dict[str, Any]]:
+        """The rows on disk up to a step; none for None."""
+        if completed_steps is None:
+            return []
+        return [row for row in read_metrics(self.path) if row["step"] <= completed_steps]
+
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append the row of one step; durable when this returns.
 
@@ -129,7 +131,7 @@ class Tracker:
         if bad:
             raise ValueError(f"step {step}: metrics are not finite: {bad}")
         line = json.dumps({"step": step, **metrics}) + "\n"
-        with self.path.open("a", encoding="utf-8") as out:
+        with room_in(self.run_dir), self.path.open("a", encoding="utf-8") as out:
             out.write(line)
             out.flush()
             os.fsync(out.fileno())

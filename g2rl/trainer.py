@@ -9,77 +9,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from g2rl.advantages import GroupAdvantage
 from g2rl.batching import Sequences
-from g2rl.benchmarks.base import Benchmark
-from g2rl.checkpoint import Checkpoints
-from g2rl.encoders.base import Encoder
-from g2rl.engines.base import Engine
 from g2rl.evaluate import EvalResult, evaluate
-from g2rl.exploration.base import Signal
+from g2rl.exploration.base import all_needs
+from g2rl.failure import BadNumbersError, NonFiniteError, bad_groups, bad_rows, save_failure, tensors_of
 from g2rl.geometry import geometry_table, probe_sequences, probe_table
+from g2rl.health import Watch
+from g2rl.interrupt import Interrupted
 from g2rl.models import encode_prompt
 from g2rl.ops import cosine_matrix
+from g2rl.parts import Parts
 from g2rl.policy import Policy
 from g2rl.rollout import Rollouts, grouped, rollout_table
 from g2rl.score import Scores, score
 from g2rl.settings import TrainerSettings
 from g2rl.step_metrics import Clock, train_metrics
-from g2rl.tasks.base import Task
-from g2rl.tracking import Tracker
 from g2rl.types import GroupBatch, Shaped, Verdict
-from g2rl.update import UpdateBatch, Updater
-from g2rl.verify.pool import Grader
+from g2rl.update import UpdateBatch
 
 TRAIN_STREAM = 0x7A1B
-
-
-class NonFiniteError(RuntimeError):
-    """A signal was given, or produced, numbers that are not finite."""
-
-
-class Reporter(Protocol):
-    """Tells the user what happens; see `g2rl.report`."""
-
-    def begin(self, first_step: int, steps: int) -> None: ...
-
-    def step(self, step: int, metrics: Mapping[str, float]) -> None: ...
-
-    def phase(self, name: str, total: int | None = None) -> Any: ...
-
-    def evaluated(self, step: int, result: EvalResult) -> None: ...
-
-    def end(self) -> None: ...
-
-
-@dataclass(slots=True)
-class Parts:
-    """Everything a run is made of."""
-
-    policy: Policy
-    reference: Policy | None
-    """Frozen copy of the initial policy; None when the KL coefficient is 0."""
-    tokenizer: Any
-    chat: bool
-    engine: Engine
-    task: Task
-    grader: Grader
-    signal: Signal
-    observers: list[Signal]
-    encoder: Encoder | None
-    advantage: GroupAdvantage
-    updater: Updater
-    benchmarks: list[tuple[Benchmark, Grader]]
-    """Held-out problem sets and their graders; the geometry probe uses the first."""
-    tracker: Tracker
-    checkpoints: Checkpoints
-    reporter: Reporter
 
 
 class Trainer:
@@ -87,12 +40,14 @@ class Trainer:
 
     def __init__(self, parts: Parts, settings: TrainerSettings) -> None:
         self.parts, self.settings = parts, settings
-        self.needs = frozenset(parts.signal.needs).union(*(o.needs for o in parts.observers))
-        if "embeddings" in self.needs and parts.encoder is None:
-            raise ValueError("a signal needs embeddings, but no encoder is configured (encoder=...)")
+        self.needs = all_needs([parts.signal, *parts.observers], parts.encoder is not None)
 
     def run(self, state: Mapping[str, Any] | None = None) -> None:
-        """Train from the start, or onwards from a checkpoint's state, to the last step."""
+        """Train from the start, or onwards from a checkpoint's state, to the last step.
+
+        Raises:
+            Interrupted: asked to stop; the last complete step is saved.
+        """
         first = 0
         if state is not None:
             first = int(state["step"])
@@ -100,29 +55,44 @@ class Trainer:
             self.parts.signal.load_state_dict(state["signal"])
             for observer, kept in zip(self.parts.observers, state["observers"], strict=True):
                 observer.load_state_dict(kept)
+        watch = Watch(self.parts.health, self.parts.tracker.rows(None if state is None else first))
         self.parts.engine.push_weights()
         self.parts.reporter.begin(first, self.settings.steps)
-        if first == 0:
-            self.parts.tracker.log(0, self.evaluate(0))
+        if state is None:
+            self.finish(0, self.evaluate(0), watch)
         for step in range(first + 1, self.settings.steps + 1):
             metrics = self.step(step)
             if step == self.settings.steps or (
                 self.settings.eval_every and step % self.settings.eval_every == 0
             ):
                 metrics |= self.evaluate(step)
-            self.parts.tracker.log(step, metrics)
-            self.parts.reporter.step(step, metrics)
-            if step == self.settings.steps or step % self.settings.checkpoint_every == 0:
-                self.save(step)
+            self.finish(step, metrics, watch)
         self.parts.reporter.end()
 
-    def save(self, step: int) -> None:
+    def finish(self, step: int, metrics: dict[str, float], watch: Watch) -> None:
+        """Write the row of a step, and its checkpoint where one is due or the run is asked to stop."""
+        self.parts.tracker.log(step, metrics)
+        if step > 0:
+            self.parts.reporter.step(step, metrics)
+        watch({"step": step, **metrics})
+        signal = self.parts.stop()
+        due = step == self.settings.steps or (step > 0 and step % self.settings.checkpoint_every == 0)
+        if due or signal is not None:
+            self.save(step, metrics)
+        if signal is not None:
+            raise Interrupted(step, signal)
+
+    def save(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Write the checkpoint of a step, with the held-out pass@1 (mean over benchmarks) as its score."""
         state: dict[str, Any] = {
             "updater": self.parts.updater.state_dict(),
             "signal": self.parts.signal.state_dict(),
+            "observers": [observer.state_dict() for observer in self.parts.observers],
         }
-        state["observers"] = [observer.state_dict() for observer in self.parts.observers]
-        self.parts.checkpoints.save(step, self.parts.policy.model, state)
+        scores = [metrics.get(f"eval/{benchmark.name}/pass@1") for benchmark, _ in self.parts.benchmarks]
+        known = [score for score in scores if score is not None]
+        score = sum(known) / len(known) if known else None
+        self.parts.checkpoints.save(step, self.parts.policy.model, state, score)
 
     def step(self, step: int) -> dict[str, float]:
         """One training step; returns its metrics, named stage/quantity."""
@@ -139,27 +109,53 @@ class Trainer:
         verdicts = pending.result()
         clock.lap("grade_wait")
         batch = self.group_batch(step, rollouts, verdicts, scores)
-        shaped, metrics = self.explore(batch)
-        advantages_PG, advantage_metrics = self.parts.advantage(shaped.rewards_PG, batch.rewards_PG)
-        clock.lap("explore")
-        update = UpdateBatch(
-            sequences=sequences, group_N=rollouts.group_N, advantages_N=advantages_PG.flatten(),
-            old_logps=scores.logps, ref_logps=reference.logps if reference else None,
-            token_bonus=shaped.token_bonus, entropy_coef=shaped.entropy_coef,
-        )  # fmt: skip
-        optimized = self.parts.updater.step(update, step)
-        self.parts.engine.push_weights()
-        clock.lap("update")
+        try:
+            shaped, advantages_PG, metrics = self.learn(step, rollouts, batch, scores, reference, clock)
+        except BadNumbersError as error:
+            facts = {**rollout_table(rollouts, verdicts), "fields": bad_groups(batch)}
+            place = save_failure(self.parts.tracker.run_dir, step, error, tensors_of(batch), facts)
+            raise type(error)(f"{error}. The tensors of the step are in {place}") from error
         self.write_tables(step, rollouts, verdicts, batch, shaped, advantages_PG)
         clock.lap("write")
         return {
-            **train_metrics(rollouts, batch, shaped),
-            **metrics,
-            **{f"advantage/{name}": value for name, value in advantage_metrics.items()},
-            **{f"update/{name}": value for name, value in optimized.items()},
-            **self.parts.grader.metrics(),
+            **train_metrics(rollouts, batch, shaped), **metrics, **self.parts.grader.metrics(),
             **clock.metrics(),
-        }
+        }  # fmt: skip
+
+    def learn(
+        self,
+        step: int,
+        rollouts: Rollouts,
+        batch: GroupBatch,
+        scores: Scores,
+        reference: Scores | None,
+        clock: Clock,
+    ) -> tuple[Shaped, Tensor, dict[str, float]]:
+        """Shape, take advantages, update; a batch with non-finite numbers is counted and not learnt from.
+
+        Raises:
+            BadNumbersError: too many bad updates in a row, or a signal made them out of good ones.
+        """
+        bad = bad_groups(batch)
+        groups = sorted({group for found in bad.values() for group in found})
+        shaped, metrics = self.explore(batch) if not bad else (Shaped(rewards_PG=batch.rewards_PG), {})
+        metrics["explore/nonfinite_groups"] = len(groups) / batch.rewards_PG.shape[0]
+        advantages_PG, advantage_metrics = self.parts.advantage(shaped.rewards_PG, batch.rewards_PG)
+        clock.lap("explore")
+        if bad:
+            optimized = self.parts.updater.skip(step, f"non-finite {', '.join(bad)}", groups)
+        else:
+            update = UpdateBatch(
+                sequences=rollouts.sequences, group_N=rollouts.group_N, advantages_N=advantages_PG.flatten(),
+                old_logps=scores.logps, ref_logps=reference.logps if reference else None,
+                token_bonus=shaped.token_bonus, entropy_coef=shaped.entropy_coef,
+            )  # fmt: skip
+            optimized = self.parts.updater.step(update, step)
+        self.parts.engine.push_weights()
+        clock.lap("update")
+        metrics |= {f"advantage/{name}": value for name, value in advantage_metrics.items()}
+        metrics |= {f"update/{name}": value for name, value in optimized.items()}
+        return shaped, advantages_PG, metrics
 
     def sample(self, step: int) -> Rollouts:
         """Draw this step's problems and G responses to each."""
@@ -189,13 +185,13 @@ class Trainer:
     def group_batch(
         self, step: int, rollouts: Rollouts, verdicts: list[Verdict], scores: Scores
     ) -> GroupBatch:
-        """Assemble what signals see; refuses features or embeddings that are not finite."""
+        """Assemble what signals see."""
         shape = rollouts.shape
         correct_PG = grouped(torch.tensor([v.correct for v in verdicts]), shape)
         embeddings = None
         if "embeddings" in self.needs and self.parts.encoder is not None:
             embeddings = grouped(self.parts.encoder.encode([c.text for c in rollouts.flat]), shape)
-        batch = GroupBatch(
+        return GroupBatch(
             rewards_PG=torch.where(correct_PG, 1.0, -1.0),
             correct_PG=correct_PG,
             lengths_PG=grouped(rollouts.sequences.lengths_N, shape),
@@ -207,20 +203,17 @@ class Trainer:
                 [v.answer for v in verdicts[p * shape[1] : (p + 1) * shape[1]]] for p in range(shape[0])
             ],
         )
-        for name in ("features_PGD", "embeddings_PGE", "entropy_PG"):
-            values = getattr(batch, name)
-            if values is not None and not torch.isfinite(values).all():
-                bad_P = (~torch.isfinite(values)).flatten(1).any(1).nonzero().flatten().tolist()
-                raise NonFiniteError(f"step {step}: {name} is not finite in groups {bad_P}")
-        return batch
 
     def explore(self, batch: GroupBatch) -> tuple[Shaped, dict[str, float]]:
         """Let the signal shape the rewards, and every observer measure without effect."""
         shaped = self.parts.signal(batch)
         metrics = {f"explore/{name}": value for name, value in shaped.metrics.items()}
-        if not torch.isfinite(shaped.rewards_PG).all():
+        if wrong := bad_rows(shaped.rewards_PG):
             raise NonFiniteError(
-                f"step {batch.step}: exploration={self.parts.signal.name} gave a reward that is not finite"
+                f"step {batch.step}: exploration={self.parts.signal.name} gave a reward that is not finite "
+                f"in groups {wrong}",
+                wrong,
+                {"shaped_rewards_PG": shaped.rewards_PG},
             )
         for observer in self.parts.observers:
             seen = observer(batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +13,14 @@ import torch
 from torch import Tensor
 
 from g2rl.batching import Sequences, make_micro_batch, plan_micro_batches
+from g2rl.failure import BadNumbersError
 from g2rl.losses import LossInputs, PolicyLoss, response_weights
 from g2rl.policy import Policy
 
 SCHEDULES = ("constant", "linear", "cosine")
 
 
-class UpdateError(RuntimeError):
+class UpdateError(BadNumbersError):
     """Training numbers have gone bad for too many updates in a row."""
 
 
@@ -82,6 +84,15 @@ class UpdateBatch:
     """Added to the advantage of each token, N tensors (T_n,)."""
     entropy_coef: float = 0.0
 
+    def tensors(self, rows: list[int]) -> dict[str, Tensor]:
+        """What the update of some rows is computed from, tokens of all responses in one row."""
+        found = {
+            "update_rows": torch.tensor(rows), "response_lengths_N": self.sequences.lengths_N,
+            "advantages_N": self.advantages_N,
+        }  # fmt: skip
+        tokens = {"old_logps": self.old_logps, "ref_logps": self.ref_logps, "token_bonus": self.token_bonus}
+        return found | {f"{name}_T": torch.cat(value) for name, value in tokens.items() if value is not None}
+
 
 class Updater:
     """Owns the optimizer and applies the policy loss to a rollout batch.
@@ -123,13 +134,36 @@ class Updater:
         """All optimizer updates on one rollout batch; metrics are means over its updates."""
         torch.manual_seed(self.seed * 1_000_003 + step)  # dropout, in a model that has it
         totals: dict[str, list[float]] = defaultdict(list)
+        first: dict[str, float] = {}
         for epoch in range(self.settings.epochs):
-            for groups in self._mini_batches(batch, step, epoch):
-                for name, value in self._update(batch, groups).items():
+            for rows in self._mini_batches(batch, step, epoch):
+                found = self._update(batch, rows, step)
+                first = first or found
+                for name, value in found.items():
                     totals[name].append(value)
         metrics = {name: float(np.mean(values)) for name, values in totals.items()}
         metrics["updates"] = float(self.updates)
+        if "ratio" in first:  # by the weights that scored, so 1 up to rounding
+            metrics["first_ratio"] = first["ratio"]
         return metrics
+
+    def skip(self, step: int, what: str, groups: Sequence[int]) -> dict[str, float]:
+        """Count a rollout batch that cannot be learnt from like one bad update; the weights stay."""
+        self.updates += self.settings.mini_batches * self.settings.epochs
+        self.bad_in_a_row += 1
+        self._stop_when_too_many(step, what, groups, {})
+        return {"skipped": 1.0, "updates": float(self.updates)}
+
+    def _stop_when_too_many(
+        self, step: int, what: str, groups: Sequence[int], tensors: dict[str, Tensor]
+    ) -> None:
+        if self.bad_in_a_row >= self.settings.max_bad_updates:
+            raise UpdateError(
+                f"step {step}: {self.bad_in_a_row} updates in a row were bad, the last by {what} in "
+                f"groups {list(groups)}; lower optimizer.lr or look at the rollouts of this step",
+                groups,
+                tensors,
+            )
 
     def _mini_batches(self, batch: UpdateBatch, step: int, epoch: int) -> list[list[int]]:
         """Rows of each mini-batch: whole groups, in an order keyed by (seed, step, epoch)."""
@@ -144,14 +178,14 @@ class Updater:
         owner = batch.group_N.tolist()
         return [[n for n, label in enumerate(owner) if label in chosen] for chosen in groups]
 
-    def _update(self, batch: UpdateBatch, rows: list[int]) -> dict[str, float]:
+    def _update(self, batch: UpdateBatch, rows: list[int], step: int) -> dict[str, float]:
         """One optimizer update; skipped and counted when the loss or the gradient is not finite."""
         rate = self.settings.learning_rate(self.updates, self.total_updates)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.policy.train()
         self.optimizer.zero_grad(set_to_none=True)
-        metrics = self._backward(batch, rows)
+        metrics, suspects = self._backward(batch, rows)
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.settings.grad_clip)
         good = math.isfinite(metrics["loss"]) and bool(torch.isfinite(norm))
         self.updates += 1
@@ -159,21 +193,24 @@ class Updater:
         if good:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.bad_in_a_row >= self.settings.max_bad_updates:
-            raise UpdateError(
-                f"{self.bad_in_a_row} updates in a row had a non-finite loss or gradient "
-                f"(last loss {metrics['loss']}); lower optimizer.lr or look at the rollouts of this step"
-            )
+        if not good:
+            groups = torch.unique(batch.group_N[suspects or rows]).tolist()
+            what = f"a non-finite {'loss' if suspects else 'gradient'}"
+            self._stop_when_too_many(step, what, groups, batch.tensors(rows))
         metrics["grad_norm"] = float(norm)
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
         return {**finite, "lr": rate, "skipped": float(not good)}
 
-    def _backward(self, batch: UpdateBatch, rows: list[int]) -> dict[str, float]:
-        """Accumulate the gradient of the mini-batch over its micro-batches."""
+    def _backward(self, batch: UpdateBatch, rows: list[int]) -> tuple[dict[str, float], list[int]]:
+        """Accumulate the gradient of the mini-batch over its micro-batches.
+
+        Returns its metrics, and the rows of micro-batches whose loss is not finite.
+        """
         lengths_N = batch.sequences.lengths_N[rows]
         weights = dict(zip(rows, self._weights(lengths_N, batch.group_N[rows]).tolist(), strict=True))
         token_share = 1.0 / max(float(lengths_N.sum()), 1.0)
         metrics: dict[str, float] = defaultdict(float)
+        suspects: list[int] = []
         for chosen in plan_micro_batches(batch.sequences, rows, self.settings.micro_batch_tokens):
             inputs = self._loss_inputs(batch, chosen, weights, token_share)
             if inputs is None:  # every response of this micro-batch is empty
@@ -181,10 +218,12 @@ class Updater:
             loss, parts = self.loss(inputs, batch.entropy_coef)
             loss.backward()
             metrics["loss"] += loss.item()
+            if not math.isfinite(loss.item()):
+                suspects += chosen
             for name, value in parts.items():
                 metrics[name] += value.item()
         metrics.setdefault("loss", 0.0)
-        return dict(metrics)
+        return dict(metrics), suspects
 
     def _weights(self, lengths_N: Tensor, group_N: Tensor) -> Tensor:
         return response_weights(self.loss.normalizer, lengths_N, group_N, self.max_tokens)

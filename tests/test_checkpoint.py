@@ -46,6 +46,37 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     assert checkpoints.steps() == [2, 3]
 
 
+def test_the_best_is_kept_however_old(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    scores = {1: 0.3, 2: 0.5, 3: None, 4: 0.5, 5: 0.4, 6: 0.4}
+    for step, score in scores.items():
+        checkpoints.save(step, Tied(step), STATE, score)
+    assert checkpoints.best() == 2, "the first among equals"
+    assert checkpoints.steps() == [2, 5, 6]
+    assert Checkpoints(tmp_path).load_newest(Tied(0.0))["step"] == 6  # type: ignore[index]
+    checkpoints.save(7, Tied(7), STATE, 0.6)
+    assert (checkpoints.best(), checkpoints.steps()) == (7, [6, 7])
+
+
+def test_the_best_is_not_kept_when_nobody_asks(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1, keep_best=False)
+    for step, score in ((1, 0.9), (2, 0.1)):
+        checkpoints.save(step, Tied(step), STATE, score)
+    assert checkpoints.steps() == [2]
+
+
+def test_a_damaged_later_checkpoint_does_not_push_an_intact_one_out(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(2, Tied(2.0), STATE)
+    checkpoints.save(4, Tied(4.0), STATE)
+    (checkpoints.path(4) / "model.safetensors").write_bytes(b"half")
+    checkpoints.save(3, Tied(3.0), STATE)  # back at 2, on the way to 4 again
+    assert checkpoints.load_newest(Tied(0.0))["step"] == 3  # type: ignore[index]
+    checkpoints.save(4, Tied(4.0), STATE)
+    assert checkpoints.steps() == [4]
+    assert checkpoints.damage(4) is None
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "training.pt", "manifest.json"])
 @pytest.mark.parametrize("fault", ["truncated", "flipped", "missing"])
 def test_a_damaged_checkpoint_is_named_and_skipped(
@@ -127,4 +158,13 @@ def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
         with atomic_folder(tmp_path / "folder") as aside:
             (aside / text).write_text(text)
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["two"]
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_what_a_killed_process_left_aside_is_cleared(tmp_path: Path) -> None:
+    for left in (".folder.partial", ".folder.old"):
+        (tmp_path / left).mkdir()
+        (tmp_path / left / "part").write_text("x")
+    with atomic_folder(tmp_path / "folder") as aside:
+        (aside / "new").write_text("new")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]

@@ -41,6 +41,34 @@ def test_bad_files_are_refused_with_the_place(tmp_path: Path, content: str, comp
         read_rows(str(path))
 
 
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
+    for name, content in (
+        ("x.json", b'[{"a": 1},'), ("x.json", b"[1]"), ("x.parquet", b"PAR1 but no more"),
+        ("x.jsonl", b'{"a": "\xff\xfe"}\n'), ("x.json", b'{"a": 1}'),
+    ):  # fmt: skip
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=str(tmp_path / name)):
+            read_rows(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("second", "complaint"),
+    [
+        ({"id": "a", "problem": "3?", "answer": "3"}, r"x\.jsonl: two rows share the id 'm/a'"),
+        ({"id": "b", "problem": None, "answer": "3"}, r"x\.jsonl, row 1: problem holds no text \(None\)"),
+        ({"id": "b", "problem": "  ", "answer": "3"}, r"row 1: problem holds no text"),
+        ({"id": "b", "problem": 3, "answer": "3"}, r"row 1: problem holds no text \(3\)"),
+    ],
+)
+def test_twins_and_rows_without_a_question_are_refused(
+    tmp_path: Path, second: dict[str, object], complaint: str
+) -> None:
+    rows = [{"id": "a", "problem": "2?", "answer": "2"}, second]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(DataError, match=complaint):
+        math_problems("m", source=str(tmp_path / "x.jsonl"))
+
+
 def test_a_missing_file_and_a_missing_column_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         read_rows(str(tmp_path / "absent.jsonl"))

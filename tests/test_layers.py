@@ -9,12 +9,13 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "g2rl"
 LAYERS = (
-    {"types", "ops", "files", "estimators"},
-    {"lm_head", "batching", "data", "verify", "advantages", "losses", "exploration", "encoders"},
+    {"types", "ops", "files", "estimators", "interrupt", "health"},
+    {"failure", "lm_head", "batching", "data", "verify", "advantages", "losses", "exploration", "encoders"},
     {"tasks", "models", "policy", "checkpoint", "tracking", "settings"},
     {"benchmarks", "engines", "tiny", "score", "rollout"},
     {"update", "evaluate", "step_metrics"},
     {"geometry", "report", "analysis", "evaluation"},
+    {"parts"},
     {"trainer"},
     {"cli"},
 )

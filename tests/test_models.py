@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from g2rl.models import ModelError, encode_prompt, load, resolve_source, resolve_stop_ids
 from g2rl.policy import Policy
@@ -50,6 +52,23 @@ def test_sources_are_named_when_missing(tmp_path: Path) -> None:
         load(str(tmp_path))
     with pytest.raises(ModelError, match="float32"):
         load("builtin:tiny", dtype="float16")
+
+
+def test_damaged_and_incomplete_weights_are_refused(tmp_path: Path) -> None:
+    """transformers alone draws what is missing at random, and says so in a log at most."""
+    shutil.copytree(resolve_source("builtin:tiny"), tmp_path / "tiny")
+    file = tmp_path / "tiny" / "model.safetensors"
+    weights = load_file(file)
+    name = next(name for name in weights if "layers.0" in name)
+    save_file({k: v for k, v in weights.items() if k != name}, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=f"lacks 1 of the model's weights .first: {name}"):
+        load(str(tmp_path / "tiny"))
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ModelError, match=f"cannot load model.source={tmp_path / 'tiny'}"):
+        load(str(tmp_path / "tiny"))
+    (tmp_path / "tiny" / "config.json").write_text("{")
+    with pytest.raises(ModelError, match="cannot load"):
+        load(str(tmp_path / "tiny"))
 
 
 def test_the_tiny_policy_is_what_the_readme_says() -> None:

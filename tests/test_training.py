@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from g2rl.cli.config import config_dir, register_resolvers
 from g2rl.cli.job import train
 from g2rl.engines.transformers import TransformersEngine
+from g2rl.interrupt import Interrupted
 from g2rl.models import encode_prompt, load
 from g2rl.policy import Policy
 from g2rl.trainer import Trainer
@@ -66,7 +70,9 @@ def test_metrics_have_one_row_a_step_and_the_promised_names(finished: Path) -> N
     assert {
         "train/accuracy", "train/entropy", "train/truncated", "explore/nu_mean", "explore/reward_shift",
         "advantage/uniform_wrong", "update/kl", "update/clip_fraction", "update/grad_norm", "update/skipped",
-        "verify/unparsed", "verify/timeout", "time/step", "observe/evol/evol_novelty_mean",
+        "update/first_ratio", "train/empty", "train/truncated_groups", "explore/nonfinite_groups",
+        "explore/feature_norm", "verify/unparsed", "verify/timeout", "time/step",
+        "observe/evol/evol_novelty_mean",
     } <= set(found[1])  # fmt: skip
     assert all(np.isfinite(value) for row in found for value in row.values())
 
@@ -148,6 +154,45 @@ def test_resume_repeats_the_uninterrupted_run_bit_for_bit(
     for kind in ("rollouts", "geometry", "probe"):
         for path in (finished / kind).iterdir():
             pd.testing.assert_frame_equal(pd.read_parquet(path), pd.read_parquet(tmp_path / kind / path.name))
+
+
+@pytest.mark.parametrize(
+    ("moment", "call", "saved"), [("evaluate", 1, 0), ("sample", 2, 2), ("sample", 3, 3)]
+)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_finishes_the_step_and_saves_it(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, call: int, saved: int,
+    number: int,
+) -> None:  # fmt: skip
+    """Asked in the evaluation before training, in a step between checkpoints, and in the last step."""
+    original, calls = getattr(Trainer, moment), iter(range(1, 99))
+
+    def signalled(self: Trainer, step: int) -> Any:
+        if next(calls) == call:
+            os.kill(os.getpid(), number)
+        return original(self, step)
+
+    overrides = ("trainer.steps=3", "exploration=g2rl", "exploration.observe=[evol,none]")
+    monkeypatch.setattr(Trainer, moment, signalled)
+    with pytest.raises(Interrupted, match=f"after step {saved}"):
+        run(tmp_path, *overrides, "trainer.checkpoint_every=10")
+    assert [row["step"] for row in rows(tmp_path)] == list(range(saved + 1))
+    assert not (tmp_path / "model").exists()
+    run(tmp_path, *overrides, "trainer.checkpoint_every=10")
+    assert [untimed(row) for row in rows(tmp_path)] == [untimed(row) for row in rows(finished)]
+    place = Path("checkpoints/step_000003/model.safetensors")
+    assert (tmp_path / place).read_bytes() == (finished / place).read_bytes()
+
+
+def test_checkpoints_carry_the_held_out_score(finished: Path) -> None:
+    manifest = json.loads((finished / "checkpoints" / "step_000003" / "manifest.json").read_text())
+    assert manifest["score"] == rows(finished)[3]["eval/countdown/pass@1"]
+
+
+def test_an_alarm_is_raised_while_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        run(tmp_path, "health.window=1", "health.truncated=0", "task.max_response_tokens=2")
+    assert caplog.text.count("health alarm truncation at step 1: 100% of the responses") == 1
 
 
 def test_a_finished_run_is_not_trained_again_and_other_settings_are_refused(finished: Path) -> None:
@@ -232,6 +277,29 @@ def test_random_weights_follow_the_seed(tmp_path: Path) -> None:
     place = Path("checkpoints/step_000001/model.safetensors")
     a, b, c = ((tmp_path / name / place).read_bytes() for name in "abc")
     assert a == b != c
+
+
+def test_a_signal_without_the_encoder_it_needs_is_refused(tmp_path: Path) -> None:
+    for wanted in ("exploration=evol", "exploration.observe=[evol]"):
+        with pytest.raises(ValueError, match=r"exploration=evol needs embeddings.*encoder=ngram"):
+            run(tmp_path / wanted, wanted, "~encoder")
+
+
+def test_prompts_over_the_limit_are_refused_before_anything_is_sampled(tmp_path: Path) -> None:
+    long = tmp_path / "long.jsonl"
+    questions = ["use 3 7 2 make 13 :", "use 3 7 2 make 13 : : : : : : : :"]
+    long.write_text("".join(json.dumps({"problem": q, "answer": "13"}) + "\n" for q in questions))
+    task = (
+        "task=math", f"task.source.source={long}", "task.source.data_dir=null",
+        "+task.source.instruction=':'",
+        "task.max_prompt_tokens=12", "benchmark=countdown", "trainer.probe_problems=0",
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"1 of 2 prompts .*max_prompt_tokens=12; .*math/train/1, has 1\d"):
+        run(tmp_path / "refused", *task, "task.overlong=error")
+    assert not (tmp_path / "refused" / "metrics.jsonl").exists()
+    run(tmp_path / "dropped", *task, "trainer.steps=1")
+    sampled = pd.read_parquet(tmp_path / "dropped" / "rollouts" / "step_000001.parquet")
+    assert set(sampled["problem"]) == {"math/train/0"}
 
 
 def test_a_benchmark_that_training_could_draw_is_refused(tmp_path: Path) -> None:

@@ -93,8 +93,30 @@ def test_a_bad_gradient_skips_the_update_is_counted_and_then_stops() -> None:
     assert metrics["skipped"] == 1.0
     assert all(math.isfinite(value) for value in metrics.values())
     assert all(torch.equal(a, b) for a, b in zip(before, updater.policy.parameters(), strict=True))
-    with pytest.raises(UpdateError, match="2 updates in a row"):
+    with pytest.raises(
+        UpdateError, match=r"step 1: 2 updates in a row.*non-finite loss in groups \[0\]"
+    ) as stop:
         updater.step(batch, 1)
+    assert stop.value.groups == [0]
+    assert stop.value.tensors["advantages_N"].isnan().tolist() == [False, True]
+
+
+def test_batches_that_cannot_be_learnt_from_count_like_bad_updates() -> None:
+    updater = make(OptimizerSettings(mini_batches=2, max_bad_updates=2))
+    assert updater.skip(1, "a NaN", [3]) == {"skipped": 1.0, "updates": 2.0}
+    updater.step(batch_for(updater, [1.0, -1.0, 1.0, -1.0]), 2)
+    updater.skip(3, "a NaN", [3])
+    with pytest.raises(
+        UpdateError, match=r"step 4: 2 updates in a row were bad, the last by a NaN in groups \[1\]"
+    ):
+        updater.skip(4, "a NaN", [1])
+
+
+def test_the_first_ratio_of_a_step_is_one_whatever_the_later_ones_are() -> None:
+    updater = make(OptimizerSettings(lr=1e-2, mini_batches=2, epochs=2))
+    metrics = updater.step(batch_for(updater, [1.0, -1.0, 1.0, -1.0]), 0)
+    assert metrics["first_ratio"] == pytest.approx(1.0, abs=1e-5)
+    assert abs(metrics["ratio"] - 1.0) > 1e-4
 
 
 def test_token_bonus_is_added_to_the_advantage() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from g2rl.data import refuse_twins
 from g2rl.types import Problem, SamplingParams
 from g2rl.verify.base import Verifier
 
@@ -38,8 +39,7 @@ class Benchmark:
                 f"benchmark {name}: need 1 <= k <= samples, got ks={ks}, samples={samples}; set benchmark.ks "
                 "too (null: powers of two up to samples)"
             )
-        if len({problem.id for problem in problems}) < len(problems):
-            raise ValueError(f"benchmark {name}: two problems share an id")
+        refuse_twins([problem.id for problem in problems], f"benchmark {name}")
         self.name, self.problems, self.verifier = name, list(problems), verifier
         self.samples, self.ks, self.params = samples, ks, params
 

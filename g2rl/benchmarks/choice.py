@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from g2rl.benchmarks.base import Benchmark
-from g2rl.data import DataError, column, first_column, is_local, locate, read_rows, row_id
+from g2rl.data import DataError, column, first_column, is_local, locate, read_rows, row_id, text_of
 from g2rl.types import Problem, SamplingParams
 from g2rl.verify.mcq import ChoiceVerifier
 
@@ -79,7 +79,7 @@ def choice_problem(
     id_: str, row: Mapping[str, Any], instruction: str, shuffle_seed: int | None, where: str, number: int
 ) -> Problem:
     """One row as a problem; arguments and errors as in `choice_benchmark`."""
-    question = str(first_column(row, QUESTIONS, where, number)).strip()
+    question = text_of(first_column(row, QUESTIONS, where, number), "question", where, number).strip()
     if CORRECT in row:
         names = [CORRECT, *(f"{INCORRECT}{i}" for i in (1, 2, 3))]
         options, right = [str(column(row, name, where, number)).strip() for name in names], 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,22 @@ from g2rl.advantages import GroupAdvantage
 from g2rl.benchmarks.base import Benchmark
 from g2rl.checkpoint import Checkpoints
 from g2rl.cli.config import choices, config_dir
-from g2rl.exploration.base import NEEDS, Signal
+from g2rl.exploration.base import Signal, all_needs
+from g2rl.health import HealthLimits
 from g2rl.losses import PolicyLoss
-from g2rl.models import LoadedModel, load, set_checkpointing
+from g2rl.models import LoadedModel, encode_prompt, load, set_checkpointing
+from g2rl.parts import Parts, Reporter
 from g2rl.policy import Policy
 from g2rl.settings import TrainerSettings
-from g2rl.tasks.base import Task, refuse_leaks
+from g2rl.tasks.base import Task, fit_prompts, refuse_leaks
 from g2rl.tracking import Tracker
-from g2rl.trainer import Parts, Reporter, Trainer
-from g2rl.types import SamplingParams
+from g2rl.trainer import Trainer
+from g2rl.types import Problem, SamplingParams
 from g2rl.update import OptimizerSettings, Updater
 from g2rl.verify.base import Verifier
 from g2rl.verify.pool import Grader
 
+log = logging.getLogger(__name__)
 SIGNAL_EXTRAS = ("observe", "feature_temperature")
 
 
@@ -45,6 +49,14 @@ def build_observers(names: list[str]) -> list[Signal]:
             raise ValueError(f"exploration.observe: no signal {name!r}; choose from {choices('exploration')}")
         found.append(instantiate(OmegaConf.load(config_dir() / "exploration" / f"{name}.yaml")))
     return found
+
+
+def build_signals(config: DictConfig, group_size: int) -> list[Signal]:
+    """The training signal and the observers, in this order, with what they need there."""
+    signals = [build_signal(config.exploration), *build_observers(list(config.exploration.observe))]
+    check_groups(signals, group_size)
+    all_needs(signals, encoder=config.get("encoder") is not None)
+    return signals
 
 
 def build_benchmarks(node: DictConfig) -> list[Benchmark]:
@@ -122,30 +134,26 @@ class Graders:
 
 
 def build_trainer(
-    config: DictConfig, run_dir: Path, reporter: Reporter
+    config: DictConfig, run_dir: Path, reporter: Reporter, stop: Callable[[], int | None]
 ) -> tuple[Trainer, LoadedModel, Graders]:
     """Check everything that needs no weights first, then load the model and assemble the trainer."""
     settings = build_settings(config)
     advantage, loss = build_algorithm(config.algorithm)
     optimizer = OptimizerSettings(**{**config.optimizer, "betas": tuple(config.optimizer.betas)})
-    signal = build_signal(config.exploration)
-    observers = build_observers(list(config.exploration.observe))
-    check_signals([signal, *observers], settings.group_size)
-    if optimizer.mini_batches > settings.prompts_per_step:
-        raise ValueError(
-            f"optimizer.mini_batches={optimizer.mini_batches} over trainer.prompts_per_step="
-            f"{settings.prompts_per_step}: a mini-batch holds whole groups, so there cannot be more of them"
-        )
+    signal, *observers = build_signals(config, settings.group_size)
+    health = HealthLimits(**config.health)
+    check_mini_batches(optimizer.mini_batches, settings.prompts_per_step)
     task: Task = instantiate(config.task.source)
     benchmarks = build_benchmarks(config.benchmark)
     for benchmark in benchmarks:
         refuse_leaks(task, benchmark.problems, benchmark.name)
     graders = Graders(config.verify)
-    needs = frozenset(signal.needs).union(*(o.needs for o in observers))
+    needs = all_needs([signal, *observers], encoder=True)
     encoder = instantiate(config.encoder) if "embeddings" in needs else None
     torch.manual_seed(config.seed)  # random_init must give a resumed run the same reference policy
     loaded = load_model(config.model)
     check_context(loaded.model.config, settings.max_prompt_tokens + settings.sampling.max_tokens)
+    check_prompts(config, settings, task, benchmarks, loaded.tokenizer)
     policy = Policy(loaded.model, config.model.tile_mb << 20, config.model.compute_dtype)
     policy.check_head()
     reference = frozen_copy(policy) if loss.kl_coef else None
@@ -162,17 +170,45 @@ def build_trainer(
         advantage=advantage, updater=updater,
         benchmarks=[(benchmark, graders(benchmark.verifier)) for benchmark in benchmarks],
         tracker=Tracker(run_dir, instantiate(config.tracking)),
-        checkpoints=Checkpoints(run_dir / "checkpoints", config.trainer.keep_checkpoints), reporter=reporter,
+        checkpoints=Checkpoints(
+            run_dir / "checkpoints", config.trainer.keep_checkpoints, config.trainer.keep_best
+        ),
+        reporter=reporter, health=health, stop=stop,
     )  # fmt: skip
     return Trainer(parts, settings), loaded, graders
 
 
-def check_signals(signals: list[Signal], group_size: int) -> None:
-    """Signals ask for what exists, and those that compare responses get at least two of them."""
+def check_prompts(
+    config: DictConfig, settings: TrainerSettings, task: Task, benchmarks: list[Benchmark], tokenizer: Any
+) -> None:
+    """Encode every prompt that the run can meet, as far as they can be listed, before the first rollout."""
+    chat = config.model.chat
+    for benchmark in benchmarks:
+        for problem in benchmark.problems:
+            encode_prompt(tokenizer, problem.prompt, chat)
+
+    def length(problem: Problem) -> int:
+        return len(encode_prompt(tokenizer, problem.prompt, chat))
+
+    dropped = fit_prompts(task, length, settings.max_prompt_tokens, config.task.overlong)
+    if dropped:
+        log.warning(
+            "task %s: %d prompts over %d tokens left out", task.name, dropped, settings.max_prompt_tokens
+        )
+
+
+def check_mini_batches(mini_batches: int, prompts: int) -> None:
+    """A mini-batch holds whole groups."""
+    if mini_batches > prompts:
+        raise ValueError(
+            f"optimizer.mini_batches={mini_batches} over trainer.prompts_per_step={prompts}: a mini-batch "
+            "holds whole groups, so there cannot be more of them"
+        )
+
+
+def check_groups(signals: list[Signal], group_size: int) -> None:
+    """Signals that compare responses get at least two of them."""
     for signal in signals:
-        unknown = set(signal.needs) - NEEDS
-        if unknown:
-            raise ValueError(f"signal {signal.name} needs {sorted(unknown)}; there is {sorted(NEEDS)}")
         if group_size == 1 and signal.needs:
             raise ValueError(
                 f"trainer.group_size=1 with signal {signal.name}: it compares responses of a group; "

@@ -10,12 +10,13 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from g2rl.cli.config import config_dir, escape_paths, refuse_mistakes, register_resolvers
+from g2rl.cli.config import config_dir, escape_paths, refuse_mistakes, register_resolvers, share_cores
 from g2rl.cli.train import USER_ERRORS, raise_cleanly
 
 
 def main() -> None:
     """Entry point of `g2rl-eval`."""
+    share_cores()
     register_resolvers()
     sys.argv[1:] = escape_paths(sys.argv[1:], ("run", "samples", "compare", "data_dir", "hydra.run.dir"))
     if not {"--help", "-h", "--hydra-help", "--version", "--info", "-i"} & set(sys.argv[1:]):

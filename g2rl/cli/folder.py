@@ -3,16 +3,48 @@
 from __future__ import annotations
 
 import shutil
+import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
 
 from g2rl.files import atomic_path
 
 RESUME = ("auto", "never")
 ERROR = "error.txt"  # a command that was refused leaves this and no work to protect
+
+
+class RefuseUnwritable(Callback):
+    """Ends the command with one line, before anything is loaded, when it cannot write where it should.
+
+    A Hydra callback, because Hydra itself is the first to write there.
+    """
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        refuse_unwritable(Path(config.hydra.run.dir))
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        refuse_unwritable(Path(config.hydra.sweep.dir))
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Make the folder and write a page into it; exit with code 1 when that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(4096))
+            probe.flush()
+    except OSError as error:
+        print(
+            f"error: cannot write in {folder}: {error.strerror}; free or allow it, or write elsewhere with "
+            "hydra.run.dir=... (hydra.sweep.dir=... of a sweep)",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None
 
 
 def prepare(

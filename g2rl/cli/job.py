@@ -13,35 +13,44 @@ from g2rl.checkpoint import export_model
 from g2rl.cli.assemble import build_trainer
 from g2rl.cli.folder import prepare
 from g2rl.files import write_json
+from g2rl.interrupt import StopRequest
 from g2rl.models import LoadedModel
 from g2rl.report import ConsoleReporter, summary_rows
 from g2rl.tracking import read_metrics
 from g2rl.trainer import Trainer
 
 log = logging.getLogger(__name__)
-FREE_TO_CHANGE = ("resume", "tracking", "verify", "trainer.keep_checkpoints", "trainer.checkpoint_every")
+FREE_TO_CHANGE = (
+    "resume", "tracking", "verify", "health", "trainer.keep_checkpoints", "trainer.keep_best",
+    "trainer.checkpoint_every",
+)  # fmt: skip
 OUTPUTS = (
-    "checkpoints", "rollouts", "geometry", "probe", "model", "wandb", "metrics.jsonl", "summary.json",
-    "error.txt", "learning_curves.png", "cosine_distribution.png",
+    "checkpoints", "rollouts", "geometry", "probe", "failure", "model", "wandb", "metrics.jsonl",
+    "summary.json", "error.txt", "learning_curves.png", "cosine_distribution.png",
 )  # fmt: skip
 
 
 def train(config: DictConfig, run_dir: Path) -> float:
-    """Run or continue the training in `run_dir`; returns the final held-out pass@1 (mean over benchmarks)."""
+    """Run or continue the training in `run_dir`; returns the final held-out pass@1 (mean over benchmarks).
+
+    Raises:
+        Interrupted: by SIGTERM or SIGINT, after a complete step that is saved.
+    """
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     reporter = ConsoleReporter(run_dir)
     prepare(run_dir, plain, config.resume, FREE_TO_CHANGE, OUTPUTS)
-    trainer, loaded, graders = build_trainer(config, run_dir, reporter)
-    try:
-        state = trainer.parts.checkpoints.load_newest(trainer.parts.policy.model)
-        describe(reporter, plain, loaded, trainer, state)
-        trainer.parts.tracker.start(None if state is None else int(state["step"]), plain)
-        trainer.run(state)
-        export_model(loaded.model, loaded.tokenizer, loaded.stop_ids, run_dir / "model")
-    finally:
-        graders.close()
-        trainer.parts.tracker.finish()
-        reporter.close()
+    with StopRequest() as stop:
+        trainer, loaded, graders = build_trainer(config, run_dir, reporter, stop)
+        try:
+            state = trainer.parts.checkpoints.load_newest(trainer.parts.policy.model)
+            describe(reporter, plain, loaded, trainer, state)
+            trainer.parts.tracker.start(None if state is None else int(state["step"]), plain)
+            trainer.run(state)
+            export_model(loaded.model, loaded.tokenizer, loaded.stop_ids, run_dir / "model")
+        finally:
+            graders.close()
+            trainer.parts.tracker.finish()
+            reporter.close()
     rows = read_metrics(run_dir / "metrics.jsonl")
     names = [benchmark.name for benchmark, _ in trainer.parts.benchmarks]
     plots = plot_run(run_dir, names)

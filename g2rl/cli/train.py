@@ -13,7 +13,8 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from g2rl.cli.config import config_dir, escape_paths, refuse_mistakes, register_resolvers
+from g2rl.cli.config import config_dir, escape_paths, refuse_mistakes, register_resolvers, share_cores
+from g2rl.interrupt import EXIT_INTERRUPTED, Interrupted
 
 
 class ArmFailedError(RuntimeError):
@@ -25,6 +26,7 @@ USER_ERRORS = (ValueError, OSError, ImportError, RuntimeError, TypeError, Instan
 
 def main() -> None:
     """Entry point of `g2rl-train`."""
+    share_cores()
     register_resolvers()
     sys.argv[1:] = escape_paths(sys.argv[1:], ("hydra.run.dir", "hydra.sweep.dir", "data_dir"))
     if not {"--help", "-h", "--hydra-help", "--version", "--info", "-i"} & set(sys.argv[1:]):
@@ -41,6 +43,9 @@ def run(config: DictConfig) -> float:
         found = train(config, run_dir)
         (run_dir / "error.txt").unlink(missing_ok=True)  # of an earlier attempt
         return found
+    except Interrupted as stop:
+        print(f"{stop}: {run_dir}", file=sys.stderr)
+        raise SystemExit(EXIT_INTERRUPTED) from None
     except USER_ERRORS as error:
         if logging.getLogger().isEnabledFor(logging.DEBUG):  # hydra.verbose=true
             raise
@@ -51,8 +56,12 @@ def raise_cleanly(error: BaseException, run_dir: Path) -> NoReturn:
     """Write the traceback into the run folder and end with one readable line."""
     import traceback
 
-    place = run_dir / "error.txt"
-    place.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    place: Path | str = run_dir / "error.txt"
+    try:
+        Path(place).write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    except OSError as full:  # perhaps the very error that is reported
+        traceback.print_exception(error)
+        place = f"above; not in {place}: {full.strerror}"
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         error = error.__cause__  # what the constructor said, without Hydra's account of where
     print(f"error: {error}\n(traceback in {place})", file=sys.stderr)

@@ -6,6 +6,7 @@ A signal declares what it `needs` and gets just that: "features" (gradient featu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from g2rl.types import GroupBatch, Shaped
@@ -43,3 +44,21 @@ class Stateless:
 
 def missing_need(signal: str, need: str) -> ValueError:
     return ValueError(f"exploration={signal} needs {need}, which this batch does not carry")
+
+
+def all_needs(signals: Sequence[Signal], encoder: bool) -> frozenset[str]:
+    """What some signals need together.
+
+    Raises:
+        ValueError: a need that does not exist, or embeddings where there is no `encoder`.
+    """
+    for signal in signals:
+        unknown = set(signal.needs) - NEEDS
+        if unknown:
+            raise ValueError(f"exploration={signal.name} needs {sorted(unknown)}; there is {sorted(NEEDS)}")
+        if "embeddings" in signal.needs and not encoder:
+            raise ValueError(
+                f"exploration={signal.name} needs embeddings, but no encoder is configured: choose one, e.g. "
+                "encoder=ngram"
+            )
+    return frozenset().union(*(signal.needs for signal in signals))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -23,6 +24,44 @@ class Task(Protocol):
     def may_draw(self, problem: Problem) -> bool:
         """Whether training could ever meet this problem; no held-out problem may be one of these."""
         ...
+
+
+@runtime_checkable
+class Finite(Protocol):
+    """A task over a list of problems, visited in shuffled epochs."""
+
+    problems: list[Problem]
+
+
+OVERLONG = ("error", "drop")
+
+
+def fit_prompts(task: Task, length: Callable[[Problem], int], limit: int, overlong: str) -> int:
+    """Make sure that no prompt of a finite task is over `limit` tokens; returns how many were dropped.
+
+    Args:
+        length: of a prompt, in tokens.
+        overlong: error, or drop, which removes them from the task.
+
+    Raises:
+        ValueError: naming how many there are and the longest; or all are too long.
+    """
+    if overlong not in OVERLONG:
+        raise ValueError(f"task.overlong must be one of {OVERLONG}, got {overlong!r}")
+    if not isinstance(task, Finite):
+        return 0  # endless: each is checked when it is drawn
+    sizes = [length(problem) for problem in task.problems]
+    kept = [problem for problem, size in zip(task.problems, sizes, strict=True) if size <= limit]
+    dropped = len(sizes) - len(kept)
+    if dropped and (overlong == "error" or not kept):
+        longest = max(range(len(sizes)), key=sizes.__getitem__)
+        raise ValueError(
+            f"{dropped} of {len(sizes)} prompts of task {task.name} are over task.max_prompt_tokens="
+            f"{limit}; the longest, {task.problems[longest].id}, has {sizes[longest]}: "
+            "raise the limit, or leave them out with task.overlong=drop"
+        )
+    task.problems = kept
+    return dropped
 
 
 def refuse_leaks(task: Task, held_out: list[Problem], benchmark: str) -> None:

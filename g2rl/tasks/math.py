@@ -11,7 +11,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from g2rl.data import DataError, column, first_column, is_local, locate, read_rows, row_id
+from g2rl.data import (
+    DataError,
+    column,
+    first_column,
+    is_local,
+    locate,
+    read_rows,
+    refuse_twins,
+    row_id,
+    text_of,
+)
 from g2rl.tasks.base import stream_from_rows
 from g2rl.types import Problem
 from g2rl.verify.extract import boxes
@@ -62,11 +72,13 @@ def math_problems(name: str, **given: Unpack[Source]) -> tuple[list[Problem], in
             dropped += 1
             continue
         wanted = given.get("problem_column", "problem")
-        text = str(first_column(row, ("problem", "question") if wanted == AUTO else (wanted,), where, number))
+        names = ("problem", "question") if wanted == AUTO else (wanted,)
+        text = text_of(first_column(row, names, where, number), "/".join(names), where, number)
         meta = {"kind": "math", **({"group": str(row["subject"])} if row.get("subject") else {})}
         problems.append(Problem(f"{name}/{row_id(row, number)}", f"{text}\n{instruction}", gold, meta))
     if not problems:
         raise DataError(f"{where}: every gold answer is empty")
+    refuse_twins([problem.id for problem in problems], where)
     return problems, dropped
 
 

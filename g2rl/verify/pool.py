@@ -10,6 +10,7 @@ undecided, already extracted answers travel to workers. So a verdict names its a
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -197,15 +198,17 @@ class Grader:
             return job.future.result()
         except TimeoutError:
             return "timeout"
-        except ProcessExpired:
-            return "killed"
+        except ProcessExpired as expired:
+            # SIGTERM comes from outside (a scheduler that preempts signals all processes), not from the item
+            if expired.exitcode != -signal.SIGTERM:
+                return "killed"
         except MemoryError:
             return "killed"
-        except BrokenProcessPool:  # the pool went down while this item waited: its one retry
-            if not retry:
-                return "killed"
-            again = self._schedule(job.call, job.args, job.answer)
-            return self._wait(again, retry=False)
+        except BrokenProcessPool:  # the pool went down while this item waited
+            pass
+        if not retry:
+            return "killed"
+        return self._wait(self._schedule(job.call, job.args, job.answer), retry=False)
 
     def _verdict(self, job: _Job) -> Verdict:
         outcome = self._wait(job)

@@ -21,15 +21,16 @@ _patching = threading.Lock()
 
 
 class _LightProcess(multiprocessing.context.SpawnProcess):
-    """A spawned process that does not import the parent's __main__.
+    """A spawned process that does not import the parent's __main__ and never sees Ctrl-C.
 
     Workers must start whatever __main__ is (a notebook, stdin, pytest, an unguarded script), and
-    must not pay for the torch that it imports.
+    must not pay for the torch that it imports. Ctrl-C reaches every process of the terminal, but the
+    trainer finishes its step first and needs them for it.
     """
 
     @staticmethod
     def _Popen(process_obj: Any) -> Any:
-        with _main_hidden():
+        with _main_hidden(), _interrupt_blocked():
             return multiprocessing.context.SpawnProcess._Popen(process_obj)
 
 
@@ -58,6 +59,16 @@ def _main_hidden() -> Iterator[None]:
             yield
         finally:
             multiprocessing.spawn.get_preparation_data = original
+
+
+@contextmanager
+def _interrupt_blocked() -> Iterator[None]:
+    """Block SIGINT in this thread, and so, from birth, in a process that it starts."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def initialize(verifier: Verifier, memory_bytes: int) -> None:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from g2rl.cli.assemble import build_algorithm, build_benchmarks, build_observers, build_settings, build_signal
 from g2rl.cli.config import choices, config_dir, groups, register_resolvers
+from g2rl.health import HealthLimits
 from g2rl.models import load
 from g2rl.policy import Policy
 from g2rl.update import OptimizerSettings
@@ -31,6 +32,7 @@ def test_every_choice_composes_with_nothing_missing(group: str, choice: str) -> 
     OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     build_settings(config)
     build_algorithm(config.algorithm)
+    HealthLimits(**config.health)
     OptimizerSettings(**{**config.optimizer, "betas": tuple(config.optimizer.betas)})
 
 

@@ -23,6 +23,9 @@ class Misbehaving:
         word = completion.partition(" ")[0]
         if word == "sleep":
             time.sleep(60)
+        elif word == "nap":
+            time.sleep(0.6)
+            return Verdict(False, word, "string")
         elif word == "spin":
             sum(itertools.repeat(1, 10**13))
         elif word == "crash":

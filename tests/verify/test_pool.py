@@ -99,6 +99,45 @@ def test_a_worker_killed_from_outside_is_replaced(grader: Grader) -> None:
     assert [v.correct for v in grader.grade([GOOD] * 4)] == [True] * 4
 
 
+def test_items_under_way_survive_a_scheduler_that_signals_every_process(grader: Grader) -> None:
+    """Slurm preempts a job by SIGTERM to all of it, Ctrl-C is SIGINT to all of it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        pending = grader.submit([bad("nap"), GOOD, bad("nap"), GOOD])
+        time.sleep(0.2)
+        for pid in worker_pids():
+            os.kill(pid, number)
+        assert [v.route for v in pending.result()] == ["string"] * 4
+
+
+def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys\n"
+        "from tests.verify.misbehaving import Misbehaving, worker_pids\n"
+        "from g2rl.verify.pool import Grader\n"
+        "grader = Grader(Misbehaving(), workers=2)\n"
+        "print(*worker_pids(), flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    root = Path(__file__).resolve().parent.parent.parent
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, stdout=subprocess.PIPE, text=True, check=False,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    pids = [int(pid) for pid in result.stdout.split()]
+    assert len(pids) == 2
+    deadline = time.monotonic() + 20
+    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [pid for pid in pids if alive(pid)]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def test_an_item_that_waited_in_a_broken_pool_is_retried_once(grader: Grader) -> None:
     def stranded(item: tuple[str, Problem]) -> pool._Job:
         future: Future[Verdict] = Future()

@@ -1,0 +1,64 @@
+"""SIGTERM and SIGINT: finish the step, save, leave with a code of its own; a second one ends at once.
+
+    with StopRequest() as stop:
+        trainer.run(state)        # asks stop() after every step
+
+The first signal (Slurm preemption, Ctrl-C) is remembered; whoever runs the loop asks for it where it can
+stop without loss. With it the default action of both signals comes back, so that a second one ends the
+process even inside a long call into C; nothing more is lost than by `kill -9`.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+log = logging.getLogger(__name__)
+EXIT_INTERRUPTED = 75
+"""Exit code of a run that was asked to stop and can be continued (EX_TEMPFAIL of sysexits.h)."""
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Interrupted(Exception):  # noqa: N818  (nothing went wrong)
+    """The run stopped on request after a complete step."""
+
+    def __init__(self, step: int, number: int) -> None:
+        super().__init__(
+            f"stopped by {signal.Signals(number).name} after step {step}, which is saved: the same command "
+            "continues"
+        )
+        self.step = step
+
+
+class StopRequest:
+    """Remembers the first SIGTERM or SIGINT while it is entered; calling it gives its number, or None.
+
+    Python delivers signals to the main thread only; entered elsewhere it never asks for a stop.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __call__(self) -> int | None:
+        return self.number
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {one: signal.signal(one, self._remember) for one in SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for one, handler in self._before.items():
+            signal.signal(one, handler)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+        for one in SIGNALS:
+            signal.signal(one, signal.SIG_DFL)
+        log.warning("%s: stopping after this step; once more stops at once", signal.Signals(number).name)

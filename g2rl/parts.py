@@ -1,0 +1,62 @@
+"""What a run is made of: the parts that are put together once and injected into the trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from g2rl.advantages import GroupAdvantage
+from g2rl.benchmarks.base import Benchmark
+from g2rl.checkpoint import Checkpoints
+from g2rl.encoders.base import Encoder
+from g2rl.engines.base import Engine
+from g2rl.evaluate import EvalResult
+from g2rl.exploration.base import Signal
+from g2rl.health import HealthLimits
+from g2rl.policy import Policy
+from g2rl.tasks.base import Task
+from g2rl.tracking import Tracker
+from g2rl.update import Updater
+from g2rl.verify.pool import Grader
+
+
+class Reporter(Protocol):
+    """Tells the user what happens; see `g2rl.report`."""
+
+    def begin(self, first_step: int, steps: int) -> None: ...
+
+    def step(self, step: int, metrics: Mapping[str, float]) -> None: ...
+
+    def phase(self, name: str, total: int | None = None) -> Any: ...
+
+    def evaluated(self, step: int, result: EvalResult) -> None: ...
+
+    def end(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Parts:
+    """Everything a run is made of."""
+
+    policy: Policy
+    reference: Policy | None
+    """Frozen copy of the initial policy; None when the KL coefficient is 0."""
+    tokenizer: Any
+    chat: bool
+    engine: Engine
+    task: Task
+    grader: Grader
+    signal: Signal
+    observers: list[Signal]
+    encoder: Encoder | None
+    advantage: GroupAdvantage
+    updater: Updater
+    benchmarks: list[tuple[Benchmark, Grader]]
+    """Held-out problem sets and their graders; the geometry probe uses the first."""
+    tracker: Tracker
+    checkpoints: Checkpoints
+    reporter: Reporter
+    health: HealthLimits = field(default_factory=HealthLimits)
+    stop: Callable[[], int | None] = lambda: None
+    """The number of the signal that asks the run to stop, if any; see `g2rl.interrupt`."""
