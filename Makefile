@@ -37,7 +37,7 @@ test: $(VENV)/.installed-dev  ## set up and run the tests
 test-slow: $(VENV)/.installed-dev  ## the heavy checks as well (minutes)
 	$(BIN)/pytest -m slow $(ARGS)
 
-chaos: $(VENV)/.installed-dev  ## kill the real command thirty times and compare (minutes)
+chaos: $(VENV)/.installed-dev  ## kill the real command more than twenty times and compare (minutes)
 	$(BIN)/pytest -m slow -s tests/chaos $(ARGS)
 
 lint: $(VENV)/.installed-dev  ## ruff and the type checker
