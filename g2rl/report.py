@@ -92,9 +92,14 @@ class ConsoleReporter:
         for row in rows:
             table.add_row(*row)
         self.console.print(table)
-        self.say(f"plots: {', '.join(str(p) for p in plots)}")
-        self.say(f"model: {self.run_dir / 'model'}  (Hugging Face format)")
-        self.say(f"done: {self.run_dir}")
+        self.say(f"plots: {', '.join(str(shorter(path)) for path in plots)}")
+        self.say(f"model: {shorter(self.run_dir / 'model')}  (Hugging Face format)")
+        self.say(f"done: {shorter(self.run_dir)}")
+
+
+def shorter(path: Path) -> Path:
+    """Relative to the working folder where the path is below it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def summary_rows(
