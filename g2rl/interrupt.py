@@ -33,6 +33,23 @@ class Interrupted(Exception):  # noqa: N818  (nothing went wrong)
         self.step = step
 
 
+def agreed(number: int) -> int:
+    """The largest number of all ranks, so that every rank stops after the same step; collective.
+
+    A scheduler may signal some ranks only, and each at another moment. Without torch.distributed it is
+    the number itself.
+    """
+    import torch  # here, so that --help stays quick
+    from torch import distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized()):
+        return number
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    flag = torch.tensor(number, device=device)
+    dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+    return int(flag)
+
+
 class StopRequest:
     """Remembers the first SIGTERM or SIGINT while it is entered; calling it gives its number, or None.
 
@@ -44,7 +61,8 @@ class StopRequest:
         self._before: dict[signal.Signals, Any] = {}
 
     def __call__(self) -> int | None:
-        return self.number
+        """The signal's number, or None. Under torch.distributed every rank gets the same answer."""
+        return agreed(self.number or 0) or None
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():

@@ -10,10 +10,30 @@ import threading
 from pathlib import Path
 
 import pytest
+from torch import distributed as dist
+from torch import multiprocessing
 
 from g2rl.interrupt import Interrupted, StopRequest
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def rank_asks(rank: int, rendezvous: str, folder: str) -> None:
+    """One of two gloo processes; only rank 1 is signalled."""
+    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+    with StopRequest() as stop:
+        answers = [stop()]
+        if rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        answers.append(stop())
+    Path(folder, str(rank)).write_text(repr(answers))
+    dist.destroy_process_group()
+
+
+def test_all_ranks_stop_after_the_same_step_though_one_is_signalled(tmp_path: Path) -> None:
+    multiprocessing.spawn(rank_asks, (str(tmp_path / "rendezvous"), str(tmp_path)), nprocs=2)
+    answers = {(tmp_path / str(rank)).read_text() for rank in range(2)}
+    assert answers == {f"[None, {int(signal.SIGTERM)}]"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
