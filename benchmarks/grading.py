@@ -49,9 +49,8 @@ def main() -> None:
         "the gold itself": [(f"\\boxed{{{p.answer}}}", p) for p in problems],
         "gold + 0": [(f"\\boxed{{{p.answer} + 0}}", p) for p in problems],
     }
-    print(
-        f"{platform.machine()}, Python {platform.python_version()}, {args.workers} workers, {len(problems)} golds"
-    )
+    machine = f"{platform.machine()}, Python {platform.python_version()}"
+    print(f"{machine}, {args.workers} workers, {len(problems)} golds")
     with Grader(MathVerifier(), workers=args.workers) as grader:
 
         def pool(items: Items) -> int:
