@@ -120,6 +120,8 @@ def load(
     finally:
         transformers_logging.set_verbosity(level)
         transformers_logging.enable_progress_bar()
+    if gguf_file:
+        forget_quantization(model)
     if gradient_checkpointing:
         set_checkpointing(model, True)
     model.to(pick_device(device))
@@ -134,6 +136,14 @@ def refuse_holes(source: str, report: Mapping[str, Any]) -> None:
             f"model.source={source} lacks {len(holes)} of the model's weights (first: {holes[0]}): the files "
             "are incomplete or of another architecture; model.random_init=true starts from random weights"
         )
+
+
+def forget_quantization(model: Any) -> None:
+    """Treat the weights of a GGUF file as what loading made of them: plain floats, which can be saved."""
+    model.hf_quantizer = None
+    for name in ("quantization_config", "_pre_quantization_dtype"):
+        if hasattr(model.config, name):
+            delattr(model.config, name)
 
 
 def set_checkpointing(model: Any, on: bool) -> None:

@@ -10,7 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from g2rl.models import ModelError, encode_prompt, load, resolve_source, resolve_stop_ids
+from g2rl.models import (
+    ModelError,
+    encode_prompt,
+    forget_quantization,
+    load,
+    resolve_source,
+    resolve_stop_ids,
+)
 from g2rl.policy import Policy
 from g2rl.tiny.build import build_tokenizer
 
@@ -117,3 +124,16 @@ def test_random_weights_of_another_shape() -> None:
         overrides={"num_hidden_layers": 1, "layer_types": ["full_attention"]},
     )
     assert len(loaded.model.model.layers) == 1
+
+
+def test_weights_from_a_gguf_file_can_be_saved(tmp_path: Path) -> None:
+    """transformers refuses to save a model loaded from GGUF, although its weights are plain floats."""
+    loaded = load("builtin:tiny").model
+    loaded.hf_quantizer = SimpleNamespace(
+        is_serializable=lambda: False, quantization_config=SimpleNamespace(quant_method="gguf")
+    )
+    with pytest.raises(ValueError, match="not serializable"):
+        loaded.save_pretrained(tmp_path / "refused")
+    forget_quantization(loaded)
+    loaded.save_pretrained(tmp_path / "saved")
+    assert (tmp_path / "saved" / "model.safetensors").is_file()
