@@ -8,17 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
 from g2rl.evaluate import EvalResult
+from g2rl.progress import progress_bar
 
 LINE = (
     ("train/accuracy", "accuracy", ".3f"),
@@ -44,10 +37,7 @@ class ConsoleReporter:
     def __init__(self, run_dir: Path, console: Console | None = None) -> None:
         self.run_dir = run_dir
         self.console = console or Console(highlight=False, soft_wrap=True)
-        self.progress = Progress(
-            TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal, transient=True,
-        )  # fmt: skip
+        self.progress = progress_bar(self.console, width=12)
         self._main: Any = None
 
     def say(self, text: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "g2rl"
 LAYERS = (
-    {"types", "ops", "files", "estimators", "interrupt", "health"},
+    {"types", "ops", "files", "estimators", "interrupt", "health", "progress"},
     {"failure", "lm_head", "batching", "data", "verify", "advantages", "losses", "exploration", "encoders"},
     {"tasks", "models", "policy", "checkpoint", "tracking", "settings"},
     {"benchmarks", "engines", "tiny", "score", "rollout"},

@@ -52,10 +52,9 @@ def build_observers(names: list[str]) -> list[Signal]:
 
 
 def build_signals(config: DictConfig, group_size: int) -> list[Signal]:
-    """The training signal and the observers, in this order, with what they need there."""
+    """The training signal and the observers, in this order."""
     signals = [build_signal(config.exploration), *build_observers(list(config.exploration.observe))]
     check_groups(signals, group_size)
-    all_needs(signals, encoder=config.get("encoder") is not None)
     return signals
 
 
@@ -141,6 +140,7 @@ def build_trainer(
     advantage, loss = build_algorithm(config.algorithm)
     optimizer = OptimizerSettings(**{**config.optimizer, "betas": tuple(config.optimizer.betas)})
     signal, *observers = build_signals(config, settings.group_size)
+    needs = all_needs([signal, *observers], encoder=config.get("encoder") is not None)
     health = HealthLimits(**config.health)
     check_mini_batches(optimizer.mini_batches, settings.prompts_per_step)
     task: Task = instantiate(config.task.source)
@@ -148,7 +148,6 @@ def build_trainer(
     for benchmark in benchmarks:
         refuse_leaks(task, benchmark.problems, benchmark.name)
     graders = Graders(config.verify)
-    needs = all_needs([signal, *observers], encoder=True)
     encoder = instantiate(config.encoder) if "embeddings" in needs else None
     torch.manual_seed(config.seed)  # random_init must give a resumed run the same reference policy
     loaded = load_model(config.model)

@@ -7,10 +7,11 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -20,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 TAG_LENGTH = 60
 VALUED_FLAGS = ("--cfg", "-c", "--package", "-p")
+ASKING_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--info", "-i"}  # they start no run
 OWN_CONFIG_FLAGS = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd")
 
 
@@ -216,3 +218,18 @@ def refuse_mistakes(config_name: str) -> None:
     if problem:
         print(f"error: {problem}", file=sys.stderr)
         raise SystemExit(2)
+
+
+def launch(config_name: str, run: Callable[[DictConfig], Any], path_keys: Sequence[str]) -> None:
+    """Run a command under Hydra, its overrides checked first.
+
+    Args:
+        config_name: of the file in conf/.
+        path_keys: keys whose values are paths, in which "=" needs no escape.
+    """
+    share_cores()
+    register_resolvers()
+    sys.argv[1:] = escape_paths(sys.argv[1:], path_keys)
+    if not ASKING_FLAGS & set(sys.argv[1:]):
+        refuse_mistakes(config_name)
+    hydra.main(config_path=str(config_dir()), config_name=config_name, version_base="1.3")(run)()

@@ -6,22 +6,16 @@ import logging
 import sys
 from pathlib import Path
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from g2rl.cli.config import config_dir, escape_paths, refuse_mistakes, register_resolvers, share_cores
+from g2rl.cli.config import launch
 from g2rl.cli.train import USER_ERRORS, raise_cleanly
 
 
 def main() -> None:
     """Entry point of `g2rl-eval`."""
-    share_cores()
-    register_resolvers()
-    sys.argv[1:] = escape_paths(sys.argv[1:], ("run", "samples", "compare", "data_dir", "hydra.run.dir"))
-    if not {"--help", "-h", "--hydra-help", "--version", "--info", "-i"} & set(sys.argv[1:]):
-        refuse_mistakes("evaluate")
-    hydra.main(config_path=str(config_dir()), config_name="evaluate", version_base="1.3")(run)()
+    launch("evaluate", run, ("run", "samples", "compare", "data_dir", "hydra.run.dir"))
 
 
 def run(config: DictConfig) -> float | None:

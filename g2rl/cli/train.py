@@ -7,13 +7,12 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from g2rl.cli.config import config_dir, escape_paths, refuse_mistakes, register_resolvers, share_cores
+from g2rl.cli.config import launch
 from g2rl.interrupt import EXIT_INTERRUPTED, Interrupted
 
 
@@ -26,12 +25,7 @@ USER_ERRORS = (ValueError, OSError, ImportError, RuntimeError, TypeError, Instan
 
 def main() -> None:
     """Entry point of `g2rl-train`."""
-    share_cores()
-    register_resolvers()
-    sys.argv[1:] = escape_paths(sys.argv[1:], ("hydra.run.dir", "hydra.sweep.dir", "data_dir"))
-    if not {"--help", "-h", "--hydra-help", "--version", "--info", "-i"} & set(sys.argv[1:]):
-        refuse_mistakes("train")
-    hydra.main(config_path=str(config_dir()), config_name="train", version_base="1.3")(run)()
+    launch("train", run, ("hydra.run.dir", "hydra.sweep.dir", "data_dir"))
 
 
 def run(config: DictConfig) -> float:

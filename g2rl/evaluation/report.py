@@ -8,18 +8,11 @@ from contextlib import contextmanager
 
 from rich import box
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
 from g2rl.evaluation.files import Row
 from g2rl.evaluation.tables import Findings
+from g2rl.progress import progress_bar
 
 LINE_SECONDS = 30.0
 WIDTH = 118  # of tables where the output is no terminal
@@ -39,14 +32,10 @@ class EvalReporter:
     @contextmanager
     def phase(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
         """Show a bar over `total` samples; yields a callable that advances it."""
-        columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )  # fmt: skip
         if not self.console.is_terminal:
             yield self._lines(name, total)
             return
-        with Progress(*columns, console=self.console, transient=True) as progress:
+        with progress_bar(self.console) as progress:
             task = progress.add_task(name, total=total)
             yield lambda count: progress.advance(task, count)
 
