@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
+
+CALL_TOKENS = 256  # padded tokens that cost as much as one more call of the model (docs/cost.md)
 
 
 @dataclass(slots=True)
@@ -52,22 +55,32 @@ class MicroBatch:
 
 
 def plan_micro_batches(sequences: Sequences, rows: Sequence[int], token_budget: int) -> list[list[int]]:
-    """Split rows into micro-batches of similar length: padded size (rows x longest) within the budget.
+    """Split rows into micro-batches of similar length with as little padding as calls are worth.
 
-    A row longer than the budget gets a micro-batch of its own. The plan depends only on the lengths
-    and on the order of rows, so it is the same in every run.
+    Rows are sorted by length and cut where the sum over micro-batches of (rows x longest + CALL_TOKENS)
+    is least, each within the budget: a dynamic programme, exact. A row longer than the budget gets a
+    micro-batch of its own. The plan depends only on the lengths and on the order of rows, so it is the
+    same in every run.
     """
     if token_budget < 1:
         raise ValueError(f"micro-batch token budget must be >= 1, got {token_budget}")
     ordered = sorted(rows, key=sequences.total_length)
+    lengths = np.array([sequences.total_length(n) for n in ordered], dtype=np.int64)
+    cost = np.zeros(len(ordered) + 1, dtype=np.int64)  # of the best plan for the first i rows
+    start = np.zeros(len(ordered), dtype=np.int64)  # of the micro-batch that ends that plan
+    for last, longest in enumerate(lengths):
+        first = max(0, last + 1 - max(1, token_budget // int(longest)))
+        begins = np.arange(first, last + 1)
+        total = cost[first : last + 1] + (last + 1 - begins) * longest + CALL_TOKENS
+        best = int(total.argmin())
+        start[last], cost[last + 1] = first + best, total[best]
     plan: list[list[int]] = []
-    for n in ordered:
-        longest = sequences.total_length(n)  # ascending: the newest row is the longest
-        if plan and (len(plan[-1]) + 1) * longest <= token_budget:
-            plan[-1].append(n)
-        else:
-            plan.append([n])
-    return plan
+    end = len(ordered)
+    while end:
+        begin = int(start[end - 1])
+        plan.append(ordered[begin:end])
+        end = begin
+    return plan[::-1]
 
 
 def make_micro_batch(

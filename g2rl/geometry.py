@@ -29,8 +29,9 @@ def geometry_table(
         "shaped_reward": shaped.rewards_PG.flatten().tolist(),
         "advantage": advantages_PG.flatten().tolist(),
         "tokens": batch.lengths_PG.flatten().tolist(),
-        "entropy": batch.entropy_PG.flatten().tolist(),
     }
+    if batch.entropy_PG is not None:
+        columns["entropy"] = batch.entropy_PG.flatten().tolist()
     for name, values_PG in shaped.diagnostics.items():
         columns[name] = values_PG.flatten().tolist()
     if batch.features_PGD is not None:

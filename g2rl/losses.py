@@ -15,6 +15,11 @@ the normaliser over the *whole* mini-batch, so it does not change with micro-bat
     constant        1 / (N T_max)              Dr. GRPO (arXiv 2503.20783)
     group_mean      1 / (P sum_{m in group} T_m)   every prompt weighs the same
 
+When another engine sampled, its probabilities q differ from the trainer's in rounding and kernels.
+Truncated importance sampling multiplies the surrogate (not the KL) by the detached
+min(pi_old(y_t) / q(y_t), C), token by token, or by min(prod_t pi_old / q, C) of the whole response (Yao et
+al. 2025, "Your Efficient RL Framework Secretly Brings You Off-Policy RL Training"; Ionides 2008).
+
 KL estimators (Schulman 2020), with d_t = log pi_ref(y_t) - log pi(y_t):
 
     k1 = -d_t       k2 = d_t^2 / 2       k3 = exp(d_t) - d_t - 1
@@ -27,12 +32,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from g2rl.ops import segment_mean
+from g2rl.ops import segment_mean, segment_sum
 
 SURROGATES = ("clip", "cispo")
 RATIOS = ("token", "sequence")
 NORMALIZERS = ("token_mean", "sequence_mean", "sequence_sum", "constant", "group_mean")
 KL_ESTIMATORS = ("k1", "k2", "k3")
+CORRECTIONS = ("token", "sequence", "none")
 
 
 @dataclass(slots=True)
@@ -55,6 +61,8 @@ class LossInputs:
     entropy_weights_T: Tensor
     """1 / (tokens of the mini-batch): the bonus is a mean over tokens whatever the normaliser."""
     ref_logps_T: Tensor | None = None
+    sampler_logps_T: Tensor | None = None
+    """log q(y_t) of the engine that sampled; None when it shares the policy's weights."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -69,6 +77,9 @@ class PolicyLoss:
         normalizer: how tokens are averaged.
         kl_coef: beta; 0 needs no reference policy.
         kl_estimator: k1, k2 or k3.
+        sampler_correction: truncated importance sampling by "token" or "sequence", or "none"; without effect
+            when the engine reports no log-probabilities.
+        sampler_cap: C, the largest weight.
     """
 
     surrogate: str = "clip"
@@ -78,19 +89,24 @@ class PolicyLoss:
     normalizer: str = "token_mean"
     kl_coef: float = 0.001
     kl_estimator: str = "k3"
+    sampler_correction: str = "token"
+    sampler_cap: float = 2.0
 
     def __post_init__(self) -> None:
         choices = (
             ("surrogate", SURROGATES), ("ratio", RATIOS),
             ("normalizer", NORMALIZERS), ("kl_estimator", KL_ESTIMATORS),
+            ("sampler_correction", CORRECTIONS),
         )  # fmt: skip
         for name, allowed in choices:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"algorithm.{name} must be one of {allowed}, got {getattr(self, name)!r}")
         if not 0 <= self.clip_low <= 1 or self.clip_high < 0:
             raise ValueError("algorithm.clip_low must lie in [0, 1] and clip_high be >= 0")
-        if self.kl_coef < 0:
-            raise ValueError(f"algorithm.kl_coef must be >= 0, got {self.kl_coef}")
+        if self.kl_coef < 0 or self.sampler_cap <= 0:
+            raise ValueError(
+                f"algorithm: need kl_coef >= 0 and sampler_cap > 0, got {self.kl_coef} and {self.sampler_cap}"
+            )
 
     def __call__(self, inputs: LossInputs, entropy_coef: float = 0.0) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a micro-batch (its share of the mini-batch's) and detached sums for metrics.
@@ -111,6 +127,10 @@ class PolicyLoss:
             "ratio": (share_T * ratio_T).sum(),
             "entropy": (share_T * inputs.entropy_T).sum(),
         }
+        if inputs.sampler_logps_T is not None:
+            correction_T, found = self._corrected(inputs, inputs.sampler_logps_T)
+            cost_T = cost_T * correction_T
+            metrics |= {f"sampler_{name}": (share_T * value_T).sum() for name, value_T in found.items()}
         metrics["policy_loss"] = (inputs.weights_T * cost_T).sum()
         if inputs.ref_logps_T is not None:
             kl_T = kl_divergence(self.kl_estimator, inputs.logps_T, inputs.ref_logps_T)
@@ -120,6 +140,22 @@ class PolicyLoss:
         if entropy_coef:
             loss = loss - entropy_coef * (share_T * inputs.entropy_T).sum()
         return loss, {name: value.detach() for name, value in metrics.items()}
+
+    def _corrected(self, inputs: LossInputs, sampler_logps_T: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Weight of each token (1 without correction), and what tells how far sampler and trainer are apart.
+
+        ratio is pi_old / q, capped the share of tokens whose weight is C, and kl the k3 estimate of
+        KL(q || pi_old), unbiased because the samples are q's.
+        """
+        gap_T = (inputs.old_logps_T - sampler_logps_T).detach()
+        found = {"ratio": gap_T.exp(), "kl": kl_divergence("k3", sampler_logps_T, inputs.old_logps_T)}
+        if self.sampler_correction == "none":
+            return torch.ones_like(gap_T), found
+        if self.sampler_correction == "sequence":
+            gap_T = segment_sum(gap_T, inputs.segments_T, inputs.rows)[inputs.segments_T]
+        weight_T = gap_T.exp()
+        found["capped"] = (weight_T > self.sampler_cap).to(gap_T.dtype)
+        return weight_T.clamp(max=self.sampler_cap), found
 
     def _clipped(self, ratio_T: Tensor, advantages_T: Tensor) -> Tensor:
         """Tokens whose surrogate is cut: too high with A > 0, too low with A < 0 (cispo: above the cap)."""

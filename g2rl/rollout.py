@@ -37,6 +37,24 @@ class Rollouts:
         return Sequences(prompts, [completion.token_ids for completion in self.flat])
 
     @property
+    def sampler_logps(self) -> list[Tensor] | None:
+        """Log-probabilities by the engine that sampled, N tensors (T_n,); None when it reports none.
+
+        Raises:
+            ValueError: an engine that reports them for some responses only, or not for every token.
+        """
+        found = [c.logps for c in self.flat]
+        if all(logps is None for logps in found):
+            return None
+        if any(
+            logps is None or len(logps) != len(c.token_ids) for logps, c in zip(found, self.flat, strict=True)
+        ):
+            raise ValueError(
+                "the engine must report a log-probability for every token of every response, or none"
+            )
+        return [torch.tensor(logps, dtype=torch.float32) for logps in found]
+
+    @property
     def items(self) -> list[tuple[str, Problem]]:
         """What the grader judges: (text, problem), N of them."""
         return [

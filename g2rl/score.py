@@ -1,10 +1,12 @@
 """Score rollouts under a frozen policy: log-probabilities, entropies and what a signal asks for.
 
-One no-grad pass in micro-batches of similar length; nothing is computed twice, nothing for padding.
+One no-grad pass in micro-batches of similar length; nothing is computed twice. Rows that the update's own
+forward will serve may be left out; they stay None until `Scores.fill`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,19 +18,42 @@ from g2rl.policy import Policy
 
 @dataclass(slots=True)
 class Scores:
-    """N responses under one policy; token lists follow the order of the responses."""
+    """N responses under one policy; token lists follow the order of the responses, None if not scored yet."""
 
-    logps: list[Tensor]
+    logps: list[Tensor | None]
     """N tensors (T_n,), log-probabilities at the sampling temperature."""
-    entropies: list[Tensor]
+    entropies: list[Tensor | None]
     """N tensors (T_n,), token entropies in nats."""
     features_ND: Tensor | None = None
     """Gradient features on the CPU, float32."""
 
     @property
     def mean_entropy_N(self) -> Tensor:
-        """Mean token entropy of each response; 0 for an empty one."""
-        return torch.stack([e.mean() if e.numel() else e.new_zeros(()) for e in self.entropies])
+        """Mean token entropy of each response; 0 for an empty one.
+
+        Raises:
+            ValueError: some responses are not scored yet.
+        """
+        return torch.stack([e.mean() if e.numel() else e.new_zeros(()) for e in known(self.entropies)])
+
+    def fill(self, rows: Sequence[int], logps_T: Tensor, entropy_T: Tensor, lengths: Sequence[int]) -> None:
+        """Take over what a forward pass yielded for some rows, their tokens one after the other."""
+        for n, logp, entropy in zip(
+            rows, logps_T.cpu().split(lengths), entropy_T.cpu().split(lengths), strict=True
+        ):
+            self.logps[n], self.entropies[n] = logp, entropy
+
+
+def known(values: Sequence[Tensor | None]) -> list[Tensor]:
+    """The same values.
+
+    Raises:
+        ValueError: one of them is None: its response has not been scored.
+    """
+    found = [value for value in values if value is not None]
+    if len(found) < len(values):
+        raise ValueError(f"{len(values) - len(found)} of {len(values)} responses are not scored yet")
+    return found
 
 
 @torch.no_grad()
@@ -40,6 +65,7 @@ def score(
     token_budget: int,
     features: bool = False,
     feature_temperature: float | None = None,
+    rows: Sequence[int] | None = None,
 ) -> Scores:
     """Log-probabilities, entropies and (if asked) gradient features of every response.
 
@@ -48,23 +74,25 @@ def score(
         temperature: sampling temperature of the responses.
         token_budget: padded tokens of one micro-batch.
         features: also compute Phi, at `feature_temperature` (default: `temperature`).
+        rows: which responses to score, without features; None means all.
     """
+    if features and rows is not None:
+        raise ValueError("features are those of whole groups: score all rows")
     was_training = policy.training
     policy.eval()
     count = len(sequences)
-    logps: list[Tensor] = [torch.empty(0)] * count
-    entropies: list[Tensor] = [torch.empty(0)] * count
+    empty = [None if response else torch.empty(0) for response in sequences.responses]
+    scores = Scores(empty, list(empty))
     rows_of_features: list[Tensor | None] = [None] * count
-    for rows in plan_micro_batches(sequences, range(count), token_budget):
-        batch = make_micro_batch(sequences, rows, policy.device)
+    for chosen in plan_micro_batches(sequences, range(count) if rows is None else rows, token_budget):
+        batch = make_micro_batch(sequences, chosen, policy.device)
         output = policy(batch, temperature, features, feature_temperature)
-        sizes = [len(sequences.responses[n]) for n in rows]
-        for i, (n, logp, entropy) in enumerate(
-            zip(rows, output.logps_T.split(sizes), output.entropy_T.split(sizes), strict=True)
-        ):
-            logps[n], entropies[n] = logp.cpu(), entropy.cpu()
-            if output.features_ND is not None:
-                rows_of_features[n] = output.features_ND[i].float().cpu()
+        sizes = [len(sequences.responses[n]) for n in chosen]
+        scores.fill(chosen, output.logps_T, output.entropy_T, sizes)
+        if output.features_ND is not None:
+            for n, feature_D in zip(chosen, output.features_ND.float().cpu(), strict=True):
+                rows_of_features[n] = feature_D
     policy.train(was_training)
-    stacked = torch.stack([row for row in rows_of_features if row is not None]) if features else None
-    return Scores(logps, entropies, stacked)
+    if features:
+        scores.features_ND = torch.stack(known(rows_of_features))
+    return scores

@@ -25,9 +25,10 @@ def train_metrics(rollouts: Rollouts, batch: GroupBatch, shaped: Shaped) -> dict
         "train/truncated": sum(map(sum, cut)) / len(rollouts.flat),
         "train/truncated_groups": sum(map(all, cut)) / len(cut),
         "train/empty": sum(not c.text.strip() for c in rollouts.flat) / len(rollouts.flat),
-        "train/entropy": batch.entropy_PG.mean().item(),
         "explore/reward_shift": (shaped.rewards_PG - batch.rewards_PG).abs().mean().item(),
     }
+    if batch.entropy_PG is not None:
+        metrics["train/entropy"] = batch.entropy_PG.mean().item()
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 

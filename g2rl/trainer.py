@@ -26,7 +26,7 @@ from g2rl.ops import cosine_matrix
 from g2rl.parts import Parts
 from g2rl.policy import Policy
 from g2rl.rollout import Rollouts, grouped, rollout_table
-from g2rl.score import Scores, score
+from g2rl.score import Scores, known, score
 from g2rl.settings import TrainerSettings
 from g2rl.step_metrics import Clock, train_metrics
 from g2rl.types import GroupBatch, Shaped, Verdict
@@ -101,10 +101,10 @@ class Trainer:
         clock.lap("sample")
         pending = self.parts.grader.submit(rollouts.items)  # graded while the policy scores
         sequences = rollouts.sequences
-        scores = self._score(self.parts.policy, sequences, "features" in self.needs)
-        reference = (
-            None if self.parts.reference is None else self._score(self.parts.reference, sequences, False)
+        scores = self._score(
+            self.parts.policy, sequences, "features" in self.needs, self.unserved(step, rollouts)
         )
+        reference = None if self.parts.reference is None else self._score(self.parts.reference, sequences)
         clock.lap("score")
         verdicts = pending.result()
         clock.lap("grade_wait")
@@ -115,6 +115,8 @@ class Trainer:
             facts = {**rollout_table(rollouts, verdicts), "fields": bad_groups(batch)}
             place = save_failure(self.parts.tracker.run_dir, step, error, tensors_of(batch), facts)
             raise type(error)(f"{error}. The tensors of the step are in {place}") from error
+        if batch.entropy_PG is None and all(entropy is not None for entropy in scores.entropies):
+            batch.entropy_PG = grouped(scores.mean_entropy_N, rollouts.shape)  # the update filled the rest
         self.write_tables(step, rollouts, verdicts, batch, shaped, advantages_PG)
         clock.lap("write")
         return {
@@ -147,7 +149,8 @@ class Trainer:
         else:
             update = UpdateBatch(
                 sequences=rollouts.sequences, group_N=rollouts.group_N, advantages_N=advantages_PG.flatten(),
-                old_logps=scores.logps, ref_logps=reference.logps if reference else None,
+                behaviour=scores, ref_logps=known(reference.logps) if reference else None,
+                sampler_logps=rollouts.sampler_logps,
                 token_bonus=shaped.token_bonus, entropy_coef=shaped.entropy_coef,
             )  # fmt: skip
             optimized = self.parts.updater.step(update, step)
@@ -174,12 +177,20 @@ class Trainer:
             )
         return Rollouts(problems, prompts, completions)
 
-    def _score(self, policy: Policy, sequences: Sequences, features: bool) -> Scores:
+    def unserved(self, step: int, rollouts: Rollouts) -> list[int] | None:
+        """Responses to score before the update: all (None) when a signal looks at what scoring yields."""
+        if self.needs & {"features", "entropy"}:
+            return None
+        return self.parts.updater.rows_to_score(rollouts.group_N, step)
+
+    def _score(
+        self, policy: Policy, sequences: Sequences, features: bool = False, rows: list[int] | None = None
+    ) -> Scores:
         with self.parts.reporter.phase("scoring"):
             return score(
                 policy, sequences, temperature=self.settings.sampling.temperature,
                 token_budget=self.settings.score_tokens, features=features,
-                feature_temperature=self.settings.feature_temperature,
+                feature_temperature=self.settings.feature_temperature, rows=rows,
             )  # fmt: skip
 
     def group_batch(
@@ -195,7 +206,7 @@ class Trainer:
             rewards_PG=torch.where(correct_PG, 1.0, -1.0),
             correct_PG=correct_PG,
             lengths_PG=grouped(rollouts.sequences.lengths_N, shape),
-            entropy_PG=grouped(scores.mean_entropy_N, shape),
+            entropy_PG=grouped(scores.mean_entropy_N, shape) if "entropy" in self.needs else None,
             step=step,
             features_PGD=None if scores.features_ND is None else grouped(scores.features_ND, shape),
             embeddings_PGE=embeddings,

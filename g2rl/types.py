@@ -79,6 +79,10 @@ class Completion:
     """"stop" when a stop token ended it, "length" when the token limit did."""
     text: str
     """Decoded response without special tokens; hostile input, never evaluated."""
+    logps: list[float] | None = None
+    """Log-probability of each response token under the distribution that the sampler drew it from
+    (temperature and truncation applied); None from an engine that shares the policy's weights, and for
+    greedy samples."""
 
 
 @dataclass(slots=True)
@@ -94,8 +98,8 @@ class GroupBatch:
     """Boolean verdicts."""
     lengths_PG: Tensor
     """Response lengths in tokens (int64)."""
-    entropy_PG: Tensor
-    """Mean token entropy of each response under the behaviour policy, nats."""
+    entropy_PG: Tensor | None = None
+    """Mean token entropy of each response under the behaviour policy, nats, needs={"entropy"}."""
     step: int = 0
     """Training step, counted from 0."""
     features_PGD: Tensor | None = None

@@ -15,59 +15,13 @@ from torch import Tensor
 from g2rl.batching import Sequences, make_micro_batch, plan_micro_batches
 from g2rl.failure import BadNumbersError
 from g2rl.losses import LossInputs, PolicyLoss, response_weights
+from g2rl.optimizer import OptimizerSettings, parameter_groups
 from g2rl.policy import Policy
-
-SCHEDULES = ("constant", "linear", "cosine")
+from g2rl.score import Scores, known
 
 
 class UpdateError(BadNumbersError):
     """Training numbers have gone bad for too many updates in a row."""
-
-
-@dataclass(slots=True, frozen=True)
-class OptimizerSettings:
-    """AdamW and its schedule; conf/algorithm/optimizer.
-
-    Args:
-        lr: peak learning rate.
-        warmup_updates: linear warm-up, in optimizer updates.
-        schedule: after warm-up: constant, or linear / cosine decay to 0 at the last update.
-        grad_clip: largest gradient norm.
-        mini_batches: optimizer updates per pass over a rollout batch, each on whole groups.
-        epochs: passes over a rollout batch.
-        micro_batch_tokens: padded tokens of one forward and backward.
-        max_bad_updates: updates in a row with a non-finite loss or gradient before the run stops.
-    """
-
-    lr: float = 2e-4
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    warmup_updates: int = 0
-    schedule: str = "constant"
-    grad_clip: float = 1.0
-    mini_batches: int = 2
-    epochs: int = 1
-    micro_batch_tokens: int = 16_384
-    max_bad_updates: int = 3
-
-    def __post_init__(self) -> None:
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"optimizer.schedule must be one of {SCHEDULES}, got {self.schedule!r}")
-        if self.lr < 0 or self.grad_clip <= 0 or self.warmup_updates < 0:
-            raise ValueError("optimizer: need lr >= 0, grad_clip > 0 and warmup_updates >= 0")
-        for name in ("mini_batches", "epochs", "micro_batch_tokens", "max_bad_updates"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"optimizer.{name} must be >= 1, got {getattr(self, name)}")
-
-    def learning_rate(self, update: int, total: int) -> float:
-        """Learning rate of update number `update` (from 0) out of `total`."""
-        warm = min((update + 1) / self.warmup_updates, 1.0) if self.warmup_updates else 1.0
-        if self.schedule == "constant":
-            return self.lr * warm
-        progress = min(max(update - self.warmup_updates, 0) / max(total - self.warmup_updates, 1), 1.0)
-        decay = 1 - progress if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
-        return self.lr * warm * decay
 
 
 @dataclass(slots=True)
@@ -78,8 +32,12 @@ class UpdateBatch:
     group_N: Tensor
     """Prompt number of each response."""
     advantages_N: Tensor
-    old_logps: list[Tensor]
+    behaviour: Scores
+    """Of the policy that sampled. Responses of the first mini-batch may be unscored: the weights are still
+    the behaviour policy's when it is forwarded, and its own log-probabilities are filled in."""
     ref_logps: list[Tensor] | None = None
+    sampler_logps: list[Tensor] | None = None
+    """Of an engine with weights of its own, N tensors (T_n,)."""
     token_bonus: list[Tensor] | None = None
     """Added to the advantage of each token, N tensors (T_n,)."""
     entropy_coef: float = 0.0
@@ -90,7 +48,10 @@ class UpdateBatch:
             "update_rows": torch.tensor(rows), "response_lengths_N": self.sequences.lengths_N,
             "advantages_N": self.advantages_N,
         }  # fmt: skip
-        tokens = {"old_logps": self.old_logps, "ref_logps": self.ref_logps, "token_bonus": self.token_bonus}
+        tokens = {
+            "old_logps": known(self.behaviour.logps), "ref_logps": self.ref_logps,
+            "token_bonus": self.token_bonus,
+        }  # fmt: skip
         return found | {f"{name}_T": torch.cat(value) for name, value in tokens.items() if value is not None}
 
 
@@ -133,10 +94,15 @@ class Updater:
     def step(self, batch: UpdateBatch, step: int) -> dict[str, float]:
         """All optimizer updates on one rollout batch; metrics are means over its updates."""
         torch.manual_seed(self.seed * 1_000_003 + step)  # dropout, in a model that has it
+        late = [n for n in self.rows_to_score(batch.group_N, step) if batch.behaviour.logps[n] is None]
+        if late:
+            raise ValueError(
+                f"responses {late} are updated after a change of the weights and were not scored"
+            )
         totals: dict[str, list[float]] = defaultdict(list)
         first: dict[str, float] = {}
         for epoch in range(self.settings.epochs):
-            for rows in self._mini_batches(batch, step, epoch):
+            for rows in self._mini_batches(batch.group_N, step, epoch):
                 found = self._update(batch, rows, step)
                 first = first or found
                 for name, value in found.items():
@@ -165,9 +131,18 @@ class Updater:
                 tensors,
             )
 
-    def _mini_batches(self, batch: UpdateBatch, step: int, epoch: int) -> list[list[int]]:
+    def rows_to_score(self, group_N: Tensor, step: int) -> list[int]:
+        """Responses whose behaviour log-probabilities must be known before the update of this step.
+
+        Those of the first mini-batch need not be: its forward precedes every change of the weights. With
+        dropout they are all needed, because the update's forward is then not the behaviour policy's.
+        """
+        first = set() if self.policy.has_dropout else set(self._mini_batches(group_N, step, 0)[0])
+        return [n for n in range(group_N.numel()) if n not in first]
+
+    def _mini_batches(self, group_N: Tensor, step: int, epoch: int) -> list[list[int]]:
         """Rows of each mini-batch: whole groups, in an order keyed by (seed, step, epoch)."""
-        labels = torch.unique(batch.group_N).tolist()
+        labels = torch.unique(group_N).tolist()
         parts = min(self.settings.mini_batches, len(labels))
         order = np.random.default_rng(np.random.SeedSequence((self.seed, 0x5417, step, epoch))).permutation(
             labels
@@ -175,7 +150,7 @@ class Updater:
         if parts == 1:
             order = np.array(labels)
         groups = [set(part.tolist()) for part in np.array_split(order, parts)]
-        owner = batch.group_N.tolist()
+        owner = group_N.tolist()
         return [[n for n, label in enumerate(owner) if label in chosen] for chosen in groups]
 
     def _update(self, batch: UpdateBatch, rows: list[int], step: int) -> dict[str, float]:
@@ -237,26 +212,33 @@ class Updater:
             return None
         output = self.policy(micro, self.temperature)
         device, segments = self.policy.device, micro.segments_T
+        if any(batch.behaviour.logps[n] is None for n in rows):  # only before the first change of weights
+            sizes = [len(batch.sequences.responses[n]) for n in rows]
+            batch.behaviour.fill(rows, output.logps_T.detach(), output.entropy_T.detach(), sizes)
 
         def gather(tokens: list[Tensor]) -> Tensor:
-            return torch.cat([tokens[n] for n in rows]).to(device)
+            return torch.cat(tokens).to(device)
+
+        def chosen(tokens: list[Tensor] | None) -> Tensor | None:
+            return None if tokens is None else gather([tokens[n] for n in rows])
 
         def spread(values: list[float]) -> Tensor:
             return torch.tensor(values, dtype=torch.float32, device=device)[segments]
 
         advantages_T = spread([float(batch.advantages_N[n]) for n in rows])
         if batch.token_bonus is not None:
-            advantages_T = advantages_T + gather(batch.token_bonus)
+            advantages_T = advantages_T + gather([batch.token_bonus[n] for n in rows])
         return LossInputs(
             logps_T=output.logps_T,
-            old_logps_T=gather(batch.old_logps),
+            old_logps_T=gather(known([batch.behaviour.logps[n] for n in rows])),
             advantages_T=advantages_T,
             weights_T=spread([weights[n] for n in rows]),
             segments_T=segments,
             rows=len(rows),
             entropy_T=output.entropy_T,
             entropy_weights_T=torch.full_like(advantages_T, token_share),
-            ref_logps_T=gather(batch.ref_logps) if batch.ref_logps is not None else None,
+            ref_logps_T=chosen(batch.ref_logps),
+            sampler_logps_T=chosen(batch.sampler_logps),
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -269,12 +251,3 @@ class Updater:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state["optimizer"])
         self.updates, self.bad_in_a_row = state["updates"], state["bad_in_a_row"]
-
-
-def parameter_groups(policy: Policy, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay, norms and biases do not."""
-    trained = [p for p in policy.parameters() if p.requires_grad]
-    decayed = [p for p in trained if p.ndim >= 2]
-    plain = [p for p in trained if p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]

@@ -11,9 +11,10 @@ from torch import Tensor
 from g2rl.batching import Sequences, make_micro_batch, plan_micro_batches
 from g2rl.losses import NORMALIZERS, PolicyLoss
 from g2rl.models import LoadedModel
+from g2rl.optimizer import OptimizerSettings
 from g2rl.policy import Policy
 from g2rl.score import Scores, score
-from g2rl.update import OptimizerSettings, UpdateBatch, Updater
+from g2rl.update import UpdateBatch, Updater
 
 TAU, MAX_TOKENS, LR, EPS = 0.8, 16, 0.5, 1.0
 PROMPTS = [[1, 3, 25, 29, 24, 4, 35, 5], [1, 3, 26, 28, 4, 40, 5], [1, 3, 25, 29, 24, 27, 23, 4, 31, 5]]
@@ -125,7 +126,7 @@ def batch_of(order: list[int], scores: Scores) -> UpdateBatch:
         sequences=Sequences([SEQUENCES.prompts[m] for m in order], [RESPONSES[m] for m in order]),
         group_N=torch.tensor([m // 4 for m in order]),
         advantages_N=advantages[order],
-        old_logps=[old[m] for m in order],
+        behaviour=Scores([old[m] for m in order], [None] * len(order)),
         ref_logps=[ref[m] for m in order],
         token_bonus=[bonus[m] for m in order],
         entropy_coef=0.05,
@@ -171,7 +172,7 @@ def reference_step(tiny: LoadedModel, batch: UpdateBatch, normalizer: str) -> di
         log_p = logits.log_softmax(-1)
         logps = log_p[torch.arange(lengths[n]), torch.tensor(response)]
         entropy = -(log_p.exp() * log_p).sum(-1)
-        rho = (logps - batch.old_logps[n]).exp()
+        rho = (logps - batch.behaviour.logps[n]).exp()
         advantage = batch.advantages_N[n] + batch.token_bonus[n]
         gap = batch.ref_logps[n] - logps
         cost = -torch.min(rho * advantage, rho.clamp(0.8, 1.2) * advantage) + 0.1 * (gap.exp() - gap - 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 
 import pytest
@@ -290,3 +291,68 @@ def test_on_policy_gradient_is_reinforce() -> None:
 def test_settings_are_checked(bad: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="algorithm"):
         PolicyLoss(**bad)
+
+
+def drifted(p: Padded, scale: float) -> Tensor:
+    """Log-probabilities of a sampler that differs from the trainer."""
+    rng = torch.Generator().manual_seed(9)
+    return p.old + scale * torch.randn(p.old.shape, generator=rng, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("mode", ["token", "sequence"])
+@pytest.mark.parametrize("surrogate", ["clip", "cispo"])
+def test_truncated_importance_sampling_by_hand(mode: str, surrogate: str) -> None:
+    """Row by row from the definition: the weight multiplies the surrogate and not the KL."""
+    p = padded()
+    sampler, cap, beta = drifted(p, 0.8), 1.3, 0.1
+    inputs = flat(p, "sequence_mean")
+    inputs.sampler_logps_T = sampler[p.mask.bool()]
+    loss_of = PolicyLoss(
+        surrogate=surrogate,
+        normalizer="sequence_mean",
+        kl_coef=beta,
+        sampler_correction=mode,
+        sampler_cap=cap,
+    )
+    loss, metrics = loss_of(inputs)
+    expected, capped, tokens = torch.zeros((), dtype=torch.float64), 0, int(LENGTHS.sum())
+    for n, length in enumerate(LENGTHS.tolist()):
+        gaps = [float(p.old[n, t] - sampler[n, t]) for t in range(length)]
+        for t in range(length):
+            raw = math.exp(sum(gaps) if mode == "sequence" else gaps[t])
+            capped += raw > cap
+            ratio = (p.logps[n, t] - p.old[n, t]).exp()
+            a = p.advantages[n]
+            if surrogate == "clip":
+                cost = -torch.min(ratio * a, ratio.clamp(0.8, 1.2) * a)
+            else:
+                cost = -ratio.clamp(max=1.2).detach() * a * p.logps[n, t]
+            d = p.ref[n, t] - p.logps[n, t]
+            expected = expected + (min(raw, cap) * cost + beta * (d.exp() - d - 1)) / (len(LENGTHS) * length)
+    torch.testing.assert_close(loss, expected)
+    assert 0 < capped < tokens
+    assert metrics["sampler_capped"].item() == pytest.approx(capped / tokens)
+    found, wanted = (torch.autograd.grad(x, p.logps, retain_graph=True)[0] for x in (loss, expected))
+    torch.testing.assert_close(found, wanted)
+
+
+def test_without_correction_the_sampler_is_measured_only() -> None:
+    p = padded()
+    plain, _ = PolicyLoss()(flat(p, "token_mean"))
+    inputs = flat(p, "token_mean")
+    inputs.sampler_logps_T = drifted(p, 0.8)[p.mask.bool()]
+    off, metrics = PolicyLoss(sampler_correction="none")(inputs)
+    torch.testing.assert_close(off, plain)
+    assert metrics["sampler_kl"] > 0.05
+    inputs.sampler_logps_T = inputs.old_logps_T.detach().clone()
+    same, metrics = PolicyLoss()(inputs)  # a sampler that agrees changes nothing
+    torch.testing.assert_close(same, plain)
+    assert metrics["sampler_kl"].abs() < 1e-12
+    assert metrics["sampler_ratio"].item() == pytest.approx(1.0)
+
+
+def test_the_sampler_kl_is_that_of_the_two_distributions() -> None:
+    """k3 averaged over q's own probabilities, by enumeration: KL(q || pi_old)."""
+    q, p = torch.tensor([0.5, 0.3, 0.2]).double(), torch.tensor([0.2, 0.3, 0.5]).double()
+    terms = kl_divergence("k3", q.log(), p.log())
+    torch.testing.assert_close((q * terms).sum(), (q * (q / p).log()).sum())

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from g2rl.batching import Sequences, plan_micro_batches
+from g2rl.batching import CALL_TOKENS, Sequences, plan_micro_batches
 from g2rl.losses import PolicyLoss
 from g2rl.models import load
+from g2rl.optimizer import OptimizerSettings
 from g2rl.policy import Policy
+from g2rl.rollout import Rollouts
 from g2rl.score import score
-from g2rl.update import OptimizerSettings, UpdateBatch, UpdateError, Updater
+from g2rl.types import Completion, Problem
+from g2rl.update import UpdateBatch, UpdateError, Updater
 
 
 def make(settings: OptimizerSettings, loss: PolicyLoss | None = None) -> Updater:
@@ -32,12 +37,12 @@ def batch_for(updater: Updater, advantages: list[float]) -> UpdateBatch:
     count = len(advantages)
     responses = [[23 + i % 9, 34, 2][: 1 + i % 3] for i in range(count)]
     sequences = Sequences([[1, 3, 27, 30, 5]] * count, responses)
-    old = score(updater.policy, sequences, temperature=1.0, token_budget=1000).logps
+    behaviour = score(updater.policy, sequences, temperature=1.0, token_budget=1000)
     return UpdateBatch(
         sequences=sequences,
         group_N=torch.arange(count) // 2,
         advantages_N=torch.tensor(advantages),
-        old_logps=old,
+        behaviour=behaviour,
     )
 
 
@@ -54,12 +59,12 @@ def test_learning_rate_by_hand() -> None:
 def test_mini_batches_are_whole_groups_and_change_with_the_step() -> None:
     updater = make(OptimizerSettings(mini_batches=3))
     batch = batch_for(updater, [1.0] * 12)
-    first = updater._mini_batches(batch, 0, 0)
+    first = updater._mini_batches(batch.group_N, 0, 0)
     assert sorted(n for rows in first for n in rows) == list(range(12))
     for rows in first:
         assert all((n ^ 1) in rows for n in rows), "a group of two was split"
-    assert first == updater._mini_batches(batch, 0, 0)
-    assert any(first != updater._mini_batches(batch, step, 0) for step in range(1, 5))
+    assert first == updater._mini_batches(batch.group_N, 0, 0)
+    assert any(first != updater._mini_batches(batch.group_N, step, 0) for step in range(1, 5))
 
 
 def test_each_mini_batch_is_one_optimizer_update() -> None:
@@ -81,7 +86,7 @@ def test_the_update_raises_what_has_positive_advantage() -> None:
     batch = batch_for(updater, [1.0, -1.0, 1.0, -1.0])
     updater.step(batch, 0)
     new = score(updater.policy, batch.sequences, temperature=1.0, token_budget=1000).logps
-    change = [float((n - o).sum()) for n, o in zip(new, batch.old_logps, strict=True)]
+    change = [float((n - o).sum()) for n, o in zip(new, batch.behaviour.logps, strict=True)]
     assert change[0] > 0 > change[1]
 
 
@@ -135,8 +140,64 @@ def test_empty_responses_do_not_break_the_update() -> None:
     updater = make(OptimizerSettings(mini_batches=1))
     batch = batch_for(updater, [1.0, -1.0])
     batch.sequences.responses[1] = []
-    batch.old_logps[1] = torch.empty(0)
+    batch.behaviour.logps[1] = torch.empty(0)
     assert updater.step(batch, 0)["skipped"] == 0.0
+
+
+@pytest.mark.parametrize("mini_batches", [1, 2, 3])
+def test_the_first_mini_batch_serves_itself(mini_batches: int) -> None:
+    """Scoring only `rows_to_score` ends at the same weights; what is missing is filled in."""
+    settings = OptimizerSettings(lr=1e-2, mini_batches=mini_batches, epochs=2)
+    full, lean = make(settings), make(settings)
+    advantages = [1.0, -1.0, 0.5, -0.5, 2.0, -2.0]
+    scored, holed = batch_for(full, advantages), batch_for(lean, advantages)
+    expected = [logps.clone() for logps in scored.behaviour.logps]
+    rows = lean.rows_to_score(holed.group_N, 5)
+    assert len(rows) == {1: 0, 2: 2, 3: 4}[mini_batches]  # three groups of two
+    holed.behaviour = score(lean.policy, holed.sequences, temperature=1.0, token_budget=1000, rows=rows)
+    assert [n for n, logps in enumerate(holed.behaviour.logps) if logps is not None] == rows
+    found, known = lean.step(holed, 5), full.step(scored, 5)
+    assert found["loss"] == pytest.approx(known["loss"], abs=1e-5)
+    assert found["first_ratio"] == pytest.approx(1.0, abs=1e-6)
+    for logps, old in zip(holed.behaviour.logps, expected, strict=True):
+        torch.testing.assert_close(logps, old, rtol=1e-5, atol=1e-5)
+    for a, b in zip(full.policy.parameters(), lean.policy.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_a_later_mini_batch_must_have_been_scored() -> None:
+    updater = make(OptimizerSettings(mini_batches=2))
+    batch = batch_for(updater, [1.0, -1.0, 1.0, -1.0])
+    batch.behaviour = score(updater.policy, batch.sequences, temperature=1.0, token_budget=1000, rows=[])
+    with pytest.raises(ValueError, match="not scored"):
+        updater.step(batch, 0)
+
+
+def test_dropout_needs_every_row_scored() -> None:
+    updater = make(OptimizerSettings(mini_batches=2))
+    assert not updater.policy.has_dropout
+    updater.policy.model.config.attention_dropout = 0.1
+    assert updater.policy.has_dropout
+    assert updater.rows_to_score(torch.arange(4) // 2, 0) == [0, 1, 2, 3]
+
+
+def test_the_plan_is_the_cheapest_there_is() -> None:
+    """Against every way of cutting the sorted rows, by brute force."""
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        lengths = sorted(int(n) for n in rng.integers(1, 400, 7))
+        budget = int(rng.integers(100, 3000))
+        sequences = Sequences([[1]] * 7, [[2] * (n - 1) for n in lengths])
+        plan = plan_micro_batches(sequences, rng.permutation(7).tolist(), budget)
+
+        def cost(parts: list[list[int]], lengths: list[int] = lengths, budget: int = budget) -> float:
+            padded = [len(part) * max(lengths[n] for n in part) for part in parts]
+            fits = all(p <= budget or len(part) == 1 for p, part in zip(padded, parts, strict=True))
+            return sum(padded) + CALL_TOKENS * len(parts) if fits else math.inf
+
+        cuts = [[c for c in range(1, 7) if mask >> (c - 1) & 1] for mask in range(64)]
+        ways = [[list(range(a, b)) for a, b in itertools.pairwise([0, *cut, 7])] for cut in cuts]
+        assert cost(plan) == min(map(cost, ways))
 
 
 def test_micro_batches_fit_the_budget_and_hold_every_row_once() -> None:
@@ -154,3 +215,30 @@ def test_micro_batches_fit_the_budget_and_hold_every_row_once() -> None:
 def test_impossible_settings_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="optimizer"):
         OptimizerSettings(**bad)  # type: ignore[arg-type]
+
+
+def test_a_sampler_that_was_surer_than_the_policy_is_weighted_down() -> None:
+    """Uniformly twice as sure halves every weight, and so the gradient that the optimizer sees."""
+    settings = OptimizerSettings(lr=1e5, mini_batches=1, eps=1e6, grad_clip=1e9)  # update ~ gradient
+    plain, corrected = make(settings), make(settings)
+    before = [p.clone() for p in plain.policy.parameters()]
+    one, two = (batch_for(updater, [1.0, -1.0, 0.5, -0.5]) for updater in (plain, corrected))
+    two.sampler_logps = [logps + math.log(2.0) for logps in two.behaviour.logps]
+    plain.step(one, 0)
+    metrics = corrected.step(two, 0)
+    assert metrics["sampler_ratio"] == pytest.approx(0.5, abs=1e-5)
+    assert metrics["sampler_capped"] == 0.0
+    for start, a, b in zip(before, plain.policy.parameters(), corrected.policy.parameters(), strict=True):
+        torch.testing.assert_close(b - start, (a - start) / 2, rtol=1e-3, atol=1e-6)
+
+
+def test_log_probabilities_of_some_responses_only_are_refused() -> None:
+    problem = Problem("p", "1 2", "3")
+    told, silent = Completion([5, 6], "stop", "x", [-0.1, -0.2]), Completion([5], "stop", "x")
+    assert Rollouts([problem], [[1]], [[silent, silent]]).sampler_logps is None
+    found = Rollouts([problem], [[1]], [[told, told]]).sampler_logps
+    torch.testing.assert_close(torch.cat(found), torch.tensor([-0.1, -0.2, -0.1, -0.2]))
+    short = Completion([5, 6], "stop", "x", [-0.1])
+    for bad in ([told, silent], [told, short]):
+        with pytest.raises(ValueError, match="every token of every response"):
+            _ = Rollouts([problem], [[1]], [bad]).sampler_logps

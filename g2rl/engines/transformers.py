@@ -1,7 +1,7 @@
 """Sampling with the training model itself: prefill once a group, decode, let finished rows go.
 
 Each prompt is prefilled once and its cache is repeated for its samples; rows of a batch are prompts of
-similar length (left-padded); rows that have stopped leave the batch as soon as a quarter has. On CPU a
+similar length (left-padded); rows that have stopped leave the batch as soon as a tenth has. On CPU a
 plain forward with a growing cache is the fastest path transformers offers.
 """
 
@@ -20,7 +20,7 @@ from g2rl.engines.sampling import next_tokens
 from g2rl.policy import Policy
 from g2rl.types import Completion, SamplingParams
 
-COMPACT_AT = 0.25  # share of finished rows that makes copying the cache worth while
+COMPACT_AT = 0.1  # share of finished rows that makes copying the cache worth while (0.25 was 5-15 % slower)
 
 
 @dataclass(slots=True)
@@ -67,7 +67,7 @@ class TransformersEngine:
         max_rows: responses decoded at once (bounds the memory of the KV cache).
     """
 
-    def __init__(self, policy: Policy, tokenizer: Any, stop_ids: Sequence[int], max_rows: int = 256) -> None:
+    def __init__(self, policy: Policy, tokenizer: Any, stop_ids: Sequence[int], max_rows: int = 512) -> None:
         if max_rows < 1:
             raise ValueError(f"engine.max_rows must be >= 1, got {max_rows}")
         self.policy, self.model, self.tokenizer = policy, policy.model, tokenizer
@@ -76,6 +76,9 @@ class TransformersEngine:
 
     def push_weights(self) -> None:
         """Nothing to do: the policy's module is the sampler."""
+
+    def close(self) -> None:
+        """Nothing to do: the engine holds nothing of its own."""
 
     @torch.no_grad()
     def generate(

@@ -1,7 +1,7 @@
 """The signal interface: rewards of whole groups in, shaped rewards out.
 
 A signal declares what it `needs` and gets just that: "features" (gradient features), "embeddings"
-(external encoder), "answers". A signal that needs nothing costs nothing.
+(external encoder), "answers", "entropy" (mean token entropy). A signal that needs nothing costs nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from g2rl.types import GroupBatch, Shaped
 
-NEEDS = frozenset({"features", "embeddings", "answers"})
+NEEDS = frozenset({"features", "embeddings", "answers", "entropy"})
 
 
 class Signal(Protocol):

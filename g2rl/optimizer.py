@@ -1,0 +1,66 @@
+"""Settings of the optimizer and its schedule, and which parameters decay."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+SCHEDULES = ("constant", "linear", "cosine")
+
+
+@dataclass(slots=True, frozen=True)
+class OptimizerSettings:
+    """AdamW and its schedule; conf/algorithm/optimizer.
+
+    Args:
+        lr: peak learning rate.
+        warmup_updates: linear warm-up, in optimizer updates.
+        schedule: after warm-up: constant, or linear / cosine decay to 0 at the last update.
+        grad_clip: largest gradient norm.
+        mini_batches: optimizer updates per pass over a rollout batch, each on whole groups.
+        epochs: passes over a rollout batch.
+        micro_batch_tokens: padded tokens of one forward and backward.
+        max_bad_updates: updates in a row with a non-finite loss or gradient before the run stops.
+    """
+
+    lr: float = 2e-4
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    warmup_updates: int = 0
+    schedule: str = "constant"
+    grad_clip: float = 1.0
+    mini_batches: int = 2
+    epochs: int = 1
+    micro_batch_tokens: int = 16_384
+    max_bad_updates: int = 3
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"optimizer.schedule must be one of {SCHEDULES}, got {self.schedule!r}")
+        if self.lr < 0 or self.grad_clip <= 0 or self.warmup_updates < 0:
+            raise ValueError("optimizer: need lr >= 0, grad_clip > 0 and warmup_updates >= 0")
+        for name in ("mini_batches", "epochs", "micro_batch_tokens", "max_bad_updates"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"optimizer.{name} must be >= 1, got {getattr(self, name)}")
+
+    def learning_rate(self, update: int, total: int) -> float:
+        """Learning rate of update number `update` (from 0) out of `total`."""
+        warm = min((update + 1) / self.warmup_updates, 1.0) if self.warmup_updates else 1.0
+        if self.schedule == "constant":
+            return self.lr * warm
+        progress = min(max(update - self.warmup_updates, 0) / max(total - self.warmup_updates, 1), 1.0)
+        decay = 1 - progress if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+        return self.lr * warm * decay
+
+
+def parameter_groups(policy: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay, norms and biases do not."""
+    trained = [p for p in policy.parameters() if p.requires_grad]
+    decayed = [p for p in trained if p.ndim >= 2]
+    plain = [p for p in trained if p.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
