@@ -22,6 +22,7 @@ from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from g2rl.files import atomic_folder, write_json
+from g2rl.lora import has_lora, save_lora
 
 log = logging.getLogger(__name__)
 _NAME = re.compile(r"step_(\d{6,})")
@@ -134,23 +135,26 @@ class Checkpoints:
         return torch.load(self.path(step) / "training.pt", weights_only=True, map_location="cpu")
 
 
-def export_model(model: Any, tokenizer: Any, stop_ids: list[int], target: Path) -> Path:
+def export_model(
+    model: Any, tokenizer: Any, stop_ids: list[int], target: Path, lora_export: str = "merged"
+) -> Path:
     """Write the policy in Hugging Face format, with the stop tokens that training used."""
     transformers_logging.disable_progress_bar()
     model.generation_config.eos_token_id = stop_ids[0] if len(stop_ids) == 1 else list(stop_ids)
     with atomic_folder(target) as folder:
-        model.save_pretrained(folder)
+        save_lora(model, folder, lora_export) if has_lora(model) else model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     return target
 
 
 def _unshared(model: nn.Module) -> dict[str, torch.Tensor]:
-    """State dict without the second name of a tied weight."""
+    """State dict without second names of tied weights, and without frozen weights: their source has them."""
     seen: set[tuple[int, tuple[int, ...]]] = set()
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     kept = {}
     for name, tensor in model.state_dict().items():
         place = (tensor.data_ptr(), tuple(tensor.shape))
-        if tensor.numel() and place in seen:
+        if name in frozen or (tensor.numel() and place in seen):
             continue
         seen.add(place)
         kept[name] = tensor.contiguous()

@@ -75,6 +75,7 @@ def load(
     gradient_checkpointing: bool = False,
     overrides: dict[str, Any] | None = None,
     random_init: bool = False,
+    config: Any = None,
 ) -> LoadedModel:
     """Load a model and its tokenizer.
 
@@ -87,6 +88,7 @@ def load(
         stop_tokens: tokens that end a response; None resolves them, see `resolve_stop_ids`.
         overrides: changes to the model's config, such as num_hidden_layers=2 with random_init.
         random_init: build the architecture with random weights instead of loading them.
+        config: what `read_config` found, where it is known already (GGUF files are slow to read).
 
     Raises:
         ModelError: when the source cannot be read, naming it and the mend.
@@ -102,9 +104,7 @@ def load(
     transformers_logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, **common)
-        config = AutoConfig.from_pretrained(where, **common)
-        for name, value in (overrides or {}).items():
-            setattr(config, name, value)
+        config = config or read_config(source, gguf_file, revision, overrides)
         kwargs: dict[str, Any] = {"dtype": DTYPES[dtype], "attn_implementation": attention}
         if random_init:
             model = AutoModelForCausalLM.from_config(config, **kwargs)
@@ -126,6 +126,27 @@ def load(
         set_checkpointing(model, True)
     model.to(pick_device(device))
     return LoadedModel(model, tokenizer, resolve_stop_ids(model, tokenizer, stop_tokens))
+
+
+def read_config(
+    source: str, gguf_file: str | None = None, revision: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Any:  # fmt: skip
+    """The configuration of a model, without its weights.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    options = {"gguf_file": gguf_file} if gguf_file else {}
+    try:
+        config = AutoConfig.from_pretrained(
+            resolve_source(source), revision=revision, trust_remote_code=False, **options
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(f"cannot load model.source={source}: {error}") from error
+    for name, value in (overrides or {}).items():
+        setattr(config, name, value)
+    return config
 
 
 def refuse_holes(source: str, report: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from g2rl.batching import MicroBatch
 from g2rl.lm_head import DEFAULT_TILE_BYTES, FeatureRequest, HeadOutput, head_pass
+from g2rl.lora import base_layer, merged_state, merged_weight
 
 COMPUTE_DTYPES = {None: None, "bfloat16": torch.bfloat16}
 HEAD_TOLERANCE = 2e-2  # relative; catches soft-capping or logit scaling, not bfloat16 rounding
@@ -34,12 +36,32 @@ class Policy(nn.Module):
         self.tile_bytes = tile_bytes
         self.compute_dtype = COMPUTE_DTYPES[compute_dtype]
         head = model.get_output_embeddings()
-        if not isinstance(head, nn.Linear):
+        if not isinstance(base_layer(head), nn.Linear):
             raise TypeError(f"the model's output head is {type(head).__name__}, g2rl needs a linear one")
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+    @property
+    def has_dropout(self) -> bool:
+        """Whether a forward in training mode differs from the one that sampled."""
+        named = self.model.config.to_diff_dict()
+        rates = [value for name, value in named.items() if "drop" in name and isinstance(value, float)]
+        rates += [module.p for module in self.model.modules() if isinstance(module, nn.Dropout)]
+        return any(rate > 0 for rate in rates)
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Name and value of every weight as a plain checkpoint holds them: what an engine takes over.
+
+        Adapters are merged; a head tied to the embedding comes once.
+        """
+        seen: set[tuple[int, torch.Size]] = set()
+        for name, tensor in merged_state(self.model).items():
+            place = (tensor.data_ptr(), tensor.shape)
+            if place not in seen:
+                seen.add(place)
+                yield name, tensor
 
     def autocast(self) -> torch.autocast:
         """Mixed precision of the backbone; a no-op without a compute dtype."""
@@ -66,7 +88,8 @@ class Policy(nn.Module):
         if features:
             scored_at = temperature if feature_temperature is None else feature_temperature
             request = FeatureRequest(batch.segments_T, len(batch.rows), scored_at)
-        weight_VD = head.weight if self.compute_dtype is None else head.weight.to(self.compute_dtype)
+        weight_VD = merged_weight(head)
+        weight_VD = weight_VD if self.compute_dtype is None else weight_VD.to(self.compute_dtype)
         return head_pass(
             self.hidden(batch), weight_VD, batch.targets_T,
             temperature=temperature, bias_V=head.bias, features=request, tile_bytes=self.tile_bytes,

@@ -17,18 +17,22 @@ from g2rl.advantages import GroupAdvantage
 from g2rl.benchmarks.base import Benchmark
 from g2rl.checkpoint import Checkpoints
 from g2rl.cli.config import choices, config_dir
+from g2rl.cli.planning import plan_memory
 from g2rl.exploration.base import Signal, all_needs
 from g2rl.health import HealthLimits
+from g2rl.lora import LoraSettings, add_lora, has_lora, load_adapter
 from g2rl.losses import PolicyLoss
-from g2rl.models import LoadedModel, encode_prompt, load, set_checkpointing
+from g2rl.models import LoadedModel, encode_prompt, load, resolve_source, set_checkpointing
+from g2rl.optimizer import OptimizerSettings
 from g2rl.parts import Parts, Reporter
 from g2rl.policy import Policy
+from g2rl.reference import BaseOf
 from g2rl.settings import TrainerSettings
 from g2rl.tasks.base import Task, fit_prompts, refuse_leaks
 from g2rl.tracking import Tracker
 from g2rl.trainer import Trainer
 from g2rl.types import Problem, SamplingParams
-from g2rl.update import OptimizerSettings, Updater
+from g2rl.update import Updater
 from g2rl.verify.base import Verifier
 from g2rl.verify.pool import Grader
 
@@ -101,14 +105,34 @@ def build_settings(config: DictConfig) -> TrainerSettings:
     )
 
 
-def load_model(node: DictConfig) -> LoadedModel:
-    return load(
+def lora_settings(node: DictConfig) -> LoraSettings | None:
+    """The settings of `model.lora`; None without a rank."""
+    return None if node.lora.r is None else LoraSettings(**node.lora)
+
+
+def load_model(node: DictConfig, known: Any = None) -> LoadedModel:
+    """The model with what `model.adapter` merges into it and the adapters that `model.lora` adds.
+
+    `known` is its configuration, where that has been read already.
+    """
+    lora = lora_settings(node)
+    if lora is not None and lora.export == "adapter" and (node.adapter is not None or node.random_init):
+        raise ValueError(
+            "model.lora.export=adapter needs a base that can be found again, without model.adapter and "
+            "model.random_init; use model.lora.export=merged"
+        )
+    loaded = load(
         node.source, dtype=node.dtype, device=node.device, gguf_file=node.gguf_file, revision=node.revision,
         attention=node.attention, stop_tokens=None if node.stop_tokens is None else list(node.stop_tokens),
         gradient_checkpointing=node.gradient_checkpointing,
         overrides=OmegaConf.to_container(node.overrides),  # type: ignore[arg-type]
-        random_init=node.random_init,
+        random_init=node.random_init, config=known,
     )  # fmt: skip
+    if node.adapter is not None:
+        load_adapter(loaded.model, Path(node.adapter).expanduser())
+    if lora is not None:
+        add_lora(loaded.model, lora, resolve_source(node.source), node.revision)
+    return loaded
 
 
 class Graders:
@@ -150,7 +174,8 @@ def build_trainer(
     graders = Graders(config.verify)
     encoder = instantiate(config.encoder) if "embeddings" in needs else None
     torch.manual_seed(config.seed)  # random_init must give a resumed run the same reference policy
-    loaded = load_model(config.model)
+    known = plan_memory(config, settings, lora_settings(config.model), benchmarks, "features" in needs)
+    loaded = load_model(config.model, known)
     check_context(loaded.model.config, settings.max_prompt_tokens + settings.sampling.max_tokens)
     check_prompts(config, settings, task, benchmarks, loaded.tokenizer)
     policy = Policy(loaded.model, config.model.tile_mb << 20, config.model.compute_dtype)
@@ -226,7 +251,9 @@ def check_context(model_config: Any, tokens: int) -> None:
 
 
 def frozen_copy(policy: Policy) -> Policy:
-    """The reference policy: a copy that never changes."""
+    """The reference policy: a copy that never changes, or under LoRA the frozen base itself."""
+    if has_lora(policy.model):
+        return BaseOf(policy)
     reference = copy.deepcopy(policy).requires_grad_(False).eval()
     set_checkpointing(reference.model, False)
     return reference
