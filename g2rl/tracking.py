@@ -7,22 +7,31 @@ overwrites what it repeats and nothing is ever duplicated.
 
 from __future__ import annotations
 
-import hashlib
 import json
+import logging
 import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from g2rl.files import atomic_path, room_in
 
+log = logging.getLogger(__name__)
+KINDS = ("rollouts", "geometry", "probe")
+
 
 class Mirror(Protocol):
-    """A second place for scalars, such as W&B."""
+    """A second place for scalars and tables, such as W&B; see `g2rl.wandb_mirror`."""
 
-    def start(self, run_dir: Path, config: Mapping[str, Any]) -> None: ...
+    def start(self, run_dir: Path, config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Open. `rows` are those already on disk, of a run that continues."""
+        ...
+
+    def table(self, kind: str, step: int, columns: Mapping[str, Sequence[Any]]) -> None:
+        """A table of a step, before the step's `log`."""
+        ...
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
 
@@ -32,7 +41,10 @@ class Mirror(Protocol):
 class NoMirror:
     """Local files only."""
 
-    def start(self, run_dir: Path, config: Mapping[str, Any]) -> None:
+    def start(self, run_dir: Path, config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+        pass
+
+    def table(self, kind: str, step: int, columns: Mapping[str, Sequence[Any]]) -> None:
         pass
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -42,47 +54,36 @@ class NoMirror:
         pass
 
 
-class WandbMirror:
-    """Weights & Biases; offline by default, which needs no account and no network.
+class Guarded:
+    """A mirror that cannot end a run: after its first failure it is left alone, which is said once.
 
-    Args:
-        mode: offline, online or disabled.
-        project, entity, group, tags: as in wandb.init.
+    Only a mirror that does not even start stops the run, before anything is sampled.
     """
 
-    def __init__(
-        self,
-        mode: str = "offline",
-        project: str = "g2rl",
-        entity: str | None = None,
-        group: str | None = None,
-        tags: Sequence[str] = (),
-    ) -> None:
-        if mode not in ("offline", "online", "disabled"):
-            raise ValueError(f"tracking.mode must be offline, online or disabled, got {mode!r}")
-        self.mode, self.project, self.entity, self.group, self.tags = mode, project, entity, group, list(tags)
-        self._run: Any = None
+    def __init__(self, mirror: Mirror) -> None:
+        self.mirror = mirror
 
-    def start(self, run_dir: Path, config: Mapping[str, Any]) -> None:
-        import wandb
+    def start(self, run_dir: Path, config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+        self.mirror.start(run_dir, config, rows)
 
-        name = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]  # folder names repeat
-        settings = wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True)
-        self._run = wandb.init(
-            mode=self.mode,  # type: ignore[arg-type]
-            project=self.project, entity=self.entity, group=self.group, tags=self.tags,
-            dir=str(run_dir), name=run_dir.name, id=name, resume="allow",
-            config=dict(config), settings=settings,
-        )  # fmt: skip
-        self._run.define_metric("step")
-        self._run.define_metric("*", step_metric="step")
+    def table(self, kind: str, step: int, columns: Mapping[str, Sequence[Any]]) -> None:
+        self._call(f"table {kind} of step {step}", lambda: self.mirror.table(kind, step, columns))
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        self._run.log({"step": step, **metrics})
+        self._call(f"the row of step {step}", lambda: self.mirror.log(step, metrics))
 
     def finish(self) -> None:
-        if self._run is not None:
-            self._run.finish()
+        self._call("the end of the run", self.mirror.finish)
+
+    def _call(self, what: str, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception as error:  # whatever it is: local files are the truth and are not in doubt
+            log.error(
+                "the mirror %s failed at %s and is told nothing more: %s: %s. Local files are complete",
+                type(self.mirror).__name__, what, type(error).__name__, error,
+            )  # fmt: skip
+            self.mirror = NoMirror()
 
 
 class Tracker:
@@ -90,12 +91,12 @@ class Tracker:
 
     Args:
         run_dir: the run's folder.
-        mirror: second place for scalars.
+        mirror: second place for scalars and tables; its failures do not end the run.
     """
 
     def __init__(self, run_dir: Path, mirror: Mirror | None = None) -> None:
         self.run_dir = run_dir
-        self.mirror = mirror or NoMirror()
+        self.mirror: Mirror = Guarded(mirror or NoMirror())
         self.path = run_dir / "metrics.jsonl"
 
     def start(self, completed_steps: int | None, config: Mapping[str, Any]) -> None:
@@ -105,7 +106,7 @@ class Tracker:
         if self.path.exists():
             with atomic_path(self.path) as aside:
                 aside.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        for kind in ("rollouts", "geometry", "probe"):
+        for kind in KINDS:
             folder = self.run_dir / kind
             if completed_steps is None:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -113,7 +114,7 @@ class Tracker:
             for path in folder.glob("step_*.parquet"):
                 if int(path.stem.removeprefix("step_")) > completed_steps:
                     path.unlink()
-        self.mirror.start(self.run_dir, config)
+        self.mirror.start(self.run_dir, config, rows)
 
     def rows(self, completed_steps: int | None) -> list[dict[str, Any]]:
         """The rows on disk up to a step; none for None."""
@@ -142,13 +143,27 @@ class Tracker:
         import pyarrow
         from pyarrow import parquet
 
-        target = self.run_dir / kind / f"step_{step:06d}.parquet"
+        target = table_path(self.run_dir, kind, step)
         with atomic_path(target) as aside:
             parquet.write_table(pyarrow.table(dict(columns)), aside)
+        self.mirror.table(kind, step, columns)
         return target
 
     def finish(self) -> None:
         self.mirror.finish()
+
+
+def table_path(run_dir: Path, kind: str, step: int) -> Path:
+    """Where the table of a step lies."""
+    return run_dir / kind / f"step_{step:06d}.parquet"
+
+
+def read_table(run_dir: Path, kind: str, step: int) -> dict[str, list[Any]] | None:
+    """The columns of the table of a step; None where there is none."""
+    from pyarrow import parquet
+
+    path = table_path(run_dir, kind, step)
+    return parquet.read_table(path).to_pydict() if path.is_file() else None
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -79,6 +79,16 @@ class Findings:
             write_rows(folder / "groups.parquet", self.groups, GROUPS)
 
 
+def findings_metrics(findings: Findings) -> dict[str, float]:
+    """The results under the names that training gives them: eval/math500/pass@1, .../pass@1_low, ..."""
+    found: dict[str, float] = {}
+    for row in findings.results:
+        name = f"eval/{row['benchmark']}/{row['metric']}"
+        values = {name: row["value"], f"{name}_low": row["low"], f"{name}_high": row["high"]}
+        found |= {key: value for key, value in values.items() if value is not None and math.isfinite(value)}
+    return found
+
+
 def find(rows: Sequence[Row], ks: Mapping[str, Sequence[int]], graders: Mapping[str, Grader]) -> Findings:
     """Estimate every metric of graded samples.
 

@@ -1,0 +1,39 @@
+"""g2rl-eval tracking=wandb: the results and samples as a W&B run beside the tables."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_dir
+from wandb_files import offline_folders, read_run
+
+from g2rl.cli.config import config_dir, register_resolvers
+from g2rl.cli.evaluation_job import evaluate
+
+register_resolvers()
+
+
+def test_an_evaluation_is_mirrored_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "")
+    words = [
+        "benchmark.problems=3", "benchmark.samples=2", "benchmark.ks=[1,2]", "benchmark.max_tokens=40",
+        "tracking=wandb", "tracking.samples=4",
+    ]  # fmt: skip
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        score = evaluate(compose("evaluate", overrides=words), tmp_path, words)
+    [folder] = offline_folders(tmp_path)
+    found = read_run(folder)
+    assert (found.run.job_type, list(found.run.tags)) == ("evaluate", ["tiny", "countdown"])
+    [row] = found.history
+    results = pd.read_parquet(tmp_path / "results.parquet").set_index("metric")
+    for name in ("pass@1", "pass@2", "maj@2", "length"):
+        assert row[f"eval/countdown/{name}"] == pytest.approx(results["value"][name]), name
+    assert row["eval/countdown/pass@2_low"] == pytest.approx(results["low"]["pass@2"])
+    assert row["eval/countdown/pass@1"] == pytest.approx(score)
+    table = json.loads((folder / "files" / row["samples"]["path"]).read_text(encoding="utf-8"))
+    place = table["columns"].index("completion")
+    samples = pd.read_parquet(tmp_path / "samples.parquet")
+    assert [values[place] for values in table["data"]] == samples["completion"].tolist()[:4]
