@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from g2rl.analysis.runs import finals, markdown_table, plot_arms
+from g2rl.analysis.compare_plots import draw_curves
+from g2rl.analysis.runs import collect, comparison_table
 
 METRICS = {
     "eval/countdown/pass@1": "pass@1",
@@ -24,14 +25,10 @@ PANELS = {
 
 
 def main(folder: Path) -> None:
-    signals = [path for name in ("none", "entropy", "evol", "g2rl") if (path := folder / name).is_dir()]
-    signals += sorted(path for path in folder.iterdir() if path.is_dir() and path not in signals)
-    runs = {path.name: sorted(path.glob("seed*")) for path in signals}
-    frame = finals(runs, list(METRICS))
-    base = frame.groupby("metric")["before"].mean()
-    print("base policy: " + ", ".join(f"{label} {base[name]:.3f}" for name, label in METRICS.items()))
-    print(markdown_table(frame, METRICS))
-    print(plot_arms(runs, PANELS, Path("docs/figures/signals.png")))
+    frame = collect([folder])
+    print("before training:", comparison_table(frame, METRICS, first=True), sep="\n")
+    print("after:", comparison_table(frame, METRICS), sep="\n")
+    print(draw_curves(frame, PANELS, Path("docs/figures/signals.png"), columns=3))
 
 
 if __name__ == "__main__":

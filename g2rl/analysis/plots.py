@@ -74,14 +74,7 @@ def cosine_distribution(run_dir: Path, before: Path, after: Path) -> Path:
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharex=True, sharey=True, layout="constrained")
     for axis, path, title in zip(axes, (before, after), ("before training", "after training"), strict=True):
         pairs = pd.read_parquet(path)
-        for name, colour in PAIR_COLOURS.items():
-            chosen = pairs.loc[pairs["pair"] == name, "cosine"]
-            if len(chosen):
-                axis.hist(
-                    chosen, bins=20, range=(-1, 1), density=True, histtype="step", lw=1.8, color=colour,
-                    label=f"{name} ({len(chosen)}), mean {chosen.mean():+.3f}",
-                )  # fmt: skip
-        axis.axvline(0, color="0.7", lw=0.8, zorder=0)
+        draw_cosines(axis, pairs)
         negative = (pairs["cosine"] < 0).mean()
         tidy_axis(axis, f"{title}: mean {pairs['cosine'].mean():+.3f}, {negative:.0%} negative", "density")
         axis.set_xlabel("cosine of gradient features, pairs of one group")
@@ -91,14 +84,36 @@ def cosine_distribution(run_dir: Path, before: Path, after: Path) -> Path:
     return save_figure(figure, run_dir / "cosine_distribution.png")
 
 
+def draw_cosines(axis: Any, pairs: pd.DataFrame) -> None:
+    """Histogram of the column `cosine` by pair class, with the number of pairs and their mean."""
+    for name, colour in PAIR_COLOURS.items():
+        chosen = pairs.loc[pairs["pair"] == name, "cosine"]
+        if len(chosen):
+            axis.hist(
+                chosen, bins=20, range=(-1, 1), density=True, histtype="step", lw=1.8, color=colour,
+                label=f"{name} ({len(chosen)}), mean {chosen.mean():+.3f}",
+            )  # fmt: skip
+    axis.axvline(0, color="0.7", lw=0.8, zorder=0)
+
+
 def probe_caption(row: Mapping[str, float]) -> str:
     """How the responses of a probe were sampled and scored: what the mean cosine depends on."""
-    cuts = [f"top-p {row['probe/top_p']:g}"] if row["probe/top_p"] < 1 else []
-    cuts += [f"top-k {row['probe/top_k']:g}"] if row["probe/top_k"] else []
     return (
-        f"sampled at temperature {row['probe/sampled_at']:g}, {' and '.join(cuts) or 'no truncation'}; "
+        f"{sampling_caption(row['probe/sampled_at'], row['probe/top_p'], row['probe/top_k'])}; "
         f"p_t scored at temperature {row['probe/scored_at']:g}"
     )
+
+
+def sampling_caption(sampled_at: float, top_p: float, top_k: float) -> str:
+    """``sampled at temperature 0.6, top-p 0.9``; "no truncation" where nothing was cut."""
+    return f"sampled at temperature {sampled_at:g}, {truncation(top_p, top_k)}"
+
+
+def truncation(top_p: float, top_k: float) -> str:
+    """``top-p 0.9 and top-k 50``, or ``no truncation``."""
+    cuts = [f"top-p {top_p:g}"] if top_p < 1 else []
+    cuts += [f"top-k {top_k:g}"] if top_k else []
+    return " and ".join(cuts) or "no truncation"
 
 
 def tidy_axis(axis: Any, title: str, unit: str) -> None:

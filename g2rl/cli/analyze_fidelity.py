@@ -1,0 +1,36 @@
+"""g2rl-analyze fidelity: correlate Phi cosines with true-gradient cosines, for any checkpoint."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from g2rl.cli.config import launch
+from g2rl.cli.train import USER_ERRORS, raise_cleanly
+
+
+def main() -> None:
+    """Entry point of `g2rl-analyze fidelity`, the command's own word already removed."""
+    launch("analyze_fidelity", run, ("run", "data_dir", "hydra.run.dir"))
+
+
+def run(config: DictConfig) -> float | None:
+    """One analysis in Hydra's output folder; returns the pooled Spearman correlation of Phi."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    from g2rl.cli.fidelity_job import fidelity  # torch is imported here, so that --help stays quick
+
+    try:
+        found = fidelity(config, folder, list(HydraConfig.get().overrides.task))
+        (folder / "error.txt").unlink(missing_ok=True)  # of an earlier attempt
+        return found
+    except USER_ERRORS as error:
+        if logging.getLogger().isEnabledFor(logging.DEBUG):
+            raise
+        raise_cleanly(error, folder)
+
+
+if __name__ == "__main__":
+    main()

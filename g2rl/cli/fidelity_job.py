@@ -1,0 +1,127 @@
+"""What `g2rl-analyze fidelity` does: sample and grade groups, take true gradients, correlate, write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from g2rl.analysis.fidelity import Measured, measure, summarise
+from g2rl.analysis.fidelity_report import draw, markdown
+from g2rl.analysis.sampling import sample_groups
+from g2rl.benchmarks.base import Benchmark
+from g2rl.cli.assemble import Graders, build_benchmarks, load_model
+from g2rl.cli.evaluation_job import model_of_run
+from g2rl.cli.folder import prepare
+from g2rl.cli.geometry_job import refuse_long
+from g2rl.evaluation.report import EvalReporter
+from g2rl.files import atomic_path, write_json
+from g2rl.models import encode_prompt
+from g2rl.policy import Policy
+from g2rl.types import SamplingParams
+
+FREE_TO_CHANGE = ("resume", "verify", "data_dir")
+OUTPUTS = ("pairs.parquet", "responses.parquet", "fidelity.json", "table.md", "fidelity.png")
+
+
+def fidelity(config: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> float | None:
+    """Measure in `folder` what the configuration asks for; returns the pooled Spearman correlation of Phi.
+
+    `overrides` are what was typed; the settings of a run's model yield to them.
+
+    Raises:
+        ValueError: several benchmarks at once, or settings that the parts refuse.
+    """
+    config = config.copy()
+    if config.run is not None:
+        config.model = model_of_run(Path(config.run).expanduser(), overrides)
+    benchmarks = build_benchmarks(config.benchmark)
+    if len(benchmarks) != 1:
+        raise ValueError(
+            f"benchmark has {len(benchmarks)} members ({', '.join(b.name for b in benchmarks)}): choose one"
+        )
+    (benchmark,) = benchmarks
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    prepare(folder, plain, config.resume, FREE_TO_CHANGE, OUTPUTS)
+    encoder = instantiate(config.encoder) if config.embed else None
+    reporter = EvalReporter()
+    measured = _measure(config, benchmark, encoder, reporter)
+    summary = summarise(measured, projection=config.projection, resamples=config.resamples, seed=config.seed)
+    words = caption(config, benchmark.name, None if encoder is None else encoder.name, summary)
+    for name in ("pairs", "responses"):
+        write_parquet(getattr(measured, name), folder / f"{name}.parquet")
+    write_json(
+        folder / "fidelity.json", {"caption": words, "encoder": getattr(encoder, "name", None), **summary}
+    )
+    table = markdown(summary, words)
+    with atomic_path(folder / "table.md") as aside:
+        aside.write_text(table, encoding="utf-8")
+    draw(measured.pairs, summary, words, folder / "fidelity.png")
+    reporter.say(table)
+    reporter.say(f"written: {folder}")
+    phi = next(row for row in summary["correlations"] if row["predictor"] == "phi")
+    return phi["spearman"]["value"]
+
+
+def _measure(config: DictConfig, benchmark: Benchmark, encoder: Any, reporter: EvalReporter) -> Measured:
+    """Sample, grade and take gradients, with progress."""
+    loaded = load_model(OmegaConf.merge(config.model, {"gradient_checkpointing": False}))  # type: ignore[arg-type]
+    problems = benchmark.problems[: config.problems]
+    prompts = [len(encode_prompt(loaded.tokenizer, p.prompt, config.model.chat)) for p in problems]
+    refuse_long(loaded.model.config, max(prompts, default=0), config.max_tokens)
+    policy = Policy(loaded.model, config.model.tile_mb << 20, config.model.compute_dtype)
+    policy.check_head()
+    engine = instantiate(config.engine, policy=policy, tokenizer=loaded.tokenizer, stop_ids=loaded.stop_ids)
+    total = config.problems * config.responses
+    graders = Graders(config.verify)
+    try:
+        engine.push_weights()
+        with reporter.phase("sampling", total) as advance:
+            groups = sample_groups(
+                benchmark, engine, graders(benchmark.verifier), loaded.tokenizer,
+                problems=config.problems, responses=config.responses,
+                params=SamplingParams(config.temperature, config.top_p, config.top_k, config.max_tokens),
+                chat=config.model.chat, seed=config.seed, on_progress=advance,
+            )  # fmt: skip
+    finally:
+        graders.close()
+        engine.close()
+    blocks = None if config.blocks is None else list(config.blocks)
+    with reporter.phase("true gradients", total) as advance:
+        return measure(
+            policy, groups, temperature=config.temperature,
+            feature_temperature=config.feature_temperature, token_budget=config.model.micro_batch_tokens,
+            encoder=encoder, blocks=blocks, projection=config.projection, seed=config.seed,
+            on_progress=advance,
+        )  # fmt: skip
+
+
+def caption(config: DictConfig, benchmark: str, encoder: str | None, summary: dict[str, Any]) -> str:
+    """How the numbers came about: model, problems, temperatures, truncation, exactness."""
+    name = config.model.source if config.run is None else f"{config.model.name} after {config.run}"
+    scored = config.temperature if config.feature_temperature is None else config.feature_temperature
+    cuts = [f"top-p {config.top_p:g}"] if config.top_p < 1 else []
+    cuts += [f"top-k {config.top_k}"] if config.top_k else []
+    error = summary["projection"]
+    how = (
+        "exact gradients"
+        if error is None
+        else f"gradients sketched to {error['cells']:,} cells a block, standard error of a cosine at most "
+        f"{error['standard_error']:.4f}"
+    )
+    part = "" if config.blocks is None else f" of {', '.join(config.blocks)} only"
+    return (
+        f"{name}, {benchmark}: {config.problems} problems x {config.responses} responses of up to "
+        f"{config.max_tokens} tokens, sampled at temperature {config.temperature:g} with "
+        f"{' and '.join(cuts) or 'no truncation'}; Φ at temperature {scored:g}; {how}{part}"
+        + (f"; encoder {encoder}" if encoder else "")
+    )
+
+
+def write_parquet(frame: pd.DataFrame, path: Path) -> None:
+    with atomic_path(path) as aside:
+        frame.to_parquet(aside, index=False)
