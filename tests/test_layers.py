@@ -9,14 +9,16 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "g2rl"
 LAYERS = (
-    {"types", "ops", "files", "estimators", "interrupt", "health", "progress"},
-    {"failure", "lm_head", "batching", "data", "verify", "advantages", "losses", "exploration", "encoders"},
-    {"tasks", "models", "policy", "checkpoint", "tracking", "settings"},
-    {"benchmarks", "engines", "tiny", "score", "rollout"},
+    {"types", "ops", "files", "estimators", "interrupt", "health", "progress", "metric_names"},
+    {"failure", "lm_head", "lora", "memory", "batching", "data"}
+    | {"verify", "advantages", "losses", "exploration", "encoders"},
+    {"tasks", "models", "policy", "checkpoint", "tracking", "settings", "optimizer"},
+    {"benchmarks", "tiny", "score", "rollout", "reference", "plan"},
+    {"engines"},
     {"update", "evaluate", "step_metrics"},
-    {"geometry", "report", "analysis", "evaluation"},
-    {"parts"},
-    {"trainer"},
+    {"geometry", "report", "evaluation"},
+    {"parts", "analysis", "wandb_mirror"},
+    {"trainer", "dashboard"},
     {"cli"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -7,19 +7,21 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 TAG_LENGTH = 60
+ARM_LENGTH = 40
 VALUED_FLAGS = ("--cfg", "-c", "--package", "-p")
 ASKING_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--info", "-i"}  # they start no run
 OWN_CONFIG_FLAGS = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd")
@@ -42,6 +44,33 @@ def run_tag(overrides: str) -> str:
     if len(name) > TAG_LENGTH:
         name = f"{name[: TAG_LENGTH - 9]}-{hashlib.sha256(overrides.encode()).hexdigest()[:8]}"
     return f"-{name}"
+
+
+def arm_name(words: Sequence[str], swept: Mapping[str, Any] | None, excluded: Sequence[str]) -> str:
+    """Folder of a sweep's arm: what the study sweeps, then other overrides, hashed when long.
+
+    Args:
+        words: overrides of one run, ``["exploration.lam=0.3", "seed=1", "trainer.steps=9"]``.
+        swept: hydra.sweeper.params, whose keys come first and by their last part.
+        excluded: keys that are not named.
+
+    Returns:
+        ``lam=0.3``, ``lam=0.3-trainer.steps=9``, ``lam=0.3-1f0c22ab``; ``default`` when nothing is left.
+    """
+    settings = [word.lstrip("+").split("=", 1) for word in words if not word.startswith("~")]
+    kept = [(key, value) for key, value in settings if key not in excluded and not key.startswith("hydra.")]
+    head = [f"{key.rsplit('.', 1)[-1]}={value}" for key, value in kept if key in (swept or {})]
+    rest = ",".join(sorted(f"{key}={value}" for key, value in kept if key not in (swept or {})))
+    tag = run_tag(rest)
+    if len(tag) > ARM_LENGTH:
+        tag = f"-{hashlib.sha256(rest.encode()).hexdigest()[:8]}"
+    return f"{run_tag(','.join(head))}{tag}".removeprefix("-") or "default"
+
+
+def run_group(what: str) -> str:
+    """Name by which tracking groups runs: ``signals-countdown-tiny`` in experiment=signals, else `what`."""
+    chosen = HydraConfig.get().runtime.choices.get("experiment") if HydraConfig.initialized() else None
+    return what if chosen in (None, "null") else f"{chosen}-{what}"
 
 
 def eval_dir(
@@ -80,8 +109,13 @@ def share_cores() -> None:
 
 
 def register_resolvers() -> None:
+    from g2rl.cli.labels import run_label
+
     OmegaConf.register_new_resolver("run_tag", run_tag, replace=True)
     OmegaConf.register_new_resolver("eval_dir", eval_dir, replace=True)
+    OmegaConf.register_new_resolver("arm_name", arm_name, replace=True)
+    OmegaConf.register_new_resolver("run_group", run_group, replace=True)
+    OmegaConf.register_new_resolver("run_label", run_label, replace=True)
     OmegaConf.register_new_resolver("choices", lambda group: ", ".join(choices(group)), replace=True)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from pyarrow import parquet
 
 from g2rl.benchmarks.base import Benchmark
 from g2rl.cli.assemble import Graders, build_benchmarks, load_model
@@ -17,14 +18,16 @@ from g2rl.evaluation.compare import COMPARISON, compare, problems_file
 from g2rl.evaluation.files import write_rows
 from g2rl.evaluation.report import EvalReporter
 from g2rl.evaluation.run import Evaluation, averages, folder_digest, problems_digest, regrade
-from g2rl.evaluation.tables import Findings
+from g2rl.evaluation.tables import Findings, findings_metrics
 from g2rl.files import write_json
 from g2rl.models import resolve_source
 from g2rl.policy import Policy
+from g2rl.tracking import Guarded, Mirror
 
-FREE_TO_CHANGE = ("resume", "verify", "data_dir")
+FREE_TO_CHANGE = ("resume", "verify", "data_dir", "tracking")
 OUTPUTS = (
     "parts", "samples.parquet", "problems.parquet", "results.parquet", "groups.parquet", "inputs.json",
+    "wandb",
 )  # fmt: skip
 
 
@@ -62,19 +65,33 @@ def sample(
     benchmarks = build_benchmarks(config.benchmark)
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     prepare(folder, plain, config.resume, FREE_TO_CHANGE, OUTPUTS)
-    check_inputs(folder, inputs(config.model.source, benchmarks))
+    check_inputs(folder, inputs(config.model.source, benchmarks, config.model.adapter))
     evaluation = Evaluation(folder, benchmarks, config.part, config.seed)
+    mirror = Guarded(instantiate(config.tracking))
+    mirror.start(folder, plain, [])
     if evaluation.missing():
         count = sum(len(b.problems) * b.samples for b in benchmarks)
         names = ", ".join(f"{b.name} ({len(b.problems)} x {b.samples})" for b in benchmarks)
         reporter.say(f"{config.model.source} on {names}: {count} samples")
         engine, tokenizer = build_engine(config)
-        evaluation.sample(engine, tokenizer, graders, reporter, chat=config.model.chat)
+        try:
+            engine.push_weights()
+            evaluation.sample(engine, tokenizer, graders, reporter, chat=config.model.chat)
+        finally:
+            engine.close()
     else:
         reporter.say("every sample is there already (resume=never samples again)")
     findings = evaluation.finish(graders)
+    tell(mirror, findings, evaluation.samples_file)
     reporter.findings(findings, config.model.source)
     return findings
+
+
+def tell(mirror: Mirror, findings: Findings, samples: Path) -> None:
+    """Tell the second place of `tracking=` the results and samples, as step 0 of a run."""
+    mirror.table("rollouts", 0, parquet.read_table(samples).to_pydict())
+    mirror.log(0, findings_metrics(findings))
+    mirror.finish()
 
 
 def build_engine(config: DictConfig) -> tuple[Any, Any]:
@@ -99,15 +116,22 @@ def model_of_run(run: Path, overrides: Sequence[str]) -> DictConfig:
     if not (run / "model").is_dir():
         raise ValueError(f"run={run}: the run has not ended, it has no exported model yet")
     node = OmegaConf.load(run / "config.yaml").model
-    exported = {"source": str(run / "model"), "gguf_file": None, "revision": None, "random_init": False}
+    exported: dict[str, Any] = {"lora": {"r": None}, "adapter": None}
+    if (run / "model" / "adapter_config.json").is_file():  # model.lora.export=adapter: on the run's own base
+        exported["adapter"] = str(run / "model")
+    else:
+        exported |= {"source": str(run / "model"), "gguf_file": None, "revision": None, "random_init": False}
+        node.overrides = {}
     typed = OmegaConf.from_dotlist([w for w in overrides if w.startswith("model.")]).get("model", {})
-    return OmegaConf.merge(node, exported, {"overrides": {}}, typed)  # type: ignore[return-value]
+    return OmegaConf.merge(node, exported, typed)  # type: ignore[return-value]
 
 
-def inputs(source: str, benchmarks: Sequence[Benchmark]) -> dict[str, str]:
+def inputs(source: str, benchmarks: Sequence[Benchmark], adapter: str | None = None) -> dict[str, str]:
     """Hashes of what the samples depend on and the configuration does not show."""
     place = Path(resolve_source(source)).expanduser()
     found = {"problems": problems_digest(benchmarks)}
+    if adapter is not None:
+        found["adapter"] = folder_digest(Path(adapter).expanduser())
     return {**found, "weights": folder_digest(place)} if place.is_dir() else found
 
 

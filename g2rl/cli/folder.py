@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +48,29 @@ def refuse_unwritable(folder: Path) -> None:
             file=sys.stderr,
         )
         raise SystemExit(1) from None
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, so that two runs never write there at once; the system frees it when we end.
+
+    Under torchrun the first rank holds it for all.
+
+    Raises:
+        ValueError: another process holds it (an orphan of a killed sweep, a job still in the queue).
+    """
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    with (folder / ".lock").open("a") as handle:
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # per process: forked workers do not keep it
+        except OSError:
+            raise ValueError(
+                f"another process is at work in {folder}: wait until it has ended and start the same command "
+                "again, or write elsewhere with hydra.run.dir=..."
+            ) from None
+        yield
 
 
 def prepare(

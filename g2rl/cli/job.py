@@ -11,7 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from g2rl.analysis.plots import plot_run
 from g2rl.checkpoint import export_model
 from g2rl.cli.assemble import build_trainer
-from g2rl.cli.folder import prepare
+from g2rl.cli.finished import FREE_TO_CHANGE, final_score
+from g2rl.cli.folder import alone_in, prepare
 from g2rl.files import write_json
 from g2rl.interrupt import StopRequest
 from g2rl.models import LoadedModel
@@ -20,10 +21,6 @@ from g2rl.tracking import read_metrics
 from g2rl.trainer import Trainer
 
 log = logging.getLogger(__name__)
-FREE_TO_CHANGE = (
-    "resume", "tracking", "verify", "health", "trainer.keep_checkpoints", "trainer.keep_best",
-    "trainer.checkpoint_every",
-)  # fmt: skip
 OUTPUTS = (
     "checkpoints", "rollouts", "geometry", "probe", "failure", "model", "wandb", "metrics.jsonl",
     "summary.json", "error.txt", "learning_curves.png", "cosine_distribution.png",
@@ -34,29 +31,37 @@ def train(config: DictConfig, run_dir: Path) -> float:
     """Run or continue the training in `run_dir`; returns the final held-out pass@1 (mean over benchmarks).
 
     Raises:
-        Interrupted: by SIGTERM or SIGINT, after a complete step that is saved.
+        Interrupted: by a stop signal (g2rl.interrupt), after a complete step that is saved.
     """
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     reporter = ConsoleReporter(run_dir)
-    prepare(run_dir, plain, config.resume, FREE_TO_CHANGE, OUTPUTS)
-    with StopRequest() as stop:
+    with alone_in(run_dir), StopRequest() as stop:
+        prepare(run_dir, plain, config.resume, FREE_TO_CHANGE, OUTPUTS)
         trainer, loaded, graders = build_trainer(config, run_dir, reporter, stop)
         try:
             state = trainer.parts.checkpoints.load_newest(trainer.parts.policy.model)
             describe(reporter, plain, loaded, trainer, state)
             trainer.parts.tracker.start(None if state is None else int(state["step"]), plain)
             trainer.run(state)
-            export_model(loaded.model, loaded.tokenizer, loaded.stop_ids, run_dir / "model")
+            export_model(
+                loaded.model, loaded.tokenizer, loaded.stop_ids, run_dir / "model", config.model.lora.export
+            )
         finally:
             graders.close()
             trainer.parts.tracker.finish()
             reporter.close()
+            trainer.parts.engine.close()  # last: vLLM takes torch's process groups down with it
+        return conclude(trainer, run_dir, reporter)
+
+
+def conclude(trainer: Trainer, run_dir: Path, reporter: ConsoleReporter) -> float:
+    """Figures, summary.json (the last file of a run: it says that all others are there), the final table."""
     rows = read_metrics(run_dir / "metrics.jsonl")
     names = [benchmark.name for benchmark, _ in trainer.parts.benchmarks]
     plots = plot_run(run_dir, names)
     write_json(run_dir / "summary.json", {"before": rows[0], "after": rows[-1]})
     reporter.summary(summary_rows(rows[0], rows[-1], names), plots)
-    return sum(float(rows[-1][f"eval/{name}/pass@1"]) for name in names) / len(names)
+    return final_score(rows[-1])
 
 
 def describe(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -13,54 +14,99 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from g2rl.cli.config import launch
-from g2rl.interrupt import EXIT_INTERRUPTED, Interrupted
+from g2rl.cli.finished import finished_score
+from g2rl.cli.sweep import end_sweep, launcher_of
+from g2rl.interrupt import EXIT_INTERRUPTED, Interrupted, asked, hand_on
 
 
 class ArmFailedError(RuntimeError):
-    """One run of a sweep failed; Hydra reports it after the others."""
+    """One part of a sweep of evaluations failed; Hydra reports it after the others."""
 
 
 USER_ERRORS = (ValueError, OSError, ImportError, RuntimeError, TypeError, InstantiationException)
+NO_SCORE = math.nan  # of an arm of a sweep that did not finish; the sweep's end looks at the folders
 
 
 def main() -> None:
     """Entry point of `g2rl-train`."""
-    launch("train", run, ("hydra.run.dir", "hydra.sweep.dir", "data_dir"))
+    try:
+        launch("train", run, ("hydra.run.dir", "hydra.sweep.dir", "data_dir"))
+    finally:
+        end_sweep()  # where Hydra left before its callback: on a signal, or when a launcher broke
 
 
 def run(config: DictConfig) -> float:
-    """One run in Hydra's output folder; returns the final held-out pass@1."""
+    """One run in Hydra's output folder; returns the final held-out pass@1.
+
+    An arm of a sweep that fails returns NaN, so that the others run; the sweep's exit code tells.
+    """
     run_dir = Path(HydraConfig.get().runtime.output_dir)
+    if config.resume == "auto" and (score := finished_score(config, run_dir)) is not None:
+        (run_dir / "error.txt").unlink(missing_ok=True)  # of an attempt with other settings
+        print(f"finished already: {run_dir} (held-out pass@1 {score:.3f}); resume=never starts over")
+        return score
+    if number := asked():  # before this arm began: the sweep stops, or its job is put back into the queue
+        hand_on(number)
+        return leave()
     from g2rl.cli.job import train  # torch is imported here, so that --help stays quick
 
     try:
-        found = train(config, run_dir)
         (run_dir / "error.txt").unlink(missing_ok=True)  # of an earlier attempt
-        return found
+        return train(config, run_dir)
     except Interrupted as stop:
         print(f"{stop}: {run_dir}", file=sys.stderr)
-        raise SystemExit(EXIT_INTERRUPTED) from None
+        hand_on(stop.number)
+        return leave()
     except USER_ERRORS as error:
         if logging.getLogger().isEnabledFor(logging.DEBUG):  # hydra.verbose=true
             raise
-        raise_cleanly(error, run_dir)
+        report(error, run_dir)
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            return NO_SCORE
+        raise SystemExit(1) from None
+    except Exception as error:  # a defect of ours: Hydra shows it
+        keep_traceback(error, run_dir)
+        raise
 
 
-def raise_cleanly(error: BaseException, run_dir: Path) -> NoReturn:
-    """Write the traceback into the run folder and end with one readable line."""
+def leave() -> float:
+    """End an interrupted run: this process, or this arm where other processes run the sweep.
+
+    An arm on Slurm ends its process without a result, so that a job that is requeued counts as unfinished.
+    """
+    launcher = launcher_of(HydraConfig.get())
+    if HydraConfig.get().mode == RunMode.MULTIRUN and launcher not in ("basic", "submitit_slurm"):
+        return NO_SCORE
+    raise SystemExit(EXIT_INTERRUPTED)
+
+
+def keep_traceback(error: BaseException, run_dir: Path) -> str:
+    """Write the traceback into the run folder; says where it is."""
     import traceback
 
-    place: Path | str = run_dir / "error.txt"
+    place = run_dir / "error.txt"
     try:
-        Path(place).write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        place.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     except OSError as full:  # perhaps the very error that is reported
         traceback.print_exception(error)
-        place = f"above; not in {place}: {full.strerror}"
+        return f"above; not in {place}: {full.strerror}"
+    return str(place)
+
+
+def report(error: BaseException, run_dir: Path) -> str:
+    """Keep the traceback and print one readable line, which is returned."""
+    place = keep_traceback(error, run_dir)
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         error = error.__cause__  # what the constructor said, without Hydra's account of where
     print(f"error: {error}\n(traceback in {place})", file=sys.stderr)
+    return str(error)
+
+
+def raise_cleanly(error: BaseException, run_dir: Path) -> NoReturn:
+    """Report an error and end; in a sweep with an exception, because an exit would end its other parts."""
+    text = report(error, run_dir)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        raise ArmFailedError(str(error)) from None  # an exit would end the sweep; its other arms shall run
+        raise ArmFailedError(text) from None
     raise SystemExit(1) from None
 
 

@@ -31,7 +31,17 @@ class Engine(Protocol):
         ...
 
     def push_weights(self) -> None:
-        """Take over the policy's current weights (nothing to do when they are shared)."""
+        """Take over the policy's current weights (nothing to do when they are shared).
+
+        Due once before the first `generate` and after every update.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back what the engine holds; no call may follow but another `close`.
+
+        The last thing of a run: an engine may take torch's process groups down with it.
+        """
         ...
 
 
@@ -39,3 +49,9 @@ def uniforms(key: Key, sample: int, count: int) -> np.ndarray:
     """`count` uniforms in [0, 1) of sample number `sample` under a key: a counter-based stream."""
     sequence = np.random.SeedSequence((*key, sample))
     return np.random.Generator(np.random.Philox(sequence)).random(count)
+
+
+def seed_of(key: Key, sample: int) -> int:
+    """A 63-bit seed of sample number `sample` under a key, for engines that draw their own randomness."""
+    state = np.random.SeedSequence((*key, sample)).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))

@@ -218,7 +218,7 @@ def test_good_words_pass() -> None:
         explain_mistakes(["benchmark=general", *changed, "benchmark.suite.aime24.limit=2"], "evaluate")
         is None
     )
-    assert groups_of("evaluate") == ["benchmark", "encoder", "engine", "model"]
+    assert groups_of("evaluate") == ["benchmark", "encoder", "engine", "model", "tracking"]
 
 
 def test_folders_named_after_overrides_can_be_typed() -> None:
