@@ -12,7 +12,7 @@ VLLM_INDEX ?=
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow test-vllm chaos lint format typecheck smollm2 warmstart wheel clean
+.PHONY: help train test test-slow test-vllm bench chaos lint format typecheck smollm2 warmstart wheel clean
 
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ $(VLLM_VENV)/.installed: pyproject.toml
 
 test-vllm: $(VLLM_VENV)/.installed  ## the vLLM engine on a CPU, in an environment of its own (minutes)
 	TORCHDYNAMO_DISABLE=1 OMP_WAIT_POLICY=passive $(VLLM_BIN)/pytest -m vllm tests/vllm_cpu $(ARGS)
+
+bench: $(VENV)/.installed-dev  ## compare with named peers and write benchmarks/RESULTS.md (twenty minutes)
+	$(BIN)/python benchmarks/run_all.py $(ARGS)
 
 chaos: $(VENV)/.installed-dev  ## kill the real command more than twenty times and compare (minutes)
 	$(BIN)/pytest -m slow -s tests/chaos $(ARGS)

@@ -105,9 +105,10 @@ def refuse_missing_plugin(launcher: str, target: str) -> None:
         there = False
     if not there:
         extra = PLUGINS.get(launcher, launcher)
+        pins = "" if extra == "ray" else "-c constraints.txt "  # see pyproject.toml
         print(
             f"error: hydra/launcher={launcher} needs a package that is not installed ({package}): "
-            f"pip install -c constraints.txt 'g2rl[{extra}]' (from a source checkout: -e '.[{extra}]')",
+            f"pip install {pins}'g2rl[{extra}]' (from a source checkout: -e '.[{extra}]')",
             file=sys.stderr,
         )
         raise SystemExit(1)
