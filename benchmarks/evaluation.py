@@ -52,7 +52,8 @@ def main() -> None:
 
     rates: dict[str, list[float]] = {"ours": [], "peer": []}
     for repeat in range(-1, args.repeats):  # the first is warm-up
-        for name, run in (("ours", ours), ("peer", one_call_a_problem)):
+        sides = [("ours", ours), ("peer", one_call_a_problem)]
+        for name, run in sides if repeat % 2 == 0 else sides[::-1]:
             started = time.perf_counter()
             tokens = run(repeat + 1)
             if repeat >= 0:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from g2rl.lm_head import head_pass
 
-V, D, TOKENS = 151_936, 1024, 1024
+V, D, TOKENS, TILE_BYTES = 151_936, 1024, 1024, 256 << 20
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
         return torch.autograd.grad(loss, (hidden_TD, weight_VD))
 
     def tiled() -> tuple[Tensor, ...]:
-        output = head_pass(hidden_TD, weight_VD, targets_T)
+        output = head_pass(hidden_TD, weight_VD, targets_T, tile_bytes=TILE_BYTES)
         _ = output.entropy_T.detach().mean()
         return gradients((weights_T * output.logps_T).sum())
 

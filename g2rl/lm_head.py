@@ -9,13 +9,14 @@ a few rows yields, for every response token t with token y_t,
 
 and the gradient feature of G2RL (arXiv 2512.15687, Eq. 5-8 and 14) follows from c by one product a
 response, Phi = W^T c, because it is linear in the token residuals: this is the identity that makes it
-free. The first two are differentiable; the backward recomputes each tile from h and W, so that neither
+free. The first two are differentiable; the backward recomputes logits from h and W, so that neither
 logits nor probabilities of all tokens ever exist together. Accumulation is in float32 (float64 when the
 inputs are).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ from torch import Tensor
 
 DEFAULT_TILE_BYTES = 64 << 20
 MAX_TILE_ROWS = 1024  # a tile of a tiny vocabulary would otherwise span hundreds of responses
+MIN_SLICE = 128
 _BUFFERS = 2  # a tile holds shifted logits and their exponentials at once
 
 
@@ -58,6 +60,13 @@ def tile_rows(vocabulary: int, tile_bytes: int, dtype: torch.dtype) -> int:
     """Rows of a tile such that its working buffers stay within `tile_bytes`, from 1 to MAX_TILE_ROWS."""
     width = 8 if dtype == torch.float64 else 4
     return max(1, min(tile_bytes // (vocabulary * width * _BUFFERS), MAX_TILE_ROWS))
+
+
+def tile_columns(tokens: int, tile_bytes: int, dtype: torch.dtype) -> int:
+    """Words of a slice of the vocabulary such that its buffers stay within `tile_bytes`, at least
+    MIN_SLICE (narrower products waste the machine)."""
+    width = 8 if dtype == torch.float64 else 4
+    return max(MIN_SLICE, tile_bytes // (max(tokens, 1) * width * _BUFFERS))
 
 
 def _tiles(total: int, rows: int) -> Iterator[slice]:
@@ -97,8 +106,40 @@ def _add_residuals(
     residual_NV[first : first + span].addmm_(select, exp, alpha=-1.0)
 
 
+def _by_target(targets_T: Tensor, vocabulary: int, columns: int) -> tuple[Tensor, list[tuple[int, int]]]:
+    """Tokens ordered by target, and which of them have theirs in each slice of the vocabulary."""
+    ordered_T, order_T = targets_T.sort()
+    edges = torch.arange(0, vocabulary + columns, columns, device=targets_T.device)
+    places = torch.searchsorted(ordered_T, edges).tolist()
+    return order_T, list(itertools.pairwise(places))
+
+
+def _probability_part(
+    logp: Tensor, grad_logps_T: Tensor, grad_entropy_T: Tensor | None, entropy_T: Tensor
+) -> Tensor:
+    """Gradient of z_v through p_v alone, in place of log p: -g_t p_v - e_t p_v (log p_v + H_t)."""
+    slope = grad_logps_T.unsqueeze(1)
+    if grad_entropy_T is None:
+        return logp.exp_().mul_(-slope)
+    # dH/dz_v = -p_v (log p_v + H)
+    bracket = (logp + entropy_T.unsqueeze(1)).mul_(grad_entropy_T.unsqueeze(1))
+    return logp.exp_().mul_(bracket.add_(slope).neg_())
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left @ right, without a temporary where the dtypes agree."""
+    if total.dtype == left.dtype:
+        total.addmm_(left, right)
+    else:
+        total += left @ right
+
+
 class _TiledHead(torch.autograd.Function):
-    """Forward and backward over tiles; gradients for hidden states, weight and bias."""
+    """Forward over tiles of tokens, backward over slices of the vocabulary.
+
+    With log Z known, a slice needs no other: each row of the weight's gradient is one product over all
+    tokens, written once. Over tiles of tokens the whole (V, D) gradient would be read and written a tile.
+    """
 
     @staticmethod
     def forward(
@@ -109,6 +150,7 @@ class _TiledHead(torch.autograd.Function):
         targets_T: Tensor,
         temperature: float,
         rows: int,
+        columns: int,
         request: FeatureRequest | None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         wide = torch.promote_types(hidden_TD.dtype, torch.float32)
@@ -133,7 +175,7 @@ class _TiledHead(torch.autograd.Function):
             if request is not None and residual_NV is not None:
                 _add_residuals(residual_NV, request, tile, shifted, exp, temperature)
         ctx.save_for_backward(hidden_TD, weight_VD, bias_V, targets_T, log_norm_T, entropy_T)
-        ctx.temperature, ctx.rows = temperature, rows
+        ctx.temperature, ctx.columns = temperature, columns
         ctx.set_materialize_grads(False)
         if residual_NV is not None:
             ctx.mark_non_differentiable(residual_NV)
@@ -144,39 +186,33 @@ class _TiledHead(torch.autograd.Function):
         grad_logps_T, grad_entropy_T, _ = grads
         hidden_TD, weight_VD, bias_V, targets_T, log_norm_T, entropy_T = ctx.saved_tensors
         if grad_logps_T is None and grad_entropy_T is None:
-            return (None,) * 7
+            return (None,) * 8
         if grad_logps_T is None:
             grad_logps_T = torch.zeros_like(log_norm_T)
-        grad_hidden = torch.empty_like(hidden_TD) if ctx.needs_input_grad[0] else None
-        wide = log_norm_T.dtype
-        grad_weight = torch.zeros_like(weight_VD, dtype=wide) if ctx.needs_input_grad[1] else None
-        grad_bias = torch.zeros_like(bias_V, dtype=wide) if ctx.needs_input_grad[2] else None
-        for tile in _tiles(hidden_TD.shape[0], ctx.rows):
-            logp = _logits(hidden_TD[tile], weight_VD, bias_V, ctx.temperature)
-            logp.sub_(log_norm_T[tile].unsqueeze(1))
-            slope = grad_logps_T[tile].unsqueeze(1)
-            if grad_entropy_T is None:
-                grad_logits = logp.exp_().mul_(-slope)
-            else:
-                # dH/dz_v = -p_v (log p_v + H)
-                bracket = (logp + entropy_T[tile].unsqueeze(1)).mul_(grad_entropy_T[tile].unsqueeze(1))
-                grad_logits = logp.exp_().mul_(bracket.add_(slope).neg_())
-            grad_logits.scatter_add_(1, targets_T[tile].unsqueeze(1), slope)
+        needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        grad_hidden = torch.zeros_like(hidden_TD, dtype=log_norm_T.dtype) if needs_hidden else None
+        grad_weight = torch.empty_like(weight_VD) if needs_weight else None
+        grad_bias = torch.empty_like(bias_V) if needs_bias else None
+        order_T, ends = _by_target(targets_T, weight_VD.shape[0], ctx.columns)
+        for tile, (first, last) in zip(_tiles(weight_VD.shape[0], ctx.columns), ends, strict=True):
+            part_VD = weight_VD[tile]
+            part_bias = None if bias_V is None else bias_V[tile]
+            logp = _logits(hidden_TD, part_VD, part_bias, ctx.temperature).sub_(log_norm_T.unsqueeze(1))
+            grad_logits = _probability_part(logp, grad_logps_T, grad_entropy_T, entropy_T)
+            rows = order_T[first:last]
+            grad_logits[rows, targets_T[rows] - tile.start] += grad_logps_T[rows]
             if ctx.temperature != 1.0:
                 grad_logits.div_(ctx.temperature)
             narrow = grad_logits.to(hidden_TD.dtype)
             if grad_hidden is not None:
-                grad_hidden[tile] = narrow @ weight_VD
+                _add_product(grad_hidden, narrow, part_VD)
             if grad_weight is not None:
-                grad_weight += narrow.T @ hidden_TD[tile]
+                grad_weight[tile] = narrow.T @ hidden_TD
             if grad_bias is not None:
-                grad_bias += grad_logits.sum(0)
-        return (
-            grad_hidden,
-            None if grad_weight is None else grad_weight.to(weight_VD.dtype),
-            None if grad_bias is None else grad_bias.to(bias_V.dtype),
-            None, None, None, None,
-        )  # fmt: skip
+                grad_bias[tile] = grad_logits.sum(0)
+        if grad_hidden is not None:
+            grad_hidden = grad_hidden.to(hidden_TD.dtype)
+        return grad_hidden, grad_weight, grad_bias, None, None, None, None, None
 
 
 def head_pass(
@@ -208,8 +244,9 @@ def head_pass(
     if temperature <= 0 or (features is not None and features.temperature <= 0):
         raise ValueError("the head needs a temperature > 0 (greedy decoding has no distribution)")
     rows = tile_rows(weight_VD.shape[0], tile_bytes, hidden_TD.dtype)
+    columns = tile_columns(hidden_TD.shape[0], tile_bytes, hidden_TD.dtype)
     logps_T, entropy_T, residual_NV = _TiledHead.apply(
-        hidden_TD, weight_VD, bias_V, targets_T, temperature, rows, features
+        hidden_TD, weight_VD, bias_V, targets_T, temperature, rows, columns, features
     )
     if features is None:
         return HeadOutput(logps_T, entropy_T)

@@ -10,11 +10,18 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from g2rl.lm_head import FeatureRequest, head_pass, tile_rows
+from g2rl import lm_head
+from g2rl.lm_head import MIN_SLICE, FeatureRequest, head_pass, tile_columns, tile_rows
 
 T, V, D = 11, 17, 5
 SEGMENTS = torch.tensor([0, 0, 0, 1, 1, 3, 3, 3, 3, 3, 5])  # responses 2, 4 and 6 are empty
 COUNT = 7
+
+
+@pytest.fixture(autouse=True)
+def narrow_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the backward cut even a vocabulary of 17 into slices."""
+    monkeypatch.setattr(lm_head, "MIN_SLICE", 3)
 
 
 def tile_bytes(rows: int, vocabulary: int = V, dtype: torch.dtype = torch.float64) -> int:
@@ -73,6 +80,31 @@ def test_tile_rows_counts_two_buffers_and_never_less_than_one_row() -> None:
     assert tile_rows(100, 100 * 4 * 2 * 3, torch.float32) == 3
     assert tile_rows(100, 100 * 4 * 2 * 3 - 1, torch.bfloat16) == 2  # computed in float32
     assert tile_rows(100, 1, torch.float32) == 1
+
+
+def test_tile_columns_counts_two_buffers_and_never_less_than_the_least_slice() -> None:
+    assert tile_columns(10, 10 * 4 * 2 * 5, torch.float32) == 5
+    assert tile_columns(10, 10 * 8 * 2 * 5, torch.float64) == 5
+    assert tile_columns(10, 1, torch.float32) == 3
+    assert tile_columns(0, 80, torch.float32) == 10  # no token
+
+
+@pytest.mark.parametrize("columns", [3, 4, 5, 16, 17, 40])
+def test_the_backward_is_the_same_for_every_slice(columns: int) -> None:
+    """Against one slice; targets lie on the edges of slices."""
+    torch.manual_seed(1)
+    hidden = torch.randn(9, D, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(V, D, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(V, dtype=torch.float64, requires_grad=True)
+    targets = torch.tensor([0, 2, 3, 4, 5, 16, 16, 15, 0])
+
+    def gradients(bytes_: int) -> tuple[torch.Tensor, ...]:
+        output = head_pass(hidden, weight, targets, temperature=0.7, bias_V=bias, tile_bytes=bytes_)
+        loss = (output.logps_T * torch.arange(9)).sum() + output.entropy_T.square().sum()
+        return torch.autograd.grad(loss, (hidden, weight, bias))
+
+    for found, expected in zip(gradients(9 * 8 * 2 * columns), gradients(1 << 20), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("with_bias", [False, True])
@@ -255,13 +287,13 @@ class LargestOutput(TorchDispatchMode):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_no_tensor_exceeds_the_tile_the_head_or_the_residuals(dtype: torch.dtype) -> None:
-    """max(rows*V, V*D, N*V) bounds every result in forward and backward, while T*V is 40 times larger."""
-    tokens, vocabulary, width, count, rows = 400, 512, 8, 3, 4
+    """max(rows*V, V*D, N*V, T*slice) bounds every result in forward and backward; T*V is 40 times larger."""
+    tokens, vocabulary, width, count, rows = 400, 20_480, 8, 3, 4
     hidden = torch.randn(tokens, width, dtype=dtype, requires_grad=True)
     weight = torch.randn(vocabulary, width, dtype=dtype, requires_grad=True)
     targets = torch.randint(vocabulary, (tokens,))
     request = FeatureRequest(torch.arange(tokens) * count // tokens, count, 0.7, torch.ones(tokens))
-    limit = max(rows * vocabulary, vocabulary * width, count * vocabulary)
+    limit = max(rows * vocabulary, vocabulary * width, count * vocabulary, tokens * MIN_SLICE)
     with LargestOutput() as tiled:
         output = head_pass(
             hidden, weight, targets, temperature=0.9, features=request,
