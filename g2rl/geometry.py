@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from g2rl.batching import Sequences
-from g2rl.evaluate import EvalResult
 from g2rl.ops import cosine_matrix
 from g2rl.types import GroupBatch, Shaped
+
+if TYPE_CHECKING:  # figures need this module, and not the model library behind that one
+    from g2rl.evaluate import EvalResult
 
 PAIR_CLASSES = ("wrong-wrong", "correct-wrong", "correct-correct")  # index: number of correct members
 

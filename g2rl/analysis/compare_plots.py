@@ -97,7 +97,7 @@ def learning_panels(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
     return panels | {name: text for name, text in TRAINING.items() if name in names}
 
 
-def draw_curves(frame: pd.DataFrame, panels: Panels, path: Path, columns: int = 2) -> Path:
+def draw_curves(frame: pd.DataFrame, panels: Panels, path: Path, columns: int = 2, title: str = "") -> Path:
     """One panel a metric, one line an arm, bands over seeds, one legend with the number of seeds."""
     rows = -(-len(panels) // columns)
     figure, axes = plt.subplots(
@@ -108,13 +108,13 @@ def draw_curves(frame: pd.DataFrame, panels: Panels, path: Path, columns: int = 
     few = min(frame.groupby("arm")["seed"].nunique()) < FEW
     for axis in axes.flat[len(panels) :]:
         axis.remove()
-    for axis, (metric, (title, unit)) in zip(axes.flat, panels.items(), strict=False):
+    for axis, (metric, (heading, unit)) in zip(axes.flat, panels.items(), strict=False):
         for arm in arms:
             draw_arm(axis, curve(frame, arm, metric), colours[arm])
         if few:
             focus(axis, frame[frame["metric"] == metric]["value"])
-        tidy_axis(axis, title, unit)
-    name_arms(figure, frame, colours)
+        tidy_axis(axis, heading, unit)
+    name_arms(figure, frame, colours, title)
     figure.supxlabel(band_caption(frame, panels, few), fontsize=8, color="0.35")
     return save_figure(figure, path)
 
@@ -139,12 +139,13 @@ def draw_arm(axis: Any, found: Curve | None, colour: Colour) -> None:
         axis.fill_between(found.steps, found.low, found.high, color=colour, alpha=0.15, lw=0)
 
 
-def name_arms(figure: Any, frame: pd.DataFrame, colours: Mapping[str, Colour]) -> None:
-    """One legend above the panels: arms and their number of seeds."""
+def name_arms(figure: Any, frame: pd.DataFrame, colours: Mapping[str, Colour], title: str = "") -> None:
+    """One legend above the panels: arms and their number of seeds, below the figure's title."""
     seeds = frame.groupby("arm", sort=False)["seed"].nunique()
     handles = [plt.Line2D([], [], color=colours[arm], lw=2) for arm in seeds.index]
     names = [f"{arm} ({count} {'seed' if count == 1 else 'seeds'})" for arm, count in seeds.items()]
-    figure.legend(handles, names, ncols=min(4, len(names)), frameon=False, loc="outside upper center")
+    figure.legend(handles, names, ncols=min(4, len(names)), frameon=False, loc="outside upper center",
+                  title=title or None, title_fontsize=11)  # fmt: skip
 
 
 def focus(axis: Any, values: pd.Series) -> None:

@@ -2,7 +2,7 @@
 
 `measure` takes graded groups and a policy and gives one row a pair and one a response; `summarise` turns the
 pairs into correlations with intervals; `markdown` writes them as tables. Drawing is in
-`g2rl.analysis.fidelity_plot`.
+`g2rl.analysis.fidelity_report`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from g2rl.analysis.correlation import KINDS, correlate, difference
+from g2rl.analysis.fidelity_names import DISTINCT, TOTAL, TRUE
 from g2rl.analysis.predictors import predictors
 from g2rl.analysis.sampling import GradedGroups
 from g2rl.analysis.true_gradients import (
-    TOTAL,
     gram_cosines,
     group_grams,
     parameter_blocks,
@@ -34,10 +34,6 @@ from g2rl.geometry import PAIR_CLASSES, probe_table
 from g2rl.policy import Policy
 
 PREDICTORS = ("phi", "entropy", "hidden", "embedding", "ngram", "verdict")
-TRUE = "true/"
-"""Prefix of the columns of true cosines: "true/all", "true/layer.0"."""
-DISTINCT = "distinct"
-"""Pairs whose token sequences differ: identical responses have every cosine 1, whatever the predictor."""
 
 
 @dataclass(slots=True)

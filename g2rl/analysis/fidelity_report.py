@@ -8,9 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from g2rl.analysis.fidelity import DISTINCT, TRUE
+from g2rl.analysis.fidelity_names import DISTINCT, TOTAL, TRUE
 from g2rl.analysis.plots import PAIR_COLOURS, plt, save_figure
-from g2rl.analysis.true_gradients import TOTAL
 from g2rl.geometry import PAIR_CLASSES
 
 LABELS = {
@@ -95,15 +94,15 @@ def _line(cells: list[str]) -> str:
 def draw(pairs: pd.DataFrame, summary: Mapping[str, Any], caption: str, path: Path) -> Path:
     """Scatter of Phi against true cosine, Spearman of every predictor, and of Phi by block of parameters."""
     figure, axes = plt.subplots(1, 3, figsize=(14, 4.8), layout="constrained", width_ratios=(1.15, 1, 1))
-    _scatter(axes[0], pairs, rows_of(summary)["phi"])
+    scatter_panel(axes[0], pairs, rows_of(summary)["phi"])
     found = rows_of(summary)
     ordered = sorted(found, key=lambda name: found[name]["spearman"]["value"] or 0.0)
     bars = {LABELS[name]: found[name]["spearman"] for name in ordered}
-    _bars(axes[1], bars, [PHI if name == "phi" else RIVAL for name in ordered])
+    bars_panel(axes[1], bars, [PHI if name == "phi" else RIVAL for name in ordered])
     axes[1].set_title("which similarity predicts the true cosine", fontsize=10)
     blocks = list(reversed(summary["blocks"]))
     by_block = {name: rows_of(summary, name)["phi"]["spearman"] for name in blocks}
-    _bars(axes[2], by_block, [PHI] * len(blocks))
+    bars_panel(axes[2], by_block, [PHI] * len(blocks))
     axes[2].set_title("Φ against the gradient of one block only", fontsize=10)
     axes[2].set_yticks(
         range(len(blocks)),
@@ -117,7 +116,8 @@ def draw(pairs: pd.DataFrame, summary: Mapping[str, Any], caption: str, path: Pa
     return save_figure(figure, path)
 
 
-def _scatter(axis: Any, pairs: pd.DataFrame, row: Mapping[str, Any]) -> None:
+def scatter_panel(axis: Any, pairs: pd.DataFrame, row: Mapping[str, Any]) -> None:
+    """Phi against true cosine, one dot a pair; `row` holds their correlations, see `rows_of`."""
     size = 9 if len(pairs) > 300 else 26
     for name, colour in PAIR_COLOURS.items():
         chosen = pairs[pairs["pair"] == name]
@@ -144,7 +144,7 @@ def _scatter(axis: Any, pairs: pd.DataFrame, row: Mapping[str, Any]) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _bars(axis: Any, values: Mapping[str, Mapping[str, Any]], colours: list[str]) -> None:
+def bars_panel(axis: Any, values: Mapping[str, Mapping[str, Any]], colours: list[str]) -> None:
     """Horizontal bars with their intervals; what is undefined has none."""
     for place, (interval, colour) in enumerate(zip(values.values(), colours, strict=True)):
         if interval["value"] is None:

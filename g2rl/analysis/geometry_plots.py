@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 
 from g2rl.analysis.geometry_report import CLASSES, cells, conditions, numbers_of, source
-from g2rl.analysis.pairs import ALL
+from g2rl.analysis.pairs import ALL, GRADIENT, SEMANTIC
 from g2rl.analysis.plots import PAIR_COLOURS, draw_cosines, plt, save_figure, truncation
-from g2rl.analysis.policy_geometry import GRADIENT, SEMANTIC
 
 CLASS_COLOURS = {ALL: "#000000", **PAIR_COLOURS}
 SHAPES = {GRADIENT: "o", SEMANTIC: "s"}
@@ -21,19 +20,19 @@ SLICES = 8  # of equal numbers of pairs along the semantic cosine
 Tables = Mapping[str, pd.DataFrame]
 
 
-def draw_geometry(tables: Tables, about: Mapping[str, Any], path: Path) -> Path:
+def draw_geometry(
+    tables: Tables, about: Mapping[str, Any], path: Path, columns: int = 4, heading: str = ""
+) -> Path:
     """The first cell: cosines by pair class, their mean, negative pairs, and semantic beside gradient.
 
-    Without an encoder the last panel is left out.
+    Without an encoder the last panel is left out. `columns` panels stand side by side under the `heading`.
     """
     sampled_at, scored_at = cells(tables)[0]
     pairs = tables["pairs"].query("sampled_at == @sampled_at and scored_at == @scored_at")
     semantic = "semantic" in pairs
-    figure, axes = plt.subplots(
-        1, 4 if semantic else 3, figsize=(17 if semantic else 13, 4.4), layout="constrained"
-    )
+    figure, axes = panels(4 if semantic else 3, columns)
     draw_cosines(axes[0], pairs)
-    axes[0].set(xlabel="gradient cosine of a pair", ylabel="density")
+    axes[0].set(xlabel="gradient cosine of a pair", ylabel="density", xticks=[-1, -0.5, 0, 0.5, 1])
     axes[0].set_ylim(top=axes[0].get_ylim()[1] * 1.35)
     axes[0].legend(frameon=False, fontsize=8, loc="upper left")
     title(axes[0], "distribution over pairs")
@@ -53,11 +52,30 @@ def draw_geometry(tables: Tables, about: Mapping[str, Any], path: Path) -> Path:
         value = mine[GRADIENT].set_index("metric")["value"]["semantic_spearman"]
         known = "" if np.isnan(value) else f", Spearman {value:+.2f}"
         title(axes[3], f"semantic beside gradient{known}")
+    if heading:
+        figure.suptitle(heading, fontsize=11)
     figure.supxlabel(
-        f"{source(about)}; {conditions(about, sampled_at, scored_at)}; bars: 95 % bootstrap over problems",
+        f"{source(about)};{' ' if columns > 2 else chr(10)}{conditions(about, sampled_at, scored_at)}; "
+        "bars: 95 % bootstrap over problems",
         fontsize=8, color=GREY,
     )  # fmt: skip
     return save_figure(figure, path)
+
+
+def panels(count: int, columns: int) -> tuple[Any, list[Any]]:
+    """A figure and its first `count` panels in rows of at most `columns`."""
+    columns = min(count, columns)
+    rows = -(-count // columns)
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(4.25 * columns + (columns == 2), 4.4 * rows),
+        layout="constrained",
+        squeeze=False,
+    )
+    for axis in axes.flat[count:]:
+        axis.remove()
+    return figure, list(axes.flat[:count])
 
 
 def draw_classes(axis: Any, spaces: Mapping[str, pd.DataFrame], metric: str, percent: bool = False) -> None:

@@ -11,9 +11,8 @@ from rich import box
 from rich.table import Table
 
 from g2rl.analysis.diversity import BINS
-from g2rl.analysis.pairs import ALL
+from g2rl.analysis.pairs import ALL, GRADIENT, SEMANTIC
 from g2rl.analysis.plots import truncation
-from g2rl.analysis.policy_geometry import GRADIENT, SEMANTIC
 from g2rl.analysis.strategies import OTHER, distinct_interval, style_shares
 from g2rl.estimators import Interval, bootstrap_interval
 
@@ -154,6 +153,17 @@ def sentences(tables: Tables, sampled_at: float, scored_at: float) -> list[str]:
             + "."
         )
     return said
+
+
+def headline(tables: Tables) -> str:
+    """The first cell in two lines: mean cosine and negative pairs of all pairs; mean cosine by class."""
+    mine = numbers_of(tables, GRADIENT, *cells(tables)[0]).set_index(["metric", "pair"])["value"]
+    means = mine["mean_cosine"]
+    classes = ", ".join(f"{name} {means[name]:+.2f}" for name in CLASSES if name != ALL and name in means)
+    return (
+        f"mean cosine {means[ALL]:+.2f} over all pairs, {mine['negative_ratio'][ALL]:.0%} negative;\n"
+        f"mean of {classes}"
+    )
 
 
 def _interval(interval: Interval, form: str) -> str:

@@ -21,6 +21,7 @@ from g2rl.geometry import PAIR_CLASSES, probe_table
 from g2rl.ops import cosine_matrix
 
 ALL = "all"
+GRADIENT, SEMANTIC = "gradient", "semantic"  # spaces in which cosines are taken
 PAIR_METRICS = ("mean_cosine", "negative_ratio", "near_orthogonal_ratio", "histogram_entropy")
 GROUP_METRICS = ("effective_rank", "participation_ratio", "vendi_score")
 _CELLS = 4_000_000  # elements of the largest array of a resampling loop

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from g2rl.analysis.correlation import correlate
-from g2rl.analysis.pairs import ALL, embeddings_PGE, group_frame, numbers, pair_frame
+from g2rl.analysis.pairs import ALL, GRADIENT, SEMANTIC, embeddings_PGE, group_frame, numbers, pair_frame
 from g2rl.analysis.sampling import GradedGroups
 from g2rl.analysis.strategies import style_of
 from g2rl.encoders.base import Encoder
@@ -27,7 +27,6 @@ from g2rl.rollout import Rollouts, grouped, rollout_table
 from g2rl.score import Scores, score
 from g2rl.verify.pool import Grader
 
-GRADIENT, SEMANTIC = "gradient", "semantic"
 SCORED_TOGETHER = 8  # problems: only the steps of the progress bar
 
 

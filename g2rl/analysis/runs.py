@@ -250,7 +250,7 @@ def comparison_rows(
     rows = [["arm", "seeds", *headings.values()]]
     for arm in dict.fromkeys(frame["arm"]):
         seeds = frame.loc[frame["arm"] == arm, "seed"].nunique()
-        cells = [cell(end.loc[end["arm"] == arm, "value"].tolist()) for end in ends.values()]
+        cells = [cell(end.loc[end["arm"] == arm, "value"].tolist(), seeds) for end in ends.values()]
         rows.append([arm, str(seeds), *cells])
     return rows
 
@@ -267,14 +267,22 @@ def comparison_table(
 
     With one seed there is no interval; an arm that does not report a metric shows "-".
     """
-    rows = comparison_rows(frame, metrics, first)
+    return markdown(comparison_rows(frame, metrics, first))
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as a table, the headings first."""
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
 
 
-def cell(values: Sequence[float]) -> str:
-    """``0.490 [0.467, 0.513]``, ``0.490`` of one seed, ``-`` of none."""
+def cell(values: Sequence[float], seeds: int) -> str:
+    """``0.490 [0.467, 0.513]``, ``0.490`` of one seed, ``-`` of none.
+
+    Where only some of the arm's `seeds` report the metric, that is said: ``0.490 [0.467, 0.513] (2 of 3)``.
+    """
     if not values:
         return "-"
     mean, low, high = seed_interval(values)
-    return f"{mean:.3f}" + (f" [{low:.3f}, {high:.3f}]" if len(values) > 1 else "")
+    bounds = f" [{low:.3f}, {high:.3f}]" if len(values) > 1 else ""
+    return f"{mean:.3f}{bounds}" + (f" ({len(values)} of {seeds})" if len(values) < seeds else "")

@@ -93,7 +93,8 @@ def sweep_table(frame: pd.DataFrame) -> str:
     The first row is the mean before training. Runs that did not finish stand below, each with its folder.
     """
     chosen = headlines(frame)
-    lines = ["| arm | finished | " + " | ".join(chosen.values()) + " |", "|---" * (len(chosen) + 2) + "|"]
+    head = ["arm", "finished", *chosen.values()]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     done = frame[frame["status"] == "finished"]
     before = [done.loc[done["metric"] == name, "before"].dropna() for name in chosen]
     if chosen:
@@ -102,9 +103,10 @@ def sweep_table(frame: pd.DataFrame) -> str:
     for label in dict.fromkeys(frame["arm"]):
         runs = frame.loc[frame["arm"] == label].drop_duplicates("folder")
         part = done[done["arm"] == label]
-        cells = [cell(part.loc[part["metric"] == name, "after"].tolist()) for name in chosen]
-        finished = f"{(runs['status'] == 'finished').sum()} of {len(runs)}"
-        lines.append(f"| {label} | " + " | ".join([finished, *cells]) + " |")
+        count = int((runs["status"] == "finished").sum())
+        cells = [cell(part.loc[part["metric"] == name, "after"].tolist(), count) for name in chosen]
+        finished = f"{count} of {len(runs)}"
+        lines.append(f"| {' | '.join([label, finished, *cells])} |")
     left = frame[frame["status"] != "finished"]
     lines += [""] * bool(len(left))
     lines += [f"- {row.status}: {row.folder}{_reason(row)}" for row in left.itertuples()]

@@ -29,11 +29,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from g2rl.analysis.fidelity_names import TOTAL
 from g2rl.batching import Sequences, make_micro_batch
 from g2rl.policy import Policy
 
-TOTAL = "all"
-"""Name of the sum over the chosen blocks."""
 LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 GRAM_COLUMNS = 1 << 20  # entries widened to float64 at a time
 

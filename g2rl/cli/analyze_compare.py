@@ -20,11 +20,14 @@ EPILOG = """examples
   g2rl-analyze compare runs                                      every run in a folder
   g2rl-analyze compare runs/A-seed0 runs/A-seed1 runs/B-seed0    these
   g2rl-analyze compare runs --by exploration.lam --out evals/lambda
+  g2rl-analyze compare runs --against none                       and paired differences to an arm
   g2rl-analyze compare runs --metrics 'eval/*/pass@1' train/entropy
 
 It writes runs.parquet (arm, seed, run, step, metric, value), table.md, compare.png and, where runs wrote
 gradient cosines, geometry.png. Arms are told apart by the settings that differ in the runs' config.yaml, the
 seed left out; intervals are 95 % t-intervals over seeds. docs/analysis.md says more."""
+
+WIDTH = 200  # of the table where the output is no terminal: in a file nothing need be wrapped
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,6 +48,9 @@ def parser() -> argparse.ArgumentParser:
         "--metrics", metavar="NAME", nargs="+", default=[], action="extend",
         help="columns of the table, * stands for anything (default: accuracies, length, geometry)",
     )  # fmt: skip
+    made.add_argument(
+        "--against", metavar="ARM", help="also the differences to this arm, seed by seed (paired)"
+    )
     made.add_argument("--partial", action="store_true", help="also take unfinished runs as far as they are")
     return made
 
@@ -53,7 +59,7 @@ def main() -> None:
     """Entry point of `g2rl-analyze compare`, the command's own word already removed."""
     words = parser().parse_args()
     try:
-        compare(words.runs, words.out, words.by, words.metrics, words.partial)
+        compare(words.runs, words.out, words.by, words.metrics, words.partial, words.against)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
@@ -65,21 +71,25 @@ def compare(
     by: Sequence[str] = (),
     metrics: Sequence[str] = (),
     partial: bool = False,
+    against: str | None = None,
 ) -> Path:
     """Join the runs in `folders` and write tables and figures; returns where.
 
     Raises:
-        ValueError: no run, unfinished runs without `partial`, a seed twice in an arm, an unknown metric.
+        ValueError: no run, unfinished runs without `partial`, a seed twice in an arm, an unknown metric or
+            arm.
     """
     import pandas as pd
 
     from g2rl.analysis.compare_plots import draw_curves, draw_geometry_curves, learning_panels
+    from g2rl.analysis.paired import paired_rows
     from g2rl.analysis.runs import collect, comparison_rows, find_runs, group_runs
     from g2rl.analysis.training_geometry import training_geometry
     from g2rl.files import atomic_path
 
     frame = collect(folders, by, partial)
     columns = chosen_metrics(frame, metrics)
+    differences = paired_rows(frame, columns, against) if against is not None else []
     geometry = training_geometry(frame)
     name = hashlib.sha256(repr(([str(f.resolve()) for f in folders], list(by))).encode()).hexdigest()[:8]
     out = out or Path("evals") / f"runs-{name}"
@@ -88,8 +98,12 @@ def compare(
         pd.concat([frame, geometry], ignore_index=True).to_parquet(aside, index=False)
     groups = group_runs(find_runs(folders), by)
     with atomic_path(out / "table.md") as aside:
-        aside.write_text(report(frame, columns, groups), encoding="utf-8")
-    show(comparison_rows(frame, columns))
+        aside.write_text(report(frame, columns, groups, differences), encoding="utf-8")
+    show(
+        comparison_rows(frame, columns), "last value of each run: mean over seeds, 95 % t-interval over seeds"
+    )
+    if differences:
+        show(differences, "paired differences: mean over shared seeds, 95 % t-interval")
     figures = [draw_curves(frame, learning_panels(frame), out / "compare.png")]
     if len(geometry):
         figures.append(
@@ -127,9 +141,14 @@ def chosen_metrics(frame: pd.DataFrame, patterns: Sequence[str]) -> dict[str, st
     return found
 
 
-def report(frame: pd.DataFrame, columns: dict[str, str], groups: dict[str, list[Run]]) -> str:
+def report(
+    frame: pd.DataFrame,
+    columns: dict[str, str],
+    groups: dict[str, list[Run]],
+    differences: Sequence[Sequence[str]] = (),
+) -> str:
     """table.md: after and before training, what the runs differ in, and which folders are behind each arm."""
-    from g2rl.analysis.runs import comparison_table, differing
+    from g2rl.analysis.runs import comparison_table, differing, markdown
 
     runs = [run for members in groups.values() for run in members]
     lines = [
@@ -138,6 +157,8 @@ def report(frame: pd.DataFrame, columns: dict[str, str], groups: dict[str, list[
         comparison_table(frame, columns), "",
         "First value of each run, before training unless the metric is of training itself:", "",
         comparison_table(frame, columns, first=True), "",
+        *(["Paired differences: mean over shared seeds [95 % t-interval].", "", markdown(differences), ""]
+          if differences else []),
         f"The runs differ in: {', '.join(differing(runs)) or 'the seed only'}.", "",
     ]  # fmt: skip
     for label, members in groups.items():
@@ -169,21 +190,22 @@ def geometry_caption(geometry: pd.DataFrame, groups: dict[str, list[Run]]) -> st
     return said.pop() if len(said) == 1 else f"mixed: {' | '.join(sorted(said))}"
 
 
-def show(rows: Sequence[Sequence[str]]) -> None:
-    """The table on the terminal."""
+def show(rows: Sequence[Sequence[str]], title: str) -> None:
+    """A table on the terminal."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     console = Console(highlight=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=160)
+        console = Console(highlight=False, width=WIDTH)
     table = Table(
-        title="last value of each run: mean over seeds, 95 % t-interval over seeds", title_justify="left",
+        title=title, title_justify="left",
         box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),
     )  # fmt: skip
     for heading in rows[0]:
-        table.add_column(heading, justify="left" if heading == "arm" else "right")
+        # broken at the slash: "countdown/pass@1" and "countdown/pass@16" cut to one width are the same
+        table.add_column(heading.replace("/", "/\n"), justify="left" if heading == rows[0][0] else "right")
     for row in rows[1:]:
         table.add_row(*(text.replace(" [", "\n\\[") for text in row))
     console.print(table)

@@ -14,6 +14,7 @@ import yaml
 
 from g2rl.analysis.compare_plots import POINTS, arm_colours, curve, learning_panels
 from g2rl.analysis.runs import (
+    COLUMNS,
     NOT_AN_ARM,
     SIGNAL_COLOURS,
     RunsError,
@@ -169,6 +170,15 @@ def test_the_table_has_means_and_t_intervals(tmp_path: Path) -> None:
     assert "| none | 3 | 0.250 [0.250, 0.250] |" in comparison_table(
         frame, ["eval/countdown/pass@1"], first=True
     )
+
+
+def test_a_mean_over_some_of_the_seeds_says_so() -> None:
+    rows = [("a", seed, "f", 1, "x", 0.5) for seed in (0, 1, 2)]
+    rows += [("a", seed, "f", 1, "rare", value) for seed, value in ((0, 0.4), (2, 0.6))]
+    half = 12.7062 * 0.2 / 2  # t(0.975; 1) s / sqrt(2), s = 0.2 / sqrt(2)
+    line = comparison_table(pd.DataFrame(rows, columns=list(COLUMNS)), ["x", "rare"]).splitlines()[2]
+    bounds = f"[{0.5 - half:.3f}, {0.5 + half:.3f}]"
+    assert line == f"| a | 3 | 0.500 [0.500, 0.500] | 0.500 {bounds} (2 of 3) |"
 
 
 def test_curves_average_seeds_over_shared_steps_in_blocks() -> None:
