@@ -7,7 +7,7 @@ bring the ratio nearer to 1. The peer of the second pair is Eq. 14 as written: s
 from __future__ import annotations
 
 import torch
-from harness import options, paired_times, peak_bytes, ratio_row, report
+from harness import Row, options, paired_times, peak_bytes, ratio_row, report
 from torch import Tensor
 
 from g2rl.lm_head import FeatureRequest, head_pass
@@ -53,7 +53,7 @@ def main() -> None:
     memory = {run.__name__: peak_bytes(run) for run in (with_features, without, by_eq_14)}
     what, eq14 = "scoring with features", "literal per-token Eq. 14"
 
-    def memory_row(peer: str, name: str, target: str) -> object:
+    def memory_row(peer: str, name: str, target: str) -> Row:
         ours, other = memory["with_features"], memory[name]
         note = f"{ours / 2**20:.0f} MiB against {other / 2**20:.0f} MiB above what was resident"
         return ratio_row(what, peer, "peak memory", [ours], [other], target, note)
@@ -70,7 +70,7 @@ def main() -> None:
             memory_row("without features", "without", "<= 1.05"),
             ratio_row(what, eq14, "time", *paired_times(with_features, by_eq_14, args.repeats), "<= 0.80"),
             memory_row(eq14, "by_eq_14", "<= 0.15"),
-        ],  # type: ignore[list-item]
+        ],
         args.json,
     )
 

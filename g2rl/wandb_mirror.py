@@ -40,7 +40,7 @@ class WandbMirror:
         name: of the run; null: its folder's.
         arm: what sets the run apart from others of its group, seeds aside; `arm` in the run's W&B config.
         samples_every: steps between sample tables, where rollouts/ has a file of the step; 0: none.
-        samples: rows of a sample table, the first of the step: whole groups.
+        samples: rows of a sample table, the first of the step; a multiple of the group size: whole groups.
         histograms: log histograms of cosines for steps whose geometry/ holds them.
     """
 

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from g2rl.analysis.fidelity import Measured, measure, summarise
 from g2rl.analysis.fidelity_report import draw, markdown
+from g2rl.analysis.plots import truncation
 from g2rl.analysis.sampling import sample_groups
 from g2rl.benchmarks.base import Benchmark
 from g2rl.cli.assemble import Graders, build_benchmarks, load_model
@@ -37,6 +38,7 @@ def fidelity(config: DictConfig, folder: Path, overrides: Sequence[str] = ()) ->
         ValueError: several benchmarks at once, or settings that the parts refuse.
     """
     config = config.copy()
+    check(config)
     if config.run is not None:
         config.model = model_of_run(Path(config.run).expanduser(), overrides)
     benchmarks = build_benchmarks(config.benchmark)
@@ -65,6 +67,25 @@ def fidelity(config: DictConfig, folder: Path, overrides: Sequence[str] = ()) ->
     reporter.say(f"written: {folder}")
     phi = next(row for row in summary["correlations"] if row["predictor"] == "phi")
     return phi["spearman"]["value"]
+
+
+def check(config: DictConfig) -> None:
+    """Settings that can be refused before a model is loaded.
+
+    Raises:
+        ValueError: naming the setting and what it has to be.
+    """
+    for name, least in (("responses", 2), ("max_tokens", 1), ("resamples", 1)):
+        if config[name] < least:
+            raise ValueError(f"{name}={config[name]}: must be at least {least}")
+    for name in ("temperature", "feature_temperature"):
+        if config[name] is not None and not config[name] > 0:
+            raise ValueError(
+                f"{name}={config[name]}: need a temperature > 0; greedy decoding has no distribution whose "
+                "gradient could be taken"
+            )
+    if config.projection is not None and config.projection < 1:
+        raise ValueError(f"projection must be null or >= 1, got {config.projection}")
 
 
 def _measure(config: DictConfig, benchmark: Benchmark, encoder: Any, reporter: EvalReporter) -> Measured:
@@ -104,8 +125,6 @@ def caption(config: DictConfig, benchmark: str, encoder: str | None, summary: di
     """How the numbers came about: model, problems, temperatures, truncation, exactness."""
     name = config.model.source if config.run is None else f"{config.model.name} after {config.run}"
     scored = config.temperature if config.feature_temperature is None else config.feature_temperature
-    cuts = [f"top-p {config.top_p:g}"] if config.top_p < 1 else []
-    cuts += [f"top-k {config.top_k}"] if config.top_k else []
     error = summary["projection"]
     how = (
         "exact gradients"
@@ -117,7 +136,7 @@ def caption(config: DictConfig, benchmark: str, encoder: str | None, summary: di
     return (
         f"{name}, {benchmark}: {config.problems} problems x {config.responses} responses of up to "
         f"{config.max_tokens} tokens, sampled at temperature {config.temperature:g} with "
-        f"{' and '.join(cuts) or 'no truncation'}; Φ at temperature {scored:g}; {how}{part}"
+        f"{truncation(config.top_p, config.top_k)}; Φ at temperature {scored:g}; {how}{part}"
         + (f"; encoder {encoder}" if encoder else "")
     )
 

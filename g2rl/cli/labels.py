@@ -9,10 +9,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig
 
 from g2rl.cli.config import run_group, run_tag
+from g2rl.cli.finished import FREE_TO_CHANGE
 
 ELSEWHERE = (
-    "seed", "resume", "model", "task", "exploration", "benchmark", "run", "experiment", "data_dir", "verify",
-    "tracking", "hydra", "trainer.keep_checkpoints",
+    *FREE_TO_CHANGE, "seed", "model", "task", "exploration", "benchmark", "run", "experiment", "data_dir",
 )  # fmt: skip
 """Overrides that do not make another arm, or that group, tags and signal show already."""
 
@@ -59,6 +59,6 @@ def arm_words() -> list[str]:
     found = []
     for word in HydraConfig.get().overrides.task if HydraConfig.initialized() else ():
         key, _, value = word.lstrip("+~").partition("=")
-        if key not in ELSEWHERE and key.split(".")[0] not in ("tracking", "verify", "hydra"):
+        if key not in ELSEWHERE and key.split(".")[0] not in (*FREE_TO_CHANGE, "hydra"):
             found.append(f"{key.rsplit('.', 1)[-1]}={value}")
     return sorted(found)

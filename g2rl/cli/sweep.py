@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from g2rl.cli.config import register_resolvers
 from g2rl.cli.finished import finished_score
-from g2rl.cli.sweep_worker import STOP_FILE, Home, begin_arm, end_arm, take_turn
+from g2rl.cli.sweep_worker import Home, begin_arm, end_arm, take_turn
 from g2rl.interrupt import EXIT_INTERRUPTED, StopRequest, asked
 
 # A worker process unpickles `Sweep`, and so imports this file, before it resolves or composes anything.
@@ -53,9 +53,9 @@ def launcher_of(hydra_node: Any) -> str:
 class SweepStop(StopRequest):
     """Asked to stop, the process of a sweep tells its workers by a file and waits until they have saved."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, file: Path) -> None:
         super().__init__()
-        self.file = folder / STOP_FILE
+        self.file = file
         self.file.unlink(missing_ok=True)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
@@ -80,7 +80,7 @@ class Sweep(Callback):
         folder, launcher = Path(os.path.abspath(config.hydra.sweep.dir)), launcher_of(config.hydra)
         self.home = Home(os.getpid(), socket.gethostname(), launcher, folder)
         refuse_missing_plugin(launcher, str(config.hydra.launcher._target_))
-        begin_sweep(config, folder, launcher)
+        begin_sweep(config, self.home)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         if self.home is None or self.home.is_here():
@@ -170,10 +170,10 @@ def status(arm: PlannedArm) -> str:
 
 # ---- beginning and end, in the process that the user started -----------------------------------------------
 
-_open: tuple[Path, list[PlannedArm]] | None = None
+_open: tuple[Path, list[PlannedArm], dict[Path, int]] | None = None
 
 
-def begin_sweep(config: DictConfig, folder: Path, launcher: str) -> None:
+def begin_sweep(config: DictConfig, home: Home) -> None:
     """Plan the arms, say how many are left, and catch stop signals for all of them."""
     global _open
     if config.hydra.sweeper._target_ != BASIC_SWEEPER:
@@ -186,11 +186,26 @@ def begin_sweep(config: DictConfig, folder: Path, launcher: str) -> None:
     except (HydraException, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
-    done = sum(status(arm) == "finished" for arm in arms) if config.resume == "auto" else 0
-    print(f"sweep of {len(arms)} runs in {folder}: {done} finished already, {len(arms) - done} to do")
-    _open = folder, arms
-    if launcher != "submitit_slurm":  # whose jobs outlive this process
-        SweepStop(folder).__enter__()  # until the process ends
+    finished = [arm for arm in arms if status(arm) == "finished"]
+    done = len(finished) if config.resume == "auto" else 0
+    print(f"sweep of {len(arms)} runs in {home.folder}: {done} finished already, {len(arms) - done} to do")
+    # resume=never: what lies there from before is no result of this sweep until an arm has made it anew
+    stale = {} if config.resume == "auto" else {arm.folder: written(arm) for arm in finished}
+    _open = home.folder, arms, stale
+    if home.launcher != "submitit_slurm":  # whose jobs outlive this process
+        SweepStop(home.stop_file).__enter__()  # until the process ends
+
+
+def written(arm: PlannedArm) -> int:
+    """When the summary of a finished arm was written, in nanoseconds."""
+    return (arm.folder / "summary.json").stat().st_mtime_ns
+
+
+def status_now(arm: PlannedArm, stale: Mapping[Path, int]) -> str:
+    """`status`, with "missing" for a result that lay there before this sweep and should have been redone."""
+    found = status(arm)
+    old = found == "finished" and stale.get(arm.folder) == written(arm)
+    return "missing" if old else found
 
 
 def end_sweep() -> None:
@@ -202,10 +217,13 @@ def end_sweep() -> None:
     global _open
     if _open is None:
         return
-    (folder, planned), _open = _open, None
+    (folder, planned, stale), _open = _open, None
     from g2rl.analysis.sweep import Arm, write_sweep
 
-    arms = [Arm(arm.label, int(arm.config.seed), arm.settings, arm.folder, status(arm)) for arm in planned]
+    arms = [
+        Arm(arm.label, int(arm.config.seed), arm.settings, arm.folder, status_now(arm, stale))
+        for arm in planned
+    ]
     try:
         print(f"\n{write_sweep(arms, folder)}\n\nsweep: {folder / 'sweep.parquet'}, {folder / 'table.md'}")
     except (OSError, ValueError) as error:
@@ -213,7 +231,8 @@ def end_sweep() -> None:
         raise SystemExit(1) from None
     left = counts([arm.status for arm in arms if arm.status != "finished"])
     if left:
-        print(f"not finished: {left}; the same command runs only these", file=sys.stderr)
+        again = "runs only these" if planned[0].config.resume == "auto" else "begins again with every run"
+        print(f"not finished: {left}; the same command {again}", file=sys.stderr)
         raise SystemExit(EXIT_INTERRUPTED if asked() else 1)
 
 

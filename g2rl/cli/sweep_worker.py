@@ -14,7 +14,6 @@ from typing import IO
 
 from g2rl.interrupt import EXIT_INTERRUPTED, StopRequest, asked
 
-STOP_FILE = ".stop"  # in the folder of the sweep: its process was asked to stop
 WATCH_SECONDS = 0.5
 
 
@@ -26,6 +25,11 @@ class Home:
     host: str
     launcher: str
     folder: Path
+
+    @property
+    def stop_file(self) -> Path:
+        """There once this sweep's process was asked to stop; other sweeps may run in the same folder."""
+        return self.folder / f".stop-{self.host}-{self.pid}"
 
     def is_here(self) -> bool:
         """Whether this is that process."""
@@ -69,7 +73,7 @@ def watch(home: Home, stop: StopRequest, parent: int) -> None:
     """
     while True:
         orphaned = os.getppid() != parent or not home.alive()
-        if orphaned or (home.folder / STOP_FILE).exists():
+        if orphaned or home.stop_file.exists():
             stop.remember(signal.SIGTERM)
         if orphaned and not _busy:
             os._exit(EXIT_INTERRUPTED)

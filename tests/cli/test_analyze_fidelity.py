@@ -81,7 +81,9 @@ def test_projection_blocks_and_no_encoder(tmp_path: Path) -> None:
         ("blocks=[layer.7]", r"the model has embedding, layer\.0"),
         ("projection=0", "projection must be null or >= 1"),
         ("run=nowhere", "no config.yaml there"),
-        ("temperature=0", "temperature > 0"),
+        ("temperature=0", "^temperature=0: need a temperature > 0"),
+        ("feature_temperature=-1", "^feature_temperature=-1: need a temperature > 0"),
+        ("resamples=0", "resamples=0: must be at least 1"),
         ("max_tokens=600", "over the model's 512 positions"),
     ],
 )

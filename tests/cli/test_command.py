@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from g2rl.cli.config import choices, groups_of, register_resolvers
+
+register_resolvers()
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 QUICK = (
     "experiment=smoke", "tracking=local", "trainer.steps=1", "trainer.probe_problems=0",
@@ -26,8 +30,13 @@ def g2rl_train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
 def test_help_names_every_group_and_an_example(tmp_path: Path) -> None:
     result = g2rl_train(tmp_path, "--help")
     assert result.returncode == 0
-    for text in ("exploration: ", "model: ", "--multirun", "g2rl-train exploration=none seed=1"):
+    for text in ("--multirun", "g2rl-train exploration=none seed=1"):
         assert text in result.stdout
+    for group in [*groups_of("train"), "experiment", "hydra/launcher"]:
+        assert f"  {group}: " in result.stdout
+        for choice in choices(group):
+            assert choice in result.stdout
+    assert "/base: " not in result.stdout, "these are parts of choices"
     assert not list(tmp_path.iterdir())
 
 

@@ -15,8 +15,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from g2rl.cli.config import config_dir, register_resolvers
+from g2rl.cli.finished import FREE_TO_CHANGE
 
 register_resolvers()
+HOUSEKEEPING = (
+    "seed=3", "resume=never", "data_dir=x", "verify.workers=1", "tracking.samples=4", "hydra.verbose=true",
+    "plan=off", "health.window=3", "trainer.keep_checkpoints=1", "trainer.keep_best=false",
+    "trainer.checkpoint_every=5",
+)  # fmt: skip
 Labels = Callable[..., dict[str, Any]]
 
 
@@ -49,16 +55,11 @@ def test_without_an_experiment_model_and_task_group(labels: Labels) -> None:
 
 
 def test_seeds_and_housekeeping_make_no_other_arm(labels: Labels) -> None:
+    assert {word.split("=")[0].split(".")[0] for word in HOUSEKEEPING} >= {
+        name.split(".")[0] for name in FREE_TO_CHANGE
+    }, "try every setting that makes no other arm"
     plain = labels("train", "exploration=evol")["arm"]
-    same = [
-        "seed=3",
-        "resume=never",
-        "data_dir=x",
-        "verify.workers=1",
-        "tracking.samples=4",
-        "hydra.verbose=true",
-    ]
-    assert labels("train", "exploration=evol", *same)["arm"] == plain == "evol"
+    assert labels("train", "exploration=evol", *HOUSEKEEPING)["arm"] == plain == "evol"
     assert labels("train", "exploration=evol", "trainer.steps=5")["arm"] != plain
 
 

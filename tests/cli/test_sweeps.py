@@ -16,11 +16,13 @@ import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 from g2rl.analysis.sweep import Arm, sweep_frame, sweep_table, write_sweep
 from g2rl.cli.config import arm_name, config_dir, register_resolvers
 from g2rl.cli.folder import alone_in
-from g2rl.cli.sweep import refuse_missing_plugin, varied_settings
+from g2rl.cli.sweep import PlannedArm, SweepStop, refuse_missing_plugin, status_now, varied_settings, written
+from g2rl.cli.sweep_worker import Home
 from g2rl.interrupt import Interrupted, StopRequest, asked, hand_on
 
 register_resolvers()
@@ -155,6 +157,11 @@ def test_the_table_has_mean_and_t_interval_and_names_what_is_not_finished(tmp_pa
     assert table[7] == f"- missing: {tmp_path / 'lam=1-seed1'}"
 
 
+def test_a_sweep_without_a_finished_run_has_a_table_too(tmp_path: Path) -> None:
+    lines = sweep_table(sweep_frame(hand_made(tmp_path)[3:])).splitlines()
+    assert lines[:3] == ["| arm | finished |", "|---|---|", "| lam=1 | 0 of 2 |"]
+
+
 def test_the_parquet_is_long_and_holds_every_arm(tmp_path: Path) -> None:
     write_sweep(hand_made(tmp_path / "runs"), tmp_path)
     frame = pd.read_parquet(tmp_path / "sweep.parquet")
@@ -178,6 +185,32 @@ def test_a_request_inside_another_passes_on_what_either_is_asked() -> None:
         with StopRequest() as following:
             assert following() == signal.SIGUSR1
     assert asked() is None
+
+
+def test_sweeps_in_one_folder_are_stopped_each_by_itself(tmp_path: Path) -> None:
+    """Sweeps that are typed ad hoc all lie in runs/."""
+    mine, other = (Home(pid, "here", "joblib", tmp_path) for pid in (1, 2))
+    other.stop_file.touch()
+    with SweepStop(mine.stop_file):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert mine.stop_file.exists()
+    other.stop_file.unlink()
+    assert mine.stop_file.exists()
+    SweepStop(mine.stop_file)  # the next process of that number
+    assert not mine.stop_file.exists()
+
+
+def test_a_result_from_before_is_none_of_a_sweep_that_starts_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary = tmp_path / "summary.json"
+    summary.touch()
+    arm = PlannedArm("all", {}, tmp_path, OmegaConf.create())
+    monkeypatch.setattr("g2rl.cli.sweep.status", lambda arm: "finished")
+    stale = {tmp_path: written(arm)}
+    assert (status_now(arm, {}), status_now(arm, stale)) == ("finished", "missing")
+    os.utime(summary, ns=(0, stale[tmp_path] + 1))
+    assert status_now(arm, stale) == "finished"
 
 
 def test_a_library_that_had_a_handler_gets_the_signal_when_all_is_saved() -> None:
@@ -325,7 +358,7 @@ def test_joblib_runs_two_arms_at_once_each_with_its_share_of_the_cores(
     path = os.pathsep.join((str(tmp_path), str(ROOT)))
     code, output = sweep(
         tmp_path, *LONG, "hydra/launcher=joblib", "+hydra.callbacks.spy._target_=spy.Spy",
-        PYTHONPATH=path, OMP_NUM_THREADS=None,
+        PYTHONPATH=path, OMP_NUM_THREADS=None, OMP_WAIT_POLICY=None,
     )  # fmt: skip
     assert code == 0, output
     first, second = sorted((tmp_path / "runs" / "lambda_ablation").glob("lam=*"))
