@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,10 @@ def make_trainer(*overrides: str) -> Trainer:
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         config = compose("train", ["tracking=local", "trainer.tables_every=0", *overrides])
     folder = Path(tempfile.mkdtemp(prefix="g2rl-benchmark-"))
-    return build_trainer(config, folder, Quiet(folder), lambda: None)[0]
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    trainer, _, graders = build_trainer(config, folder, Quiet(folder), lambda: None)
+    atexit.register(graders.close)
+    return trainer
 
 
 def replay(trainer: Trainer, step: int) -> Any:

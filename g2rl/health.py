@@ -23,6 +23,7 @@ class HealthLimits:
         entropy: entropy_collapse below this mean token entropy, in nats.
         uniform: no_contrast above this share of groups whose base rewards are all equal.
         ratio: score_mismatch when a step's first importance ratio is further than this from 1.
+        sampler: sampler_mismatch above this mean KL between the engine that sampled and the trainer, nats.
         truncated: truncation above this share of responses cut at the token limit.
         timeouts: grader_failures above this share of verdicts that timed out or killed their worker.
         skipped: bad_numbers above this share of a step's optimizer updates skipped.
@@ -34,6 +35,7 @@ class HealthLimits:
     entropy: float = 0.02
     uniform: float = 0.95
     ratio: float = 0.05
+    sampler: float = 0.02
     truncated: float = 0.5
     timeouts: float = 0.05
     skipped: float = 0.0
@@ -44,7 +46,7 @@ class HealthLimits:
         for name in ("window", "unsolved_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"health.{name} must be >= 1, got {getattr(self, name)}")
-        for name in ("entropy", "uniform", "ratio", "truncated", "timeouts", "skipped", "empty"):
+        for name in ("entropy", "uniform", "ratio", "sampler", "truncated", "timeouts", "skipped", "empty"):
             if getattr(self, name) < 0:
                 raise ValueError(f"health.{name} must be >= 0, got {getattr(self, name)}")
 
@@ -76,6 +78,15 @@ def score_mismatch(rows: list[Row], limits: HealthLimits) -> str | None:
     if value is None or abs(value - 1) <= limits.ratio:
         return None
     return f"the first importance ratio of the step is {value:.4f}, not 1: scoring and update differ"
+
+
+def sampler_mismatch(rows: list[Row], limits: HealthLimits) -> str | None:
+    value = mean(rows, limits.window, "update/sampler_kl")
+    if value is None or value <= limits.sampler:
+        return None
+    return (
+        f"KL of the sampling engine to the trainer is {value:.4f} nats a token: another dtype, or old weights"
+    )
 
 
 def truncation(rows: list[Row], limits: HealthLimits) -> str | None:
@@ -117,8 +128,8 @@ Check = Callable[[list[Row], HealthLimits], str | None]
 ALARMS: dict[str, Check] = {
     check.__name__: check
     for check in (
-        entropy_collapse, no_contrast, score_mismatch, truncation, grader_failures, bad_numbers,
-        empty_responses, no_reward,
+        entropy_collapse, no_contrast, score_mismatch, sampler_mismatch, truncation, grader_failures,
+        bad_numbers, empty_responses, no_reward,
     )
 }  # fmt: skip
 

@@ -14,11 +14,13 @@ WELL = {
     "train/entropy": 0.8, "train/truncated": 0.1, "train/empty": 0.0, "train/solved_any": 0.4,
     "advantage/uniform_correct": 0.1, "advantage/uniform_wrong": 0.3, "verify/timeout": 0.0,
     "verify/killed": 0.0, "update/skipped": 0.0, "update/first_ratio": 1.0001,
+    "update/sampler_kl": 0.001,
 }  # fmt: skip
 SICK = {
     "entropy_collapse": {"train/entropy": 0.01},
     "no_contrast": {"advantage/uniform_correct": 0.5, "advantage/uniform_wrong": 0.48},
     "score_mismatch": {"update/first_ratio": 1.2},
+    "sampler_mismatch": {"update/sampler_kl": 0.05},
     "truncation": {"train/truncated": 0.9},
     "grader_failures": {"verify/timeout": 0.04, "verify/killed": 0.04},
     "bad_numbers": {"update/skipped": 0.5},

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from omegaconf import OmegaConf
 
 from g2rl.cli.config import (
+    _compose,
     choices,
     config_dir,
     explain_mistakes,
@@ -13,6 +15,7 @@ from g2rl.cli.config import (
     register_resolvers,
     run_tag,
 )
+from g2rl.cli.finished import FREE_TO_CHANGE
 
 register_resolvers()
 
@@ -90,3 +93,19 @@ def test_every_group_of_the_design_exists() -> None:
     assert {"none", "entropy", "evol", "g2rl"} <= set(choices("exploration"))
     assert {"grpo", "dr_grpo", "dapo", "gspo", "cispo"} <= set(choices("algorithm"))
     assert (config_dir() / "train.yaml").is_file()
+
+
+@pytest.mark.parametrize("words", [[], ["experiment=signals"]])
+def test_settings_that_matter_to_no_result_make_no_other_folder(words: list[str]) -> None:
+    """Every setting that may change when a run continues is left out of the folder's name."""
+    config = _compose(words, "train", hydra=True)
+    left_out = set(config.hydra.job.config.override_dirname.exclude_keys)
+    plain = OmegaConf.to_container(config, resolve=False)
+    for name in FREE_TO_CHANGE:
+        node = plain
+        for part in name.split("."):
+            node = node[part]
+        leaves = (
+            [f"{name}.{leaf}" for leaf in node] if isinstance(node, dict) and name != "tracking" else [name]
+        )
+        assert set(leaves) <= left_out, name
