@@ -19,11 +19,11 @@ from g2rl.policy import Policy
 from g2rl.tasks.countdown import held_out_problems
 from g2rl.types import SamplingParams
 
-PROBLEMS, SAMPLES, LONGEST = 64, 16, 120
+PROBLEMS, SAMPLES, LONGEST = 16, 16, 120
 
 
 def main() -> None:
-    args = options(__doc__.splitlines()[0], repeats=5)
+    args = options(__doc__.splitlines()[0], repeats=3)
     loaded = load("builtin:tiny")
     prompts = [encode_prompt(loaded.tokenizer, p.prompt, True) for p in held_out_problems(PROBLEMS)]
     engine = TransformersEngine(Policy(loaded.model), loaded.tokenizer, loaded.stop_ids)

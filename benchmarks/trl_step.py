@@ -115,7 +115,7 @@ def compare(case: str, repeats: int, steps: int) -> Row:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--case", choices=list(TARGETS))
