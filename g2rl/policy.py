@@ -11,7 +11,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from g2rl.batching import MicroBatch
 from g2rl.lm_head import DEFAULT_TILE_BYTES, FeatureRequest, HeadOutput, head_pass
-from g2rl.lora import base_layer, merged_items, merged_weight
+from g2rl.lora import base_layer, merged_items, merged_state, merged_weight
 from g2rl.sharding import Gathered, ShardSettings, blank, settle, shard, whole
 
 COMPUTE_DTYPES = {None: None, "bfloat16": torch.bfloat16}
@@ -68,7 +68,8 @@ class Policy(nn.Module):
             yield from merged_items(self.model, Gathered(self.model))
             return
         seen: set[tuple[int, torch.Size]] = set()
-        for name, tensor in merged_items(self.model):
+        # all at once: a tensor that is let go would leave its place to the next
+        for name, tensor in merged_state(self.model).items():
             place = (tensor.data_ptr(), tensor.shape)
             if place not in seen:
                 seen.add(place)

@@ -191,7 +191,8 @@ class Updater:
         token_share = 1.0 / max(float(lengths_N.sum()), 1.0)
         metrics: dict[str, float] = defaultdict(float)
         suspects: list[int] = []
-        own = share(batch.sequences, rows, self.world)
+        # not those without tokens: a mini-batch of nothing else gives no gradient, and no update
+        own = share(batch.sequences, [n for n in rows if batch.sequences.responses[n]], self.world)
         late = [n for n in own if batch.behaviour.logps[n] is None]
         plan = in_step(
             plan_micro_batches(batch.sequences, own, self.settings.micro_batch_tokens), self.world
@@ -199,7 +200,7 @@ class Updater:
         for number, chosen in enumerate(plan, start=1):
             self._sum_gradients_now(number == len(plan))
             inputs = self._loss_inputs(batch, chosen, weights, token_share) if chosen else None
-            if inputs is None:  # nothing left for this rank, or every response of this micro-batch is empty
+            if inputs is None:  # nothing left for this rank
                 self._idle()
                 continue
             loss, parts = self.loss(inputs, batch.entropy_coef)
@@ -240,11 +241,9 @@ class Updater:
 
     def _loss_inputs(
         self, batch: UpdateBatch, rows: list[int], weights: dict[int, float], token_share: float
-    ) -> LossInputs | None:
+    ) -> LossInputs:
         """Forward one micro-batch and gather what the loss needs, token by token."""
         micro = make_micro_batch(batch.sequences, rows, self.policy.device)
-        if micro.targets_T.numel() == 0:
-            return None
         output = self.policy(micro, self.temperature)
         device, segments = self.policy.device, micro.segments_T
         if any(batch.behaviour.logps[n] is None for n in rows):  # only before the first change of weights

@@ -192,8 +192,7 @@ def build_trainer(
     engine = instantiate(config.engine, policy=policy, tokenizer=loaded.tokenizer, stop_ids=loaded.stop_ids)
     parts = Parts(
         policy=policy, reference=reference, tokenizer=loaded.tokenizer, chat=config.model.chat,
-        engine=engine,
-        task=task, grader=graders(task.verifier), signal=signal, observers=observers, encoder=encoder,
+        engine=engine, task=task, grader=graders(task.verifier), signal=signal, observers=observers, encoder=encoder,
         advantage=advantage, updater=updater,
         benchmarks=[(benchmark, graders(benchmark.verifier)) for benchmark in benchmarks],
         tracker=Tracker(run_dir, instantiate(config.tracking)) if world.first else SilentTracker(run_dir),
