@@ -4,8 +4,8 @@ A checkpoint is a folder `step_000050/` with model.safetensors, training.pt (opt
 state; read with weights_only) and manifest.json (sizes, SHA-256, held-out score). It appears whole or not at
 all; a damaged one is named and skipped for the one before.
 
-Under parallel=fsdp (format 2) weights and moments lie in `sharded/` instead, see `g2rl.shards`. Either kind is
-read by any number of processes, sharded or not.
+Under parallel=fsdp (format 2) weights and moments lie in `sharded/` instead, see `g2rl.shards`. Either kind
+is read by any number of processes, sharded or not.
 """
 
 from __future__ import annotations
@@ -87,8 +87,7 @@ class Checkpoints:
     ) -> None:
         """Every rank writes its part aside; the first makes the folder and gives it its name at the end."""
         with ExitStack() as stack:
-            aside = stack.enter_context(atomic_folder(target)) if self.world.first else None
-            folder: Path = self.world.from_first(lambda: aside)  # type: ignore[arg-type, return-value]
+            folder = self.world.from_first(lambda: stack.enter_context(atomic_folder(target)))
             rest = shards.write(folder, model, state)
             own = shards.own_files(folder, self.world)
             parts = self.world.gather(shards.entries(folder, own, _digest))

@@ -100,11 +100,12 @@ def evaluate(
     count = samples or benchmark.samples
     world = world or World()
     places = world.deal(range(len(benchmark.problems)))
-    own = respond(
+    parts = respond(
         benchmark, places, engine, grader, tokenizer,
         chat=chat, seed=seed, samples=count, on_progress=on_progress,
     )  # fmt: skip
-    prompts, completions, verdicts = (world.collect(part) for part in own)
+    prompts, completions = world.collect(parts[0]), world.collect(parts[1])
+    verdicts = world.collect(parts[2])
     ks = [k for k in benchmark.ks if k <= count]
     per_problem = world.from_first(lambda: estimate(verdicts, ks, grader).values)
     per_problem["length"] = np.array([np.mean([len(c.token_ids) for c in group]) for group in completions])

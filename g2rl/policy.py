@@ -92,7 +92,7 @@ class Policy(nn.Module):
 
     @torch.no_grad()
     def copy_to(self, model: Any) -> None:
-        """Gather the weights of a sharded policy one by one into a replica; None takes part and keeps nothing."""
+        """Gather the weights of a sharded policy into a replica; with None, only for the other ranks."""
         settle(self)
         kept = [None] * sum(1 for _ in self.model.parameters()) if model is None else model.parameters()
         for source, target in zip(self.model.parameters(), kept, strict=True):

@@ -1,9 +1,9 @@
 """Sharded checkpoints on disk: every rank writes its part through torch.distributed.checkpoint.
 
-    sharded/         weights as `model.NAME`, optimizer moments as `state.PATH`; any number of ranks reads them
+    sharded/         weights as `model.NAME`, optimizer moments as `state.PATH`, for any number of readers
 
-What is not sharded (counters, signal state) stays in the checkpoint's training.pt, where a `Ref` names each
-tensor that lies here.
+What is not sharded (counters, signal state) stays in the checkpoint's training.pt, where a mapping with the
+one key `REF` stands for each tensor that lies here.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def read(folder: Path, model: nn.Module, state: Any, world: World) -> Any:
     if wrong := {name for name in stored if name.startswith("model.")} ^ set(tensors):
         raise KeyError(sorted(wrong)[0].removeprefix("model."))
     sharded = is_sharded(model)
-    host = sharded and next(model.parameters()).to_local().device.type == "cpu"  # type: ignore[operator]
+    host = sharded and next(model.parameters()).device.type == "cpu"
     for name, entry in stored.items():
         if name not in tensors and isinstance(entry, TensorStorageMetadata):
             tensors[name] = _room(entry, world, host) if sharded else torch.zeros(
@@ -94,9 +94,7 @@ def read(folder: Path, model: nn.Module, state: Any, world: World) -> Any:
 def _room(entry: TensorStorageMetadata, world: World, host: bool) -> Tensor:
     """Zeros of a stored tensor's shape, sharded as weights are."""
     assert world.mesh is not None
-    made = zeros(
-        entry.size, dtype=entry.properties.dtype, device_mesh=world.mesh, placements=[Shard(0)]
-    )
+    made = zeros(entry.size, dtype=entry.properties.dtype, device_mesh=world.mesh, placements=[Shard(0)])
     local = made.to_local()
     if host and local.device.type != "cpu":
         return DTensor.from_local(
@@ -120,5 +118,6 @@ Digest = Callable[[Path], str]
 def entries(folder: Path, paths: list[Path], digest: Digest) -> dict[str, dict[str, Any]]:
     """Size and checksum of files, as the manifest holds them."""
     return {
-        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": digest(path)} for path in paths
+        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": digest(path)}
+        for path in paths
     }

@@ -194,9 +194,7 @@ class Updater:
         # not those without tokens: a mini-batch of nothing else gives no gradient, and no update
         own = share(batch.sequences, [n for n in rows if batch.sequences.responses[n]], self.world)
         late = [n for n in own if batch.behaviour.logps[n] is None]
-        plan = in_step(
-            plan_micro_batches(batch.sequences, own, self.settings.micro_batch_tokens), self.world
-        )
+        plan = in_step(plan_micro_batches(batch.sequences, own, self.settings.micro_batch_tokens), self.world)
         for number, chosen in enumerate(plan, start=1):
             self._sum_gradients_now(number == len(plan))
             inputs = self._loss_inputs(batch, chosen, weights, token_share) if chosen else None

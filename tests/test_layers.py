@@ -9,8 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "g2rl"
 LAYERS = (
-    {"types", "ops", "files", "estimators", "interrupt", "health", "progress", "metric_names"}
-    | {"parallel"},
+    {"types", "ops", "files", "estimators", "interrupt", "health", "progress", "metric_names"} | {"parallel"},
     {"failure", "lm_head", "lora", "memory", "batching", "data", "sharding"}
     | {"verify", "advantages", "losses", "exploration", "encoders"},
     {"shards"},

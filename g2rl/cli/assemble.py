@@ -192,8 +192,8 @@ def build_trainer(
     engine = instantiate(config.engine, policy=policy, tokenizer=loaded.tokenizer, stop_ids=loaded.stop_ids)
     parts = Parts(
         policy=policy, reference=reference, tokenizer=loaded.tokenizer, chat=config.model.chat,
-        engine=engine, task=task, grader=graders(task.verifier), signal=signal, observers=observers, encoder=encoder,
-        advantage=advantage, updater=updater,
+        engine=engine, task=task, grader=graders(task.verifier), signal=signal, observers=observers,
+        encoder=encoder, advantage=advantage, updater=updater,
         benchmarks=[(benchmark, graders(benchmark.verifier)) for benchmark in benchmarks],
         tracker=Tracker(run_dir, instantiate(config.tracking)) if world.first else SilentTracker(run_dir),
         checkpoints=Checkpoints(
@@ -262,8 +262,8 @@ def join_world(config: DictConfig) -> World:
         return World.join(pick_device(config.model.device), config.parallel.timeout_minutes)
     if environment_size() > 1:
         raise ValueError(
-            f"WORLD_SIZE={environment_size()} with parallel=single: choose parallel=fsdp for a run of several "
-            "processes"
+            f"WORLD_SIZE={environment_size()} with parallel=single: choose parallel=fsdp for a run of "
+            "several processes"
         )
     return World()
 

@@ -92,8 +92,9 @@ def conclude(trainer: Trainer, run_dir: Path, reporter: ConsoleReporter) -> floa
 
 
 def describe(
-    reporter: ConsoleReporter | SilentReporter, config: dict[str, Any], loaded: LoadedModel, trainer: Trainer, state: Any
-) -> None:
+    reporter: ConsoleReporter | SilentReporter, config: dict[str, Any], loaded: LoadedModel, trainer: Trainer,
+    state: Any,
+) -> None:  # fmt: skip
     """Say what is about to run: model, data, signal, stop tokens, and where it continues."""
     parameters = sum(p.numel() for p in loaded.model.parameters())
     stops = [f"{loaded.tokenizer.convert_ids_to_tokens(i)}={i}" for i in loaded.stop_ids]

@@ -1,6 +1,6 @@
 """Run a function of a test file in several fresh processes, as torchrun would; and what they compute.
 
-    python ranks.py RANK SIZE PORT FOLDER FUNCTION
+python ranks.py RANK SIZE PORT FOLDER FUNCTION
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +40,13 @@ RESPONSES = [  # groups of two; the third has a group without tokens, the fourth
 
 def launch(function: str, folder: Path, size: int = 2) -> None:
     """Run `function(folder)` of this file in `size` processes; fails with their output."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    ports = free_ports(4)
     started = []
     for rank in range(size):
         variables = {
             "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size,
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1,
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": ports[0], "PORTS": " ".join(map(str, ports)),
+            "OMP_NUM_THREADS": 1,
         }  # fmt: skip
         environment = {**os.environ, **{name: str(value) for name, value in variables.items()}}
         environment["PYTHONPATH"] = os.pathsep.join([str(HERE.parents[2]), os.environ.get("PYTHONPATH", "")])
@@ -62,6 +62,14 @@ def launch(function: str, folder: Path, size: int = 2) -> None:
         for process in started:
             process.kill()
     assert [process.returncode for process in started] == [0] * size, "\n".join(said)
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
 
 
 # ---- one rollout batch under many settings
@@ -82,7 +90,9 @@ def small(tie: bool) -> Policy:
         "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2, "vocab_size": 101,
         "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 16, "tie_word_embeddings": tie,
     }  # fmt: skip
-    return Policy(load("builtin:tiny", device="cpu", overrides=sizes, random_init=True).model, tile_bytes=1 << 14)
+    return Policy(
+        load("builtin:tiny", device="cpu", overrides=sizes, random_init=True).model, tile_bytes=1 << 14
+    )
 
 
 def checkpointed() -> Policy:
@@ -205,7 +215,9 @@ def training(folder: Path) -> None:
     """Train in, or continue, the folders whose overrides stand in jobs.pt, one after another."""
     from g2rl.interrupt import Interrupted
 
-    for name, overrides, stop_at in torch.load(folder / "jobs.pt", weights_only=False):
+    jobs = torch.load(folder / "jobs.pt", weights_only=False)
+    for port, (name, overrides, stop_at) in zip(os.environ["PORTS"].split(), jobs, strict=False):
+        os.environ["MASTER_PORT"] = port  # a rank that is done must not meet the others' last group
         try:
             train_in(folder / name, overrides, stop_at)
         except Interrupted:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,7 +69,9 @@ def test_the_cases_are_uneven(single: dict[str, Any]) -> None:
     losses = [found["loss"] for found in single["token_mean"]["losses"]]
     assert losses.count(0.0) == 1
     assert sum(abs(loss) > 1e-3 for loss in losses) >= 3
-    largest = [max((g.abs().max() for g in found.values()), default=0) for found in single["LoRA"]["gradients"]]
+    largest = [
+        max((g.abs().max() for g in found.values()), default=0) for found in single["LoRA"]["gradients"]
+    ]
     assert sum(value > 1e-2 for value in largest) >= 3
     assert any(not found for found in single["token_mean"]["gradients"])
 
