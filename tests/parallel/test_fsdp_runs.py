@@ -21,7 +21,7 @@ from g2rl.checkpoint import CheckpointError, Checkpoints
 from g2rl.interrupt import Interrupted
 from g2rl.models import load
 from g2rl.policy import Policy
-from tests.parallel.ranks import HERE, launch, train_in
+from twins import HERE, launch, train_in
 
 RUN = ["trainer.steps=3", "exploration=g2rl", "exploration.observe=[evol]", "trainer.probe_problems=3"]
 FSDP = [*RUN, "parallel=fsdp"]

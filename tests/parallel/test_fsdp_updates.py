@@ -10,7 +10,7 @@ import torch
 from torch import distributed as dist
 
 from g2rl.parallel import World
-from tests.parallel.ranks import CASES, launch, outcome, sampled
+from twins import CASES, launch, outcome, sampled
 
 EXACT = [name for name in CASES if name not in ("bfloat16", "bad numbers")]
 

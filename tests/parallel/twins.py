@@ -1,6 +1,6 @@
 """Run a function of a test file in several fresh processes, as torchrun would; and what they compute.
 
-python ranks.py RANK SIZE PORT FOLDER FUNCTION
+python twins.py FUNCTION FOLDER          with the variables that torchrun sets
 """
 
 from __future__ import annotations
