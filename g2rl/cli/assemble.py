@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -256,8 +258,11 @@ def join_world(config: DictConfig) -> World:
     """The processes of this run.
 
     Raises:
-        ValueError: started by torchrun with parallel=single, where every process would train alone.
+        ValueError: started by torchrun with parallel=single, where every process would train alone, or as
+            a sweep, whose arms one process starts.
     """
+    if environment_size() > 1 and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise ValueError("--multirun under torchrun: start one run of several processes after the other")
     if config.parallel.shard:
         return World.join(pick_device(config.model.device), config.parallel.timeout_minutes)
     if environment_size() > 1:

@@ -16,12 +16,12 @@ import pandas as pd
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
+from twins import HERE, launch, train_in
 
 from g2rl.checkpoint import CheckpointError, Checkpoints
 from g2rl.interrupt import Interrupted
 from g2rl.models import load
 from g2rl.policy import Policy
-from twins import HERE, launch, train_in
 
 RUN = ["trainer.steps=3", "exploration=g2rl", "exploration.observe=[evol]", "trainer.probe_problems=3"]
 FSDP = [*RUN, "parallel=fsdp"]

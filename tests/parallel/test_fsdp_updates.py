@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 from torch import distributed as dist
+from twins import CASES, launch, outcome, sampled
 
 from g2rl.parallel import World
-from twins import CASES, launch, outcome, sampled
 
 EXACT = [name for name in CASES if name not in ("bfloat16", "bad numbers")]
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import copy
 import os
+import resource
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -252,6 +254,64 @@ def train_in(folder: Path, overrides: list[str], stop_at: int = 0) -> None:
         Trainer.sample = sample  # type: ignore[method-assign]
 
 
+# ---- the sizes of a real model
+
+
+def large_plain(folder: Path) -> None:
+    full_step(World(), folder)
+
+
+def large_sharded(folder: Path) -> None:
+    world = World.join(torch.device("cpu"))
+    full_step(world, folder)
+    world.close()
+
+
+def full_step(world: World, folder: Path) -> None:
+    """Sample, score with features, score the reference, update once: V = 151,936, D = 2048, two layers."""
+    started = time.perf_counter()
+    torch.manual_seed(0)
+    sizes = {
+        "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 2, "vocab_size": 151_936,
+        "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": True,
+    }  # fmt: skip
+    loaded = load("builtin:tiny", device="cpu", overrides=sizes, random_init=True)
+    policy = Policy(loaded.model)
+    reference = frozen_copy(policy)
+    if world.mesh is not None:
+        policy.shard(world.mesh, ShardSettings())
+        reference.shard(world.mesh, ShardSettings())
+    updater = Updater(
+        policy, PolicyLoss(kl_coef=0.001), OptimizerSettings(lr=1e-3, mini_batches=1), temperature=1.0,
+        max_tokens=8, total_updates=1, seed=0, world=world,
+    )  # fmt: skip
+    engine = TransformersEngine(policy, loaded.tokenizer, [2])
+    engine.push_weights()
+    groups = engine.generate([[1, 3, 27], [1, 4]], [(0, 0), (0, 1)], 2, SamplingParams(max_tokens=8))
+    responses = [completion.token_ids for group in groups for completion in group]
+    sequences = Sequences([[1, 3, 27]] * 2 + [[1, 4]] * 2, responses)
+    common = {"temperature": 1.0, "token_budget": 64, "world": world}
+    scores = score(policy, sequences, features=True, **common)
+    batch = UpdateBatch(
+        sequences=sequences, group_N=torch.tensor([0, 0, 1, 1]), behaviour=scores,
+        advantages_N=torch.tensor([1.0, -1.0, 1.0, -1.0]),
+        ref_logps=known(score(reference, sequences, **common).logps),
+    )  # fmt: skip
+    metrics = updater.step(batch, 1)
+    engine.push_weights()
+    assert scores.features_ND is not None
+    found = {
+        "responses": responses, "metrics": metrics, "features": scores.features_ND, "seconds": 0.0,
+        "bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "after": torch.cat(known(score(policy, sequences, **common).logps)),
+    }  # fmt: skip
+    found["seconds"] = time.perf_counter() - started
+    torch.save(found, folder / "found.pt")
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {"updates": updates, "training": training}[sys.argv[1]](Path(sys.argv[2]))
+    jobs = {
+        "updates": updates, "training": training, "large_plain": large_plain, "large_sharded": large_sharded,
+    }  # fmt: skip
+    jobs[sys.argv[1]](Path(sys.argv[2]))
