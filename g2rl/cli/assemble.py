@@ -41,6 +41,7 @@ from g2rl.verify.base import Verifier
 from g2rl.verify.pool import Grader
 
 log = logging.getLogger(__name__)
+ALONE = World()
 SIGNAL_EXTRAS = ("observe", "feature_temperature")
 
 
@@ -161,8 +162,9 @@ class Graders:
 
 
 def build_trainer(
-    config: DictConfig, run_dir: Path, reporter: Reporter, stop: Callable[[], int | None], world: World
-) -> tuple[Trainer, LoadedModel, Graders]:
+    config: DictConfig, run_dir: Path, reporter: Reporter, stop: Callable[[], int | None],
+    world: World = ALONE,
+) -> tuple[Trainer, LoadedModel, Graders]:  # fmt: skip
     """Check everything that needs no weights first, then load the model and assemble the trainer."""
     settings = build_settings(config)
     advantage, loss = build_algorithm(config.algorithm)
