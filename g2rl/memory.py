@@ -88,7 +88,7 @@ class Job:
     offload_reference: bool = False
     offload_optimizer: bool = False
     vllm_bytes: int | None = None
-    """Memory of an engine of its own; None: the training model samples, a whole copy of it if it is sharded."""
+    """Memory of an engine of its own; None: the training model samples (if it is sharded, a whole copy)."""
     vllm_sleeps: bool = True
     """It gives its memory back between samplings."""
 
