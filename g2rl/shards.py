@@ -8,6 +8,7 @@ one key `REF` stands for each tensor that lies here.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,9 @@ def read(folder: Path, model: nn.Module, state: Any, world: World) -> Any:
             tensors[name] = _room(entry, world, host) if sharded else torch.zeros(
                 entry.size, dtype=entry.properties.dtype
             )  # fmt: skip
-    dcp.load(tensors, storage_reader=reader, no_dist=not sharded)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
+        dcp.load(tensors, storage_reader=reader, no_dist=not sharded)
     return join(state, tensors)
 
 
@@ -107,7 +110,7 @@ def _room(entry: TensorStorageMetadata, world: World, host: bool) -> Tensor:
 def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> tuple[set[str], set[str]]:
     """Load whole weights into a sharded model; returns the names that are missing and those unexpected."""
     own = kept(model)
-    for name in set(own) & set(weights):
+    for name in sorted(own.keys() & weights.keys()):
         own[name].copy_(divided_like(weights[name], own[name]))
     return set(own) - set(weights), set(weights) - set(own)
 

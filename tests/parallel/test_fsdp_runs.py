@@ -15,6 +15,8 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch.distributed.checkpoint import FileSystemReader
 from transformers import AutoModelForCausalLM
 from twins import HERE, launch, train_in
 
@@ -119,6 +121,32 @@ def test_moments_of_two_processes_are_whole_in_one(runs: Path) -> None:
     for number, moments in theirs.items():
         for name, value in moments.items():
             torch.testing.assert_close(ours[number][name], value, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("export", ["merged", pytest.param("adapter", marks=pytest.mark.slow)])
+def test_lora_is_sharded_continued_and_exported(tmp_path: Path, export: str) -> None:
+    """A plain run, and one that begins sharded and ends plain; checkpoints hold the adapters alone."""
+    pytest.importorskip("peft")
+    common = [
+        "trainer.steps=2", "trainer.probe_problems=0", "trainer.checkpoint_every=1", "model.lora.r=2",
+        f"model.lora.export={export}", f"model.lora.include_head={str(export == 'merged').lower()}",
+    ]  # fmt: skip
+    train_in(tmp_path / "plain", common)
+    with pytest.raises(Interrupted):
+        train_in(tmp_path / "mixed", [*common, "parallel=fsdp"], stop_at=1)
+    names = FileSystemReader(tmp_path / "mixed/checkpoints/step_000001/sharded").read_metadata()
+    weights = [name for name in names.state_dict_metadata if name.startswith("model.")]
+    assert weights
+    assert all(".lora_" in name for name in weights)
+    train_in(tmp_path / "mixed", common)
+    train_in(tmp_path / "sharded", [*common, "parallel=fsdp"])
+    [expected] = [load_file(path) for path in (tmp_path / "plain" / "model").glob("*.safetensors")]
+    for name in ("mixed", "sharded"):
+        [path] = (tmp_path / name / "model").glob("*.safetensors")
+        found = load_file(path)
+        assert found.keys() == expected.keys()
+        for key, value in found.items():
+            torch.testing.assert_close(value, expected[key], atol=1e-5, rtol=0)
 
 
 def test_torchrun_without_fsdp_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
