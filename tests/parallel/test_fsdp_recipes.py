@@ -41,6 +41,14 @@ def test_the_file_has_every_setting() -> None:
     assert set(node) - OWN == {field.name for field in dataclasses.fields(ShardSettings)}
 
 
+@pytest.mark.parametrize("words", [[], ["experiment=signals"]])
+def test_no_setting_of_it_makes_another_folder(words: list[str]) -> None:
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = compose("train", overrides=["parallel=fsdp", *words], return_hydra_config=True)
+    left_out = set(config.hydra.job.config.override_dirname.exclude_keys)
+    assert {"parallel", *(f"parallel.{name}" for name in config.parallel)} <= left_out
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("param_dtype", "float16"), ("reduce_dtype", "int8"), ("accumulate", "never")]
 )
