@@ -3,6 +3,9 @@
 A checkpoint is a folder `step_000050/` with model.safetensors, training.pt (optimizer, schedule, signal
 state; read with weights_only) and manifest.json (sizes, SHA-256, held-out score). It appears whole or not at
 all; a damaged one is named and skipped for the one before.
+
+Under parallel=fsdp (format 2) weights and moments lie in `sharded/` instead, see `g2rl.shards`. Either kind
+is read by any number of processes, sharded or not.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import logging
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +25,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
+from g2rl import shards
 from g2rl.files import atomic_folder, write_json
 from g2rl.lora import has_lora, save_lora
+from g2rl.parallel import World
 
 log = logging.getLogger(__name__)
 _NAME = re.compile(r"step_(\d{6,})")
@@ -39,12 +45,16 @@ class Checkpoints:
         folder: where they live.
         keep: how many of the newest to keep.
         keep_best: keep the one with the highest score too, however old.
+        world: the ranks that write and read together; all of them call `save` and `load_newest`.
     """
 
-    def __init__(self, folder: Path, keep: int = 2, keep_best: bool = True) -> None:
+    def __init__(
+        self, folder: Path, keep: int = 2, keep_best: bool = True, world: World | None = None
+    ) -> None:
         if keep < 1:
             raise ValueError(f"trainer.keep_checkpoints must be >= 1, got {keep}")
         self.folder, self.keep, self.keep_best = folder, keep, keep_best
+        self.world = world or World()
 
     def steps(self) -> list[int]:
         """Completed steps of the checkpoints on disk, ascending."""
@@ -62,21 +72,37 @@ class Checkpoints:
         back over damage, does not count and is overwritten when its step comes.
         """
         target = self.path(step)
-        with atomic_folder(target) as folder:
-            save_file(_unshared(model), folder / "model.safetensors")
-            with (folder / "training.pt").open("wb") as out:
-                torch.save({**state, "step": step}, out)
-            files = {
-                p.name: {"bytes": p.stat().st_size, "sha256": _digest(p)} for p in sorted(folder.iterdir())
-            }
-            manifest = {"format": 1, "step": step, "score": score, "files": files}
-            write_json(folder / "manifest.json", manifest)
+        if shards.is_sharded(model):
+            self._save_sharded(target, step, model, state, score)
+        else:
+            with atomic_folder(target) as folder:
+                save_file(_unshared(model), folder / "model.safetensors")
+                _seal(folder, 1, step, state, score, sorted(folder.iterdir()))
+        if self.world.first:
+            self._drop_old(step)
+        return target
+
+    def _save_sharded(
+        self, target: Path, step: int, model: nn.Module, state: Mapping[str, Any], score: float | None
+    ) -> None:
+        """Every rank writes its part aside; the first makes the folder and gives it its name at the end."""
+        with ExitStack() as stack:
+            folder = self.world.from_first(lambda: stack.enter_context(atomic_folder(target)))
+            rest = shards.write(folder, model, state)
+            own = shards.own_files(folder, self.world)
+            parts = self.world.gather(shards.entries(folder, own, _digest))
+            if self.world.first:
+                files = {name: entry for part in parts for name, entry in part.items()}
+                _seal(folder, 2, step, rest, score, [], files)
+        self.world.barrier()
+
+    def _drop_old(self, step: int) -> None:
+        """Remove what `save` does not keep."""
         done = [s for s in self.steps() if s <= step]
         kept = {*done[-self.keep :], self.best() if self.keep_best else None}
         for old in done:
             if old not in kept:
                 shutil.rmtree(self.path(old))
-        return target
 
     def best(self) -> int | None:
         """Step of the checkpoint with the highest held-out score, the first among equals; None without."""
@@ -99,9 +125,9 @@ class Checkpoints:
         Raises:
             CheckpointError: when checkpoints exist but none of them is intact, or the weights do not fit.
         """
-        steps = self.steps()
+        steps = self.world.from_first(self.steps)
         for step in reversed(steps):
-            problem = self.damage(step)
+            problem = self.world.from_first(lambda step=step: self.damage(step))  # type: ignore[misc]
             if problem is None:
                 return self._load(step, model)
             log.warning("checkpoint %s is damaged (%s): trying the one before", self.path(step), problem)
@@ -124,15 +150,36 @@ class Checkpoints:
         return None
 
     def _load(self, step: int, model: nn.Module) -> dict[str, Any]:
+        state = torch.load(self.path(step) / "training.pt", weights_only=True, map_location="cpu")
+        if (self.path(step) / shards.FOLDER).is_dir():
+            try:
+                return shards.read(self.path(step), model, state, self.world)
+            except KeyError as error:
+                raise CheckpointError(f"{self.path(step)} is of another model: {error} differs") from error
         weights = load_file(self.path(step) / "model.safetensors")
-        missing, unexpected = model.load_state_dict(weights, strict=False)
-        shared = set(model.state_dict()) - set(_unshared(model))
-        if unexpected or set(missing) - shared:
+        if shards.is_sharded(model):
+            missing, unexpected = shards.fill(model, weights)
+        else:
+            missing, unexpected = map(set, model.load_state_dict(weights, strict=False))
+        shared = set(model.state_dict()) - set(shards.kept(model))
+        if unexpected or missing - shared:
             raise CheckpointError(
-                f"{self.path(step)} is of another model: missing {sorted(set(missing) - shared)[:3]}, "
+                f"{self.path(step)} is of another model: missing {sorted(missing - shared)[:3]}, "
                 f"unexpected {sorted(unexpected)[:3]}"
             )
-        return torch.load(self.path(step) / "training.pt", weights_only=True, map_location="cpu")
+        return state
+
+
+def _seal(
+    folder: Path, kind: int, step: int, state: Mapping[str, Any], score: float | None, paths: list[Path],
+    files: Mapping[str, Any] | None = None,
+) -> None:  # fmt: skip
+    """Write training.pt and then the manifest over it, `paths` and the `files` whose entries are known."""
+    with (folder / "training.pt").open("wb") as out:
+        torch.save({**state, "step": step}, out)
+    paths = [*paths, folder / "training.pt"]
+    every = {**(files or {}), **shards.entries(folder, paths, _digest)}
+    write_json(folder / "manifest.json", {"format": kind, "step": step, "score": score, "files": every})
 
 
 def export_model(

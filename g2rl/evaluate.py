@@ -17,6 +17,7 @@ from g2rl.benchmarks.base import Benchmark
 from g2rl.engines.base import Engine
 from g2rl.estimators import Estimate, Interval, bootstrap_interval, maj_at_k, pass_at_k
 from g2rl.models import encode_prompt
+from g2rl.parallel import World
 from g2rl.types import Completion, Verdict
 from g2rl.verify.pool import Grader
 
@@ -88,19 +89,25 @@ def evaluate(
     seed: int,
     samples: int | None = None,
     on_progress: Callable[[int], None] | None = None,
+    world: World | None = None,
 ) -> EvalResult:
     """Draw `samples` (default: the benchmark's n) responses a problem and grade them.
 
     ks above `samples` are left out. Metrics: pass@k and maj@k for each k, `length` in tokens,
     `truncated` share, and `distinct`, the number of distinct right answers of a problem's samples.
+    The ranks of `world` divide the problems among them; each gets the same result.
     """
     count = samples or benchmark.samples
-    places = range(len(benchmark.problems))
-    prompts, completions, verdicts = respond(
+    world = world or World()
+    places = world.deal(range(len(benchmark.problems)))
+    parts = respond(
         benchmark, places, engine, grader, tokenizer,
         chat=chat, seed=seed, samples=count, on_progress=on_progress,
     )  # fmt: skip
-    per_problem = estimate(verdicts, [k for k in benchmark.ks if k <= count], grader).values
+    prompts, completions = world.collect(parts[0]), world.collect(parts[1])
+    verdicts = world.collect(parts[2])
+    ks = [k for k in benchmark.ks if k <= count]
+    per_problem = world.from_first(lambda: estimate(verdicts, ks, grader).values)
     per_problem["length"] = np.array([np.mean([len(c.token_ids) for c in group]) for group in completions])
     per_problem["truncated"] = np.array(
         [np.mean([c.finish == "length" for c in group]) for group in completions]

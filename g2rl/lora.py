@@ -174,12 +174,13 @@ def merged_state(model: nn.Module, state: Mapping[str, Tensor] | None = None) ->
 
 def merged_items(model: nn.Module, state: Mapping[str, Tensor] | None = None) -> Iterator[tuple[str, Tensor]]:
     """What `merged_state` holds, one weight at a time."""
-    full = dict(model.state_dict() if state is None else state)
+    full = model.state_dict() if state is None else state
     scales = {f"{name}.": layer.scaling[ADAPTER] for name, layer in lora_layers(model)}
-    for name, tensor in full.items():
+    for name in full:
         path, mark, rest = name.partition("base_layer.")
         if ".lora_" in name:
             continue
+        tensor = full[name]  # where values are gathered when asked for, one at a time
         if mark and rest == "weight":
             a, b = (full[f"{path}lora_{side}.{ADAPTER}.weight"] for side in "AB")
             delta = (b.float() @ a.float() if b.dtype == torch.bfloat16 else b @ a) * scales[path]

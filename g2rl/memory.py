@@ -88,7 +88,7 @@ class Job:
     offload_reference: bool = False
     offload_optimizer: bool = False
     vllm_bytes: int | None = None
-    """Memory of an engine of its own; None: the training model samples."""
+    """Memory of an engine of its own; None: the training model samples (if it is sharded, a whole copy)."""
     vllm_sleeps: bool = True
     """It gives its memory back between samplings."""
 
@@ -191,7 +191,7 @@ def sampling(shape: Shape, job: Job) -> dict[str, int]:
     eval_rows = min(job.max_rows, job.eval_rows)
     other = kv_cache(shape, job, eval_rows, job.prompt_tokens + job.eval_tokens)
     return {
-        "compute copy": compute_copy(shape, job),
+        "compute copy": 0 if job.sharded else compute_copy(shape, job),
         "KV cache": max(cache, other),
         "logits": max(rows, eval_rows) * shape.vocabulary * SAMPLER_BYTES,
     }
@@ -240,6 +240,8 @@ def always(shape: Shape, job: Job) -> dict[str, int]:
         found["optimizer"] = optimizer_bytes(shape, job)
     if job.reference and not shape.lora and not job.offload_reference:
         found["reference"] = parameter_bytes(shape, job)
+    if job.vllm_bytes is None and job.sharded:  # ranks do not decode in step: each has a sampler of its own
+        found["sampler"] = shape.parameters * job.compute_bytes
     if job.vllm_bytes is not None and not job.vllm_sleeps:
         found["vllm"] = job.vllm_bytes
     return found

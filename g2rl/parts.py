@@ -14,6 +14,7 @@ from g2rl.engines.base import Engine
 from g2rl.evaluate import EvalResult
 from g2rl.exploration.base import Signal
 from g2rl.health import HealthLimits
+from g2rl.parallel import World
 from g2rl.policy import Policy
 from g2rl.tasks.base import Task
 from g2rl.tracking import Tracker
@@ -58,5 +59,6 @@ class Parts:
     checkpoints: Checkpoints
     reporter: Reporter
     health: HealthLimits = field(default_factory=HealthLimits)
+    world: World = field(default_factory=World)
     stop: Callable[[], int | None] = lambda: None
     """The number of the signal that asks the run to stop, if any; see `g2rl.interrupt`."""

@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from g2rl.batching import MicroBatch
 from g2rl.lm_head import DEFAULT_TILE_BYTES, FeatureRequest, HeadOutput, head_pass
-from g2rl.lora import base_layer, merged_state, merged_weight
+from g2rl.lora import base_layer, merged_items, merged_state, merged_weight
+from g2rl.sharding import Gathered, ShardSettings, blank, settle, shard, whole
 
 COMPUTE_DTYPES = {None: None, "bfloat16": torch.bfloat16}
 HEAD_TOLERANCE = 2e-2  # relative; catches soft-capping or logit scaling, not bfloat16 rounding
@@ -35,13 +37,17 @@ class Policy(nn.Module):
         self.model = model
         self.tile_bytes = tile_bytes
         self.compute_dtype = COMPUTE_DTYPES[compute_dtype]
+        self.skeleton: Any = None  # of a sharded policy: its model before, without values
+        self.sharding: ShardSettings | None = None
+        self._device: torch.device | None = None
         head = model.get_output_embeddings()
         if not isinstance(base_layer(head), nn.Linear):
             raise TypeError(f"the model's output head is {type(head).__name__}, g2rl needs a linear one")
 
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        """Where it computes."""
+        return self._device or next(self.model.parameters()).device
 
     @property
     def has_dropout(self) -> bool:
@@ -54,14 +60,45 @@ class Policy(nn.Module):
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Name and value of every weight as a plain checkpoint holds them: what an engine takes over.
 
-        Adapters are merged; a head tied to the embedding comes once.
+        Adapters are merged; a head tied to the embedding comes once. Weights of a sharded policy are gathered
+        one at a time: every rank goes through all of them.
         """
+        if self.sharding is not None:
+            settle(self)
+            yield from merged_items(self.model, Gathered(self.model))
+            return
         seen: set[tuple[int, torch.Size]] = set()
+        # all at once: a tensor that is let go would leave its place to the next
         for name, tensor in merged_state(self.model).items():
             place = (tensor.data_ptr(), tensor.shape)
             if place not in seen:
                 seen.add(place)
                 yield name, tensor
+
+    def shard(self, mesh: DeviceMesh, settings: ShardSettings, offload: bool = False) -> Policy:
+        """Divide the weights over the mesh, in place; from here on every rank calls the same, together.
+
+        An optimizer is made afterwards. Copies are made by `replica`.
+        """
+        # not as a submodule, which would be sharded and saved too
+        object.__setattr__(self, "skeleton", blank(self.model, "meta"))
+        self._device, self.sharding = self.device, settings
+        shard(self, self.model, mesh, settings, offload)
+        return self
+
+    def replica(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Any:
+        """The model of a sharded policy with room for whole weights, which `copy_to` fills."""
+        return blank(self.skeleton, device, dtype)
+
+    @torch.no_grad()
+    def copy_to(self, model: Any) -> None:
+        """Gather the weights of a sharded policy into a replica; with None, only for the other ranks."""
+        settle(self)
+        kept = [None] * sum(1 for _ in self.model.parameters()) if model is None else model.parameters()
+        for source, target in zip(self.model.parameters(), kept, strict=True):
+            value = whole(source)
+            if target is not None:
+                target.copy_(value)
 
     def autocast(self) -> torch.autocast:
         """Mixed precision of the backbone; a no-op without a compute dtype."""

@@ -87,6 +87,32 @@ class ConsoleReporter:
         self.say(f"done: {shorter(self.run_dir)}")
 
 
+class SilentReporter:
+    """Says nothing: of every rank but the first."""
+
+    def say(self, text: str) -> None:
+        pass
+
+    def begin(self, first_step: int, steps: int) -> None:
+        pass
+
+    def step(self, step: int, metrics: Mapping[str, float]) -> None:
+        pass
+
+    @contextmanager
+    def phase(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+        yield lambda count: None
+
+    def evaluated(self, step: int, result: EvalResult) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 def shorter(path: Path) -> Path:
     """Relative to the working folder where the path is below it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

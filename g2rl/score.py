@@ -12,8 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from g2rl.batching import Sequences, make_micro_batch, plan_micro_batches
+from g2rl.batching import MicroBatch, Sequences, make_micro_batch, plan_micro_batches
+from g2rl.parallel import World
 from g2rl.policy import Policy
+from g2rl.sharding import settle
 
 
 @dataclass(slots=True)
@@ -43,6 +45,31 @@ class Scores:
         ):
             self.logps[n], self.entropies[n] = logp, entropy
 
+    def exchange(self, own: Sequence[int], world: World) -> None:
+        """Give all ranks what this one has filled in for its own rows."""
+        if world.size == 1:
+            return
+        for part in world.gather([(n, self.logps[n], self.entropies[n]) for n in own]):
+            for n, logp, entropy in part:
+                self.logps[n], self.entropies[n] = logp, entropy
+
+
+def share(sequences: Sequences, rows: list[int], world: World) -> list[int]:
+    """This rank's part of some rows, of nearly the same lengths on every rank; all of them for one rank."""
+    if world.size == 1:
+        return rows
+    return world.deal(sorted(rows, key=sequences.total_length, reverse=True))
+
+
+def in_step(plan: list[list[int]], world: World) -> list[list[int]]:
+    """The plan with empty micro-batches at its end: forwards of sharded weights take every rank, or none."""
+    return plan + [[]] * (world.largest(len(plan)) - len(plan))
+
+
+def idle_batch(device: torch.device) -> MicroBatch:
+    """The smallest micro-batch, of a rank that has nothing to do while others compute."""
+    return make_micro_batch(Sequences([[0]], [[0]]), [0], device)
+
 
 def known(values: Sequence[Tensor | None]) -> list[Tensor]:
     """The same values.
@@ -66,6 +93,7 @@ def score(
     features: bool = False,
     feature_temperature: float | None = None,
     rows: Sequence[int] | None = None,
+    world: World | None = None,
 ) -> Scores:
     """Log-probabilities, entropies and (if asked) gradient features of every response.
 
@@ -75,6 +103,7 @@ def score(
         token_budget: padded tokens of one micro-batch.
         features: also compute Phi, at `feature_temperature` (default: `temperature`).
         rows: which responses to score, without features; None means all.
+        world: the ranks that divide them; every rank gets all scores.
     """
     if features and rows is not None:
         raise ValueError("features are those of whole groups: score all rows")
@@ -84,7 +113,12 @@ def score(
     empty = [None if response else torch.empty(0) for response in sequences.responses]
     scores = Scores(empty, list(empty))
     rows_of_features: list[Tensor | None] = [None] * count
-    for chosen in plan_micro_batches(sequences, range(count) if rows is None else rows, token_budget):
+    world = world or World()
+    own = share(sequences, list(range(count)) if rows is None else list(rows), world)
+    for chosen in in_step(plan_micro_batches(sequences, own, token_budget), world):
+        if not chosen:
+            policy(idle_batch(policy.device), temperature, features, feature_temperature)
+            continue
         batch = make_micro_batch(sequences, chosen, policy.device)
         output = policy(batch, temperature, features, feature_temperature)
         sizes = [len(sequences.responses[n]) for n in chosen]
@@ -92,7 +126,12 @@ def score(
         if output.features_ND is not None:
             for n, feature_D in zip(chosen, output.features_ND.float().cpu(), strict=True):
                 rows_of_features[n] = feature_D
+    settle(policy)
     policy.train(was_training)
+    scores.exchange(own, world)
     if features:
+        parts = world.gather([(n, rows_of_features[n]) for n in own]) if world.size > 1 else []
+        for n, row in (item for part in parts for item in part):
+            rows_of_features[n] = row
         scores.features_ND = torch.stack(known(rows_of_features))
     return scores

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 
+from g2rl.parallel import World
 from g2rl.rollout import Rollouts
 from g2rl.types import GroupBatch, Shaped
 
@@ -46,3 +47,23 @@ class Clock:
 
     def metrics(self) -> dict[str, float]:
         return {**self.laps, "time/step": time.perf_counter() - self.started}
+
+
+def slowest(world: World, seconds: dict[str, float]) -> dict[str, float]:
+    """The largest of all ranks' values, name by name: what the others wait for."""
+    parts = world.gather(seconds)
+    return {name: max(part[name] for part in parts) for name in seconds}
+
+
+def verdict_shares(world: World, metrics: dict[str, float]) -> dict[str, float]:
+    """What the graders of all ranks count: verify/total, and shares of it."""
+    parts = world.gather(metrics)
+    total = sum(part["verify/total"] for part in parts)
+    if world.size == 1 or not total:
+        return metrics
+    shares = {
+        name: sum(part[name] * part["verify/total"] for part in parts) / total
+        for name in metrics
+        if name != "verify/total"
+    }
+    return {"verify/total": total, **shares}

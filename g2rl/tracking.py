@@ -153,6 +153,22 @@ class Tracker:
         self.mirror.finish()
 
 
+class SilentTracker(Tracker):
+    """Writes nothing: of every rank but the first."""
+
+    def start(self, completed_steps: int | None, config: Mapping[str, Any]) -> None:
+        pass
+
+    def rows(self, completed_steps: int | None) -> list[dict[str, Any]]:
+        return []
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        pass
+
+    def table(self, kind: str, step: int, columns: Mapping[str, Sequence[Any]]) -> Path:
+        return table_path(self.run_dir, kind, step)
+
+
 def table_path(run_dir: Path, kind: str, step: int) -> Path:
     """Where the table of a step lies."""
     return run_dir / kind / f"step_{step:06d}.parquet"

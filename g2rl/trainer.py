@@ -3,11 +3,14 @@
 Every part is injected, so this file knows no configuration, no particular task, signal or engine.
 What a step does is a function of (seed, step, weights): a run that continues from a checkpoint repeats
 exactly what the uninterrupted one would have done.
+
+Several ranks run the same loop. They divide what costs time (sampling, grading, scoring, the update's
+forward and backward) and exchange what comes out, which is small: from there on every rank holds the whole
+batch and computes the same rewards and advantages, whatever their number. The first rank writes.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,20 +18,19 @@ import torch
 from torch import Tensor
 
 from g2rl.batching import Sequences
-from g2rl.evaluate import EvalResult, evaluate
 from g2rl.exploration.base import all_needs
 from g2rl.failure import BadNumbersError, NonFiniteError, bad_groups, bad_rows, save_failure, tensors_of
-from g2rl.geometry import geometry_table, probe_sequences, probe_table
+from g2rl.geometry import geometry_table
 from g2rl.health import Watch
+from g2rl.heldout import examine
 from g2rl.interrupt import Interrupted
 from g2rl.models import encode_prompt
-from g2rl.ops import cosine_matrix
 from g2rl.parts import Parts
 from g2rl.policy import Policy
 from g2rl.rollout import Rollouts, grouped, rollout_table
 from g2rl.score import Scores, known, score
 from g2rl.settings import TrainerSettings
-from g2rl.step_metrics import Clock, train_metrics
+from g2rl.step_metrics import Clock, slowest, train_metrics, verdict_shares
 from g2rl.types import GroupBatch, Shaped, Verdict
 from g2rl.update import UpdateBatch
 
@@ -99,19 +101,22 @@ class Trainer:
         clock = Clock()
         rollouts = self.sample(step)
         clock.lap("sample")
-        pending = self.parts.grader.submit(rollouts.items)  # graded while the policy scores
+        # graded while the policy scores
+        pending = self.parts.grader.submit(self.parts.world.deal(rollouts.items))
         sequences = rollouts.sequences
         scores = self._score(
             self.parts.policy, sequences, "features" in self.needs, self.unserved(step, rollouts)
         )
         reference = None if self.parts.reference is None else self._score(self.parts.reference, sequences)
         clock.lap("score")
-        verdicts = pending.result()
+        verdicts = self.parts.world.collect(pending.result())
         clock.lap("grade_wait")
         batch = self.group_batch(step, rollouts, verdicts, scores)
         try:
             shaped, advantages_PG, metrics = self.learn(step, rollouts, batch, scores, reference, clock)
-        except BadNumbersError as error:
+        except BadNumbersError as error:  # on all ranks, which have seen the same
+            if not self.parts.world.first:
+                raise
             facts = {**rollout_table(rollouts, verdicts), "fields": bad_groups(batch)}
             place = save_failure(self.parts.tracker.run_dir, step, error, tensors_of(batch), facts)
             raise type(error)(f"{error}. The tensors of the step are in {place}") from error
@@ -120,8 +125,9 @@ class Trainer:
         self.write_tables(step, rollouts, verdicts, batch, shaped, advantages_PG)
         clock.lap("write")
         return {
-            **train_metrics(rollouts, batch, shaped), **metrics, **self.parts.grader.metrics(),
-            **clock.metrics(),
+            **train_metrics(rollouts, batch, shaped), **metrics,
+            **verdict_shares(self.parts.world, self.parts.grader.metrics()),
+            **slowest(self.parts.world, clock.metrics()),
         }  # fmt: skip
 
     def learn(
@@ -172,10 +178,11 @@ class Trainer:
                 for p in problems
             ]
             keys = [(self.settings.seed, TRAIN_STREAM, step, i) for i in range(size)]
-            completions = self.parts.engine.generate(
-                prompts, keys, self.settings.group_size, self.settings.sampling
+            deal = self.parts.world.deal
+            own = self.parts.engine.generate(
+                deal(prompts), deal(keys), self.settings.group_size, self.settings.sampling
             )
-        return Rollouts(problems, prompts, completions)
+        return Rollouts(problems, prompts, self.parts.world.collect(own))
 
     def unserved(self, step: int, rollouts: Rollouts) -> list[int] | None:
         """Responses to score before the update: all (None) when a signal looks at what scoring yields."""
@@ -190,7 +197,7 @@ class Trainer:
             return score(
                 policy, sequences, temperature=self.settings.sampling.temperature,
                 token_budget=self.settings.score_tokens, features=features,
-                feature_temperature=self.settings.feature_temperature, rows=rows,
+                feature_temperature=self.settings.feature_temperature, rows=rows, world=self.parts.world,
             )  # fmt: skip
 
     def group_batch(
@@ -201,7 +208,8 @@ class Trainer:
         correct_PG = grouped(torch.tensor([v.correct for v in verdicts]), shape)
         embeddings = None
         if "embeddings" in self.needs and self.parts.encoder is not None:
-            embeddings = grouped(self.parts.encoder.encode([c.text for c in rollouts.flat]), shape)
+            own = self.parts.encoder.encode(self.parts.world.deal([c.text for c in rollouts.flat]))
+            embeddings = grouped(torch.stack(self.parts.world.collect(list(own))), shape)
         return GroupBatch(
             rewards_PG=torch.where(correct_PG, 1.0, -1.0),
             correct_PG=correct_PG,
@@ -253,45 +261,4 @@ class Trainer:
 
     def evaluate(self, step: int) -> dict[str, float]:
         """Held-out accuracy; at the first and last step with all samples and the geometry probe."""
-        final = step in (0, self.settings.steps)
-        started = time.perf_counter()
-        metrics: dict[str, float] = {}
-        for place, (benchmark, grader) in enumerate(self.parts.benchmarks):
-            validation = min(self.settings.eval_samples, benchmark.samples)
-            count = benchmark.samples if final else validation
-            with self.parts.reporter.phase(benchmark.name, len(benchmark.problems) * count) as advance:
-                result = evaluate(
-                    benchmark, self.parts.engine, grader, self.parts.tokenizer,
-                    chat=self.parts.chat, seed=self.settings.seed, samples=count, on_progress=advance,
-                )  # fmt: skip
-            self.parts.reporter.evaluated(step, result)
-            # the grader's are taken here, so that the next step's verify/ metrics are of that step alone
-            found = result.metrics | grader.metrics()
-            found[f"mean@{validation}"] = found["pass@1"]  # whatever n: every sample is used
-            metrics |= {f"eval/{result.name}/{name}": value for name, value in found.items()}
-            if final and place == 0 and self.settings.probe_problems and benchmark.params.temperature:
-                metrics |= self.probe(step, result)
-        return {**metrics, "time/evaluate": time.perf_counter() - started}
-
-    def probe(self, step: int, result: EvalResult) -> dict[str, float]:
-        """Gradient geometry of the policy on held-out problems, whatever the signal (Figure 3's protocol).
-
-        Not for greedy samples: they have no distribution whose gradient directions could differ.
-        """
-        sequences, correct_PG = probe_sequences(
-            result, self.settings.probe_problems, self.settings.probe_samples
-        )
-        params = self.parts.benchmarks[0][0].params
-        scores = score(
-            self.parts.policy, sequences, temperature=params.temperature,
-            token_budget=self.settings.score_tokens, features=True,
-            feature_temperature=self.settings.feature_temperature,
-        )  # fmt: skip
-        assert scores.features_ND is not None
-        cosine_PGG, _ = cosine_matrix(grouped(scores.features_ND, tuple(correct_PG.shape)))  # type: ignore[arg-type]
-        columns, metrics = probe_table(cosine_PGG, correct_PG)
-        # these decide the mean cosine (docs/method.md) and belong into the caption of every figure of it
-        metrics |= {"sampled_at": params.temperature, "top_p": params.top_p, "top_k": float(params.top_k)}
-        metrics["scored_at"] = self.settings.feature_temperature or params.temperature
-        self.parts.tracker.table("probe", step, columns)
-        return {f"probe/{name}": value for name, value in metrics.items()}
+        return examine(self.parts, self.settings, step)

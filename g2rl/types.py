@@ -87,7 +87,7 @@ class Completion:
 
 @dataclass(slots=True)
 class GroupBatch:
-    """Everything a signal may look at: P whole groups of G responses, on one rank.
+    """Everything a signal may look at: P whole groups of G responses, of all ranks.
 
     Optional fields are None unless the signal's `needs` asks for them.
     """

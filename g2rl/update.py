@@ -16,8 +16,10 @@ from g2rl.batching import Sequences, make_micro_batch, plan_micro_batches
 from g2rl.failure import BadNumbersError
 from g2rl.losses import LossInputs, PolicyLoss, response_weights
 from g2rl.optimizer import OptimizerSettings, parameter_groups
+from g2rl.parallel import World
 from g2rl.policy import Policy
-from g2rl.score import Scores, known
+from g2rl.score import Scores, idle_batch, in_step, known, share
+from g2rl.sharding import divided_like, sharded_modules, whole
 
 
 class UpdateError(BadNumbersError):
@@ -66,6 +68,7 @@ class Updater:
         max_tokens: T_max of the constant normaliser.
         total_updates: length of the schedule.
         seed: of the order in which groups are split into mini-batches.
+        world: the ranks that share the rows of every mini-batch; all hold the same rollout batch.
     """
 
     def __init__(
@@ -78,7 +81,9 @@ class Updater:
         max_tokens: int,
         total_updates: int,
         seed: int,
+        world: World | None = None,
     ) -> None:
+        self.world = world or World()
         self.policy, self.loss, self.settings = policy, loss, settings
         self.temperature, self.max_tokens, self.seed = temperature, max_tokens, seed
         self.total_updates = total_updates
@@ -161,7 +166,7 @@ class Updater:
         self.policy.train()
         self.optimizer.zero_grad(set_to_none=True)
         metrics, suspects = self._backward(batch, rows)
-        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.settings.grad_clip)
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.settings.grad_clip))
         good = math.isfinite(metrics["loss"]) and bool(torch.isfinite(norm))
         self.updates += 1
         self.bad_in_a_row = 0 if good else self.bad_in_a_row + 1
@@ -179,16 +184,22 @@ class Updater:
     def _backward(self, batch: UpdateBatch, rows: list[int]) -> tuple[dict[str, float], list[int]]:
         """Accumulate the gradient of the mini-batch over its micro-batches.
 
-        Returns its metrics, and the rows of micro-batches whose loss is not finite.
+        Returns its metrics, and the rows of micro-batches whose loss is not finite, both of all ranks.
         """
         lengths_N = batch.sequences.lengths_N[rows]
         weights = dict(zip(rows, self._weights(lengths_N, batch.group_N[rows]).tolist(), strict=True))
         token_share = 1.0 / max(float(lengths_N.sum()), 1.0)
         metrics: dict[str, float] = defaultdict(float)
         suspects: list[int] = []
-        for chosen in plan_micro_batches(batch.sequences, rows, self.settings.micro_batch_tokens):
-            inputs = self._loss_inputs(batch, chosen, weights, token_share)
-            if inputs is None:  # every response of this micro-batch is empty
+        # not those without tokens: a mini-batch of nothing else gives no gradient, and no update
+        own = share(batch.sequences, [n for n in rows if batch.sequences.responses[n]], self.world)
+        late = [n for n in own if batch.behaviour.logps[n] is None]
+        plan = in_step(plan_micro_batches(batch.sequences, own, self.settings.micro_batch_tokens), self.world)
+        for number, chosen in enumerate(plan, start=1):
+            self._sum_gradients_now(number == len(plan))
+            inputs = self._loss_inputs(batch, chosen, weights, token_share) if chosen else None
+            if inputs is None:  # nothing left for this rank
+                self._idle()
                 continue
             loss, parts = self.loss(inputs, batch.entropy_coef)
             loss.backward()
@@ -198,18 +209,39 @@ class Updater:
             for name, value in parts.items():
                 metrics[name] += value.item()
         metrics.setdefault("loss", 0.0)
-        return dict(metrics), suspects
+        batch.behaviour.exchange(late, self.world)
+        return self._summed(dict(metrics), suspects)
+
+    def _sum_gradients_now(self, last: bool) -> None:
+        """Whether the next backward sums its gradients over the ranks; see `ShardSettings.accumulate`."""
+        if self.policy.sharding is not None and self.policy.sharding.accumulate == "full":
+            for module in sharded_modules(self.policy):
+                module.set_requires_gradient_sync(last)
+
+    def _idle(self) -> None:
+        """Take part in the gathers and sums of a forward and backward of the other ranks, adding nothing."""
+        if self.world.size > 1:
+            output = self.policy(idle_batch(self.policy.device), self.temperature)
+            (0.0 * output.logps_T.sum()).backward()
+
+    def _summed(self, metrics: dict[str, float], suspects: list[int]) -> tuple[dict[str, float], list[int]]:
+        """Sums of the ranks' shares of the mini-batch's means, and the suspects of all."""
+        found: dict[str, float] = defaultdict(float)
+        everyone: list[int] = []
+        for theirs, rows in self.world.gather((metrics, suspects)):
+            everyone += rows
+            for name, value in theirs.items():
+                found[name] += value
+        return dict(found), everyone
 
     def _weights(self, lengths_N: Tensor, group_N: Tensor) -> Tensor:
         return response_weights(self.loss.normalizer, lengths_N, group_N, self.max_tokens)
 
     def _loss_inputs(
         self, batch: UpdateBatch, rows: list[int], weights: dict[int, float], token_share: float
-    ) -> LossInputs | None:
+    ) -> LossInputs:
         """Forward one micro-batch and gather what the loss needs, token by token."""
         micro = make_micro_batch(batch.sequences, rows, self.policy.device)
-        if micro.targets_T.numel() == 0:
-            return None
         output = self.policy(micro, self.temperature)
         device, segments = self.policy.device, micro.segments_T
         if any(batch.behaviour.logps[n] is None for n in rows):  # only before the first change of weights
@@ -250,4 +282,7 @@ class Updater:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state["optimizer"])
+        for parameter, moments in self.optimizer.state.items():  # of a run that was not sharded
+            for name, value in moments.items():
+                moments[name] = divided_like(value, parameter)
         self.updates, self.bad_in_a_row = state["updates"], state["bad_in_a_row"]

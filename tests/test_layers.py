@@ -9,15 +9,17 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "g2rl"
 LAYERS = (
-    {"types", "ops", "files", "estimators", "interrupt", "health", "progress", "metric_names"},
-    {"failure", "lm_head", "lora", "memory", "batching", "data"}
+    {"types", "ops", "files", "estimators", "interrupt", "health", "progress", "metric_names"} | {"parallel"},
+    {"failure", "lm_head", "lora", "memory", "batching", "data", "sharding"}
     | {"verify", "advantages", "losses", "exploration", "encoders"},
+    {"shards"},
     {"tasks", "models", "policy", "checkpoint", "tracking", "settings", "optimizer"},
     {"benchmarks", "tiny", "score", "rollout", "reference", "plan"},
     {"engines"},
     {"update", "evaluate", "step_metrics"},
     {"geometry", "report", "evaluation"},
     {"parts", "analysis", "wandb_mirror"},
+    {"heldout"},
     {"trainer", "dashboard"},
     {"cli"},
 )

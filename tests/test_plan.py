@@ -210,7 +210,10 @@ def test_sharding_divides_what_is_trained_and_offloading_removes_it() -> None:
     shape = shape_of(CONFIGS["qwen3"])
     one = estimate(shape, job(reference=True))
     four = estimate(shape, job(reference=True, gpus=4, sharded=True, prompts=4))
+    assert four.always.pop("sampler") == shape.parameters * 4  # whole on every rank
     assert four.always == {name: size // 4 for name, size in one.always.items()}
+    assert four.phases["sampling"]["compute copy"] == 0
+    assert "sampler" not in estimate(shape, job(gpus=4, sharded=True, vllm_bytes=77)).always
     copies = estimate(shape, job(reference=True, gpus=4, prompts=4))
     assert copies.always == one.always
     gathered = compute_copy(shape, job(gpus=4, sharded=True))
@@ -265,7 +268,8 @@ def test_the_table_is_about_the_experiments(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", str(gpus))
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        config = compose("train", overrides=[f"experiment={experiment}"])
+        parallel = "fsdp" if gpus > 1 else "single"
+        config = compose("train", overrides=[f"experiment={experiment}", f"parallel={parallel}"])
     found = job_of(config, build_settings(config), [], features=True, memory=CARD)
     assert replace(found, max_rows=1) == paper_job(RESPONSE_TOKENS[name], gpus)
 
@@ -299,9 +303,8 @@ def test_the_plan_adds_up() -> None:
     assert len(lines) == 6
     assert "sharded over 4 devices with 74.5" in lines[0]
     always = float(lines[1].split()[1])
-    assert always == pytest.approx(
-        1_720_574_976 * 16 / 4 / 2**30, abs=0.06
-    )  # weights, two moments, reference
+    # weights, two moments and reference of a quarter, and the whole sampler in bfloat16
+    assert always == pytest.approx(1_720_574_976 * (16 / 4 + 2) / 2**30, abs=0.06)
     [updating] = [line for line in lines if line.split()[0] == "update"]
     parts = sum(float(part.rsplit(" ", 1)[-1]) for part in updating.split("always + ")[1].split(", "))
     assert float(updating.split()[1]) == pytest.approx(always + parts, abs=0.5)

@@ -26,7 +26,7 @@ SIGNAL = "exploration.name"
 """Stands for exploration._target_ and says the signal by its short name."""
 NOT_AN_ARM = (
     "seed", "resume", "tracking", "verify", "health", "plan", "data_dir", "trainer.keep_checkpoints",
-    "trainer.keep_best", "trainer.checkpoint_every",
+    "trainer.keep_best", "trainer.checkpoint_every", "parallel",
 )  # fmt: skip
 """Settings that do not change what a run computes, or that make it another seed of the same arm."""
 COLUMNS = ("arm", "seed", "run", "step", "metric", "value")

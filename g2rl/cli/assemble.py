@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -22,14 +24,16 @@ from g2rl.exploration.base import Signal, all_needs
 from g2rl.health import HealthLimits
 from g2rl.lora import LoraSettings, add_lora, has_lora, load_adapter
 from g2rl.losses import PolicyLoss
-from g2rl.models import LoadedModel, encode_prompt, load, resolve_source, set_checkpointing
+from g2rl.models import LoadedModel, encode_prompt, load, pick_device, resolve_source, set_checkpointing
 from g2rl.optimizer import OptimizerSettings
+from g2rl.parallel import World, environment_size
 from g2rl.parts import Parts, Reporter
 from g2rl.policy import Policy
 from g2rl.reference import BaseOf
 from g2rl.settings import TrainerSettings
+from g2rl.sharding import ShardSettings
 from g2rl.tasks.base import Task, fit_prompts, refuse_leaks
-from g2rl.tracking import Tracker
+from g2rl.tracking import SilentTracker, Tracker
 from g2rl.trainer import Trainer
 from g2rl.types import Problem, SamplingParams
 from g2rl.update import Updater
@@ -37,6 +41,7 @@ from g2rl.verify.base import Verifier
 from g2rl.verify.pool import Grader
 
 log = logging.getLogger(__name__)
+ALONE = World()
 SIGNAL_EXTRAS = ("observe", "feature_temperature")
 
 
@@ -157,8 +162,9 @@ class Graders:
 
 
 def build_trainer(
-    config: DictConfig, run_dir: Path, reporter: Reporter, stop: Callable[[], int | None]
-) -> tuple[Trainer, LoadedModel, Graders]:
+    config: DictConfig, run_dir: Path, reporter: Reporter, stop: Callable[[], int | None],
+    world: World = ALONE,
+) -> tuple[Trainer, LoadedModel, Graders]:  # fmt: skip
     """Check everything that needs no weights first, then load the model and assemble the trainer."""
     settings = build_settings(config)
     advantage, loss = build_algorithm(config.algorithm)
@@ -181,23 +187,23 @@ def build_trainer(
     policy = Policy(loaded.model, config.model.tile_mb << 20, config.model.compute_dtype)
     policy.check_head()
     reference = frozen_copy(policy) if loss.kl_coef else None
+    shard_policies(config.parallel, world, policy, reference)
     updater = Updater(
         policy, loss, optimizer, temperature=settings.sampling.temperature,
         max_tokens=settings.sampling.max_tokens, seed=config.seed,
-        total_updates=settings.steps * optimizer.mini_batches * optimizer.epochs,
+        total_updates=settings.steps * optimizer.mini_batches * optimizer.epochs, world=world,
     )  # fmt: skip
     engine = instantiate(config.engine, policy=policy, tokenizer=loaded.tokenizer, stop_ids=loaded.stop_ids)
     parts = Parts(
         policy=policy, reference=reference, tokenizer=loaded.tokenizer, chat=config.model.chat,
-        engine=engine,
-        task=task, grader=graders(task.verifier), signal=signal, observers=observers, encoder=encoder,
-        advantage=advantage, updater=updater,
+        engine=engine, task=task, grader=graders(task.verifier), signal=signal, observers=observers,
+        encoder=encoder, advantage=advantage, updater=updater,
         benchmarks=[(benchmark, graders(benchmark.verifier)) for benchmark in benchmarks],
-        tracker=Tracker(run_dir, instantiate(config.tracking)),
+        tracker=Tracker(run_dir, instantiate(config.tracking)) if world.first else SilentTracker(run_dir),
         checkpoints=Checkpoints(
-            run_dir / "checkpoints", config.trainer.keep_checkpoints, config.trainer.keep_best
+            run_dir / "checkpoints", config.trainer.keep_checkpoints, config.trainer.keep_best, world
         ),
-        reporter=reporter, health=health, stop=stop,
+        reporter=reporter, health=health, world=world, stop=stop,
     )  # fmt: skip
     return Trainer(parts, settings), loaded, graders
 
@@ -248,6 +254,36 @@ def check_context(model_config: Any, tokens: int) -> None:
             f"task.max_prompt_tokens + task.max_response_tokens = {tokens}, over the model's {limit} "
             "positions; lower one of them"
         )
+
+
+def join_world(config: DictConfig) -> World:
+    """The processes of this run.
+
+    Raises:
+        ValueError: started by torchrun with parallel=single, where every process would train alone, or as
+            a sweep, whose arms one process starts.
+    """
+    if environment_size() > 1 and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise ValueError("--multirun under torchrun: start one run of several processes after the other")
+    if config.parallel.shard:
+        return World.join(pick_device(config.model.device), config.parallel.timeout_minutes)
+    if environment_size() > 1:
+        raise ValueError(
+            f"WORLD_SIZE={environment_size()} with parallel=single: choose parallel=fsdp for a run of "
+            "several processes"
+        )
+    return World()
+
+
+def shard_policies(node: DictConfig, world: World, policy: Policy, reference: Policy | None) -> None:
+    """Divide the weights of both among the ranks; nothing without parallel.shard."""
+    if world.mesh is None:
+        return
+    names = {field.name for field in dataclasses.fields(ShardSettings)}
+    settings = ShardSettings(**{name: node[name] for name in names})
+    policy.shard(world.mesh, settings, settings.offload_optimizer)
+    if reference is not None and not isinstance(reference, BaseOf):
+        reference.shard(world.mesh, settings, settings.offload_reference)
 
 
 def frozen_copy(policy: Policy) -> Policy:

@@ -14,7 +14,7 @@ from g2rl.cli.folder import differences
 
 FREE_TO_CHANGE = (
     "resume", "tracking", "verify", "health", "trainer.keep_checkpoints", "trainer.keep_best",
-    "trainer.checkpoint_every", "plan",
+    "trainer.checkpoint_every", "plan", "parallel",
 )  # fmt: skip
 """Settings that may differ when a run is continued; they do not matter to its result."""
 

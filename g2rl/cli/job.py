@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +13,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from g2rl.analysis.plots import plot_run
 from g2rl.checkpoint import export_model
-from g2rl.cli.assemble import build_trainer
+from g2rl.cli.assemble import build_trainer, join_world
 from g2rl.cli.finished import FREE_TO_CHANGE, final_score
 from g2rl.cli.folder import alone_in, prepare
 from g2rl.files import write_json
 from g2rl.interrupt import StopRequest
 from g2rl.models import LoadedModel
-from g2rl.report import ConsoleReporter, summary_rows
+from g2rl.parallel import World
+from g2rl.policy import Policy
+from g2rl.report import ConsoleReporter, SilentReporter, summary_rows
 from g2rl.tracking import read_metrics
 from g2rl.trainer import Trainer
 
@@ -34,24 +39,46 @@ def train(config: DictConfig, run_dir: Path) -> float:
         Interrupted: by a stop signal (g2rl.interrupt), after a complete step that is saved.
     """
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    reporter = ConsoleReporter(run_dir)
-    with alone_in(run_dir), StopRequest() as stop:
-        prepare(run_dir, plain, config.resume, FREE_TO_CHANGE, OUTPUTS)
-        trainer, loaded, graders = build_trainer(config, run_dir, reporter, stop)
+    with alone_in(run_dir), StopRequest() as stop, joined(config) as world:
+        if world.first:
+            prepare(run_dir, plain, config.resume, FREE_TO_CHANGE, OUTPUTS)
+        world.barrier()
+        reporter = ConsoleReporter(run_dir) if world.first else SilentReporter()
+        trainer, loaded, graders = build_trainer(config, run_dir, reporter, stop, world)
         try:
             state = trainer.parts.checkpoints.load_newest(trainer.parts.policy.model)
             describe(reporter, plain, loaded, trainer, state)
             trainer.parts.tracker.start(None if state is None else int(state["step"]), plain)
             trainer.run(state)
-            export_model(
-                loaded.model, loaded.tokenizer, loaded.stop_ids, run_dir / "model", config.model.lora.export
-            )
+            export(trainer.parts.policy, loaded, run_dir / "model", config.model.lora.export, world)
         finally:
             graders.close()
             trainer.parts.tracker.finish()
             reporter.close()
             trainer.parts.engine.close()  # last: vLLM takes torch's process groups down with it
-        return conclude(trainer, run_dir, reporter)
+        return conclude(trainer, run_dir, reporter) if isinstance(reporter, ConsoleReporter) else math.nan
+
+
+@contextmanager
+def joined(config: DictConfig) -> Iterator[World]:
+    """The processes of this run, for as long as it lasts; all but the first are quiet."""
+    world = join_world(config)
+    if not world.first:
+        logging.getLogger().setLevel(logging.ERROR)
+    try:
+        yield world
+    finally:
+        world.close()
+
+
+def export(policy: Policy, loaded: LoadedModel, target: Path, lora_export: str, world: World) -> None:
+    """Write the model in Hugging Face format; weights of a sharded one are gathered on the first rank."""
+    model = loaded.model
+    if policy.sharding is not None:
+        model = policy.replica("cpu") if world.first else None
+        policy.copy_to(model)
+    if model is not None:
+        export_model(model, loaded.tokenizer, loaded.stop_ids, target, lora_export)
 
 
 def conclude(trainer: Trainer, run_dir: Path, reporter: ConsoleReporter) -> float:
@@ -65,14 +92,16 @@ def conclude(trainer: Trainer, run_dir: Path, reporter: ConsoleReporter) -> floa
 
 
 def describe(
-    reporter: ConsoleReporter, config: dict[str, Any], loaded: LoadedModel, trainer: Trainer, state: Any
-) -> None:
+    reporter: ConsoleReporter | SilentReporter, config: dict[str, Any], loaded: LoadedModel, trainer: Trainer,
+    state: Any,
+) -> None:  # fmt: skip
     """Say what is about to run: model, data, signal, stop tokens, and where it continues."""
     parameters = sum(p.numel() for p in loaded.model.parameters())
     stops = [f"{loaded.tokenizer.convert_ids_to_tokens(i)}={i}" for i in loaded.stop_ids]
     parts, settings = trainer.parts, trainer.settings
     reporter.say(
-        f"model {config['model']['name']}: {parameters / 1e6:.2f}M parameters on {parts.policy.device}, "
+        f"model {config['model']['name']}: {parameters / 1e6:.2f}M parameters on {parts.policy.device}"
+        f"{f' of {parts.world.size} processes, sharded' if parts.world.mesh else ''}, "
         f"stop tokens {', '.join(stops)}"
     )
     dropped = getattr(parts.task, "dropped", 0)

@@ -18,6 +18,7 @@ from torch import Tensor
 from g2rl.engines.base import Key, uniforms
 from g2rl.engines.sampling import next_tokens
 from g2rl.policy import Policy
+from g2rl.sharding import DTYPES
 from g2rl.types import Completion, SamplingParams
 
 COMPACT_AT = 0.1  # share of finished rows that makes copying the cache worth while (0.25 was 5-15 % slower)
@@ -60,8 +61,11 @@ class _Batch:
 class TransformersEngine:
     """Sample from a causal LM by transformers forwards; weights are shared with the policy.
 
+    A sharded policy cannot be decoded with, rank by rank and token by token: then the engine holds whole
+    weights of its own, in the dtype that the policy computes in, and `push_weights` gathers them.
+
     Args:
-        policy: the training policy; its weights are shared, never copied.
+        policy: the training policy; unless it is sharded, its weights are shared and never copied.
         tokenizer: decodes the response text.
         stop_ids: token ids that end a response.
         max_rows: responses decoded at once (bounds the memory of the KV cache).
@@ -70,12 +74,17 @@ class TransformersEngine:
     def __init__(self, policy: Policy, tokenizer: Any, stop_ids: Sequence[int], max_rows: int = 512) -> None:
         if max_rows < 1:
             raise ValueError(f"engine.max_rows must be >= 1, got {max_rows}")
-        self.policy, self.model, self.tokenizer = policy, policy.model, tokenizer
+        self.policy, self.tokenizer = policy, tokenizer
+        self.model = policy.model
+        if policy.sharding is not None:
+            self.model = policy.replica(policy.device, DTYPES[policy.sharding.param_dtype])
         self.stop_ids = list(stop_ids)
         self.max_rows = max_rows
 
     def push_weights(self) -> None:
-        """Nothing to do: the policy's module is the sampler."""
+        """Gather a sharded policy's weights; nothing to do where the policy's module is the sampler."""
+        if self.policy.sharding is not None:
+            self.policy.copy_to(self.model)
 
     def close(self) -> None:
         """Nothing to do: the engine holds nothing of its own."""

@@ -21,7 +21,7 @@ register_resolvers()
 HOUSEKEEPING = (
     "seed=3", "resume=never", "data_dir=x", "verify.workers=1", "tracking.samples=4", "hydra.verbose=true",
     "plan=off", "health.window=3", "trainer.keep_checkpoints=1", "trainer.keep_best=false",
-    "trainer.checkpoint_every=5",
+    "trainer.checkpoint_every=5", "parallel=fsdp",
 )  # fmt: skip
 Labels = Callable[..., dict[str, Any]]
 

@@ -1,0 +1,37 @@
+"""parallel=fsdp with engine=vllm: sharded weights arrive in the engine of every rank."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_vllm_runs import BIN, run
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
+WORDS = (
+    "-m",
+    "g2rl.cli.train",
+    "engine=vllm_cpu",
+    "experiment=smoke",
+    "tracking=local",
+    "engine.drift_every=1",
+)
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if not k.startswith("time/")} for line in lines]
+
+
+def test_two_sharded_ranks_give_the_run_of_one_process(tmp_path: Path) -> None:
+    run(sys.executable, *WORDS, f"hydra.run.dir={tmp_path / 'one'}")
+    said = run(
+        str(BIN / "torchrun"), "--standalone", "--nproc-per-node", "2", *WORDS, "parallel=fsdp",
+        f"hydra.run.dir={tmp_path / 'two'}",
+    )  # fmt: skip
+    assert "of 2 processes, sharded" in said
+    for ours, theirs in zip(rows(tmp_path / "two"), rows(tmp_path / "one"), strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-4)
