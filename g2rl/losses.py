@@ -64,6 +64,15 @@ class LossInputs:
     sampler_logps_T: Tensor | None = None
     """log q(y_t) of the engine that sampled; None when it shares the policy's weights."""
 
+    def bad_rows(self) -> list[int]:
+        """Rows that hold a number which is not finite; all where only their sum is not."""
+        tokens = (self.logps_T, self.old_logps_T, self.advantages_T, self.ref_logps_T, self.sampler_logps_T)
+        bad_T = torch.zeros_like(self.segments_T, dtype=torch.bool)
+        for value_T in tokens:
+            if value_T is not None:
+                bad_T |= ~torch.isfinite(value_T.detach())
+        return torch.unique(self.segments_T[bad_T]).tolist() or list(range(self.rows))
+
 
 @dataclass(slots=True, frozen=True)
 class PolicyLoss:

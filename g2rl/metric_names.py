@@ -87,7 +87,7 @@ CURATED = (
             summary="max,last"),
     Curated(_H, "Learning rate", "update/lr", "rate", "of the optimizer"),
     Curated(_H, "First importance ratio", "update/first_ratio", "ratio",
-            "of the first update; 1 unless scoring and update disagree"),
+            "of the first update; 1 unless scoring and update disagree", "g2rl"),
     Curated(_H, "Groups without contrast", "advantage/uniform_correct", "share",
             "groups with only right responses"),
     Curated(_H, "Groups without contrast", "advantage/uniform_wrong", "share",

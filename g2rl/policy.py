@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -52,9 +52,8 @@ class Policy(nn.Module):
     @property
     def has_dropout(self) -> bool:
         """Whether a forward in training mode differs from the one that sampled."""
-        named = self.model.config.to_diff_dict()
-        rates = [value for name, value in named.items() if "drop" in name and isinstance(value, float)]
-        rates += [module.p for module in self.model.modules() if isinstance(module, nn.Dropout)]
+        rates = list(dropout_rates(self.model.config.to_diff_dict()))
+        rates += [m.p for m in self.model.modules() if isinstance(m, nn.modules.dropout._DropoutNd)]
         return any(rate > 0 for rate in rates)
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
@@ -153,3 +152,12 @@ class Policy(nn.Module):
                 f"the logits of {type(self.model).__name__} are not its head applied to its last hidden "
                 f"state (relative difference {gap:.3g}): soft-capped or scaled logits are not supported"
             )
+
+
+def dropout_rates(config: Mapping[str, Any]) -> Iterator[float]:
+    """Every dropout rate of a model's configuration, those of nested ones included."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from dropout_rates(value)
+        elif "drop" in name and isinstance(value, float):
+            yield value

@@ -92,7 +92,7 @@ def score(
     token_budget: int,
     features: bool = False,
     feature_temperature: float | None = None,
-    rows: Sequence[int] | None = None,
+    parts: Sequence[Sequence[int]] | None = None,
     world: World | None = None,
 ) -> Scores:
     """Log-probabilities, entropies and (if asked) gradient features of every response.
@@ -102,20 +102,24 @@ def score(
         temperature: sampling temperature of the responses.
         token_budget: padded tokens of one micro-batch.
         features: also compute Phi, at `feature_temperature` (default: `temperature`).
-        rows: which responses to score, without features; None means all.
+        parts: which responses to score, in lists that are cut into micro-batches apart, so that what one
+            yields does not depend on whether another is scored; None means all in one. With features all
+            must be there.
         world: the ranks that divide them; every rank gets all scores.
     """
-    if features and rows is not None:
+    count = len(sequences)
+    parts = [list(range(count))] if parts is None else parts
+    if features and sum(map(len, parts)) < count:
         raise ValueError("features are those of whole groups: score all rows")
     was_training = policy.training
     policy.eval()
-    count = len(sequences)
     empty = [None if response else torch.empty(0) for response in sequences.responses]
     scores = Scores(empty, list(empty))
     rows_of_features: list[Tensor | None] = [None] * count
     world = world or World()
-    own = share(sequences, list(range(count)) if rows is None else list(rows), world)
-    for chosen in in_step(plan_micro_batches(sequences, own, token_budget), world):
+    owned = [share(sequences, list(part), world) for part in parts]
+    plan = [chosen for own in owned for chosen in plan_micro_batches(sequences, own, token_budget)]
+    for chosen in in_step(plan, world):
         if not chosen:
             policy(idle_batch(policy.device), temperature, features, feature_temperature)
             continue
@@ -128,10 +132,11 @@ def score(
                 rows_of_features[n] = feature_D
     settle(policy)
     policy.train(was_training)
-    scores.exchange(own, world)
+    mine = [n for own in owned for n in own]
+    scores.exchange(mine, world)
     if features:
-        parts = world.gather([(n, rows_of_features[n]) for n in own]) if world.size > 1 else []
-        for n, row in (item for part in parts for item in part):
+        theirs = world.gather([(n, rows_of_features[n]) for n in mine]) if world.size > 1 else []
+        for n, row in (item for part in theirs for item in part):
             rows_of_features[n] = row
         scores.features_ND = torch.stack(known(rows_of_features))
     return scores

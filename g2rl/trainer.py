@@ -92,9 +92,9 @@ class Trainer:
             "observers": [observer.state_dict() for observer in self.parts.observers],
         }
         scores = [metrics.get(f"eval/{benchmark.name}/pass@1") for benchmark, _ in self.parts.benchmarks]
-        known = [score for score in scores if score is not None]
-        score = sum(known) / len(known) if known else None
-        self.parts.checkpoints.save(step, self.parts.policy.model, state, score)
+        found = [value for value in scores if value is not None]
+        mean = sum(found) / len(found) if found else None
+        self.parts.checkpoints.save(step, self.parts.policy.model, state, mean)
 
     def step(self, step: int) -> dict[str, float]:
         """One training step; returns its metrics, named stage/quantity."""
@@ -105,7 +105,7 @@ class Trainer:
         pending = self.parts.grader.submit(self.parts.world.deal(rollouts.items))
         sequences = rollouts.sequences
         scores = self._score(
-            self.parts.policy, sequences, "features" in self.needs, self.unserved(step, rollouts)
+            self.parts.policy, sequences, "features" in self.needs, self.to_score(step, rollouts)
         )
         reference = None if self.parts.reference is None else self._score(self.parts.reference, sequences)
         clock.lap("score")
@@ -184,20 +184,25 @@ class Trainer:
             )
         return Rollouts(problems, prompts, self.parts.world.collect(own))
 
-    def unserved(self, step: int, rollouts: Rollouts) -> list[int] | None:
-        """Responses to score before the update: all (None) when a signal looks at what scoring yields."""
-        if self.needs & {"features", "entropy"}:
-            return None
-        return self.parts.updater.rows_to_score(rollouts.group_N, step)
+    def to_score(self, step: int, rollouts: Rollouts) -> list[list[int]]:
+        """Responses to score before the update: what it needs, and the rest where a signal looks at them."""
+        later = self.parts.updater.rows_to_score(rollouts.group_N, step)
+        if not self.needs & {"features", "entropy"}:
+            return [later]
+        return [later, sorted(set(range(len(rollouts.flat))) - set(later))]
 
     def _score(
-        self, policy: Policy, sequences: Sequences, features: bool = False, rows: list[int] | None = None
+        self,
+        policy: Policy,
+        sequences: Sequences,
+        features: bool = False,
+        parts: list[list[int]] | None = None,
     ) -> Scores:
         with self.parts.reporter.phase("scoring"):
             return score(
                 policy, sequences, temperature=self.settings.sampling.temperature,
                 token_budget=self.settings.score_tokens, features=features,
-                feature_temperature=self.settings.feature_temperature, rows=rows, world=self.parts.world,
+                feature_temperature=self.settings.feature_temperature, parts=parts, world=self.parts.world,
             )  # fmt: skip
 
     def group_batch(

@@ -37,6 +37,8 @@ class UpdateBatch:
     behaviour: Scores
     """Of the policy that sampled. Responses of the first mini-batch may be unscored: the weights are still
     the behaviour policy's when it is forwarded, and its own log-probabilities are filled in."""
+    on_policy: bool = True
+    """Whether the weights are still those that sampled; otherwise `behaviour` is taken as it is."""
     ref_logps: list[Tensor] | None = None
     sampler_logps: list[Tensor] | None = None
     """Of an engine with weights of its own, N tensors (T_n,)."""
@@ -89,33 +91,24 @@ class Updater:
         self.total_updates = total_updates
         self.updates = 0
         self.bad_in_a_row = 0
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(policy, settings.weight_decay),
-            lr=settings.lr,
-            betas=settings.betas,
-            eps=settings.eps,
-        )
+        groups = parameter_groups(policy, settings.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, settings.lr, settings.betas, settings.eps)
 
     def step(self, batch: UpdateBatch, step: int) -> dict[str, float]:
         """All optimizer updates on one rollout batch; metrics are means over its updates."""
         torch.manual_seed(self.seed * 1_000_003 + step)  # dropout, in a model that has it
         late = [n for n in self.rows_to_score(batch.group_N, step) if batch.behaviour.logps[n] is None]
         if late:
-            raise ValueError(
-                f"responses {late} are updated after a change of the weights and were not scored"
-            )
+            raise ValueError(f"responses {late} were not scored, and are updated after the weights change")
         totals: dict[str, list[float]] = defaultdict(list)
-        first: dict[str, float] = {}
+        changed = self.policy.has_dropout or not batch.on_policy  # a forward is not the behaviour policy's
         for epoch in range(self.settings.epochs):
             for rows in self._mini_batches(batch.group_N, step, epoch):
-                found = self._update(batch, rows, step)
-                first = first or found
-                for name, value in found.items():
+                for name, value in self._update(batch, rows, step, fresh=not changed).items():
                     totals[name].append(value)
+                changed = True
         metrics = {name: float(np.mean(values)) for name, values in totals.items()}
         metrics["updates"] = float(self.updates)
-        if "ratio" in first:  # by the weights that scored, so 1 up to rounding
-            metrics["first_ratio"] = first["ratio"]
         return metrics
 
     def skip(self, step: int, what: str, groups: Sequence[int]) -> dict[str, float]:
@@ -139,8 +132,9 @@ class Updater:
     def rows_to_score(self, group_N: Tensor, step: int) -> list[int]:
         """Responses whose behaviour log-probabilities must be known before the update of this step.
 
-        Those of the first mini-batch need not be: its forward precedes every change of the weights. With
-        dropout they are all needed, because the update's forward is then not the behaviour policy's.
+        Those of the first mini-batch need not be: its forward precedes every change of the weights, and its
+        own log-probabilities are used also where there are others, so that training does not depend on
+        what an observer had scored. With dropout all are needed: the update's forward is then another.
         """
         first = set() if self.policy.has_dropout else set(self._mini_batches(group_N, step, 0)[0])
         return [n for n in range(group_N.numel()) if n not in first]
@@ -149,23 +143,24 @@ class Updater:
         """Rows of each mini-batch: whole groups, in an order keyed by (seed, step, epoch)."""
         labels = torch.unique(group_N).tolist()
         parts = min(self.settings.mini_batches, len(labels))
-        order = np.random.default_rng(np.random.SeedSequence((self.seed, 0x5417, step, epoch))).permutation(
-            labels
-        )
+        sequence = np.random.SeedSequence((self.seed, 0x5417, step, epoch))
+        order = np.random.default_rng(sequence).permutation(labels)
         if parts == 1:
             order = np.array(labels)
         groups = [set(part.tolist()) for part in np.array_split(order, parts)]
         owner = group_N.tolist()
         return [[n for n, label in enumerate(owner) if label in chosen] for chosen in groups]
 
-    def _update(self, batch: UpdateBatch, rows: list[int], step: int) -> dict[str, float]:
+    def _update(
+        self, batch: UpdateBatch, rows: list[int], step: int, fresh: bool = False
+    ) -> dict[str, float]:
         """One optimizer update; skipped and counted when the loss or the gradient is not finite."""
         rate = self.settings.learning_rate(self.updates, self.total_updates)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.policy.train()
         self.optimizer.zero_grad(set_to_none=True)
-        metrics, suspects = self._backward(batch, rows)
+        metrics, suspects = self._backward(batch, rows, fresh)
         norm = whole(torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.settings.grad_clip))
         good = math.isfinite(metrics["loss"]) and bool(torch.isfinite(norm))
         self.updates += 1
@@ -181,10 +176,12 @@ class Updater:
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
         return {**finite, "lr": rate, "skipped": float(not good)}
 
-    def _backward(self, batch: UpdateBatch, rows: list[int]) -> tuple[dict[str, float], list[int]]:
+    def _backward(
+        self, batch: UpdateBatch, rows: list[int], fresh: bool = False
+    ) -> tuple[dict[str, float], list[int]]:
         """Accumulate the gradient of the mini-batch over its micro-batches.
 
-        Returns its metrics, and the rows of micro-batches whose loss is not finite, both of all ranks.
+        Returns its metrics, and the rows whose loss is not finite, both of all ranks.
         """
         lengths_N = batch.sequences.lengths_N[rows]
         weights = dict(zip(rows, self._weights(lengths_N, batch.group_N[rows]).tolist(), strict=True))
@@ -197,7 +194,8 @@ class Updater:
         plan = in_step(plan_micro_batches(batch.sequences, own, self.settings.micro_batch_tokens), self.world)
         for number, chosen in enumerate(plan, start=1):
             self._sum_gradients_now(number == len(plan))
-            inputs = self._loss_inputs(batch, chosen, weights, token_share) if chosen else None
+            scored = [batch.behaviour.logps[n] for n in chosen]
+            inputs = self._loss_inputs(batch, chosen, weights, token_share, fresh) if chosen else None
             if inputs is None:  # nothing left for this rank
                 self._idle()
                 continue
@@ -205,7 +203,10 @@ class Updater:
             loss.backward()
             metrics["loss"] += loss.item()
             if not math.isfinite(loss.item()):
-                suspects += chosen
+                suspects += [chosen[i] for i in inputs.bad_rows()]
+            if fresh and None not in scored:  # by the same weights, so 1 up to rounding
+                gap_T = inputs.old_logps_T - torch.cat(known(scored)).to(inputs.old_logps_T.device)
+                metrics["first_ratio"] += token_share * gap_T.exp().sum().item()
             for name, value in parts.items():
                 metrics[name] += value.item()
         metrics.setdefault("loss", 0.0)
@@ -238,31 +239,40 @@ class Updater:
         return response_weights(self.loss.normalizer, lengths_N, group_N, self.max_tokens)
 
     def _loss_inputs(
-        self, batch: UpdateBatch, rows: list[int], weights: dict[int, float], token_share: float
+        self,
+        batch: UpdateBatch,
+        rows: list[int],
+        weights: dict[int, float],
+        token_share: float,
+        fresh: bool,
     ) -> LossInputs:
-        """Forward one micro-batch and gather what the loss needs, token by token."""
+        """Forward one micro-batch and gather what the loss needs, token by token.
+
+        fresh: the weights are still those that sampled, and this forward is the behaviour policy's.
+        """
         micro = make_micro_batch(batch.sequences, rows, self.policy.device)
         output = self.policy(micro, self.temperature)
         device, segments = self.policy.device, micro.segments_T
-        if any(batch.behaviour.logps[n] is None for n in rows):  # only before the first change of weights
+        if fresh and any(batch.behaviour.logps[n] is None for n in rows):
             sizes = [len(batch.sequences.responses[n]) for n in rows]
             batch.behaviour.fill(rows, output.logps_T.detach(), output.entropy_T.detach(), sizes)
 
         def gather(tokens: list[Tensor]) -> Tensor:
             return torch.cat(tokens).to(device)
 
-        def chosen(tokens: list[Tensor] | None) -> Tensor | None:
-            return None if tokens is None else gather([tokens[n] for n in rows])
+        def chosen(tokens: Sequence[Tensor | None] | None) -> Tensor | None:
+            return None if tokens is None else gather(known([tokens[n] for n in rows]))
 
         def spread(values: list[float]) -> Tensor:
             return torch.tensor(values, dtype=torch.float32, device=device)[segments]
 
+        old = [batch.behaviour.logps[n] for n in rows]
         advantages_T = spread([float(batch.advantages_N[n]) for n in rows])
         if batch.token_bonus is not None:
             advantages_T = advantages_T + gather([batch.token_bonus[n] for n in rows])
         return LossInputs(
             logps_T=output.logps_T,
-            old_logps_T=gather(known([batch.behaviour.logps[n] for n in rows])),
+            old_logps_T=output.logps_T.detach() if fresh else gather(known(old)),
             advantages_T=advantages_T,
             weights_T=spread([weights[n] for n in rows]),
             segments_T=segments,

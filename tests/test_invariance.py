@@ -127,6 +127,7 @@ def batch_of(order: list[int], scores: Scores) -> UpdateBatch:
         group_N=torch.tensor([m // 4 for m in order]),
         advantages_N=advantages[order],
         behaviour=Scores([old[m] for m in order], [None] * len(order)),
+        on_policy=False,
         ref_logps=[ref[m] for m in order],
         token_bonus=[bonus[m] for m in order],
         entropy_coef=0.05,

@@ -53,6 +53,27 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_an_observer_changes_nothing_in_the_training(tmp_path: Path) -> None:
+    """Bit for bit, though under the observer the first mini-batch is scored and otherwise it is not."""
+    alone, observed = tmp_path / "alone", tmp_path / "observed"
+    run(alone, "trainer.steps=3", "exploration=none", "optimizer.mini_batches=2")
+    run(
+        observed,
+        "trainer.steps=3",
+        "exploration=none",
+        "optimizer.mini_batches=2",
+        "exploration.observe=[g2rl]",
+    )
+    kept = ("update/first_ratio", "observe/", "train/entropy")  # reported by one alone, or by another forward
+    for one, two in zip(rows(alone), rows(observed), strict=True):
+        assert {k: v for k, v in untimed(one).items() if not k.startswith(kept)} == {
+            k: v for k, v in untimed(two).items() if not k.startswith(kept)
+        }
+    first, second = (load_file(folder / "model" / "model.safetensors") for folder in (alone, observed))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert abs(rows(observed)[-1]["update/first_ratio"] - 1) < 1e-4
+
+
 def test_every_promised_file_is_there(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     assert {"config.yaml", "metrics.jsonl", "rollouts", "geometry", "probe", "checkpoints", "model"} <= names

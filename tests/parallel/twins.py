@@ -171,7 +171,7 @@ def outcome(
         updater.optimizer.zero_grad(set_to_none=True)
     for step in range(1, 4):
         late = updater.rows_to_score(batch.group_N, step)
-        batch.behaviour = score(model, sequences, rows=late, **common)
+        batch.behaviour = score(model, sequences, parts=[late], **common)
         metrics = updater.step(batch, step)
         found[f"metrics {step}"], found[f"late {step}"] = metrics, torch.cat(known(batch.behaviour.logps))
         found[f"weights {step}"] = {n: t.clone() for n, t in model.weights()}
