@@ -28,7 +28,7 @@ def literal(hidden_TD: Tensor, weight_VD: Tensor, targets_T: Tensor) -> tuple[Te
 
 
 def main() -> None:
-    args = options(__doc__.splitlines()[0], repeats=5)
+    args = options(__doc__.splitlines()[0], repeats=3)
     torch.manual_seed(0)
     hidden_TD = torch.randn(RESPONSES * LENGTH, D)
     weight_VD = torch.randn(V, D) * 0.05

@@ -14,7 +14,7 @@ from harness import options, paired_times, ratio_row, report
 
 
 def main() -> None:
-    args = options(__doc__.splitlines()[0], repeats=11)
+    args = options(__doc__.splitlines()[0], repeats=7)
     guided, full, lean = (
         make_trainer(f"exploration={name}", "optimizer.lr=1e-9") for name in ("g2rl", "none", "none")
     )

@@ -16,7 +16,7 @@ V, D, TOKENS, TILE_BYTES = 151_936, 1024, 1024, 256 << 20
 
 
 def main() -> None:
-    args = options(__doc__.splitlines()[0], repeats=5)
+    args = options(__doc__.splitlines()[0], repeats=3)
     torch.manual_seed(0)
     hidden_TD = torch.randn(TOKENS, D, requires_grad=True)
     weight_VD = (torch.randn(V, D) * 0.05).requires_grad_()

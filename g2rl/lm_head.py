@@ -74,12 +74,22 @@ def _tiles(total: int, rows: int) -> Iterator[slice]:
         yield slice(first, min(first + rows, total))
 
 
-def _logits(hidden: Tensor, weight_VD: Tensor, bias_V: Tensor | None, temperature: float) -> Tensor:
-    """Logits of one tile divided by the temperature, in float32 or wider."""
-    logits = hidden @ weight_VD.T
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+def _room(buffer: Tensor, rows: int, columns: int) -> Tensor:
+    """A matrix in the front of a flat buffer, which tiles take in turns: fresh memory costs page faults."""
+    return buffer[: rows * columns].view(rows, columns)
+
+
+def _logits(
+    hidden: Tensor, weight_VD: Tensor, bias_V: Tensor | None, temperature: float, buffer: Tensor
+) -> Tensor:
+    """Logits of one tile divided by the temperature, in the flat `buffer` (float32 or wider)."""
+    logits = _room(buffer, hidden.shape[0], weight_VD.shape[0])
+    if hidden.dtype == logits.dtype:
+        torch.mm(hidden, weight_VD.T, out=logits)
+    else:
+        logits.copy_(hidden @ weight_VD.T)
     if bias_V is not None:
-        logits = logits + bias_V
+        logits.add_(bias_V)
     return logits.div_(temperature) if temperature != 1.0 else logits
 
 
@@ -160,11 +170,12 @@ class _TiledHead(torch.autograd.Function):
         residual_NV = None
         if request is not None:
             residual_NV = hidden_TD.new_zeros(request.count, weight_VD.shape[0], dtype=wide)
+        first, second = hidden_TD.new_empty(2, min(rows, total) * weight_VD.shape[0], dtype=wide)
         for tile in _tiles(total, rows):
-            shifted = _logits(hidden_TD[tile], weight_VD, bias_V, temperature)
+            shifted = _logits(hidden_TD[tile], weight_VD, bias_V, temperature, first)
             peak = shifted.amax(-1, keepdim=True)
             shifted.sub_(peak)
-            exp = shifted.exp()
+            exp = torch.exp(shifted, out=_room(second, *shifted.shape))
             norm = exp.sum(-1)
             log_norm = norm.log()
             logps_T[tile] = shifted.gather(1, targets_T[tile].unsqueeze(1)).squeeze(1) - log_norm
@@ -193,11 +204,14 @@ class _TiledHead(torch.autograd.Function):
         grad_hidden = torch.zeros_like(hidden_TD, dtype=log_norm_T.dtype) if needs_hidden else None
         grad_weight = torch.empty_like(weight_VD) if needs_weight else None
         grad_bias = torch.empty_like(bias_V) if needs_bias else None
+        size = hidden_TD.shape[0] * min(ctx.columns, weight_VD.shape[0])
+        buffer = hidden_TD.new_empty(size, dtype=log_norm_T.dtype)
         order_T, ends = _by_target(targets_T, weight_VD.shape[0], ctx.columns)
         for tile, (first, last) in zip(_tiles(weight_VD.shape[0], ctx.columns), ends, strict=True):
             part_VD = weight_VD[tile]
             part_bias = None if bias_V is None else bias_V[tile]
-            logp = _logits(hidden_TD, part_VD, part_bias, ctx.temperature).sub_(log_norm_T.unsqueeze(1))
+            logp = _logits(hidden_TD, part_VD, part_bias, ctx.temperature, buffer)
+            logp.sub_(log_norm_T.unsqueeze(1))
             grad_logits = _probability_part(logp, grad_logps_T, grad_entropy_T, entropy_T)
             rows = order_T[first:last]
             grad_logits[rows, targets_T[rows] - tile.start] += grad_logps_T[rows]
