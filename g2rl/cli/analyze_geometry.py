@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from g2rl.cli.config import launch
-from g2rl.cli.train import USER_ERRORS, raise_cleanly
+from g2rl.cli.train import reported
 
 
 def main() -> None:
@@ -22,14 +21,8 @@ def run(config: DictConfig) -> float:
     folder = Path(HydraConfig.get().runtime.output_dir)
     from g2rl.cli.geometry_job import geometry  # torch is imported here, so that --help stays quick
 
-    try:
-        found = geometry(config, folder, list(HydraConfig.get().overrides.task))
-        (folder / "error.txt").unlink(missing_ok=True)  # of an earlier attempt
-        return found
-    except USER_ERRORS as error:
-        if logging.getLogger().isEnabledFor(logging.DEBUG):
-            raise
-        raise_cleanly(error, folder)
+    with reported(folder):
+        return geometry(config, folder, list(HydraConfig.get().overrides.task))
 
 
 if __name__ == "__main__":

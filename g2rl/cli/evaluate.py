@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from g2rl.cli.config import launch
-from g2rl.cli.train import USER_ERRORS, raise_cleanly
+from g2rl.cli.train import reported
 
 
 def main() -> None:
@@ -24,16 +23,11 @@ def run(config: DictConfig) -> float | None:
     from g2rl.cli.evaluation_job import evaluate  # torch is imported here, so that --help stays quick
 
     try:
-        found = evaluate(config, folder, list(HydraConfig.get().overrides.task))
-        (folder / "error.txt").unlink(missing_ok=True)  # of an earlier attempt
-        return found
+        with reported(folder):
+            return evaluate(config, folder, list(HydraConfig.get().overrides.task))
     except KeyboardInterrupt:
         print("interrupted: the same command continues after the last finished part", file=sys.stderr)
         raise SystemExit(130) from None
-    except USER_ERRORS as error:
-        if logging.getLogger().isEnabledFor(logging.DEBUG):
-            raise
-        raise_cleanly(error, folder)
 
 
 if __name__ == "__main__":

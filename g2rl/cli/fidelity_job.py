@@ -15,14 +15,12 @@ from g2rl.analysis.fidelity_report import draw, markdown
 from g2rl.analysis.plots import truncation
 from g2rl.analysis.sampling import sample_groups
 from g2rl.benchmarks.base import Benchmark
-from g2rl.cli.assemble import Graders, build_benchmarks, load_model
+from g2rl.cli.assemble import Graders, build_benchmarks
 from g2rl.cli.evaluation_job import model_of_run
 from g2rl.cli.folder import prepare
-from g2rl.cli.geometry_job import refuse_long
+from g2rl.cli.subject import open_subject
 from g2rl.evaluation.report import EvalReporter
 from g2rl.files import atomic_path, write_json
-from g2rl.models import encode_prompt
-from g2rl.policy import Policy
 from g2rl.types import SamplingParams
 
 FREE_TO_CHANGE = ("resume", "verify", "data_dir")
@@ -90,13 +88,7 @@ def check(config: DictConfig) -> None:
 
 def _measure(config: DictConfig, benchmark: Benchmark, encoder: Any, reporter: EvalReporter) -> Measured:
     """Sample, grade and take gradients, with progress."""
-    loaded = load_model(OmegaConf.merge(config.model, {"gradient_checkpointing": False}))  # type: ignore[arg-type]
-    problems = benchmark.problems[: config.problems]
-    prompts = [len(encode_prompt(loaded.tokenizer, p.prompt, config.model.chat)) for p in problems]
-    refuse_long(loaded.model.config, max(prompts, default=0), config.max_tokens)
-    policy = Policy(loaded.model, config.model.tile_mb << 20, config.model.compute_dtype)
-    policy.check_head()
-    engine = instantiate(config.engine, policy=policy, tokenizer=loaded.tokenizer, stop_ids=loaded.stop_ids)
+    loaded, policy, engine = open_subject(config, benchmark)
     total = config.problems * config.responses
     graders = Graders(config.verify)
     try:

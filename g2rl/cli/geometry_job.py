@@ -16,13 +16,12 @@ from g2rl.analysis.geometry_report import cell_table, markdown, summary
 from g2rl.analysis.policy_geometry import Geometry, add_set, classes_of
 from g2rl.analysis.sampling import sample_groups
 from g2rl.benchmarks.base import Benchmark
-from g2rl.cli.assemble import Graders, build_benchmarks, check_context, load_model
+from g2rl.cli.assemble import Graders, build_benchmarks
 from g2rl.cli.evaluation_job import model_of_run
 from g2rl.cli.folder import prepare
+from g2rl.cli.subject import open_subject
 from g2rl.evaluation.report import EvalReporter
 from g2rl.files import atomic_path, write_json
-from g2rl.models import encode_prompt
-from g2rl.policy import Policy
 from g2rl.types import SamplingParams
 
 FREE_TO_CHANGE = ("resume", "verify", "data_dir")
@@ -98,13 +97,7 @@ def check(config: DictConfig) -> None:
 
 def measure(config: DictConfig, benchmark: Benchmark, encoder: Any, reporter: EvalReporter) -> Geometry:
     """Sample each set once, and score it at every scoring temperature."""
-    loaded = load_model(OmegaConf.merge(config.model, {"gradient_checkpointing": False}))  # type: ignore[arg-type]
-    problems = benchmark.problems[: config.problems]
-    prompts = [len(encode_prompt(loaded.tokenizer, p.prompt, config.model.chat)) for p in problems]
-    refuse_long(loaded.model.config, max(prompts, default=0), config.max_tokens)
-    policy = Policy(loaded.model, config.model.tile_mb << 20, config.model.compute_dtype)
-    policy.check_head()
-    engine = instantiate(config.engine, policy=policy, tokenizer=loaded.tokenizer, stop_ids=loaded.stop_ids)
+    loaded, policy, engine = open_subject(config, benchmark)
     graders, found = Graders(config.verify), Geometry()
     try:
         engine.push_weights()
@@ -126,18 +119,6 @@ def measure(config: DictConfig, benchmark: Benchmark, encoder: Any, reporter: Ev
         engine.close()
         graders.close()
     return found
-
-
-def refuse_long(model_config: Any, prompt: int, response: int) -> None:
-    """`check_context` in the words of this command."""
-    try:
-        check_context(model_config, prompt + response)
-    except ValueError:
-        limit = model_config.max_position_embeddings
-        raise ValueError(
-            f"max_tokens={response} behind the longest prompt ({prompt} tokens) is over the model's {limit} "
-            f"positions: set max_tokens to at most {limit - prompt}"
-        ) from None
 
 
 def write(tables: dict[str, pd.DataFrame], about: dict[str, Any], folder: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -100,6 +102,18 @@ def report(error: BaseException, run_dir: Path) -> str:
         error = error.__cause__  # what the constructor said, without Hydra's account of where
     print(f"error: {error}\n(traceback in {place})", file=sys.stderr)
     return str(error)
+
+
+@contextmanager
+def reported(folder: Path) -> Iterator[None]:
+    """Say a user's error in one line, with the traceback in the folder; that of an earlier attempt goes."""
+    try:
+        yield
+        (folder / "error.txt").unlink(missing_ok=True)
+    except USER_ERRORS as error:
+        if logging.getLogger().isEnabledFor(logging.DEBUG):  # hydra.verbose=true
+            raise
+        raise_cleanly(error, folder)
 
 
 def raise_cleanly(error: BaseException, run_dir: Path) -> NoReturn:
