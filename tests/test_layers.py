@@ -58,6 +58,12 @@ def test_imports_go_down(path: Path) -> None:
         )
 
 
+def test_contributing_tells_the_same_layers() -> None:
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Layers")[2]
+    block = [line for line in text.splitlines() if line.startswith("    ")]
+    assert [set(line.partition("the only")[0].split()) for line in block] == list(LAYERS)
+
+
 def test_hydra_lives_in_cli_only() -> None:
     for path in MODULES:
         if "cli" not in path.parts:
