@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from g2rl.ops import segment_mean, segment_sum
+from g2rl.types import SamplingParams
 
 SURROGATES = ("clip", "cispo")
 RATIOS = ("token", "sequence")
@@ -165,6 +166,20 @@ class PolicyLoss:
         weight_T = gap_T.exp()
         found["capped"] = (weight_T > self.sampler_cap).to(gap_T.dtype)
         return weight_T.clamp(max=self.sampler_cap), found
+
+    def refuse_truncated(self, params: SamplingParams, sampler_logps: object) -> None:
+        """Importance weights compare whole distributions; those of a truncated sampler are another's.
+
+        Raises:
+            ValueError: the engine reports log-probabilities of a distribution cut by top-p or top-k.
+        """
+        cut = params.top_p < 1 or params.top_k > 0
+        if cut and sampler_logps is not None and self.sampler_correction != "none":
+            raise ValueError(
+                f"top_p={params.top_p:g}, top_k={params.top_k}: the engine's log-probabilities are those of the "
+                "truncated distribution, with which algorithm.sampler_correction="
+                f"{self.sampler_correction} must not weigh; sample untruncated, or set it to none"
+            )
 
     def _clipped(self, ratio_T: Tensor, advantages_T: Tensor) -> Tensor:
         """Tokens whose surrogate is cut: too high with A > 0, too low with A < 0 (cispo: above the cap)."""

@@ -150,13 +150,15 @@ class Trainer:
         metrics["explore/nonfinite_groups"] = len(groups) / batch.rewards_PG.shape[0]
         advantages_PG, advantage_metrics = self.parts.advantage(shaped.rewards_PG, batch.rewards_PG)
         clock.lap("explore")
+        sampler_logps = rollouts.sampler_logps
+        self.parts.updater.loss.refuse_truncated(self.settings.sampling, sampler_logps)
         if bad:
             optimized = self.parts.updater.skip(step, f"non-finite {', '.join(bad)}", groups)
         else:
             update = UpdateBatch(
                 sequences=rollouts.sequences, group_N=rollouts.group_N, advantages_N=advantages_PG.flatten(),
                 behaviour=scores, ref_logps=known(reference.logps) if reference else None,
-                sampler_logps=rollouts.sampler_logps,
+                sampler_logps=sampler_logps,
                 token_bonus=shaped.token_bonus, entropy_coef=shaped.entropy_coef,
             )  # fmt: skip
             optimized = self.parts.updater.step(update, step)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from g2rl.losses import NORMALIZERS, LossInputs, PolicyLoss, kl_divergence, response_weights
+from g2rl.types import SamplingParams
 
 MAX_TOKENS = 9
 LENGTHS = torch.tensor([4, 1, 6, 0, 3, 2])  # one empty response
@@ -356,3 +357,13 @@ def test_the_sampler_kl_is_that_of_the_two_distributions() -> None:
     q, p = torch.tensor([0.5, 0.3, 0.2]).double(), torch.tensor([0.2, 0.3, 0.5]).double()
     terms = kl_divergence("k3", q.log(), p.log())
     torch.testing.assert_close((q * terms).sum(), (q * (q / p).log()).sum())
+
+
+def test_a_truncated_sampler_is_not_weighed() -> None:
+    whole, cut = SamplingParams(1.0), SamplingParams(1.0, top_p=0.9)
+    PolicyLoss().refuse_truncated(whole, [])
+    PolicyLoss().refuse_truncated(cut, None)  # the engine reports nothing, so nothing is weighed
+    PolicyLoss(sampler_correction="none").refuse_truncated(cut, [])
+    for params in (cut, SamplingParams(1.0, top_k=20)):
+        with pytest.raises(ValueError, match="sampler_correction=token must not weigh"):
+            PolicyLoss().refuse_truncated(params, [])
