@@ -176,8 +176,8 @@ class PolicyLoss:
         cut = params.top_p < 1 or params.top_k > 0
         if cut and sampler_logps is not None and self.sampler_correction != "none":
             raise ValueError(
-                f"top_p={params.top_p:g}, top_k={params.top_k}: the engine's log-probabilities are those of the "
-                "truncated distribution, with which algorithm.sampler_correction="
+                f"top_p={params.top_p:g}, top_k={params.top_k}: the engine's log-probabilities are those of "
+                "the truncated distribution, with which algorithm.sampler_correction="
                 f"{self.sampler_correction} must not weigh; sample untruncated, or set it to none"
             )
 
