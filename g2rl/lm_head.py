@@ -247,7 +247,7 @@ def head_pass(
         targets_T: response tokens y_t (int64).
         temperature: sampling temperature tau > 0; log-probabilities are those of softmax(z / tau).
         features: which response each token belongs to; None skips the features and their cost.
-        tile_bytes: memory for one tile of logits.
+        tile_bytes: memory for one tile of logits, and for the residual sums of the features beside it.
 
     Returns:
         `HeadOutput`; features are detached, the rest is differentiable in hidden, weight and bias.
@@ -257,7 +257,11 @@ def head_pass(
     """
     if temperature <= 0 or (features is not None and features.temperature <= 0):
         raise ValueError("the head needs a temperature > 0 (greedy decoding has no distribution)")
-    rows = tile_rows(weight_VD.shape[0], tile_bytes, hidden_TD.dtype)
+    sums = 0  # of residuals share the memory of a tile, as far as half of it goes
+    if features is not None:
+        wide = torch.promote_types(hidden_TD.dtype, torch.float32)
+        sums = min(features.count * weight_VD.shape[0] * wide.itemsize, tile_bytes // 2)
+    rows = tile_rows(weight_VD.shape[0], tile_bytes - sums, hidden_TD.dtype)
     columns = tile_columns(hidden_TD.shape[0], tile_bytes, hidden_TD.dtype)
     logps_T, entropy_T, residual_NV = _TiledHead.apply(
         hidden_TD, weight_VD, bias_V, targets_T, temperature, rows, columns, features
