@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -22,28 +23,29 @@ run to run, and absolute times in the last column mean little. No GPU was used.
 
 
 def main() -> None:
-    names = sys.argv[1:] or list(NAMES)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", default=list(NAMES))
+    parser.add_argument("--repeats", type=int, help="of every comparison; default: each script's own")
+    args = parser.parse_args()
     lines = ["| | against | ratio of | | target | met | |", "|---|---|---|---|---|---|---|"]
-    for name in names:
+    for name in args.names:
         print(f"== {name}", flush=True)
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "rows.json"
-            subprocess.run([sys.executable, str(HERE / f"{name}.py"), "--json", str(out)], check=True)
-            for row in (Row(**found) for found in json.loads(out.read_text(encoding="utf-8"))):
-                spread = f" [{row.low:.3f}, {row.high:.3f}]" if row.low < row.high else ""
-                cells = [
-                    row.what,
-                    row.against,
-                    row.quantity,
-                    f"**{row.ratio:.3f}**{spread}",
-                    row.target,
-                    row.met,
-                ]
-                lines.append("| " + " | ".join([*cells, f"`benchmarks/{name}.py`: {row.note}"]) + " |")
-    if not sys.argv[1:]:
-        text = HEAD + f"{machine()}.\n\n" + "\n".join(lines) + "\n"
-        (HERE / "RESULTS.md").write_text(text, encoding="utf-8")
-        print(f"written: {HERE.name}/RESULTS.md")
+            words = [] if args.repeats is None else ["--repeats", str(args.repeats)]
+            subprocess.run([sys.executable, str(HERE / f"{name}.py"), "--json", str(out), *words], check=True)
+            rows = [Row(**found) for found in json.loads(out.read_text(encoding="utf-8"))]
+        lines += [line(name, row) for row in rows]
+        if args.names == list(NAMES):  # after each, so that what has been measured is not lost
+            text = HEAD + f"{machine()}.\n\n" + "\n".join(lines) + "\n"
+            (HERE / "RESULTS.md").write_text(text, encoding="utf-8")
+
+
+def line(name: str, row: Row) -> str:
+    """One row of the table."""
+    spread = f" [{row.low:.3f}, {row.high:.3f}]" if row.low < row.high else ""
+    cells = [row.what, row.against, row.quantity, f"**{row.ratio:.3f}**{spread}", row.target, row.met]
+    return "| " + " | ".join([*cells, f"`benchmarks/{name}.py`: {row.note}"]) + " |"
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ from torch import Tensor
 DEFAULT_TILE_BYTES = 64 << 20
 MAX_TILE_ROWS = 1024  # a tile of a tiny vocabulary would otherwise span hundreds of responses
 MIN_SLICE = 128
-_BUFFERS = 2  # a tile holds shifted logits and their exponentials at once
+CHUNK = 4096  # columns whose exponentials are taken at once
+_BUFFERS = 2  # of a slice in the backward: log-probabilities, and the entropy's part of the gradient
 
 
 @dataclass(slots=True)
@@ -57,14 +58,13 @@ class FeatureRequest:
 
 
 def tile_rows(vocabulary: int, tile_bytes: int, dtype: torch.dtype) -> int:
-    """Rows of a tile such that its working buffers stay within `tile_bytes`, from 1 to MAX_TILE_ROWS."""
+    """Rows of a tile whose logits and one chunk of exponentials fit `tile_bytes`, 1 to MAX_TILE_ROWS."""
     width = 8 if dtype == torch.float64 else 4
-    return max(1, min(tile_bytes // (vocabulary * width * _BUFFERS), MAX_TILE_ROWS))
+    return max(1, min(tile_bytes // ((vocabulary + min(vocabulary, CHUNK)) * width), MAX_TILE_ROWS))
 
 
 def tile_columns(tokens: int, tile_bytes: int, dtype: torch.dtype) -> int:
-    """Words of a slice of the vocabulary such that its buffers stay within `tile_bytes`, at least
-    MIN_SLICE (narrower products waste the machine)."""
+    """Words of a slice of the vocabulary whose buffers fit `tile_bytes`, at least MIN_SLICE."""
     width = 8 if dtype == torch.float64 else 4
     return max(MIN_SLICE, tile_bytes // (max(tokens, 1) * width * _BUFFERS))
 
@@ -93,17 +93,27 @@ def _logits(
     return logits.div_(temperature) if temperature != 1.0 else logits
 
 
+def _exponentials(shifted: Tensor, chunk: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn z - max z into exponentials in place; returns the sums of exp(z) and exp(z) z of each row.
+
+    A chunk of columns at a time: no second tile is needed, and a chunk stays in the cache.
+    """
+    norm, weighted = (shifted.new_zeros(shifted.shape[0]) for _ in range(2))
+    for part in _tiles(shifted.shape[1], CHUNK):
+        values = shifted[:, part]
+        exp = torch.exp(values, out=_room(chunk, *values.shape))
+        norm += exp.sum(-1)
+        weighted += torch.einsum("tv,tv->t", exp, values)
+        values.copy_(exp)
+    return norm, weighted
+
+
 def _add_residuals(
-    residual_NV: Tensor,
-    request: FeatureRequest,
-    tile: slice,
-    shifted: Tensor,
-    exp: Tensor,
-    temperature: float,
+    residual_NV: Tensor, request: FeatureRequest, tile: slice, exp: Tensor, temperature: float
 ) -> None:
-    """Subtract sum_t a_t p_t of one tile from the residual sums (tokens are added by the caller)."""
+    """Subtract sum_t a_t p_t of a tile from the residual sums; `exp` is at `temperature`, and overwritten."""
     if request.temperature != temperature:
-        exp = (shifted * (temperature / request.temperature)).exp_()
+        exp.pow_(temperature / request.temperature)
     scale = exp.sum(-1).reciprocal_()
     if request.weights_T is not None:
         scale = scale * request.weights_T[tile]
@@ -170,21 +180,21 @@ class _TiledHead(torch.autograd.Function):
         residual_NV = None
         if request is not None:
             residual_NV = hidden_TD.new_zeros(request.count, weight_VD.shape[0], dtype=wide)
-        first, second = hidden_TD.new_empty(2, min(rows, total) * weight_VD.shape[0], dtype=wide)
+        most = min(rows, total)
+        buffer = hidden_TD.new_empty(most * weight_VD.shape[0], dtype=wide)
+        chunk = hidden_TD.new_empty(most * min(CHUNK, weight_VD.shape[0]), dtype=wide)
         for tile in _tiles(total, rows):
-            shifted = _logits(hidden_TD[tile], weight_VD, bias_V, temperature, first)
+            shifted = _logits(hidden_TD[tile], weight_VD, bias_V, temperature, buffer)
             peak = shifted.amax(-1, keepdim=True)
             shifted.sub_(peak)
-            exp = torch.exp(shifted, out=_room(second, *shifted.shape))
-            norm = exp.sum(-1)
+            chosen = shifted.gather(1, targets_T[tile].unsqueeze(1)).squeeze(1)
+            norm, weighted = _exponentials(shifted, chunk)
             log_norm = norm.log()
-            logps_T[tile] = shifted.gather(1, targets_T[tile].unsqueeze(1)).squeeze(1) - log_norm
-            # H = log Z - sum_v p_v (z_v - max z), the product without a temporary
-            weighted = torch.einsum("tv,tv->t", exp, shifted)
-            entropy_T[tile] = log_norm - weighted / norm
+            logps_T[tile] = chosen - log_norm
+            entropy_T[tile] = log_norm - weighted / norm  # H = log Z - sum_v p_v (z_v - max z)
             log_norm_T[tile] = log_norm + peak.squeeze(1)
             if request is not None and residual_NV is not None:
-                _add_residuals(residual_NV, request, tile, shifted, exp, temperature)
+                _add_residuals(residual_NV, request, tile, shifted, temperature)
         ctx.save_for_backward(hidden_TD, weight_VD, bias_V, targets_T, log_norm_T, entropy_T)
         ctx.temperature, ctx.columns = temperature, columns
         ctx.set_materialize_grads(False)

@@ -20,14 +20,15 @@ COUNT = 7
 
 @pytest.fixture(autouse=True)
 def narrow_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the backward cut even a vocabulary of 17 into slices."""
+    """Let even a vocabulary of 17 be cut into chunks and slices."""
     monkeypatch.setattr(lm_head, "MIN_SLICE", 3)
+    monkeypatch.setattr(lm_head, "CHUNK", 5)
 
 
 def tile_bytes(rows: int, vocabulary: int = V, dtype: torch.dtype = torch.float64) -> int:
     """A memory limit under which a tile has exactly `rows` rows."""
     wide = 8 if dtype == torch.float64 else 4
-    limit = rows * vocabulary * wide * 2
+    limit = rows * (vocabulary + min(vocabulary, lm_head.CHUNK)) * wide
     assert tile_rows(vocabulary, limit, dtype) == rows
     return limit
 
@@ -76,9 +77,9 @@ def literal_feature(
     return torch.stack(rows)
 
 
-def test_tile_rows_counts_two_buffers_and_never_less_than_one_row() -> None:
-    assert tile_rows(100, 100 * 4 * 2 * 3, torch.float32) == 3
-    assert tile_rows(100, 100 * 4 * 2 * 3 - 1, torch.bfloat16) == 2  # computed in float32
+def test_tile_rows_counts_tile_and_chunk_and_never_less_than_one_row() -> None:
+    assert tile_rows(100, (100 + 5) * 4 * 3, torch.float32) == 3
+    assert tile_rows(100, (100 + 5) * 4 * 3 - 1, torch.bfloat16) == 2  # computed in float32
     assert tile_rows(100, 1, torch.float32) == 1
 
 
@@ -286,8 +287,11 @@ class LargestOutput(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_no_tensor_exceeds_the_tile_the_head_or_the_residuals(dtype: torch.dtype) -> None:
+def test_no_tensor_exceeds_the_tile_the_head_or_the_residuals(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """max(rows*V, V*D, N*V, T*slice) bounds every result in forward and backward; T*V is 40 times larger."""
+    monkeypatch.setattr(lm_head, "CHUNK", 4096)
     tokens, vocabulary, width, count, rows = 400, 20_480, 8, 3, 4
     hidden = torch.randn(tokens, width, dtype=dtype, requires_grad=True)
     weight = torch.randn(vocabulary, width, dtype=dtype, requires_grad=True)
