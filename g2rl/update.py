@@ -257,30 +257,26 @@ class Updater:
             sizes = [len(batch.sequences.responses[n]) for n in rows]
             batch.behaviour.fill(rows, output.logps_T.detach(), output.entropy_T.detach(), sizes)
 
-        def gather(tokens: list[Tensor]) -> Tensor:
-            return torch.cat(tokens).to(device)
-
-        def chosen(tokens: Sequence[Tensor | None] | None) -> Tensor | None:
-            return None if tokens is None else gather(known([tokens[n] for n in rows]))
+        def gather(tokens: Sequence[Tensor | None]) -> Tensor:
+            return torch.cat(known([tokens[n] for n in rows])).to(device)
 
         def spread(values: list[float]) -> Tensor:
             return torch.tensor(values, dtype=torch.float32, device=device)[segments]
 
-        old = [batch.behaviour.logps[n] for n in rows]
         advantages_T = spread([float(batch.advantages_N[n]) for n in rows])
         if batch.token_bonus is not None:
-            advantages_T = advantages_T + gather([batch.token_bonus[n] for n in rows])
+            advantages_T = advantages_T + gather(batch.token_bonus)
         return LossInputs(
             logps_T=output.logps_T,
-            old_logps_T=output.logps_T.detach() if fresh else gather(known(old)),
+            old_logps_T=output.logps_T.detach() if fresh else gather(batch.behaviour.logps),
             advantages_T=advantages_T,
             weights_T=spread([weights[n] for n in rows]),
             segments_T=segments,
             rows=len(rows),
             entropy_T=output.entropy_T,
             entropy_weights_T=torch.full_like(advantages_T, token_share),
-            ref_logps_T=chosen(batch.ref_logps),
-            sampler_logps_T=chosen(batch.sampler_logps),
+            ref_logps_T=None if batch.ref_logps is None else gather(batch.ref_logps),
+            sampler_logps_T=None if batch.sampler_logps is None else gather(batch.sampler_logps),
         )
 
     def state_dict(self) -> dict[str, Any]:

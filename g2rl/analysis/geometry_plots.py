@@ -137,13 +137,7 @@ def draw_grid(tables: Tables, about: Mapping[str, Any], path: Path) -> Path:
                 points = [_point(tables, sampled_at, b, name, metric) for b in scored]
                 found = [(b, *p) for b, p in zip(scored, points, strict=True) if p is not None]
                 if found:
-                    draw_line(
-                        axis,
-                        scale * np.array(found) if scale == 1 else _percent(found),
-                        sampled_at,
-                        shift,
-                        colour,
-                    )
+                    draw_line(axis, np.array(found) * [1, scale, scale, scale], sampled_at, shift, colour)
     for axis, name in zip(axes[0], CLASSES, strict=True):
         title(axis, f"{name} pairs")
         axis.axhline(0, color="0.7", lw=0.8, zorder=0)
@@ -174,10 +168,6 @@ def draw_line(axis: Any, points: np.ndarray, sampled_at: float, shift: float, co
     )  # fmt: skip
     same = np.isclose(x, sampled_at)
     axis.plot(x[same] + shift, value[same], "o", ms=11, mfc="none", mec=colour, mew=1.6)
-
-
-def _percent(found: list[tuple[float, ...]]) -> np.ndarray:
-    return np.array(found) * [1, 100, 100, 100]
 
 
 def _point(

@@ -8,22 +8,19 @@ from typing import Any
 
 import pandas as pd
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from g2rl.analysis.fidelity import Measured, measure, summarise
 from g2rl.analysis.fidelity_report import draw, markdown
 from g2rl.analysis.plots import truncation
 from g2rl.analysis.sampling import sample_groups
 from g2rl.benchmarks.base import Benchmark
-from g2rl.cli.assemble import Graders, build_benchmarks
-from g2rl.cli.evaluation_job import model_of_run
-from g2rl.cli.folder import prepare
-from g2rl.cli.subject import open_subject
+from g2rl.cli.assemble import Graders
+from g2rl.cli.subject import begin, open_subject
 from g2rl.evaluation.report import EvalReporter
 from g2rl.files import atomic_path, write_json
 from g2rl.types import SamplingParams
 
-FREE_TO_CHANGE = ("resume", "verify", "data_dir")
 OUTPUTS = ("pairs.parquet", "responses.parquet", "fidelity.json", "table.md", "fidelity.png")
 
 
@@ -35,18 +32,8 @@ def fidelity(config: DictConfig, folder: Path, overrides: Sequence[str] = ()) ->
     Raises:
         ValueError: several benchmarks at once, or settings that the parts refuse.
     """
-    config = config.copy()
     check(config)
-    if config.run is not None:
-        config.model = model_of_run(Path(config.run).expanduser(), overrides)
-    benchmarks = build_benchmarks(config.benchmark)
-    if len(benchmarks) != 1:
-        raise ValueError(
-            f"benchmark has {len(benchmarks)} members ({', '.join(b.name for b in benchmarks)}): choose one"
-        )
-    (benchmark,) = benchmarks
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    prepare(folder, plain, config.resume, FREE_TO_CHANGE, OUTPUTS)
+    config, benchmark = begin(config, folder, overrides, OUTPUTS)
     encoder = instantiate(config.encoder) if config.embed else None
     reporter = EvalReporter()
     measured = _measure(config, benchmark, encoder, reporter)

@@ -16,15 +16,12 @@ from g2rl.analysis.geometry_report import cell_table, markdown, summary
 from g2rl.analysis.policy_geometry import Geometry, add_set, classes_of
 from g2rl.analysis.sampling import sample_groups
 from g2rl.benchmarks.base import Benchmark
-from g2rl.cli.assemble import Graders, build_benchmarks
-from g2rl.cli.evaluation_job import model_of_run
-from g2rl.cli.folder import prepare
-from g2rl.cli.subject import open_subject
+from g2rl.cli.assemble import Graders
+from g2rl.cli.subject import begin, open_subject
 from g2rl.evaluation.report import EvalReporter
 from g2rl.files import atomic_path, write_json
 from g2rl.types import SamplingParams
 
-FREE_TO_CHANGE = ("resume", "verify", "data_dir")
 OUTPUTS = (
     "pairs.parquet", "groups.parquet", "responses.parquet", "geometry.json", "table.md", "geometry.png",
     "grid.png",
@@ -40,23 +37,14 @@ def geometry(config: DictConfig, folder: Path, overrides: Sequence[str] = ()) ->
     Raises:
         ValueError: settings that say nothing of a distribution of pairs, or that the parts refuse.
     """
-    config = config.copy()
     check(config)
-    if config.run is not None:
-        config.model = model_of_run(Path(config.run).expanduser(), overrides)
-    benchmarks = build_benchmarks(config.benchmark)
-    if len(benchmarks) != 1:
-        raise ValueError(
-            f"benchmark has {len(benchmarks)} members ({', '.join(b.name for b in benchmarks)}): choose one"
-        )
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    prepare(folder, plain, config.resume, FREE_TO_CHANGE, OUTPUTS)
+    config, benchmark = begin(config, folder, overrides, OUTPUTS)
     encoder = instantiate(config.encoder) if config.embed and config.get("encoder") is not None else None
     reporter = EvalReporter()
-    tables = measure(config, benchmarks[0], encoder, reporter).tables()
+    tables = measure(config, benchmark, encoder, reporter).tables()
     about = {
         "model": config.model.source if config.run is None else f"{config.model.name} after {config.run}",
-        "benchmark": benchmarks[0].name, "problems": config.problems, "responses": config.responses,
+        "benchmark": benchmark.name, "problems": config.problems, "responses": config.responses,
         "max_tokens": config.max_tokens, "top_p": config.top_p, "top_k": config.top_k, "seed": config.seed,
         "near_orthogonal": config.near_orthogonal, "encoder": getattr(encoder, "name", None),
     }  # fmt: skip

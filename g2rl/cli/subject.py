@@ -2,16 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from g2rl.benchmarks.base import Benchmark
-from g2rl.cli.assemble import check_context, load_model
+from g2rl.cli.assemble import build_benchmarks, check_context, load_model
+from g2rl.cli.evaluation_job import model_of_run
+from g2rl.cli.folder import prepare
 from g2rl.engines.base import Engine
 from g2rl.models import LoadedModel, encode_prompt
 from g2rl.policy import Policy
+
+FREE_TO_CHANGE = ("resume", "verify", "data_dir")
+
+
+def begin(
+    config: DictConfig, folder: Path, overrides: Sequence[str], outputs: Sequence[str]
+) -> tuple[DictConfig, Benchmark]:
+    """Take over a run's model, choose the benchmark and prepare the folder, before a model is loaded.
+
+    Args:
+        overrides: what was typed; the settings of a run's model yield to them.
+        outputs: files that the command makes, see `prepare`.
+
+    Raises:
+        ValueError: several benchmarks at once, or what the parts refuse.
+    """
+    config = config.copy()
+    if config.run is not None:
+        config.model = model_of_run(Path(config.run).expanduser(), overrides)
+    benchmarks = build_benchmarks(config.benchmark)
+    if len(benchmarks) != 1:
+        raise ValueError(
+            f"benchmark has {len(benchmarks)} members ({', '.join(b.name for b in benchmarks)}): choose one"
+        )
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    prepare(folder, plain, config.resume, FREE_TO_CHANGE, outputs)
+    return config, benchmarks[0]
 
 
 def open_subject(config: DictConfig, benchmark: Benchmark) -> tuple[LoadedModel, Policy, Engine]:
