@@ -54,6 +54,23 @@ class MicroBatch:
     """Row of each response token, non-decreasing."""
 
 
+def mini_batches(group_N: Tensor, count: int, key: Sequence[int]) -> list[list[int]]:
+    """Rows of each mini-batch: whole groups, in an order that is a function of the key; at most `count`."""
+    labels = torch.unique(group_N).tolist()
+    parts = min(count, len(labels))
+    order = np.random.default_rng(np.random.SeedSequence(tuple(key))).permutation(labels)
+    if parts == 1:
+        order = np.array(labels)
+    groups = [set(part.tolist()) for part in np.array_split(order, parts)]
+    owner = group_N.tolist()
+    return [[n for n, label in enumerate(owner) if label in chosen] for chosen in groups]
+
+
+def padded_tokens(sequences: Sequences, plan: Sequence[Sequence[int]]) -> int:
+    """Tokens that the micro-batches of a plan compute, padding included."""
+    return sum(len(rows) * max(map(sequences.total_length, rows)) for rows in plan)
+
+
 def plan_micro_batches(sequences: Sequences, rows: Sequence[int], token_budget: int) -> list[list[int]]:
     """Split rows into micro-batches of similar length with as little padding as calls are worth.
 

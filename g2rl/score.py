@@ -7,12 +7,13 @@ forward will serve may be left out; they stay None until `Scores.fill`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from g2rl.batching import MicroBatch, Sequences, make_micro_batch, plan_micro_batches
+from g2rl.lm_head import HeadOutput
 from g2rl.parallel import World
 from g2rl.policy import Policy
 from g2rl.sharding import settle
@@ -28,6 +29,8 @@ class Scores:
     """N tensors (T_n,), token entropies in nats."""
     features_ND: Tensor | None = None
     """Gradient features on the CPU, float32."""
+    forwards: dict[tuple[int, ...], HeadOutput] = field(default_factory=dict)
+    """Forwards of some micro-batches that can still be differentiated; the update takes them out."""
 
     @property
     def mean_entropy_N(self) -> Tensor:
@@ -93,6 +96,7 @@ def score(
     features: bool = False,
     feature_temperature: float | None = None,
     parts: Sequence[Sequence[int]] | None = None,
+    keep: Sequence[list[int]] = (),
     world: World | None = None,
 ) -> Scores:
     """Log-probabilities, entropies and (if asked) gradient features of every response.
@@ -104,39 +108,56 @@ def score(
         features: also compute Phi, at `feature_temperature` (default: `temperature`).
         parts: which responses to score, in lists that are cut into micro-batches apart, so that what one
             yields does not depend on whether another is scored; None means all in one. With features all
-            must be there.
+            must be there, or in `keep`.
+        keep: micro-batches, besides, whose forward goes into `Scores.forwards` with what its backward needs.
+            One rank alone may keep.
         world: the ranks that divide them; every rank gets all scores.
     """
     count = len(sequences)
     parts = [list(range(count))] if parts is None else parts
-    if features and sum(map(len, parts)) < count:
+    if features and sum(map(len, [*parts, *keep])) < count:
         raise ValueError("features are those of whole groups: score all rows")
-    was_training = policy.training
-    policy.eval()
+    world = world or World()
+    if keep and world.size > 1:
+        raise ValueError("a rank does not know which forwards the others keep; score without keep")
     empty = [None if response else torch.empty(0) for response in sequences.responses]
     scores = Scores(empty, list(empty))
     rows_of_features: list[Tensor | None] = [None] * count
-    world = world or World()
+
+    def forward(chosen: list[int]) -> HeadOutput:
+        batch = make_micro_batch(sequences, chosen, policy.device) if chosen else idle_batch(policy.device)
+        output = policy(batch, temperature, features, feature_temperature)
+        sizes = [len(sequences.responses[n]) for n in chosen]
+        if chosen:
+            scores.fill(chosen, output.logps_T.detach(), output.entropy_T.detach(), sizes)
+        if chosen and output.features_ND is not None:
+            for n, feature_D in zip(chosen, output.features_ND.float().cpu(), strict=True):
+                rows_of_features[n] = feature_D
+        return output
+
+    was_training = policy.training
+    policy.eval()
     owned = [share(sequences, list(part), world) for part in parts]
     plan = [chosen for own in owned for chosen in plan_micro_batches(sequences, own, token_budget)]
     for chosen in in_step(plan, world):
-        if not chosen:
-            policy(idle_batch(policy.device), temperature, features, feature_temperature)
-            continue
-        batch = make_micro_batch(sequences, chosen, policy.device)
-        output = policy(batch, temperature, features, feature_temperature)
-        sizes = [len(sequences.responses[n]) for n in chosen]
-        scores.fill(chosen, output.logps_T, output.entropy_T, sizes)
-        if output.features_ND is not None:
-            for n, feature_D in zip(chosen, output.features_ND.float().cpu(), strict=True):
-                rows_of_features[n] = feature_D
+        forward(chosen)
     settle(policy)
+    policy.train(was_training or bool(keep))  # as the update runs it, with activation checkpointing or not
+    with torch.enable_grad():
+        scores.forwards = {tuple(chosen): forward(chosen) for chosen in keep}
     policy.train(was_training)
     mine = [n for own in owned for n in own]
     scores.exchange(mine, world)
     if features:
-        theirs = world.gather([(n, rows_of_features[n]) for n in mine]) if world.size > 1 else []
-        for n, row in (item for part in theirs for item in part):
-            rows_of_features[n] = row
+        _exchange_features(rows_of_features, mine, world)
         scores.features_ND = torch.stack(known(rows_of_features))
     return scores
+
+
+def _exchange_features(rows_of_features: list[Tensor | None], own: Sequence[int], world: World) -> None:
+    """Fill in what other ranks have computed."""
+    if world.size == 1:
+        return
+    for part in world.gather([(n, rows_of_features[n]) for n in own]):
+        for n, row in part:
+            rows_of_features[n] = row

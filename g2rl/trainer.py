@@ -24,6 +24,7 @@ from g2rl.geometry import geometry_table
 from g2rl.health import Watch
 from g2rl.heldout import examine
 from g2rl.interrupt import Interrupted
+from g2rl.micro_update import UpdateBatch
 from g2rl.models import encode_prompt
 from g2rl.parts import Parts
 from g2rl.policy import Policy
@@ -32,7 +33,6 @@ from g2rl.score import Scores, known, score
 from g2rl.settings import TrainerSettings
 from g2rl.step_metrics import Clock, slowest, train_metrics, verdict_shares
 from g2rl.types import GroupBatch, Shaped, Verdict
-from g2rl.update import UpdateBatch
 
 TRAIN_STREAM = 0x7A1B
 
@@ -104,10 +104,11 @@ class Trainer:
         # graded while the policy scores
         pending = self.parts.grader.submit(self.parts.world.deal(rollouts.items))
         sequences = rollouts.sequences
-        scores = self._score(
-            self.parts.policy, sequences, "features" in self.needs, self.to_score(step, rollouts)
-        )
+        # the policy last: it may keep forwards for the update, and with them their memory
         reference = None if self.parts.reference is None else self._score(self.parts.reference, sequences)
+        scores = self._score(
+            self.parts.policy, sequences, "features" in self.needs, **self.to_score(step, rollouts)
+        )
         clock.lap("score")
         verdicts = self.parts.world.collect(pending.result())
         clock.lap("grade_wait")
@@ -186,25 +187,24 @@ class Trainer:
             )
         return Rollouts(problems, prompts, self.parts.world.collect(own))
 
-    def to_score(self, step: int, rollouts: Rollouts) -> list[list[int]]:
+    def to_score(self, step: int, rollouts: Rollouts) -> dict[str, list[list[int]]]:
         """Responses to score before the update: what it needs, and the rest where a signal looks at them."""
-        later = self.parts.updater.rows_to_score(rollouts.group_N, step)
+        updater, count = self.parts.updater, len(rollouts.flat)
+        later = updater.rows_to_score(rollouts.group_N, step)
         if not self.needs & {"features", "entropy"}:
-            return [later]
-        return [later, sorted(set(range(len(rollouts.flat))) - set(later))]
+            return {"parts": [later]}
+        keep = updater.forwards_to_keep(rollouts.sequences, rollouts.group_N, step)
+        known = {*later, *(n for rows in keep for n in rows)}
+        return {"parts": [later, [n for n in range(count) if n not in known]], "keep": keep}
 
     def _score(
-        self,
-        policy: Policy,
-        sequences: Sequences,
-        features: bool = False,
-        parts: list[list[int]] | None = None,
+        self, policy: Policy, sequences: Sequences, features: bool = False, **which: list[list[int]]
     ) -> Scores:
         with self.parts.reporter.phase("scoring"):
             return score(
                 policy, sequences, temperature=self.settings.sampling.temperature,
                 token_budget=self.settings.score_tokens, features=features,
-                feature_temperature=self.settings.feature_temperature, parts=parts, world=self.parts.world,
+                feature_temperature=self.settings.feature_temperature, world=self.parts.world, **which,
             )  # fmt: skip
 
     def group_batch(

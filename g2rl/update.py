@@ -5,58 +5,25 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from g2rl.batching import Sequences, make_micro_batch, plan_micro_batches
+from g2rl.batching import Sequences, mini_batches, padded_tokens, plan_micro_batches
 from g2rl.failure import BadNumbersError
-from g2rl.losses import LossInputs, PolicyLoss, response_weights
+from g2rl.losses import PolicyLoss, response_weights
+from g2rl.micro_update import MicroUpdate, UpdateBatch
 from g2rl.optimizer import OptimizerSettings, parameter_groups
 from g2rl.parallel import World
 from g2rl.policy import Policy
-from g2rl.score import Scores, idle_batch, in_step, known, share
+from g2rl.score import idle_batch, in_step, share
 from g2rl.sharding import divided_like, sharded_modules, whole
 
 
 class UpdateError(BadNumbersError):
     """Training numbers have gone bad for too many updates in a row."""
-
-
-@dataclass(slots=True)
-class UpdateBatch:
-    """One rollout batch as the update sees it."""
-
-    sequences: Sequences
-    group_N: Tensor
-    """Prompt number of each response."""
-    advantages_N: Tensor
-    behaviour: Scores
-    """Of the policy that sampled. Responses of the first mini-batch may be unscored: the weights are still
-    the behaviour policy's when it is forwarded, and its own log-probabilities are filled in."""
-    on_policy: bool = True
-    """Whether the weights are still those that sampled; otherwise `behaviour` is taken as it is."""
-    ref_logps: list[Tensor] | None = None
-    sampler_logps: list[Tensor] | None = None
-    """Of an engine with weights of its own, N tensors (T_n,)."""
-    token_bonus: list[Tensor] | None = None
-    """Added to the advantage of each token, N tensors (T_n,)."""
-    entropy_coef: float = 0.0
-
-    def tensors(self, rows: list[int]) -> dict[str, Tensor]:
-        """What the update of some rows is computed from, tokens of all responses in one row."""
-        found = {
-            "update_rows": torch.tensor(rows), "response_lengths_N": self.sequences.lengths_N,
-            "advantages_N": self.advantages_N,
-        }  # fmt: skip
-        tokens = {
-            "old_logps": known(self.behaviour.logps), "ref_logps": self.ref_logps,
-            "token_bonus": self.token_bonus,
-        }  # fmt: skip
-        return found | {f"{name}_T": torch.cat(value) for name, value in tokens.items() if value is not None}
 
 
 class Updater:
@@ -92,6 +59,7 @@ class Updater:
         self.updates = 0
         self.bad_in_a_row = 0
         groups = parameter_groups(policy, settings.weight_decay)
+        self.micro = MicroUpdate(policy, loss, temperature)
         self.optimizer = torch.optim.AdamW(groups, settings.lr, settings.betas, settings.eps)
 
     def step(self, batch: UpdateBatch, step: int) -> dict[str, float]:
@@ -139,17 +107,25 @@ class Updater:
         first = set() if self.policy.has_dropout else set(self._mini_batches(group_N, step, 0)[0])
         return [n for n in range(group_N.numel()) if n not in first]
 
+    def forwards_to_keep(self, sequences: Sequences, group_N: Tensor, step: int) -> list[list[int]]:
+        """Micro-batches of the first mini-batch that scoring should forward on the update's behalf.
+
+        Where a signal looks at features or entropies, they are scored before the update, with the same
+        weights: one forward serves both if what its backward needs may stay. It may when the whole
+        mini-batch fits the token budget of one micro-batch: then it is what any update needs. Else none is.
+        """
+        if self.policy.has_dropout or self.world.size > 1:
+            return []
+        plan = self._micro_batches(sequences, self._mini_batches(group_N, step, 0)[0])
+        return plan if padded_tokens(sequences, plan) <= self.settings.micro_batch_tokens else []
+
     def _mini_batches(self, group_N: Tensor, step: int, epoch: int) -> list[list[int]]:
-        """Rows of each mini-batch: whole groups, in an order keyed by (seed, step, epoch)."""
-        labels = torch.unique(group_N).tolist()
-        parts = min(self.settings.mini_batches, len(labels))
-        sequence = np.random.SeedSequence((self.seed, 0x5417, step, epoch))
-        order = np.random.default_rng(sequence).permutation(labels)
-        if parts == 1:
-            order = np.array(labels)
-        groups = [set(part.tolist()) for part in np.array_split(order, parts)]
-        owner = group_N.tolist()
-        return [[n for n, label in enumerate(owner) if label in chosen] for chosen in groups]
+        return mini_batches(group_N, self.settings.mini_batches, (self.seed, 0x5417, step, epoch))
+
+    def _micro_batches(self, sequences: Sequences, rows: Sequence[int]) -> list[list[int]]:
+        """Rows without tokens are in none: a mini-batch of nothing else gives no gradient, and no update."""
+        own = share(sequences, [n for n in rows if sequences.responses[n]], self.world)
+        return plan_micro_batches(sequences, own, self.settings.micro_batch_tokens)
 
     def _update(
         self, batch: UpdateBatch, rows: list[int], step: int, fresh: bool = False
@@ -188,27 +164,18 @@ class Updater:
         token_share = 1.0 / max(float(lengths_N.sum()), 1.0)
         metrics: dict[str, float] = defaultdict(float)
         suspects: list[int] = []
-        # not those without tokens: a mini-batch of nothing else gives no gradient, and no update
-        own = share(batch.sequences, [n for n in rows if batch.sequences.responses[n]], self.world)
-        late = [n for n in own if batch.behaviour.logps[n] is None]
-        plan = in_step(plan_micro_batches(batch.sequences, own, self.settings.micro_batch_tokens), self.world)
+        own = self._micro_batches(batch.sequences, rows)
+        late = [n for chosen in own for n in chosen if batch.behaviour.logps[n] is None]
+        plan = in_step(own, self.world)
         for number, chosen in enumerate(plan, start=1):
             self._sum_gradients_now(number == len(plan))
-            scored = [batch.behaviour.logps[n] for n in chosen]
-            inputs = self._loss_inputs(batch, chosen, weights, token_share, fresh) if chosen else None
-            if inputs is None:  # nothing left for this rank
+            if not chosen:  # nothing left for this rank
                 self._idle()
                 continue
-            loss, parts = self.loss(inputs, batch.entropy_coef)
-            loss.backward()
-            metrics["loss"] += loss.item()
-            if not math.isfinite(loss.item()):
-                suspects += [chosen[i] for i in inputs.bad_rows()]
-            if fresh and None not in scored:  # by the same weights, so 1 up to rounding
-                gap_T = inputs.old_logps_T - torch.cat(known(scored)).to(inputs.old_logps_T.device)
-                metrics["first_ratio"] += token_share * gap_T.exp().sum().item()
-            for name, value in parts.items():
-                metrics[name] += value.item()
+            found, bad = self.micro(batch, chosen, weights, token_share, fresh)
+            suspects += bad
+            for name, value in found.items():
+                metrics[name] += value
         metrics.setdefault("loss", 0.0)
         batch.behaviour.exchange(late, self.world)
         return self._summed(dict(metrics), suspects)
@@ -237,47 +204,6 @@ class Updater:
 
     def _weights(self, lengths_N: Tensor, group_N: Tensor) -> Tensor:
         return response_weights(self.loss.normalizer, lengths_N, group_N, self.max_tokens)
-
-    def _loss_inputs(
-        self,
-        batch: UpdateBatch,
-        rows: list[int],
-        weights: dict[int, float],
-        token_share: float,
-        fresh: bool,
-    ) -> LossInputs:
-        """Forward one micro-batch and gather what the loss needs, token by token.
-
-        fresh: the weights are still those that sampled, and this forward is the behaviour policy's.
-        """
-        micro = make_micro_batch(batch.sequences, rows, self.policy.device)
-        output = self.policy(micro, self.temperature)
-        device, segments = self.policy.device, micro.segments_T
-        if fresh and any(batch.behaviour.logps[n] is None for n in rows):
-            sizes = [len(batch.sequences.responses[n]) for n in rows]
-            batch.behaviour.fill(rows, output.logps_T.detach(), output.entropy_T.detach(), sizes)
-
-        def gather(tokens: Sequence[Tensor | None]) -> Tensor:
-            return torch.cat(known([tokens[n] for n in rows])).to(device)
-
-        def spread(values: list[float]) -> Tensor:
-            return torch.tensor(values, dtype=torch.float32, device=device)[segments]
-
-        advantages_T = spread([float(batch.advantages_N[n]) for n in rows])
-        if batch.token_bonus is not None:
-            advantages_T = advantages_T + gather(batch.token_bonus)
-        return LossInputs(
-            logps_T=output.logps_T,
-            old_logps_T=output.logps_T.detach() if fresh else gather(batch.behaviour.logps),
-            advantages_T=advantages_T,
-            weights_T=spread([weights[n] for n in rows]),
-            segments_T=segments,
-            rows=len(rows),
-            entropy_T=output.entropy_T,
-            entropy_weights_T=torch.full_like(advantages_T, token_share),
-            ref_logps_T=None if batch.ref_logps is None else gather(batch.ref_logps),
-            sampler_logps_T=None if batch.sampler_logps is None else gather(batch.sampler_logps),
-        )
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -22,7 +22,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:Pydantic V1 style")  # in wandb-
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "tracking.md"
 BENCHMARKS = {"countdown": [1, 4]}
 RUNS = {
-    "g2rl": ["exploration=g2rl", "tracking=wandb", "tracking.samples_every=1"],
+    "g2rl": [
+        "exploration=g2rl",
+        "tracking=wandb",
+        "tracking.samples_every=1",
+        "optimizer.micro_batch_tokens=128",  # so that the update makes its own forwards, and compares
+    ],
     "entropy": ["exploration=entropy", "exploration.observe=[g2rl]", "tracking=local"],
     "evol": ["exploration=evol", "tracking=local"],
 }

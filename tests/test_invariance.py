@@ -10,11 +10,12 @@ from torch import Tensor
 
 from g2rl.batching import Sequences, make_micro_batch, plan_micro_batches
 from g2rl.losses import NORMALIZERS, PolicyLoss
+from g2rl.micro_update import UpdateBatch
 from g2rl.models import LoadedModel
 from g2rl.optimizer import OptimizerSettings
 from g2rl.policy import Policy
 from g2rl.score import Scores, score
-from g2rl.update import UpdateBatch, Updater
+from g2rl.update import Updater
 
 TAU, MAX_TOKENS, LR, EPS = 0.8, 16, 0.5, 1.0
 PROMPTS = [[1, 3, 25, 29, 24, 4, 35, 5], [1, 3, 26, 28, 4, 40, 5], [1, 3, 25, 29, 24, 27, 23, 4, 31, 5]]

@@ -26,13 +26,14 @@ from g2rl.cli.job import train
 from g2rl.engines.transformers import TransformersEngine
 from g2rl.lora import LoraSettings, adapters_off, add_lora, has_lora, load_adapter, merged_state, save_lora
 from g2rl.losses import PolicyLoss
+from g2rl.micro_update import UpdateBatch
 from g2rl.models import LoadedModel, load, set_checkpointing
 from g2rl.policy import Policy
 from g2rl.reference import BaseOf
 from g2rl.score import score
 from g2rl.trainer import Trainer
 from g2rl.types import SamplingParams
-from g2rl.update import OptimizerSettings, UpdateBatch, Updater
+from g2rl.update import OptimizerSettings, Updater
 
 peft = pytest.importorskip("peft")
 register_resolvers()

@@ -53,17 +53,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_an_observer_changes_nothing_in_the_training(tmp_path: Path) -> None:
-    """Bit for bit, though under the observer the first mini-batch is scored and otherwise it is not."""
+@pytest.mark.parametrize("kept_forward", [True, False])
+def test_an_observer_changes_nothing_in_the_training(tmp_path: Path, kept_forward: bool) -> None:
+    """Bit for bit, though under the observer the first mini-batch is scored and otherwise it is not.
+
+    It is scored by the update's own forward where the whole mini-batch fits one micro-batch, else by another.
+    """
     alone, observed = tmp_path / "alone", tmp_path / "observed"
-    run(alone, "trainer.steps=3", "exploration=none", "optimizer.mini_batches=2")
-    run(
-        observed,
-        "trainer.steps=3",
-        "exploration=none",
-        "optimizer.mini_batches=2",
-        "exploration.observe=[g2rl]",
-    )
+    common = ["trainer.steps=3", "exploration=none", "optimizer.mini_batches=2"]
+    if not kept_forward:
+        common.append("optimizer.micro_batch_tokens=120")
+    run(alone, *common)
+    run(observed, *common, "exploration.observe=[g2rl]")
     kept = ("update/first_ratio", "observe/", "train/entropy")  # reported by one alone, or by another forward
     for one, two in zip(rows(alone), rows(observed), strict=True):
         assert {k: v for k, v in untimed(one).items() if not k.startswith(kept)} == {
@@ -71,7 +72,9 @@ def test_an_observer_changes_nothing_in_the_training(tmp_path: Path) -> None:
         }
     first, second = (load_file(folder / "model" / "model.safetensors") for folder in (alone, observed))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert abs(rows(observed)[-1]["update/first_ratio"] - 1) < 1e-4
+    ratios = [row["update/first_ratio"] for row in rows(observed) if "update/first_ratio" in row]
+    assert len(ratios) == (0 if kept_forward else 3)
+    assert all(abs(ratio - 1) < 1e-4 for ratio in ratios)
 
 
 def test_every_promised_file_is_there(finished: Path) -> None:
@@ -91,7 +94,7 @@ def test_metrics_have_one_row_a_step_and_the_promised_names(finished: Path) -> N
     assert {
         "train/accuracy", "train/entropy", "train/truncated", "explore/nu_mean", "explore/reward_shift",
         "advantage/uniform_wrong", "update/kl", "update/clip_fraction", "update/grad_norm", "update/skipped",
-        "update/first_ratio", "train/empty", "train/truncated_groups", "explore/nonfinite_groups",
+        "train/empty", "train/truncated_groups", "explore/nonfinite_groups",
         "explore/feature_norm", "verify/unparsed", "verify/timeout", "time/step",
         "observe/evol/evol_novelty_mean",
     } <= set(found[1])  # fmt: skip

@@ -11,13 +11,15 @@ import torch
 
 from g2rl.batching import CALL_TOKENS, Sequences, plan_micro_batches
 from g2rl.losses import PolicyLoss
+from g2rl.micro_update import UpdateBatch
 from g2rl.models import load
 from g2rl.optimizer import OptimizerSettings
+from g2rl.parallel import World
 from g2rl.policy import Policy
 from g2rl.rollout import Rollouts
 from g2rl.score import score
 from g2rl.types import Completion, Problem
-from g2rl.update import UpdateBatch, UpdateError, Updater
+from g2rl.update import UpdateError, Updater
 
 
 def make(settings: OptimizerSettings, loss: PolicyLoss | None = None) -> Updater:
@@ -168,6 +170,65 @@ def test_the_first_mini_batch_serves_itself(mini_batches: int) -> None:
             assert torch.equal(a, b)
     for a, b in zip(full.policy.parameters(), lean.policy.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def count_forwards(updater: Updater) -> list[int]:
+    """Grows by the rows of every forward of the policy."""
+    seen: list[int] = []
+    updater.policy.register_forward_hook(lambda module, given, output: seen.append(len(given[0].rows)))
+    return seen
+
+
+def test_a_kept_forward_is_the_one_the_update_would_have_made() -> None:
+    """Same weights to the bit, one forward less; features are those of a pass that keeps nothing."""
+    settings = OptimizerSettings(lr=1e-2, mini_batches=2, micro_batch_tokens=100)
+    lean, keeping = make(settings), make(settings)
+    holed, batch = (batch_for(u, [1.0, -1.0, 0.5, -0.5, 2.0, -2.0]) for u in (lean, keeping))
+    late = lean.rows_to_score(holed.group_N, 5)
+    first = [n for n in range(6) if n not in late]
+    for each in (holed, batch):
+        each.sequences.responses[first[0]] = []  # of which the update makes no forward
+    keep = keeping.forwards_to_keep(batch.sequences, batch.group_N, 5)
+    assert sorted(n for rows in keep for n in rows) == first[1:]
+    common = {"temperature": 1.0, "token_budget": 100}
+    holed.behaviour = score(lean.policy, holed.sequences, parts=[late], **common)
+    forwards = count_forwards(keeping)
+    batch.behaviour = score(
+        keeping.policy, batch.sequences, features=True, parts=[late, first[:1]], keep=keep, **common
+    )
+    whole = score(lean.policy, holed.sequences, features=True, **common)
+    torch.testing.assert_close(batch.behaviour.features_ND, whole.features_ND, rtol=1e-4, atol=1e-6)
+    scored = sum(forwards)
+    known, found = lean.step(holed, 5), keeping.step(batch, 5)
+    assert scored == 6
+    assert sum(forwards) - scored == len(late)
+    assert not batch.behaviour.forwards  # nothing stays in memory
+    assert found == known
+    for a, b in zip(lean.policy.parameters(), keeping.policy.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_forwards_are_kept_only_where_the_update_would_hold_them_anyway() -> None:
+    updater = make(OptimizerSettings(mini_batches=1, micro_batch_tokens=8 + 6))
+    batch = batch_for(updater, [1.0, -1.0])  # 6 and 7 tokens, padded to 14 or in two micro-batches
+    assert updater.forwards_to_keep(batch.sequences, batch.group_N, 0) == [[0, 1]]
+    updater.settings = OptimizerSettings(mini_batches=1, micro_batch_tokens=12)
+    assert updater.forwards_to_keep(batch.sequences, batch.group_N, 0) == []
+    updater.settings = OptimizerSettings(mini_batches=1)
+    updater.policy.model.config.attention_dropout = 0.1
+    assert updater.forwards_to_keep(batch.sequences, batch.group_N, 0) == []
+
+
+def test_several_ranks_keep_nothing() -> None:
+    updater = make(OptimizerSettings(mini_batches=1))
+    updater.world = World(rank=0, size=2)
+    batch = batch_for(make(OptimizerSettings()), [1.0, -1.0])
+    assert updater.forwards_to_keep(batch.sequences, batch.group_N, 0) == []
+    with pytest.raises(ValueError, match="without keep"):
+        score(
+            updater.policy, batch.sequences, temperature=1.0, token_budget=100,
+            parts=[[0]], keep=[[1]], world=updater.world,
+        )  # fmt: skip
 
 
 def test_a_later_mini_batch_must_have_been_scored() -> None:

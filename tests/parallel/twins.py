@@ -24,6 +24,7 @@ from g2rl.cli.assemble import frozen_copy
 from g2rl.engines.transformers import TransformersEngine
 from g2rl.lora import LoraSettings, add_lora
 from g2rl.losses import PolicyLoss
+from g2rl.micro_update import UpdateBatch
 from g2rl.models import load, set_checkpointing
 from g2rl.optimizer import OptimizerSettings
 from g2rl.parallel import World
@@ -31,7 +32,7 @@ from g2rl.policy import Policy
 from g2rl.score import known, score
 from g2rl.sharding import ShardSettings, whole
 from g2rl.types import SamplingParams
-from g2rl.update import UpdateBatch, Updater
+from g2rl.update import Updater
 
 HERE = Path(__file__).resolve()
 RESPONSES = [  # groups of two; the third has a group without tokens, the fourth one long response

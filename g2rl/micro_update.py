@@ -1,0 +1,122 @@
+"""One micro-batch of the update: its forward, loss and backward; and the rollout batch that it is part of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from g2rl.batching import Sequences, make_micro_batch
+from g2rl.losses import LossInputs, PolicyLoss
+from g2rl.policy import Policy
+from g2rl.score import Scores, known
+
+
+@dataclass(slots=True)
+class UpdateBatch:
+    """One rollout batch as the update sees it."""
+
+    sequences: Sequences
+    group_N: Tensor
+    """Prompt number of each response."""
+    advantages_N: Tensor
+    behaviour: Scores
+    """Of the policy that sampled. Responses of the first mini-batch may be unscored: the weights are still
+    the behaviour policy's when it is forwarded, and its own log-probabilities are filled in."""
+    on_policy: bool = True
+    """Whether the weights are still those that sampled; otherwise `behaviour` is taken as it is."""
+    ref_logps: list[Tensor] | None = None
+    sampler_logps: list[Tensor] | None = None
+    """Of an engine with weights of its own, N tensors (T_n,)."""
+    token_bonus: list[Tensor] | None = None
+    """Added to the advantage of each token, N tensors (T_n,)."""
+    entropy_coef: float = 0.0
+
+    def tensors(self, rows: list[int]) -> dict[str, Tensor]:
+        """What the update of some rows is computed from, tokens of all responses in one row."""
+        found = {
+            "update_rows": torch.tensor(rows), "response_lengths_N": self.sequences.lengths_N,
+            "advantages_N": self.advantages_N,
+        }  # fmt: skip
+        tokens = {
+            "old_logps": known(self.behaviour.logps), "ref_logps": self.ref_logps,
+            "token_bonus": self.token_bonus,
+        }  # fmt: skip
+        return found | {f"{name}_T": torch.cat(value) for name, value in tokens.items() if value is not None}
+
+
+@dataclass(slots=True, frozen=True)
+class MicroUpdate:
+    """Adds the gradient of one micro-batch to what the policy's parameters have accumulated.
+
+    Args:
+        policy: forwarded and differentiated.
+        loss: the policy loss.
+        temperature: sampling temperature, at which log-probabilities are taken.
+    """
+
+    policy: Policy
+    loss: PolicyLoss
+    temperature: float
+
+    def __call__(
+        self, batch: UpdateBatch, rows: list[int], weights: dict[int, float], token_share: float, fresh: bool
+    ) -> tuple[dict[str, float], list[int]]:
+        """Return this micro-batch's share of the metrics, and those of its rows whose loss is not finite.
+
+        Args:
+            batch: the rollout batch.
+            rows: its responses that make up the micro-batch.
+            weights: w_t of the tokens of each row, given by the normaliser of the whole mini-batch.
+            token_share: 1 / (tokens of the mini-batch).
+            fresh: the weights are still those that sampled, and this forward is the behaviour policy's.
+        """
+        # scored in another forward, or not at all
+        apart = tuple(rows) not in batch.behaviour.forwards
+        scored = [batch.behaviour.logps[n] for n in rows]
+        inputs = self._inputs(batch, rows, weights, token_share, fresh)
+        loss, parts = self.loss(inputs, batch.entropy_coef)
+        loss.backward()
+        metrics = {name: value.item() for name, value in parts.items()} | {"loss": loss.item()}
+        if fresh and apart and None not in scored:  # by the same weights, so 1 up to rounding
+            gap_T = inputs.old_logps_T - torch.cat(known(scored)).to(inputs.old_logps_T.device)
+            metrics["first_ratio"] = token_share * gap_T.exp().sum().item()
+        bad = [] if math.isfinite(metrics["loss"]) else [rows[i] for i in inputs.bad_rows()]
+        return metrics, bad
+
+    def _inputs(
+        self, batch: UpdateBatch, rows: list[int], weights: dict[int, float], token_share: float, fresh: bool
+    ) -> LossInputs:
+        """Forward, and gather what the loss needs, token by token."""
+        micro = make_micro_batch(batch.sequences, rows, self.policy.device)
+        kept = batch.behaviour.forwards.pop(tuple(rows), None) if fresh else None
+        output = kept or self.policy(micro, self.temperature)
+        device, segments = self.policy.device, micro.segments_T
+        if fresh and any(batch.behaviour.logps[n] is None for n in rows):
+            sizes = [len(batch.sequences.responses[n]) for n in rows]
+            batch.behaviour.fill(rows, output.logps_T.detach(), output.entropy_T.detach(), sizes)
+
+        def gather(tokens: Sequence[Tensor | None]) -> Tensor:
+            return torch.cat(known([tokens[n] for n in rows])).to(device)
+
+        def spread(values: list[float]) -> Tensor:
+            return torch.tensor(values, dtype=torch.float32, device=device)[segments]
+
+        advantages_T = spread([float(batch.advantages_N[n]) for n in rows])
+        if batch.token_bonus is not None:
+            advantages_T = advantages_T + gather(batch.token_bonus)
+        return LossInputs(
+            logps_T=output.logps_T,
+            old_logps_T=output.logps_T.detach() if fresh else gather(batch.behaviour.logps),
+            advantages_T=advantages_T,
+            weights_T=spread([weights[n] for n in rows]),
+            segments_T=segments,
+            rows=len(rows),
+            entropy_T=output.entropy_T,
+            entropy_weights_T=torch.full_like(advantages_T, token_share),
+            ref_logps_T=None if batch.ref_logps is None else gather(batch.ref_logps),
+            sampler_logps_T=None if batch.sampler_logps is None else gather(batch.sampler_logps),
+        )
