@@ -1,7 +1,8 @@
 """Update (forward and backward of the LM head) at V = 151,936 against full logits in plain torch.
 
-D = 1024, 8 responses x 128 tokens. Both sides return the loss -sum w log p and its gradients for hidden
-states and head, entropy included, as the update needs it.
+D = 1024, 8 responses x 128 tokens. Both sides return the gradients of the loss sum w log p for hidden states
+and head, and the entropies, as the update needs them. More rows are of the head that recomputes logits in
+its backward, which serves where a loss is not a sum over tokens, and in bfloat16.
 """
 
 from __future__ import annotations
@@ -25,9 +26,16 @@ def main() -> None:
     def gradients(loss: Tensor) -> tuple[Tensor, ...]:
         return torch.autograd.grad(loss, (hidden_TD, weight_VD))
 
-    def tiled() -> tuple[Tensor, ...]:
+    def loss_of(tile: slice, logps: Tensor, entropies: Tensor) -> Tensor:
+        return (weights_T[tile] * logps).sum()
+
+    def fused() -> tuple[Tensor, ...]:
+        output = head_pass(hidden_TD, weight_VD, targets_T, objective=loss_of, tile_bytes=TILE_BYTES)
+        assert output.loss is not None
+        return gradients(output.loss)
+
+    def recomputing() -> tuple[Tensor, ...]:
         output = head_pass(hidden_TD, weight_VD, targets_T, tile_bytes=TILE_BYTES)
-        _ = output.entropy_T.detach().mean()
         return gradients((weights_T * output.logps_T).sum())
 
     def full_logits() -> tuple[Tensor, ...]:
@@ -36,31 +44,27 @@ def main() -> None:
             _ = -(log_p_TV.exp() * log_p_TV).sum(-1).mean()
         return gradients((weights_T * log_p_TV.gather(1, targets_T[:, None]).squeeze(1)).sum())
 
-    for found, expected in zip(tiled(), full_logits(), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
-    memory = [peak_bytes(run) for run in (tiled, full_logits)]
+    for ours in (fused, recomputing):
+        for found, expected in zip(ours(), full_logits(), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
     both = weight_VD.nbytes  # either side must return the gradient of the head
-    note = (
-        f"{memory[0] / 2**20:.0f} MiB against {memory[1] / 2**20:.0f} MiB, of which {both / 2**20:.0f} MiB "
-        "on either side are the gradient of the head"
-    )
-    what, peer = "update of the head", "full logits in plain torch"
-    report(
-        [
-            ratio_row(what, peer, "time", *paired_times(tiled, full_logits, args.repeats), "<= 1.0"),
+    peer, rows = "full logits in plain torch", []
+    for what, ours, (time, memory_target) in (
+        ("update of the head", fused, ("<= 1.0", "<= 0.25")),
+        ("update of the head, recomputing", recomputing, ("", "")),
+    ):
+        memory = [peak_bytes(run) for run in (ours, full_logits)]
+        note = (
+            f"{memory[0] / 2**20:.0f} MiB against {memory[1] / 2**20:.0f} MiB, of which "
+            f"{both / 2**20:.0f} MiB on either side are the gradient of the head"
+        )
+        above = [[bytes_ - both] for bytes_ in memory]
+        rows += [
+            ratio_row(what, peer, "time", *paired_times(ours, full_logits, args.repeats), time),
             ratio_row(what, peer, "peak memory, all", [memory[0]], [memory[1]], "", note),
-            ratio_row(
-                what,
-                peer,
-                "peak memory above the gradient",
-                [memory[0] - both],
-                [memory[1] - both],
-                "<= 0.25",
-                note,
-            ),
-        ],
-        args.json,
-    )
+            ratio_row(what, peer, "peak memory above the gradient", *above, memory_target, note),
+        ]
+    report(rows, args.json)
 
 
 if __name__ == "__main__":

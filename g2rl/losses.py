@@ -118,6 +118,10 @@ class PolicyLoss:
                 f"algorithm: need kl_coef >= 0 and sampler_cap > 0, got {self.kl_coef} and {self.sampler_cap}"
             )
 
+    def by_token(self, sampler_logps: object) -> bool:
+        """Whether the loss is a sum of functions of one token each, so that some tokens have a loss."""
+        return self.ratio == "token" and (sampler_logps is None or self.sampler_correction != "sequence")
+
     def __call__(self, inputs: LossInputs, entropy_coef: float = 0.0) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a micro-batch (its share of the mini-batch's) and detached sums for metrics.
 

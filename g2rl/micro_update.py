@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from g2rl.batching import Sequences, make_micro_batch
+from g2rl.batching import MicroBatch, Sequences, make_micro_batch
+from g2rl.lm_head import HeadOutput, Objective
 from g2rl.losses import LossInputs, PolicyLoss
 from g2rl.policy import Policy
 from g2rl.score import Scores, known
@@ -49,6 +50,21 @@ class UpdateBatch:
 
 
 @dataclass(slots=True, frozen=True)
+class Given:
+    """What the loss of a micro-batch needs besides the policy's forward."""
+
+    tokens: dict[str, Tensor]
+    """Fields of `LossInputs`, each (T,); without `old_logps_T` they are those of the forward itself."""
+    rows: int
+
+    def inputs(self, tile: slice, logps: Tensor, entropies: Tensor) -> LossInputs:
+        """Of some of the tokens, whose log-probabilities and entropies are given."""
+        tokens = {name: value_T[tile] for name, value_T in self.tokens.items()}
+        tokens.setdefault("old_logps_T", logps.detach())
+        return LossInputs(logps_T=logps, entropy_T=entropies, rows=self.rows, **tokens)
+
+
+@dataclass(slots=True, frozen=True)
 class MicroUpdate:
     """Adds the gradient of one micro-batch to what the policy's parameters have accumulated.
 
@@ -77,46 +93,66 @@ class MicroUpdate:
         # scored in another forward, or not at all
         apart = tuple(rows) not in batch.behaviour.forwards
         scored = [batch.behaviour.logps[n] for n in rows]
-        inputs = self._inputs(batch, rows, weights, token_share, fresh)
-        loss, parts = self.loss(inputs, batch.entropy_coef)
-        loss.backward()
+        micro = make_micro_batch(batch.sequences, rows, self.policy.device)
+        given = self._given(batch, micro, weights, token_share, fresh)
+
+        def loss_of(tile: slice, logps: Tensor, entropies: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            return self.loss(given.inputs(tile, logps, entropies), batch.entropy_coef)
+
+        output = self._forward(batch, micro, fresh, lambda *tile: loss_of(*tile)[0])
+        everything = slice(0, len(micro.targets_T))
+        loss, parts = loss_of(everything, output.logps_T, output.entropy_T)
+        (loss if output.loss is None else output.loss).backward()
         metrics = {name: value.item() for name, value in parts.items()} | {"loss": loss.item()}
+        inputs = given.inputs(everything, output.logps_T, output.entropy_T)
         if fresh and apart and None not in scored:  # by the same weights, so 1 up to rounding
             gap_T = inputs.old_logps_T - torch.cat(known(scored)).to(inputs.old_logps_T.device)
             metrics["first_ratio"] = token_share * gap_T.exp().sum().item()
         bad = [] if math.isfinite(metrics["loss"]) else [rows[i] for i in inputs.bad_rows()]
         return metrics, bad
 
-    def _inputs(
-        self, batch: UpdateBatch, rows: list[int], weights: dict[int, float], token_share: float, fresh: bool
-    ) -> LossInputs:
-        """Forward, and gather what the loss needs, token by token."""
-        micro = make_micro_batch(batch.sequences, rows, self.policy.device)
-        kept = batch.behaviour.forwards.pop(tuple(rows), None) if fresh else None
-        output = kept or self.policy(micro, self.temperature)
-        device, segments = self.policy.device, micro.segments_T
+    def _forward(
+        self, batch: UpdateBatch, micro: MicroBatch, fresh: bool, objective: Objective
+    ) -> HeadOutput:
+        """The policy's forward, or the one kept from scoring; fills in log-probabilities not known before."""
+        rows = micro.rows
+        output = batch.behaviour.forwards.pop(tuple(rows), None) if fresh else None
+        if output is None:
+            whole = not self.loss.by_token(batch.sampler_logps)
+            output = self.policy(micro, self.temperature, objective=None if whole else objective)
         if fresh and any(batch.behaviour.logps[n] is None for n in rows):
             sizes = [len(batch.sequences.responses[n]) for n in rows]
             batch.behaviour.fill(rows, output.logps_T.detach(), output.entropy_T.detach(), sizes)
+        return output
 
-        def gather(tokens: Sequence[Tensor | None]) -> Tensor:
-            return torch.cat(known([tokens[n] for n in rows])).to(device)
+    def _given(
+        self,
+        batch: UpdateBatch,
+        micro: MicroBatch,
+        weights: dict[int, float],
+        token_share: float,
+        fresh: bool,
+    ) -> Given:
+        """Gather what the loss needs besides the forward, token by token."""
+        rows, device = micro.rows, self.policy.device
+
+        def gather(tokens: Sequence[Tensor | None] | None) -> Tensor | None:
+            return None if tokens is None else torch.cat(known([tokens[n] for n in rows])).to(device)
 
         def spread(values: list[float]) -> Tensor:
-            return torch.tensor(values, dtype=torch.float32, device=device)[segments]
+            return torch.tensor(values, dtype=torch.float32, device=device)[micro.segments_T]
 
-        advantages_T = spread([float(batch.advantages_N[n]) for n in rows])
-        if batch.token_bonus is not None:
-            advantages_T = advantages_T + gather(batch.token_bonus)
-        return LossInputs(
-            logps_T=output.logps_T,
-            old_logps_T=output.logps_T.detach() if fresh else gather(batch.behaviour.logps),
-            advantages_T=advantages_T,
-            weights_T=spread([weights[n] for n in rows]),
-            segments_T=segments,
-            rows=len(rows),
-            entropy_T=output.entropy_T,
-            entropy_weights_T=torch.full_like(advantages_T, token_share),
-            ref_logps_T=None if batch.ref_logps is None else gather(batch.ref_logps),
-            sampler_logps_T=None if batch.sampler_logps is None else gather(batch.sampler_logps),
+        advantages_T, bonus_T = (
+            spread([float(batch.advantages_N[n]) for n in rows]),
+            gather(batch.token_bonus),
         )
+        tokens = {
+            "old_logps_T": None if fresh else gather(batch.behaviour.logps),
+            "advantages_T": advantages_T if bonus_T is None else advantages_T + bonus_T,
+            "weights_T": spread([weights[n] for n in rows]),
+            "segments_T": micro.segments_T,
+            "entropy_weights_T": torch.full_like(advantages_T, token_share),
+            "ref_logps_T": gather(batch.ref_logps),
+            "sampler_logps_T": gather(batch.sampler_logps),
+        }
+        return Given({name: value for name, value in tokens.items() if value is not None}, len(rows))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from g2rl.batching import MicroBatch
-from g2rl.lm_head import DEFAULT_TILE_BYTES, FeatureRequest, HeadOutput, head_pass
+from g2rl.lm_head import DEFAULT_TILE_BYTES, FeatureRequest, HeadOutput, Objective, head_pass
 from g2rl.lora import base_layer, merged_items, merged_state, merged_weight
 from g2rl.sharding import Gathered, ShardSettings, blank, settle, shard, whole
 
@@ -117,6 +117,7 @@ class Policy(nn.Module):
         temperature: float = 1.0,
         features: bool = False,
         feature_temperature: float | None = None,
+        objective: Objective | None = None,
     ) -> HeadOutput:
         """Score the response tokens of a micro-batch; see `g2rl.lm_head.head_pass`."""
         head = self.model.get_output_embeddings()
@@ -128,7 +129,8 @@ class Policy(nn.Module):
         weight_VD = weight_VD if self.compute_dtype is None else weight_VD.to(self.compute_dtype)
         return head_pass(
             self.hidden(batch), weight_VD, batch.targets_T,
-            temperature=temperature, bias_V=head.bias, features=request, tile_bytes=self.tile_bytes,
+            temperature=temperature, bias_V=head.bias, features=request, objective=objective,
+            tile_bytes=self.tile_bytes,
         )  # fmt: skip
 
     @torch.no_grad()

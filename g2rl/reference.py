@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from g2rl.batching import MicroBatch
-from g2rl.lm_head import HeadOutput
+from g2rl.lm_head import HeadOutput, Objective
 from g2rl.lora import adapters_off
 from g2rl.policy import Policy
 
@@ -34,7 +34,8 @@ class BaseOf(Policy):
         temperature: float = 1.0,
         features: bool = False,
         feature_temperature: float | None = None,
+        objective: Objective | None = None,
     ) -> HeadOutput:
         """See `Policy.forward`."""
         with adapters_off(self.policy.model):
-            return self.policy(batch, temperature, features, feature_temperature)
+            return self.policy(batch, temperature, features, feature_temperature, objective)

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from g2rl import lm_head
-from g2rl.lm_head import MIN_SLICE, FeatureRequest, head_pass, tile_columns, tile_rows
+from g2rl.lm_head import FeatureRequest, head, head_pass, tiles
+from g2rl.lm_head.tiles import MIN_SLICE, tile_columns, tile_rows
 
 T, V, D = 11, 17, 5
 SEGMENTS = torch.tensor([0, 0, 0, 1, 1, 3, 3, 3, 3, 3, 5])  # responses 2, 4 and 6 are empty
@@ -21,14 +21,14 @@ COUNT = 7
 @pytest.fixture(autouse=True)
 def narrow_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let even a vocabulary of 17 be cut into chunks and slices."""
-    monkeypatch.setattr(lm_head, "MIN_SLICE", 3)
-    monkeypatch.setattr(lm_head, "CHUNK", 5)
+    monkeypatch.setattr(tiles, "MIN_SLICE", 3)
+    monkeypatch.setattr(tiles, "CHUNK", 5)
 
 
 def tile_bytes(rows: int, vocabulary: int = V, dtype: torch.dtype = torch.float64) -> int:
     """A memory limit under which a tile has exactly `rows` rows."""
     wide = 8 if dtype == torch.float64 else 4
-    limit = rows * (vocabulary + min(vocabulary, lm_head.CHUNK)) * wide
+    limit = rows * (vocabulary + min(vocabulary, tiles.CHUNK)) * wide
     assert tile_rows(vocabulary, limit, dtype) == rows
     return limit
 
@@ -291,7 +291,7 @@ def test_no_tensor_exceeds_the_tile_the_head_or_the_residuals(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """max(rows*V, V*D, N*V, T*slice) bounds every result in forward and backward; T*V is 40 times larger."""
-    monkeypatch.setattr(lm_head, "CHUNK", 4096)
+    monkeypatch.setattr(tiles, "CHUNK", 4096)
     tokens, vocabulary, width, count, rows = 400, 20_480, 8, 3, 4
     hidden = torch.randn(tokens, width, dtype=dtype, requires_grad=True)
     weight = torch.randn(vocabulary, width, dtype=dtype, requires_grad=True)
@@ -312,6 +312,107 @@ def test_no_tensor_exceeds_the_tile_the_head_or_the_residuals(
     with LargestOutput() as untiled_backward:
         logps.sum().backward()
     assert untiled_backward.largest == tokens * vocabulary
+
+
+# ---- a loss differentiated in the forward
+
+
+@pytest.fixture
+def fusing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let even a vocabulary of 17 be fused."""
+    monkeypatch.setattr(head, "FUSE_FROM", 0)
+
+
+COEFFICIENTS = torch.linspace(-1, 2, T, dtype=torch.float64)
+OBJECTIVES = {  # sums over tokens of a function of one log-probability and one entropy
+    "logps": lambda tile, logps, entropies: (COEFFICIENTS[tile] * logps.exp()).sum(),
+    "entropies": lambda tile, logps, entropies: (COEFFICIENTS[tile] * entropies.sin()).sum(),
+    "both": lambda tile, logps, entropies: (
+        COEFFICIENTS[tile] * logps * entropies + entropies.square()
+    ).sum(),
+}
+ALL = slice(0, T)
+
+
+@pytest.mark.usefixtures("fusing")
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("tau", [0.7, 1.0])
+@pytest.mark.parametrize("rows", [1, 4, 64])
+def test_a_fused_loss_has_the_gradient_of_the_full_logits(rows: int, tau: float, objective: str) -> None:
+    hidden, weight, bias, targets = leaves = inputs(grad=True)
+    loss = OBJECTIVES[objective]
+    output = head_pass(
+        hidden, weight, targets, temperature=tau, bias_V=bias, objective=loss, tile_bytes=tile_bytes(rows)
+    )
+    logps, entropies = full(hidden, weight, targets, tau, bias)
+    torch.testing.assert_close(output.loss, loss(ALL, logps, entropies), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(output.logps_T, logps, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(output.entropy_T, entropies, rtol=1e-12, atol=1e-12)
+    found = torch.autograd.grad(output.loss * 3, leaves[:3])
+    expected = torch.autograd.grad(3 * loss(ALL, logps, entropies), leaves[:3])
+    for mine, oracle in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, oracle, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.usefixtures("fusing")
+def test_words_of_no_probability_have_a_finite_gradient() -> None:
+    """exp underflows to 0, whose logarithm is not a number times 0."""
+    hidden, weight, _bias, targets = inputs(torch.float32, grad=True)
+    big = (hidden * 300).detach().requires_grad_(True)
+    output = head_pass(big, weight, targets, objective=lambda tile, logps, entropies: entropies.sum())
+    wide = [x.detach().double().requires_grad_(True) for x in (big, weight)]
+    _, entropies = full(wide[0], wide[1], targets, 1.0, None)
+    assert (torch.softmax(big @ weight.T, -1) == 0).any()
+    found = torch.autograd.grad(output.loss, (big, weight))
+    for mine, oracle in zip(found, torch.autograd.grad(entropies.sum(), wide), strict=True):
+        torch.testing.assert_close(mine.double(), oracle, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.usefixtures("fusing")
+@pytest.mark.parametrize("frozen", ["hidden", "weight"])
+def test_a_fused_loss_skips_what_is_frozen(frozen: str) -> None:
+    hidden, weight, _bias, targets = inputs(grad=True)
+    kept = hidden if frozen == "weight" else weight
+    (hidden if frozen == "hidden" else weight).requires_grad_(False)
+    loss = head_pass(hidden, weight, targets, objective=OBJECTIVES["logps"]).loss
+    (found,) = torch.autograd.grad(loss, (kept,), retain_graph=True)
+    logps, entropies = full(hidden, weight, targets, 1.0, None)
+    (expected,) = torch.autograd.grad(OBJECTIVES["logps"](ALL, logps, entropies), (kept,))
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-11)
+    with pytest.raises(RuntimeError, match="taken already"):
+        loss.backward()
+
+
+def test_what_is_not_fused_leaves_the_loss_to_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small vocabulary, sums in bfloat16, or no gradient: log-probabilities are as without an objective."""
+
+    def never(tile: slice, logps: Tensor, entropies: Tensor) -> Tensor:
+        raise AssertionError("called")
+
+    hidden, weight, _bias, targets = inputs(grad=True)
+    assert head_pass(hidden, weight, targets, objective=never).loss is None
+    monkeypatch.setattr(head, "FUSE_FROM", 0)
+    assert head_pass(hidden.bfloat16(), weight.bfloat16(), targets, objective=never).loss is None
+    with torch.no_grad():
+        assert head_pass(hidden, weight, targets, objective=never).loss is None
+    with pytest.raises(AssertionError, match="called"):
+        head_pass(hidden, weight, targets, objective=never)
+    with pytest.raises(ValueError, match="one of them"):
+        head_pass(hidden, weight, targets, objective=never, features=FeatureRequest(SEGMENTS, COUNT, 1.0))
+
+
+def test_a_fused_loss_keeps_no_more_than_a_tile_and_its_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "CHUNK", 4096)
+    tokens, vocabulary, width, rows = 400, 20_480, 8, 4
+    hidden, weight = (torch.randn(n, width, requires_grad=True) for n in (tokens, vocabulary))
+    with LargestOutput() as fused:
+        output = head_pass(
+            hidden, weight, torch.randint(vocabulary, (tokens,)),
+            objective=lambda tile, logps, entropies: (logps + entropies.square()).sum(),
+            tile_bytes=tile_bytes(rows, vocabulary, torch.float32),
+        )  # fmt: skip
+        output.loss.backward()
+    assert 0 < fused.largest <= max(rows * vocabulary, vocabulary * width) < tokens * vocabulary / 40
 
 
 @pytest.mark.parametrize(("tau", "feature_tau"), [(0.0, 1.0), (-1.0, 1.0), (1.0, 0.0)])

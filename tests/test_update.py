@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from g2rl.batching import CALL_TOKENS, Sequences, plan_micro_batches
+from g2rl.lm_head import head
 from g2rl.losses import PolicyLoss
 from g2rl.micro_update import UpdateBatch
 from g2rl.models import load
@@ -17,7 +18,7 @@ from g2rl.optimizer import OptimizerSettings
 from g2rl.parallel import World
 from g2rl.policy import Policy
 from g2rl.rollout import Rollouts
-from g2rl.score import score
+from g2rl.score import known, score
 from g2rl.types import Completion, Problem
 from g2rl.update import UpdateError, Updater
 
@@ -229,6 +230,40 @@ def test_several_ranks_keep_nothing() -> None:
             updater.policy, batch.sequences, temperature=1.0, token_budget=100,
             parts=[[0]], keep=[[1]], world=updater.world,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("loss", "fused"),
+    [
+        (PolicyLoss(kl_coef=0.1), True),
+        (PolicyLoss(surrogate="cispo", normalizer="sequence_mean", kl_coef=0.1, kl_estimator="k2"), True),
+        (PolicyLoss(sampler_correction="sequence"), False),
+        (PolicyLoss(ratio="sequence", normalizer="sequence_mean"), False),
+    ],
+)
+def test_a_fused_head_ends_at_the_same_weights(
+    loss: PolicyLoss, fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two epochs of three updates with every term of the loss, against the head that recomputes."""
+    settings = OptimizerSettings(lr=1e-2, mini_batches=3, epochs=2, micro_batch_tokens=16)
+    plain, fusing = make(settings, loss), make(settings, loss)
+    metrics, calls = [], []
+    real = head._fused
+    monkeypatch.setattr(head, "_fused", lambda *args: calls.append(1) or real(*args))
+    for updater, start in ((plain, 1 << 30), (fusing, 0)):
+        monkeypatch.setattr(head, "FUSE_FROM", start)
+        batch = batch_for(updater, [1.0, -1.0, 0.5, -0.5, 2.0, -2.0])
+        shift = torch.linspace(-0.3, 0.3, 3)
+        batch.ref_logps = [logps + shift[: len(logps)] for logps in known(batch.behaviour.logps)]
+        batch.sampler_logps = [logps - shift[: len(logps)] for logps in known(batch.behaviour.logps)]
+        batch.token_bonus = [0.1 * shift[: len(logps)] for logps in known(batch.behaviour.logps)]
+        batch.entropy_coef = 0.05
+        calls.clear()
+        metrics.append(updater.step(batch, 0))
+        assert bool(calls) == (fused and updater is fusing)
+    assert metrics[1] == pytest.approx(metrics[0], rel=1e-4, abs=1e-5)
+    for a, b in zip(plain.policy.parameters(), fusing.policy.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=2e-4)
 
 
 def test_a_later_mini_batch_must_have_been_scored() -> None:

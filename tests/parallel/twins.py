@@ -22,6 +22,7 @@ import torch
 from g2rl.batching import Sequences
 from g2rl.cli.assemble import frozen_copy
 from g2rl.engines.transformers import TransformersEngine
+from g2rl.lm_head.head import FUSE_FROM
 from g2rl.lora import LoraSettings, add_lora
 from g2rl.losses import PolicyLoss
 from g2rl.micro_update import UpdateBatch
@@ -87,10 +88,15 @@ def tied() -> Policy:
     return small(tie=True)
 
 
-def small(tie: bool) -> Policy:
+def large_vocabulary() -> Policy:
+    """One whose loss is differentiated in the head's forward (`g2rl.lm_head.fused`)."""
+    return small(tie=True, vocabulary=FUSE_FROM + 100)
+
+
+def small(tie: bool, vocabulary: int = 101) -> Policy:
     torch.manual_seed(3)
     sizes = {
-        "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2, "vocab_size": 101,
+        "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2, "vocab_size": vocabulary,
         "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 16, "tie_word_embeddings": tie,
     }  # fmt: skip
     return Policy(
@@ -124,6 +130,7 @@ CASES: dict[str, dict[str, Any]] = {
     "whole gradients": {"shards": ShardSettings(accumulate="full", reshard_after_forward=False)},
     "checkpointing": {"policy": checkpointed},
     "LoRA": {"policy": adapted},
+    "fused": {"policy": large_vocabulary},
     "two epochs": {"epochs": 2},
     "bad numbers": {"spoil": poisoned},
     "bfloat16": {"shards": ShardSettings(param_dtype="bfloat16")},
