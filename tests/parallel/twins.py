@@ -22,7 +22,7 @@ import torch
 from g2rl.batching import Sequences
 from g2rl.cli.assemble import frozen_copy
 from g2rl.engines.transformers import TransformersEngine
-from g2rl.lm_head.head import FUSE_FROM
+from g2rl.lm_head import head
 from g2rl.lora import LoraSettings, add_lora
 from g2rl.losses import PolicyLoss
 from g2rl.micro_update import UpdateBatch
@@ -88,15 +88,10 @@ def tied() -> Policy:
     return small(tie=True)
 
 
-def large_vocabulary() -> Policy:
-    """One whose loss is differentiated in the head's forward (`g2rl.lm_head.fused`)."""
-    return small(tie=True, vocabulary=FUSE_FROM + 100)
-
-
-def small(tie: bool, vocabulary: int = 101) -> Policy:
+def small(tie: bool) -> Policy:
     torch.manual_seed(3)
     sizes = {
-        "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2, "vocab_size": vocabulary,
+        "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2, "vocab_size": 101,
         "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 16, "tie_word_embeddings": tie,
     }  # fmt: skip
     return Policy(
@@ -130,7 +125,7 @@ CASES: dict[str, dict[str, Any]] = {
     "whole gradients": {"shards": ShardSettings(accumulate="full", reshard_after_forward=False)},
     "checkpointing": {"policy": checkpointed},
     "LoRA": {"policy": adapted},
-    "fused": {"policy": large_vocabulary},
+    "fused": {"policy": tied, "fuse_from": 0},
     "two epochs": {"epochs": 2},
     "bad numbers": {"spoil": poisoned},
     "bfloat16": {"shards": ShardSettings(param_dtype="bfloat16")},
@@ -143,9 +138,11 @@ def outcome(
     policy: Callable[[], Policy] = untied,
     shards: ShardSettings | None = None,
     epochs: int = 1,
+    fuse_from: int = head.FUSE_FROM,
     spoil: Callable[[UpdateBatch], None] = lambda batch: None,
 ) -> dict[str, Any]:
     """Scores, gradients of every mini-batch of one step, and metrics and weights of three; whole tensors."""
+    head.FUSE_FROM = fuse_from  # words from which the loss is differentiated in the head's forward
     model = policy()
     reference = frozen_copy(model)
     if world.mesh is not None:
