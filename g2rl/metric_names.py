@@ -17,6 +17,7 @@ WHEN = {
     "ends": "before and after training",
     "g2rl": "every step under exploration=g2rl",
     "evol": "every step under exploration=evol",
+    "apart": "exploration=g2rl with forwards that are not kept for the update",
     "observe": "every step with exploration.observe=[g2rl]",
     "reference": "every step with algorithm.kl_coef > 0",
 }
@@ -88,7 +89,7 @@ CURATED = (
     Curated(_H, "Learning rate", "update/lr", "rate", "of the optimizer"),
     Curated(_H, "First importance ratio", "update/first_ratio", "ratio",
             "of the first update; 1 unless scoring and update disagree; absent where one forward serves both",
-            "g2rl"),
+            "apart"),
     Curated(_H, "Groups without contrast", "advantage/uniform_correct", "share",
             "groups with only right responses"),
     Curated(_H, "Groups without contrast", "advantage/uniform_wrong", "share",

@@ -56,6 +56,12 @@ class Policy(nn.Module):
         rates += [m.p for m in self.model.modules() if isinstance(m, nn.modules.dropout._DropoutNd)]
         return any(rate > 0 for rate in rates)
 
+    @property
+    def copies_weights(self) -> bool:
+        """Whether a forward that can be differentiated holds weights of its own: casts, or a merged head."""
+        head = self.model.get_output_embeddings()
+        return self.compute_dtype is not None or base_layer(head) is not head
+
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Name and value of every weight as a plain checkpoint holds them: what an engine takes over.
 

@@ -1,7 +1,8 @@
 """Score rollouts under a frozen policy: log-probabilities, entropies and what a signal asks for.
 
-One no-grad pass in micro-batches of similar length; nothing is computed twice. Rows that the update's own
-forward will serve may be left out; they stay None until `Scores.fill`.
+One pass in micro-batches of similar length, without gradients but for forwards that the update takes over;
+nothing is computed twice. Rows that the update's own forward will serve may be left out; they stay None
+until `Scores.fill`.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Every decoder block is a group of its own and the rest (embedding, last norm, LM head) that of the root, which
 is `g2rl.policy.Policy` itself: log-probs, entropies and gradient features are computed inside its forward,
-where the head's weight is whole. The root keeps it whole from there to the end of the backward, because the
-tiled head recomputes its tiles from it.
+where the head's weight is whole. The root keeps it whole from there to the end of the backward, because
+the tiled head may recompute its tiles from it.
 
 Gradients are summed over ranks, not averaged: the loss is divided by the counts of the whole mini-batch.
 """

@@ -154,6 +154,7 @@ class Trainer:
         sampler_logps = rollouts.sampler_logps
         self.parts.updater.loss.refuse_truncated(self.settings.sampling, sampler_logps)
         if bad:
+            scores.forwards.clear()
             optimized = self.parts.updater.skip(step, f"non-finite {', '.join(bad)}", groups)
         else:
             update = UpdateBatch(
@@ -188,12 +189,17 @@ class Trainer:
         return Rollouts(problems, prompts, self.parts.world.collect(own))
 
     def to_score(self, step: int, rollouts: Rollouts) -> dict[str, list[list[int]]]:
-        """Responses to score before the update: what it needs, and the rest where a signal looks at them."""
+        """Responses to score before the update: what it needs, and the rest where a signal looks at them.
+
+        Forwards are kept for the update where that costs no memory of its own, so not beside an encoder.
+        """
         updater, count = self.parts.updater, len(rollouts.flat)
         later = updater.rows_to_score(rollouts.group_N, step)
         if not self.needs & {"features", "entropy"}:
             return {"parts": [later]}
-        keep = updater.forwards_to_keep(rollouts.sequences, rollouts.group_N, step)
+        keep = []
+        if "embeddings" not in self.needs:
+            keep = updater.forwards_to_keep(rollouts.sequences, rollouts.group_N, step)
         known = {*later, *(n for rows in keep for n in rows)}
         return {"parts": [later, [n for n in range(count) if n not in known]], "keep": keep}
 

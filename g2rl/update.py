@@ -102,7 +102,8 @@ class Updater:
 
         Those of the first mini-batch need not be: its forward precedes every change of the weights, and its
         own log-probabilities are used also where there are others, so that training does not depend on
-        what an observer had scored. With dropout all are needed: the update's forward is then another.
+        what an observer had scored (but for rounding, where the head is fused). With dropout all are
+        needed: the update's forward is then another.
         """
         first = set() if self.policy.has_dropout else set(self._mini_batches(group_N, step, 0)[0])
         return [n for n in range(group_N.numel()) if n not in first]
@@ -112,12 +113,14 @@ class Updater:
 
         Where a signal looks at features or entropies, they are scored before the update, with the same
         weights: one forward serves both if what its backward needs may stay. It may when the whole
-        mini-batch fits the token budget of one micro-batch: then it is what any update needs. Else none is.
+        mini-batch fits the token budget of one micro-batch, and is one where forwards hold copies of weights:
+        then it is what any update needs. Else none is kept, nor by ranks, nor of a sharded policy.
         """
-        if self.policy.has_dropout or self.world.size > 1:
+        if self.policy.has_dropout or self.world.size > 1 or self.policy.sharding is not None:
             return []
         plan = self._micro_batches(sequences, self._mini_batches(group_N, step, 0)[0])
-        return plan if padded_tokens(sequences, plan) <= self.settings.micro_batch_tokens else []
+        fits = padded_tokens(sequences, plan) <= self.settings.micro_batch_tokens
+        return plan if fits and (len(plan) == 1 or not self.policy.copies_weights) else []
 
     def _mini_batches(self, group_N: Tensor, step: int, epoch: int) -> list[list[int]]:
         return mini_batches(group_N, self.settings.mini_batches, (self.seed, 0x5417, step, epoch))

@@ -70,6 +70,7 @@ def expected(when: str, name: str, logged: dict[str, list[set[str]]]) -> list[se
         "eval": everything,
         "ends": [row for rows in logged.values() for row in (rows[0], rows[-1])],
         "g2rl": steps["g2rl"],
+        "apart": steps["g2rl"],
         "evol": steps["evol"],
         "observe": steps["entropy"],
     }[when]

@@ -321,6 +321,7 @@ def test_no_tensor_exceeds_the_tile_the_head_or_the_residuals(
 def fusing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let even a vocabulary of 17 be fused."""
     monkeypatch.setattr(head, "FUSE_FROM", 0)
+    monkeypatch.setattr(head, "FUSE_ROWS", 0)
 
 
 COEFFICIENTS = torch.linspace(-1, 2, T, dtype=torch.float64)
@@ -384,7 +385,7 @@ def test_a_fused_loss_skips_what_is_frozen(frozen: str) -> None:
 
 
 def test_what_is_not_fused_leaves_the_loss_to_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small vocabulary, sums in bfloat16, or no gradient: log-probabilities are as without an objective."""
+    """A small vocabulary, low tiles, sums in bfloat16, no gradient: log-probs are as without an objective."""
 
     def never(tile: slice, logps: Tensor, entropies: Tensor) -> Tensor:
         raise AssertionError("called")
@@ -392,6 +393,7 @@ def test_what_is_not_fused_leaves_the_loss_to_the_caller(monkeypatch: pytest.Mon
     hidden, weight, _bias, targets = inputs(grad=True)
     assert head_pass(hidden, weight, targets, objective=never).loss is None
     monkeypatch.setattr(head, "FUSE_FROM", 0)
+    assert head_pass(hidden, weight, targets, objective=never, tile_bytes=tile_bytes(T - 1)).loss is None
     assert head_pass(hidden.bfloat16(), weight.bfloat16(), targets, objective=never).loss is None
     with torch.no_grad():
         assert head_pass(hidden, weight, targets, objective=never).loss is None
@@ -403,6 +405,7 @@ def test_what_is_not_fused_leaves_the_loss_to_the_caller(monkeypatch: pytest.Mon
 
 def test_a_fused_loss_keeps_no_more_than_a_tile_and_its_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "CHUNK", 4096)
+    monkeypatch.setattr(head, "FUSE_ROWS", 0)
     tokens, vocabulary, width, rows = 400, 20_480, 8, 4
     hidden, weight = (torch.randn(n, width, requires_grad=True) for n in (tokens, vocabulary))
     with LargestOutput() as fused:

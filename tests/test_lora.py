@@ -116,6 +116,7 @@ def test_gradients_of_the_adapters_are_autograds_through_whole_logits(
     trained = {name: p for name, p in lora.named_parameters() if p.requires_grad}
     assert all("lora_" in name for name in trained)
     assert ("lm_head.lora_A.default.weight" in trained) == include_head
+    assert Policy(lora).copies_weights == include_head  # a merged head for every forward
     output = Policy(lora, tile_bytes=1)(batch, TEMPERATURE)
     found = torch.autograd.grad(
         (weights_T * (output.logps_T + 0.3 * output.entropy_T)).sum(), list(trained.values())

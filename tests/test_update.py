@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from g2rl import batching
 from g2rl.batching import CALL_TOKENS, Sequences, plan_micro_batches
 from g2rl.lm_head import head
 from g2rl.losses import PolicyLoss
@@ -19,6 +20,7 @@ from g2rl.parallel import World
 from g2rl.policy import Policy
 from g2rl.rollout import Rollouts
 from g2rl.score import known, score
+from g2rl.sharding import ShardSettings
 from g2rl.types import Completion, Problem
 from g2rl.update import UpdateError, Updater
 
@@ -180,8 +182,12 @@ def count_forwards(updater: Updater) -> list[int]:
     return seen
 
 
-def test_a_kept_forward_is_the_one_the_update_would_have_made() -> None:
+@pytest.mark.parametrize(("call_tokens", "kept"), [(256, 1), (1, 2)])
+def test_a_kept_forward_is_the_one_the_update_would_have_made(
+    call_tokens: int, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Same weights to the bit, one forward less; features are those of a pass that keeps nothing."""
+    monkeypatch.setattr(batching, "CALL_TOKENS", call_tokens)
     settings = OptimizerSettings(lr=1e-2, mini_batches=2, micro_batch_tokens=100)
     lean, keeping = make(settings), make(settings)
     holed, batch = (batch_for(u, [1.0, -1.0, 0.5, -0.5, 2.0, -2.0]) for u in (lean, keeping))
@@ -191,6 +197,7 @@ def test_a_kept_forward_is_the_one_the_update_would_have_made() -> None:
         each.sequences.responses[first[0]] = []  # of which the update makes no forward
     keep = keeping.forwards_to_keep(batch.sequences, batch.group_N, 5)
     assert sorted(n for rows in keep for n in rows) == first[1:]
+    assert len(keep) == kept  # micro-batches, where a call costs less than padding
     common = {"temperature": 1.0, "token_budget": 100}
     holed.behaviour = score(lean.policy, holed.sequences, parts=[late], **common)
     forwards = count_forwards(keeping)
@@ -209,13 +216,24 @@ def test_a_kept_forward_is_the_one_the_update_would_have_made() -> None:
         assert torch.equal(a, b)
 
 
-def test_forwards_are_kept_only_where_the_update_would_hold_them_anyway() -> None:
+def test_forwards_are_kept_only_where_the_update_would_hold_them_anyway(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     updater = make(OptimizerSettings(mini_batches=1, micro_batch_tokens=8 + 6))
     batch = batch_for(updater, [1.0, -1.0])  # 6 and 7 tokens, padded to 14 or in two micro-batches
     assert updater.forwards_to_keep(batch.sequences, batch.group_N, 0) == [[0, 1]]
     updater.settings = OptimizerSettings(mini_batches=1, micro_batch_tokens=12)
     assert updater.forwards_to_keep(batch.sequences, batch.group_N, 0) == []
     updater.settings = OptimizerSettings(mini_batches=1)
+    monkeypatch.setattr(batching, "CALL_TOKENS", 0)
+    assert updater.forwards_to_keep(batch.sequences, batch.group_N, 0) == [[0], [1]]
+    updater.policy.compute_dtype = torch.bfloat16  # each would hold copies of the weights
+    assert updater.forwards_to_keep(batch.sequences, batch.group_N, 0) == []
+    monkeypatch.setattr(batching, "CALL_TOKENS", 256)
+    assert updater.forwards_to_keep(batch.sequences, batch.group_N, 0) == [[0, 1]]
+    updater.policy.sharding = ShardSettings()
+    assert updater.forwards_to_keep(batch.sequences, batch.group_N, 0) == []
+    updater.policy.sharding = None
     updater.policy.model.config.attention_dropout = 0.1
     assert updater.forwards_to_keep(batch.sequences, batch.group_N, 0) == []
 

@@ -119,6 +119,7 @@ def poisoned(batch: UpdateBatch) -> None:
     batch.advantages_N[6] = torch.nan
 
 
+FUSED = head._fused
 CASES: dict[str, dict[str, Any]] = {
     "token_mean": {}, "sequence_mean": {}, "sequence_sum": {}, "constant": {},
     "group_mean": {"policy": tied},
@@ -142,6 +143,9 @@ def outcome(
     spoil: Callable[[UpdateBatch], None] = lambda batch: None,
 ) -> dict[str, Any]:
     """Scores, gradients of every mini-batch of one step, and metrics and weights of three; whole tensors."""
+    fused: list[int] = []
+    head._fused = lambda *inputs: fused.append(1) or FUSED(*inputs)  # type: ignore[func-returns-value]
+    head.FUSE_ROWS = 0
     head.FUSE_FROM = fuse_from  # words from which the loss is differentiated in the head's forward
     model = policy()
     reference = frozen_copy(model)
@@ -180,6 +184,7 @@ def outcome(
         metrics = updater.step(batch, step)
         found[f"metrics {step}"], found[f"late {step}"] = metrics, torch.cat(known(batch.behaviour.logps))
         found[f"weights {step}"] = {n: t.clone() for n, t in model.weights()}
+    assert bool(fused) == (fuse_from == 0)
     return found
 
 
