@@ -129,7 +129,8 @@ def qwen(repeats: int, responses: int = 4, length: int = 128) -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     for name, passes in (("score", 1), ("score with features", 1), ("update", 3)):
-        layer = two[name] - one[name]
+        of_layer = "score" if passes == 1 else name  # a layer does the same whether the head makes features
+        layer = two[of_layer] - one[of_layer]
         rest = one[name] - layer
         whole = 28 * layer + rest
         floor = passes * 2 * tokens * (28 * block + head) / rate

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The choices that the paper leaves open, larger groups, and a higher rate.   bash experiments/g2rl_choices/run.sh
+# The choices that the paper leaves open, larger groups, longer training, a higher rate.   bash experiments/g2rl_choices/run.sh
 # From the repository's root, after `make train` has set up .venv. Two runs at a time, one thread each; finished
 # runs are skipped. Compares with runs/signals (g2rl-train experiment=signals): none and g2rl, seeds 0 to 2.
 set -euo pipefail
@@ -11,6 +11,7 @@ mkdir -p "$OUT"
 NONE="exploration=none exploration.observe=[g2rl]" G2RL="exploration=g2rl"
 DROP="exploration=g2rl algorithm.uniform_groups=drop"
 BIG="trainer.prompts_per_step=4 trainer.group_size=64" HOT="optimizer.lr=6e-4"
+LONG="trainer.steps=150 trainer.eval_every=50"
 {
   for seed in 0 1 2; do
     echo "choices/drop/seed$seed seed=$seed $DROP"
@@ -23,6 +24,11 @@ BIG="trainer.prompts_per_step=4 trainer.group_size=64" HOT="optimizer.lr=6e-4"
     echo "groups64/drop/seed$seed seed=$seed $DROP $BIG"
     echo "hot/entropy/seed$seed seed=$seed exploration=entropy exploration.observe=[g2rl] $HOT"
     echo "hot/evol/seed$seed seed=$seed exploration=evol exploration.observe=[g2rl] $HOT"
+  done
+  for seed in 0 1; do
+    echo "long150/none/seed$seed seed=$seed $NONE $LONG"
+    echo "long150/g2rl/seed$seed seed=$seed $G2RL $LONG"
+    echo "long150/drop/seed$seed seed=$seed $DROP $LONG"
   done
   for seed in 0 1 2 3 4; do
     echo "hot/none/seed$seed seed=$seed $NONE $HOT"

@@ -144,7 +144,9 @@ def name_arms(figure: Any, frame: pd.DataFrame, colours: Mapping[str, Colour], t
     seeds = frame.groupby("arm", sort=False)["seed"].nunique()
     handles = [plt.Line2D([], [], color=colours[arm], lw=2) for arm in seeds.index]
     names = [f"{arm} ({count} {'seed' if count == 1 else 'seeds'})" for arm, count in seeds.items()]
-    figure.legend(handles, names, ncols=min(4, len(names)), frameon=False, loc="outside upper center",
+    wide = figure.get_figwidth() / (0.55 + 0.085 * max(map(len, names)))  # handle and gap, inches a letter
+    columns = max(1, min(4, len(names), int(wide)))
+    figure.legend(handles, names, ncols=columns, frameon=False, loc="outside upper center",
                   title=title or None, title_fontsize=11)  # fmt: skip
 
 

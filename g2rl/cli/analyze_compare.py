@@ -24,8 +24,9 @@ EPILOG = """examples
   g2rl-analyze compare runs --metrics 'eval/*/pass@1' train/entropy
 
 It writes runs.parquet (arm, seed, run, step, metric, value), table.md, compare.png and, where runs wrote
-gradient cosines, geometry.png. Arms are told apart by the settings that differ in the runs' config.yaml, the
-seed left out; intervals are 95 % t-intervals over seeds. docs/analysis.md says more."""
+gradient cosines, geometry.png; with --against also differences.png. Arms are told apart by the settings that
+differ in the runs' config.yaml, the seed left out; intervals are 95 % t-intervals over seeds. More in
+docs/analysis.md."""
 
 WIDTH = 200  # of the table where the output is no terminal: in a file nothing need be wrapped
 
@@ -81,7 +82,6 @@ def compare(
     """
     import pandas as pd
 
-    from g2rl.analysis.compare_plots import draw_curves, draw_geometry_curves, learning_panels
     from g2rl.analysis.paired import paired_rows
     from g2rl.analysis.runs import collect, comparison_rows, find_runs, group_runs
     from g2rl.analysis.training_geometry import training_geometry
@@ -104,11 +104,7 @@ def compare(
     )
     if differences:
         show(differences, "paired differences: mean over shared seeds, 95 % t-interval")
-    figures = [draw_curves(frame, learning_panels(frame), out / "compare.png")]
-    if len(geometry):
-        figures.append(
-            draw_geometry_curves(geometry, geometry_caption(geometry, groups), out / "geometry.png")
-        )
+    figures = draw_figures(frame, geometry, groups, against, out)
     without = [label for label in groups if label not in set(geometry["arm"])]
     if without:
         print(
@@ -117,6 +113,28 @@ def compare(
     print(f"written: {out / 'runs.parquet'}, {out / 'table.md'}")
     print(f"figures: {', '.join(str(path) for path in figures)}")
     return out
+
+
+def draw_figures(
+    frame: pd.DataFrame,
+    geometry: pd.DataFrame,
+    groups: dict[str, list[Run]],
+    against: str | None,
+    out: Path,
+) -> list[Path]:
+    """Curves of learning; differences to an arm, if one is named; gradient cosines, if there are any."""
+    from g2rl.analysis.compare_plots import draw_curves, draw_geometry_curves, learning_panels
+    from g2rl.analysis.end_plots import outcome_panels
+    from g2rl.analysis.paired_plots import draw_differences
+
+    figures = [draw_curves(frame, learning_panels(frame), out / "compare.png")]
+    ends = {name: text for name, text in outcome_panels(frame).items() if name.startswith("eval/")}
+    if against is not None and ends:
+        figures.append(draw_differences(frame, ends, against, out / "differences.png"))
+    if len(geometry):
+        caption = geometry_caption(geometry, groups)
+        figures.append(draw_geometry_curves(geometry, caption, out / "geometry.png"))
+    return figures
 
 
 def chosen_metrics(frame: pd.DataFrame, patterns: Sequence[str]) -> dict[str, str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
+from g2rl.analysis import paired_plots
 from g2rl.analysis.paired import difference_cell, paired_differences, paired_rows
 from g2rl.analysis.runs import COLUMNS, RunsError
 
@@ -43,3 +46,18 @@ def test_one_shared_seed_has_no_interval_and_a_missing_metric_is_said() -> None:
 def test_an_unknown_arm_is_named() -> None:
     with pytest.raises(RunsError, match=r"no arm 'nonne'.*'none', 'g2rl', 'evol'"):
         paired_differences(frame(), "acc", "nonne")
+
+
+def test_the_figure_shows_every_seed_the_mean_and_its_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(paired_plots, "save_figure", lambda figure, path: drawn.append(figure) or path)
+    paired_plots.draw_differences(frame(), {"acc": ("accuracy", "share")}, "none", Path("unused"))
+    (axis,) = drawn[0].axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["g2rl", "evol"]
+    line, seeds, mean = axis.get_lines()[:3]
+    assert list(line.get_xdata()) == [0.0, 0.0]  # the arm that is subtracted
+    assert list(seeds.get_xdata()) == pytest.approx([0.01, 0.03, 0.02])
+    assert list(mean.get_xdata()) == pytest.approx([0.02])
+    (bar,) = axis.collections[0].get_segments()
+    assert sorted(point[0] for point in bar) == pytest.approx([-0.00484, 0.04484], abs=1e-5)
+    assert len(axis.collections) == 1  # evol shares no seed

@@ -156,6 +156,9 @@ def test_runs_are_compared(trained: Path, tmp_path: Path, capsys: pytest.Capture
     assert "| g2rl | 2 |" in table
     assert "The runs differ in: exploration.name" in table
     assert all((out / name).stat().st_size > 500 for name in ("compare.png", "geometry.png"))
+    assert not (out / "differences.png").exists()
+    against = compare([trained], tmp_path / "against", against="none")
+    assert (against / "differences.png").stat().st_size > 500
     assert "no gradient cosines in none" in capsys.readouterr().out
 
 
