@@ -4,8 +4,8 @@
 
 The floor of a stage is the floating-point operations of its unavoidable matrix products divided by the rate
 at which this machine multiplies matrices of those shapes, measured in the same run. The tiny policy is timed
-as it trains; the Qwen3-1.7B shape as one and two layers with random weights (28 do not fit into minutes on a
-CPU), so that the difference is one layer and the rest is embedding, norm and head.
+as it trains; the Qwen3-1.7B shape as one and three layers with random weights (28 do not fit into minutes on
+a CPU): half their difference without the head is one layer, and the rest is embedding, norm and head.
 """
 
 from __future__ import annotations
@@ -94,15 +94,23 @@ def qwen_shape(layers: int) -> Policy:
 
 
 def timed_passes(layers: int, repeats: int, responses: int, length: int) -> dict[str, float]:
-    """Seconds of scoring without and with features, and of forward and backward."""
+    """Seconds of a forward and of forward and backward, of the layers alone and with the head."""
     policy = qwen_shape(layers)
     ids = torch.randint(151_936, (responses, length)).tolist()
     sequences = Sequences([[1]] * responses, ids)
     batch = make_micro_batch(sequences, list(range(responses)), policy.device)
 
+    @torch.no_grad()
     def scored(features: bool) -> None:
-        with torch.no_grad():
-            policy(batch, features=features)
+        policy(batch, features=features)
+
+    @torch.no_grad()
+    def body() -> None:
+        policy.hidden(batch)
+
+    def body_updated() -> None:
+        policy.zero_grad(set_to_none=True)
+        policy.hidden(batch).sum().backward()
 
     def updated() -> None:
         policy.zero_grad(set_to_none=True)
@@ -110,16 +118,16 @@ def timed_passes(layers: int, repeats: int, responses: int, length: int) -> dict
         assert loss is not None  # float32 and a large vocabulary: the head is fused
         loss.backward()
 
-    return {
-        "score": median_seconds(lambda: scored(False), repeats),
-        "score with features": median_seconds(lambda: scored(True), repeats),
-        "update": median_seconds(updated, repeats),
-    }
+    runs = {"body": body, "body updated": body_updated}
+    if layers == 1:
+        with_features = {"score with features": lambda: scored(True), "update": updated}
+        runs |= {"score": lambda: scored(False)} | with_features
+    return {name: median_seconds(run, repeats) for name, run in runs.items()}
 
 
 def qwen(repeats: int, responses: int = 4, length: int = 128) -> list[str]:
-    """One layer and the rest, from models of one and two layers; 28 layers computed from them."""
-    one, two = (timed_passes(layers, repeats, responses, length) for layers in (1, 2))
+    """One layer, from models of one and three; the rest, with the head; 28 layers computed from them."""
+    one, three = (timed_passes(layers, repeats, responses, length) for layers in (1, 3))
     tokens = responses * length
     rate = product_rate(tokens, 2048, 6144, repeats)
     block = 2048 * (2 * 2048 + 2 * 1024) + 3 * 2048 * 6144  # q, o, k, v and the gated MLP
@@ -128,9 +136,10 @@ def qwen(repeats: int, responses: int = 4, length: int = 128) -> list[str]:
         "| pass | one layer | embedding and head | 28 layers, computed | of it head | floor | times |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name, passes in (("score", 1), ("score with features", 1), ("update", 3)):
-        of_layer = "score" if passes == 1 else name  # a layer does the same whether the head makes features
-        layer = two[of_layer] - one[of_layer]
+    for name, passes, of_layers in (
+        ("score", 1, "body"), ("score with features", 1, "body"), ("update", 3, "body updated"),
+    ):  # fmt: skip
+        layer = (three[of_layers] - one[of_layers]) / 2
         rest = one[name] - layer
         whole = 28 * layer + rest
         floor = passes * 2 * tokens * (28 * block + head) / rate
@@ -138,11 +147,8 @@ def qwen(repeats: int, responses: int = 4, length: int = 128) -> list[str]:
             f"| {name} | {layer:.2f} s | {rest:.2f} s | {whole:.1f} s | {rest / whole:.0%} | {floor:.1f} s | "
             f"{whole / floor:.2f} |"
         )
-    return [
-        *lines,
-        "",
-        f"({responses} x {length} tokens, products of {tokens} x 2048 x 6144 at {rate / 1e9:.0f} GFLOP/s)",
-    ]
+    note = f"{responses} x {length} tokens, products of {tokens} x 2048 x 6144 at {rate / 1e9:.0f} GFLOP/s"
+    return [*lines, "", f"({note})"]
 
 
 def main() -> None:
