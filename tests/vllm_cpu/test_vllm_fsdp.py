@@ -34,4 +34,6 @@ def test_two_sharded_ranks_give_the_run_of_one_process(tmp_path: Path) -> None:
     )  # fmt: skip
     assert "of 2 processes, sharded" in said
     for ours, theirs in zip(rows(tmp_path / "two"), rows(tmp_path / "one"), strict=True):
+        ratio = ours.pop("update/first_ratio", 1.0)  # in one process scoring's forward is the update's
+        assert ratio == pytest.approx(1.0, abs=1e-4)
         assert ours == pytest.approx(theirs, abs=1e-4)
