@@ -96,15 +96,14 @@ class MicroUpdate:
         micro = make_micro_batch(batch.sequences, rows, self.policy.device)
         given = self._given(batch, micro, weights, token_share, fresh)
 
-        def loss_of(tile: slice, logps: Tensor, entropies: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            return self.loss(given.inputs(tile, logps, entropies), batch.entropy_coef)
+        def loss_of(tile: slice, logps: Tensor, entropies: Tensor) -> Tensor:
+            return self.loss(given.inputs(tile, logps, entropies), batch.entropy_coef)[0]
 
-        output = self._forward(batch, micro, fresh, lambda *tile: loss_of(*tile)[0])
-        everything = slice(0, len(micro.targets_T))
-        loss, parts = loss_of(everything, output.logps_T, output.entropy_T)
+        output = self._forward(batch, micro, fresh, loss_of)
+        inputs = given.inputs(slice(None), output.logps_T, output.entropy_T)
+        loss, parts = self.loss(inputs, batch.entropy_coef)
         (loss if output.loss is None else output.loss).backward()
         metrics = {name: value.item() for name, value in parts.items()} | {"loss": loss.item()}
-        inputs = given.inputs(everything, output.logps_T, output.entropy_T)
         if fresh and apart and None not in scored:  # by the same weights, so 1 up to rounding
             gap_T = inputs.old_logps_T - torch.cat(known(scored)).to(inputs.old_logps_T.device)
             metrics["first_ratio"] = token_share * gap_T.exp().sum().item()
@@ -142,10 +141,8 @@ class MicroUpdate:
         def spread(values: list[float]) -> Tensor:
             return torch.tensor(values, dtype=torch.float32, device=device)[micro.segments_T]
 
-        advantages_T, bonus_T = (
-            spread([float(batch.advantages_N[n]) for n in rows]),
-            gather(batch.token_bonus),
-        )
+        advantages_T = spread([float(batch.advantages_N[n]) for n in rows])
+        bonus_T = gather(batch.token_bonus)
         tokens = {
             "old_logps_T": None if fresh else gather(batch.behaviour.logps),
             "advantages_T": advantages_T if bonus_T is None else advantages_T + bonus_T,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from g2rl.analysis.end_plots import outcome_panels
+from g2rl.analysis.end_plots import held_out_panels
 from g2rl.analysis.paired_plots import draw_differences
 from g2rl.analysis.runs import collect
 
@@ -45,9 +45,8 @@ def main() -> None:
                 # a setting's seeds are its own, so that an arm is paired with plain GRPO of its setting
                 parts.append(arms[name].assign(arm=label, seed=arms[name]["seed"] + 100 * place))
     frame = pd.concat(parts, ignore_index=True)
-    panels = {name: text for name, text in outcome_panels(frame).items() if name.startswith("eval/")}
     title = "minus plain GRPO of the same setting and seed: dropping uniform groups leads G2RL back to it"
-    draw_differences(frame, panels, NONE, out, title)
+    draw_differences(frame, held_out_panels(frame), NONE, out, title)
 
 
 if __name__ == "__main__":

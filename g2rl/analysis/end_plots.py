@@ -22,8 +22,8 @@ PROBE = {
 }  # fmt: skip
 
 
-def outcome_panels(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """Of the first benchmark pass@1, pass@k of the largest k, distinct solutions; the probe's mean cosine."""
+def held_out_panels(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Of the first benchmark pass@1, pass@k of the largest k and distinct solutions."""
     names = sorted(frame["metric"].unique())
     found: dict[str, tuple[str, str]] = {}
     benchmarks = [name.split("/")[1] for name in names if re.fullmatch(r"eval/[^/]+/pass@1", name)]
@@ -33,8 +33,13 @@ def outcome_panels(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
         for k in sorted({1, max(ks)}):
             found[f"{prefix}pass@{k}"] = (f"held-out pass@{k}", "share of problems")
         found[f"{prefix}distinct"] = ("distinct right solutions", "solutions a problem")
-    found["probe/cosine"] = ("gradient cosine", "mean cosine, all pairs")
     return {name: text for name, text in found.items() if name in names}
+
+
+def outcome_panels(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Those of the first benchmark, and the probe's mean cosine."""
+    probe = {"probe/cosine": ("gradient cosine", "mean cosine, all pairs")}
+    return held_out_panels(frame) | (probe if (frame["metric"] == "probe/cosine").any() else {})
 
 
 def probe_panels(frame: pd.DataFrame, metric: str, unit: str) -> dict[str, tuple[str, str]]:

@@ -124,11 +124,11 @@ def draw_figures(
 ) -> list[Path]:
     """Curves of learning; differences to an arm, if one is named; gradient cosines, if there are any."""
     from g2rl.analysis.compare_plots import draw_curves, draw_geometry_curves, learning_panels
-    from g2rl.analysis.end_plots import outcome_panels
+    from g2rl.analysis.end_plots import held_out_panels
     from g2rl.analysis.paired_plots import draw_differences
 
     figures = [draw_curves(frame, learning_panels(frame), out / "compare.png")]
-    ends = {name: text for name, text in outcome_panels(frame).items() if name.startswith("eval/")}
+    ends = held_out_panels(frame)
     if against is not None and ends:
         figures.append(draw_differences(frame, ends, against, out / "differences.png"))
     if len(geometry):
