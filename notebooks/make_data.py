@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from g2rl.analysis.runs import SIGNAL, arms, collect
+from g2rl.analysis.comparison.runs import SIGNAL, arms, collect
 
 DATA = Path(__file__).resolve().parent / "data"
 KEPT = re.compile(

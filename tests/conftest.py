@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 
-from g2rl.models import LoadedModel, load
+from g2rl.policy.loading import LoadedModel, load
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

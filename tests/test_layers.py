@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parent.parent / "g2rl"
+PACKAGE = Path(__file__).resolve().parents[1] / "g2rl"
 LAYERS = (
     {"types", "ops", "files", "estimators", "interrupt", "health", "progress", "metric_names"} | {"parallel"},
     {"failure", "lm_head", "lora", "memory", "batching", "data", "sharding"}
@@ -29,7 +29,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
 def part_of(module: str) -> str:
-    """g2rl.verify.pool -> verify"""
+    """g2rl.tasks.grading.grader -> verify"""
     return module.split(".")[1]
 
 

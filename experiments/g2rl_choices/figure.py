@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from g2rl.analysis.end_plots import held_out_panels
-from g2rl.analysis.paired_plots import draw_differences
-from g2rl.analysis.runs import collect
+from g2rl.analysis.comparison.runs import collect
+from g2rl.analysis.figures.differences import draw_differences
+from g2rl.analysis.figures.ends import held_out_panels
 
 NONE = "none"
 SETTINGS = {

@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from g2rl.analysis.pairs import GRADIENT, SEMANTIC
-from g2rl.analysis.plots import truncation
-from g2rl.analysis.runs import COLUMNS, collect
+from g2rl.analysis.comparison.runs import COLUMNS, collect
+from g2rl.analysis.figures.one_run import truncation
+from g2rl.analysis.geometry.numbers import GRADIENT, SEMANTIC
 
 UNKNOWN = "sampling and scoring temperature unknown: these runs have no probe"
 

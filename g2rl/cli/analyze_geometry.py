@@ -7,7 +7,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from g2rl.cli.config import launch
+from g2rl.cli.config.launch import launch
 from g2rl.cli.train import reported
 
 
@@ -19,7 +19,7 @@ def main() -> None:
 def run(config: DictConfig) -> float:
     """One analysis in Hydra's output folder; returns the mean gradient cosine over all pairs."""
     folder = Path(HydraConfig.get().runtime.output_dir)
-    from g2rl.cli.geometry_job import geometry  # torch is imported here, so that --help stays quick
+    from g2rl.cli.jobs.geometry import geometry  # torch is imported here, so that --help stays quick
 
     with reported(folder):
         return geometry(config, folder, list(HydraConfig.get().overrides.task))

@@ -8,7 +8,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from g2rl.cli.config import launch
+from g2rl.cli.config.launch import launch
 from g2rl.cli.train import reported
 
 
@@ -20,7 +20,7 @@ def main() -> None:
 def run(config: DictConfig) -> float | None:
     """One evaluation in Hydra's output folder; returns pass@1 averaged over benchmarks."""
     folder = Path(HydraConfig.get().runtime.output_dir)
-    from g2rl.cli.evaluation_job import evaluate  # torch is imported here, so that --help stays quick
+    from g2rl.cli.jobs.evaluate import evaluate  # torch is imported here, so that --help stays quick
 
     try:
         with reported(folder):

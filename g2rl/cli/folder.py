@@ -15,7 +15,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from g2rl.files import atomic_path
+from g2rl.runs.files import atomic_path
 
 RESUME = ("auto", "never")
 ERROR = "error.txt"  # a command that was refused leaves this and no work to protect

@@ -15,10 +15,10 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from g2rl.cli.config import launch
-from g2rl.cli.finished import finished_score
-from g2rl.cli.sweep import end_sweep, launcher_of
-from g2rl.interrupt import EXIT_INTERRUPTED, Interrupted, asked, hand_on
+from g2rl.cli.config.launch import launch
+from g2rl.cli.sweep.callback import end_sweep, launcher_of
+from g2rl.cli.sweep.finished import finished_score
+from g2rl.runs.interrupt import EXIT_INTERRUPTED, Interrupted, asked, hand_on
 
 
 class ArmFailedError(RuntimeError):
@@ -50,7 +50,7 @@ def run(config: DictConfig) -> float:
     if number := asked():  # before this arm began: the sweep stops, or its job is put back into the queue
         hand_on(number)
         return leave()
-    from g2rl.cli.job import train  # torch is imported here, so that --help stays quick
+    from g2rl.cli.jobs.train import train  # torch is imported here, so that --help stays quick
 
     try:
         (run_dir / "error.txt").unlink(missing_ok=True)  # of an earlier attempt

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from g2rl.engines.base import Key
 from g2rl.engines.drift import TOLERANCE
-from g2rl.policy import Policy
+from g2rl.engines.engine import Key
+from g2rl.policy.policy import Policy
 
 
 def world_size() -> int:

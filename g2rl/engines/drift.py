@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from g2rl.batching import Sequences
-from g2rl.policy import Policy
-from g2rl.score import known, score
+from g2rl.policy.batching import Sequences
+from g2rl.policy.policy import Policy
+from g2rl.policy.scoring import known, score
 from g2rl.types import Completion, SamplingParams
 
 STATISTIC = {"float32": "largest", "bfloat16": "mean"}

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from g2rl.engines.base import Key, uniforms
-from g2rl.engines.sampling import next_tokens
-from g2rl.policy import Policy
-from g2rl.sharding import DTYPES
+from g2rl.engines.engine import Key, uniforms
+from g2rl.engines.next_token import next_tokens
+from g2rl.policy.policy import Policy
+from g2rl.policy.sharding import DTYPES
 from g2rl.types import Completion, SamplingParams
 
 COMPACT_AT = 0.1  # share of finished rows that makes copying the cache worth while (0.25 was 5-15 % slower)

@@ -18,9 +18,9 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from g2rl.engines import colocated
-from g2rl.engines.base import Key, seed_of
 from g2rl.engines.drift import PROBE, SAMPLES, TOLERANCE, Drift, measure, probe_prompts, refuse
-from g2rl.policy import Policy
+from g2rl.engines.engine import Key, seed_of
+from g2rl.policy.policy import Policy
 from g2rl.types import Completion, SamplingParams
 
 log = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ import numpy as np
 import pandas
 import pyarrow
 
-from g2rl.estimators import paired_bootstrap
 from g2rl.evaluation.files import EvaluationError, Row
+from g2rl.formulas.estimators import paired_bootstrap
 
 COMPARISON = pyarrow.schema(
     [

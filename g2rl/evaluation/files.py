@@ -19,11 +19,11 @@ from typing import Any
 import pyarrow
 from pyarrow import parquet
 
-from g2rl.benchmarks.base import Benchmark
-from g2rl.files import atomic_path
-from g2rl.rollout import storable
+from g2rl.engines.rollouts import storable
+from g2rl.runs.files import atomic_path
+from g2rl.tasks.benchmarks.benchmark import Benchmark
+from g2rl.tasks.grading.verifier import Verifier
 from g2rl.types import Completion, Problem, Verdict
-from g2rl.verify.base import Verifier
 
 Row = dict[str, Any]
 
@@ -86,7 +86,7 @@ def judgement(verdict: Verdict) -> Row:
 
 
 def verifier_name(verifier: Verifier) -> str:
-    """Where a verifier's class lives, e.g. "g2rl.verify.math.MathVerifier"."""
+    """Where a verifier's class lives, e.g. "g2rl.tasks.grading.math.MathVerifier"."""
     return f"{type(verifier).__module__}.{type(verifier).__qualname__}"
 
 

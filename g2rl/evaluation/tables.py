@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 
-from g2rl.benchmarks.base import powers_of_two
-from g2rl.estimators import bootstrap_interval, mean_at_k
-from g2rl.evaluate import Estimates, estimate
+from g2rl.evaluation.evaluate import Estimates, estimate
 from g2rl.evaluation.files import Row, by_problem, problem_of, write_rows
+from g2rl.formulas.estimators import bootstrap_interval, mean_at_k
+from g2rl.tasks.benchmarks.benchmark import powers_of_two
+from g2rl.tasks.grading.grader import Grader
 from g2rl.types import Verdict
-from g2rl.verify.pool import Grader
 
 CONFIDENCE = 0.95
 ANSWERS = pyarrow.list_(

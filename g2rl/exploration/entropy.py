@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from g2rl.exploration.base import Stateless
+from g2rl.exploration.signal import Stateless
 from g2rl.types import GroupBatch, Shaped
 
 

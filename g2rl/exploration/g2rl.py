@@ -22,8 +22,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from g2rl.exploration.base import Stateless, missing_need
-from g2rl.ops import cosine_matrix, midrank, minmax, unit_rows
+from g2rl.exploration.signal import Stateless, missing_need
+from g2rl.formulas.tensors import cosine_matrix, midrank, minmax, unit_rows
 from g2rl.types import GroupBatch, Shaped
 
 NEGATIVES = ("amplify", "equation", "centered", "none")

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from g2rl.data import (
+from g2rl.tasks.grading.extract import boxes
+from g2rl.tasks.grading.math import MathVerifier
+from g2rl.tasks.rows import (
     DataError,
     column,
     first_column,
@@ -22,10 +24,8 @@ from g2rl.data import (
     row_id,
     text_of,
 )
-from g2rl.tasks.base import stream_from_rows
+from g2rl.tasks.task import stream_from_rows
 from g2rl.types import Problem
-from g2rl.verify.extract import boxes
-from g2rl.verify.math import MathVerifier
 
 AUTO = "auto"
 PAPER_INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -35,7 +35,7 @@ class Source(TypedDict, total=False):
     """Where questions come from; the keys of conf/task/math.yaml and conf/benchmark/math500.yaml."""
 
     source: str
-    """Hub id or local file, see `g2rl.data`."""
+    """Hub id or local file, see `g2rl.tasks.rows`."""
     data_dir: str | None
     """Folder of local copies; when given, `local_name` in it is read instead of `source`."""
     local_name: str | None

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
 
-from g2rl.analysis.fidelity import Measured, measure, pair_table, response_table, summarise
-from g2rl.analysis.fidelity_report import markdown
-from g2rl.analysis.predictors import absolute_gap, jaccard, mean_hidden
-from g2rl.analysis.sampling import GradedGroups, sample_groups
-from g2rl.analysis.true_gradients import (
+from g2rl.analysis.fidelity.measure import Measured, measure, pair_table, response_table, summarise
+from g2rl.analysis.fidelity.predictors import absolute_gap, jaccard, mean_hidden
+from g2rl.analysis.fidelity.report import markdown
+from g2rl.analysis.fidelity.true_gradients import (
     gram_cosines,
     gram_matrix,
     group_grams,
@@ -26,15 +25,16 @@ from g2rl.analysis.true_gradients import (
     sketch,
     sketch_error,
 )
-from g2rl.batching import Sequences
-from g2rl.benchmarks.countdown import countdown_benchmark
+from g2rl.analysis.groups import GradedGroups, sample_groups
+from g2rl.engines.rollouts import Rollouts
 from g2rl.engines.transformers import TransformersEngine
-from g2rl.models import LoadedModel
-from g2rl.policy import Policy
-from g2rl.rollout import Rollouts
-from g2rl.score import score
+from g2rl.policy.batching import Sequences
+from g2rl.policy.loading import LoadedModel
+from g2rl.policy.policy import Policy
+from g2rl.policy.scoring import score
+from g2rl.tasks.benchmarks.countdown import countdown_benchmark
+from g2rl.tasks.grading.grader import Grader
 from g2rl.types import Completion, Problem, SamplingParams, Verdict
-from g2rl.verify.pool import Grader
 
 V, D, TAU = 11, 8, 0.7
 

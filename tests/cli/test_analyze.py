@@ -14,11 +14,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from g2rl.cli import analyze
-from g2rl.cli.analyze_compare import compare, show
-from g2rl.cli.analyze_compare import main as compare_main
-from g2rl.cli.config import config_dir, explain_mistakes, groups_of, register_resolvers
-from g2rl.cli.geometry_job import geometry
-from g2rl.cli.job import train
+from g2rl.cli.config.launch import config_dir, explain_mistakes, groups_of, register_resolvers
+from g2rl.cli.jobs.compare import compare, show
+from g2rl.cli.jobs.compare import main as compare_main
+from g2rl.cli.jobs.geometry import geometry
+from g2rl.cli.jobs.train import train
 
 register_resolvers()
 SMALL = ("problems=3", "responses=4", "max_tokens=40")
@@ -35,7 +35,7 @@ def run(folder: Path, *overrides: str) -> float:
 
 def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     program = "from g2rl.cli.analyze import main; main()"
-    root = str(Path(__file__).resolve().parent.parent.parent)
+    root = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, "-c", program, *words], cwd=folder, env=environment, capture_output=True, text=True
@@ -118,7 +118,10 @@ def test_a_grid_draws_each_set_once_and_scores_it_at_every_temperature(tmp_path:
         (["near_orthogonal=0"], "near_orthogonal must lie"),
         (["problems=999"], "countdown has 256"),
         (["max_tokens=9000"], "is over the model's"),
-        (["benchmark=math", f"data_dir={Path(__file__).parent.parent / 'data'}"], "choose one"),
+        (
+            ["benchmark=math", f"data_dir={Path(__file__).resolve().parents[2] / 'tests' / 'data'}"],
+            "choose one",
+        ),
         (["run=nowhere"], r"no config\.yaml there"),
     ],
 )

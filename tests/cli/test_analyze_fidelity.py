@@ -13,11 +13,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from g2rl.cli.config import choices, config_dir, groups_of, register_resolvers
-from g2rl.cli.fidelity_job import OUTPUTS, fidelity
+from g2rl.cli.config.launch import choices, config_dir, groups_of, register_resolvers
+from g2rl.cli.jobs.fidelity import OUTPUTS, fidelity
 
 register_resolvers()
-DATA = Path(__file__).resolve().parent.parent / "data"
+DATA = Path(__file__).resolve().parents[2] / "tests" / "data"
 SMALL = ("problems=3", "responses=3", "max_tokens=30", "resamples=50")
 BLOCKS = ["embedding", "layer.0", "layer.1", "layer.2", "final norm", "head"]
 
@@ -106,7 +106,7 @@ def test_every_choice_composes(group: str) -> None:
 
 
 def test_the_command_makes_its_folder_and_names_a_misspelt_setting(tmp_path: Path) -> None:
-    root = str(Path(__file__).resolve().parent.parent.parent)
+    root = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
     program = "from g2rl.cli.analyze_fidelity import main; main()"
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from g2rl.cli.config import choices, groups_of, register_resolvers
+from g2rl.cli.config.launch import choices, groups_of, register_resolvers
 
 register_resolvers()
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 QUICK = (
     "experiment=smoke", "tracking=local", "trainer.steps=1", "trainer.probe_problems=0",
     "trainer.prompts_per_step=2", "trainer.group_size=2", "benchmark.problems=2", "benchmark.samples=2",

@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
-from wandb_files import offline_folders, read_run
 
-from g2rl.cli.config import config_dir, register_resolvers
-from g2rl.cli.evaluation_job import evaluate
+from g2rl.cli.config.launch import config_dir, register_resolvers
+from g2rl.cli.jobs.evaluate import evaluate
+from tests.runs.wandb_files import offline_folders, read_run
 
 register_resolvers()
 

@@ -14,13 +14,13 @@ import torch
 from transformers import AutoConfig
 
 from g2rl.engines import vllm as adapter
-from g2rl.engines.base import seed_of
 from g2rl.engines.colocated import export_config, random_state_kept, together, world_size
 from g2rl.engines.drift import Drift, DriftError, measure, probe_prompts, refuse
+from g2rl.engines.engine import seed_of
 from g2rl.engines.vllm import VllmEngine, check_version, import_vllm, resolve_sleep
-from g2rl.lora import LoraSettings, add_lora
-from g2rl.models import LoadedModel, load
-from g2rl.policy import Policy
+from g2rl.policy.loading import LoadedModel, load
+from g2rl.policy.lora import LoraSettings, add_lora
+from g2rl.policy.policy import Policy
 from g2rl.types import Completion, SamplingParams
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

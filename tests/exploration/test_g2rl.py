@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from g2rl.advantages import SCALES, UNIFORM_POLICIES, GroupAdvantage
 from g2rl.exploration.entropy import EntropyBonus
 from g2rl.exploration.evol import EvolRL
 from g2rl.exploration.g2rl import NEGATIVES, NORMALIZE, SCORES, GradientGuided, reward_weights
 from g2rl.exploration.none import NoExploration
+from g2rl.formulas.advantages import SCALES, UNIFORM_POLICIES, GroupAdvantage
 from g2rl.types import GroupBatch
 
 MIN_SPREAD = 1e-6

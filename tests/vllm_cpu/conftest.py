@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tiny_engine import make_engine, make_policy
 
 from g2rl.engines.vllm import VllmEngine
+from tests.vllm_cpu.tiny_engine import make_engine, make_policy
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["untied", "tied"])

@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_engine import STOPS, make_engine, make_policy, scramble
 from torch import Tensor
 
-from g2rl.batching import Sequences
 from g2rl.engines import colocated
 from g2rl.engines.drift import DriftError, probe_prompts
 from g2rl.engines.transformers import TransformersEngine
 from g2rl.engines.vllm import VllmEngine
-from g2rl.lora import LoraSettings, add_lora
-from g2rl.policy import Policy
-from g2rl.score import known, score
+from g2rl.policy.batching import Sequences
+from g2rl.policy.lora import LoraSettings, add_lora
+from g2rl.policy.policy import Policy
+from g2rl.policy.scoring import known, score
 from g2rl.types import Completion, SamplingParams
+from tests.vllm_cpu.tiny_engine import STOPS, make_engine, make_policy, scramble
 
 pytestmark = pytest.mark.vllm
 LENGTHS = (1, 5, 31, 32, 33, 70, 200)  # below, at and over blocks of 32

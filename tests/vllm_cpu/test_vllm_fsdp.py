@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_vllm_runs import BIN, run
+
+from tests.vllm_cpu.test_vllm_runs import BIN, run
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 WORDS = (

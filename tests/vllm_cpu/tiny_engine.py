@@ -6,8 +6,8 @@ import torch
 from transformers import Qwen3ForCausalLM
 
 from g2rl.engines.vllm import VllmEngine
-from g2rl.policy import Policy
-from g2rl.tiny.build import build_config, build_tokenizer
+from g2rl.policy.policy import Policy
+from g2rl.tasks.countdown_policy import build_config, build_tokenizer
 
 STOPS = [2]
 SETTINGS = {"kv_cache_mb": 256, "enforce_eager": True, "block_size": 32, "max_rows": 64, "drift_every": 1}

@@ -1,0 +1,52 @@
+"""Gradient cosines during training, by pair class, from the geometry files that runs write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from g2rl.analysis.comparison.runs import COLUMNS
+from g2rl.formulas.pairs import probe_table
+
+PREFIX = "geometry/"
+"""Of the metrics cosine and negative_pairs, bare and with _correct_correct, _correct_wrong, _wrong_wrong."""
+
+
+def step_numbers(path: Path) -> dict[str, float] | None:
+    """Mean cosine and share of negative pairs of one step's file; None where it holds no cosines.
+
+    Raises:
+        ValueError: the rows are no whole groups.
+    """
+    from pyarrow import parquet
+
+    if "cosine" not in parquet.read_schema(path).names:
+        return None
+    table = pd.read_parquet(path, columns=["sample", "correct", "cosine"])
+    group = int(table["sample"].max()) + 1
+    if table["sample"].tolist() != list(range(group)) * (len(table) // group):
+        raise ValueError(f"{path} does not hold whole groups of {group} responses in order")
+    cosine_PGG = torch.tensor(np.stack(table["cosine"].to_numpy()), dtype=torch.float64).view(
+        -1, group, group
+    )
+    correct_PG = torch.tensor(table["correct"].to_numpy(copy=True)).view(-1, group)
+    return probe_table(cosine_PGG, correct_PG)[1]
+
+
+def training_geometry(frame: pd.DataFrame) -> pd.DataFrame:
+    """The geometry of every run in a frame of `collect`, in its columns; empty where no run wrote cosines.
+
+    Cosines are written by exploration=g2rl and under `exploration.observe=[g2rl]`.
+    """
+    rows = []
+    for (arm, seed, run), _ in frame.groupby(["arm", "seed", "run"], sort=False):
+        for path in sorted((Path(run) / "geometry").glob("step_*.parquet")):
+            step = int(path.stem.removeprefix("step_"))
+            found = step_numbers(path)
+            if found is None:
+                break  # a run writes cosines at every step or at none
+            rows += [(arm, seed, run, step, f"{PREFIX}{name}", value) for name, value in found.items()]
+    return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -1,0 +1,185 @@
+"""Figures of several arms over training: mean over seeds as a line, 95 % t-interval over seeds as a band.
+
+A metric of every step is averaged over blocks of steps first: steps draw other problems, and their noise
+would hide the arms.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import to_rgb
+
+from g2rl.analysis.comparison.runs import OTHER_COLOURS, SIGNAL_COLOURS
+from g2rl.analysis.comparison.training_geometry import PREFIX
+from g2rl.analysis.figures.one_run import plt, save_figure, tidy_axis
+from g2rl.formulas.intervals import t_quantile
+
+Colour = tuple[float, ...]
+Panels = Mapping[str, tuple[str, str]]
+"""Metric to title and unit."""
+CLASSES = {
+    "": "all pairs", "_correct_correct": "correct-correct", "_correct_wrong": "correct-wrong",
+    "_wrong_wrong": "wrong-wrong",
+}  # fmt: skip
+TRAINING = {
+    "train/accuracy": ("training accuracy", "share of responses"),
+    "train/length": ("response length in training", "tokens"),
+    "train/entropy": ("token entropy in training", "nats"),
+}
+HELD_OUT = 4  # panels of benchmarks
+FEW = 3  # with fewer seeds a t-interval is so wide that it would flatten every line
+POINTS = 12  # of a line at most; more steps are averaged in blocks
+
+
+class Curve(NamedTuple):
+    """One arm's metric, (S,) each; low and high are NaN for one seed."""
+
+    steps: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    seeds: int
+    block: int
+    """Steps that each point is the mean of; the point stands at their middle."""
+
+
+def curve(frame: pd.DataFrame, arm: str, metric: str) -> Curve | None:
+    """Mean and 95 % t-interval over seeds of the steps that all seeds report; None where there is none.
+
+    Each point has its own interval: a band is no statement about the whole curve at once.
+    """
+    mine = frame[(frame["arm"] == arm) & (frame["metric"] == metric)]
+    shared = mine.pivot(index="step", columns="seed", values="value").dropna()
+    if shared.empty:
+        return None
+    block = -(-len(shared) // POINTS)
+    blocks = np.arange(len(shared)) // block
+    values_SN = shared.groupby(blocks).mean().to_numpy()
+    steps = shared.index.to_series().groupby(blocks).mean().to_numpy()
+    seeds, mean = values_SN.shape[1], values_SN.mean(axis=1)
+    half = np.full(len(mean), np.nan)
+    if seeds > 1:
+        half = t_quantile(0.95, seeds - 1) * values_SN.std(axis=1, ddof=1) / np.sqrt(seeds)
+    return Curve(steps, mean, mean - half, mean + half, seeds, block)
+
+
+def arm_colours(labels: Sequence[str]) -> dict[str, Colour]:
+    """One colour an arm: its signal's, in shades where a signal has several; numbers run along viridis.
+
+    ``none``, ``g2rl lam=1``, ``g2rl lam=3`` are black and two shades of the colour of g2rl; ``lam=0.1``,
+    ``lam=1``, ``lam=10`` three steps of viridis, dark to light.
+    """
+    found: dict[str, Colour] = {}
+    for signal, colour in SIGNAL_COLOURS.items():
+        mine = [label for label in labels if label.split(" ")[0] == signal]
+        for place, label in enumerate(mine):
+            white = 0.6 * place / len(mine)
+            found[label] = tuple((1 - white) * part + white for part in to_rgb(colour))
+    rest = [label for label in labels if label not in found]
+    numbered = len(rest) > len(OTHER_COLOURS) or all(re.search(r"\d", label) for label in rest)
+    for place, label in enumerate(rest):
+        along = 0.88 * place / max(1, len(rest) - 1)
+        found[label] = plt.get_cmap("viridis")(along) if numbered else to_rgb(OTHER_COLOURS[place])
+    return found
+
+
+def learning_panels(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Held-out pass@1 of each benchmark (at most four), training accuracy, length, entropy; if reported."""
+    names = list(dict.fromkeys(frame["metric"]))
+    held_out = [name for name in names if re.fullmatch(r"eval/[^/]+/pass@1", name)][:HELD_OUT]
+    panels = {name: (f"held-out {name.split('/')[1]}, pass@1", "share of problems") for name in held_out}
+    return panels | {name: text for name, text in TRAINING.items() if name in names}
+
+
+def draw_curves(frame: pd.DataFrame, panels: Panels, path: Path, columns: int = 2, title: str = "") -> Path:
+    """One panel a metric, one line an arm, bands over seeds, one legend with the number of seeds."""
+    rows = -(-len(panels) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(4.6 * columns, 3.1 * rows + 0.6), layout="constrained", squeeze=False
+    )
+    arms = list(dict.fromkeys(frame["arm"]))
+    colours = arm_colours(arms)
+    few = min(frame.groupby("arm")["seed"].nunique()) < FEW
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
+    for axis, (metric, (heading, unit)) in zip(axes.flat, panels.items(), strict=False):
+        for arm in arms:
+            draw_arm(axis, curve(frame, arm, metric), colours[arm])
+        if few:
+            focus(axis, frame[frame["metric"] == metric]["value"])
+        tidy_axis(axis, heading, unit)
+    name_arms(figure, frame, colours, title)
+    figure.supxlabel(band_caption(frame, panels, few), fontsize=8, color="0.35")
+    return save_figure(figure, path)
+
+
+def band_caption(frame: pd.DataFrame, panels: Panels, few: bool) -> str:
+    """What line, point and band are."""
+    found = [curve(frame, arm, metric) for arm in frame["arm"].unique() for metric in panels]
+    blocks = sorted({one.block for one in found if one is not None} - {1})
+    points = (
+        f"points: means of {' or '.join(map(str, blocks))} steps where every step reports; " if blocks else ""
+    )
+    more = "; bands of two seeds leave the panels" if few else ""
+    return f"{points}line: mean over seeds; band: 95 % t-interval over seeds (none for one seed){more}"
+
+
+def draw_arm(axis: Any, found: Curve | None, colour: Colour) -> None:
+    """Line and band."""
+    if found is None:
+        return
+    axis.plot(found.steps, found.mean, color=colour, lw=1.6, marker="o", ms=3.5)
+    if found.seeds > 1:
+        axis.fill_between(found.steps, found.low, found.high, color=colour, alpha=0.15, lw=0)
+
+
+def name_arms(figure: Any, frame: pd.DataFrame, colours: Mapping[str, Colour], title: str = "") -> None:
+    """One legend above the panels: arms and their number of seeds, below the figure's title."""
+    seeds = frame.groupby("arm", sort=False)["seed"].nunique()
+    handles = [plt.Line2D([], [], color=colours[arm], lw=2) for arm in seeds.index]
+    names = [f"{arm} ({count} {'seed' if count == 1 else 'seeds'})" for arm, count in seeds.items()]
+    wide = figure.get_figwidth() / (0.55 + 0.085 * max(map(len, names)))  # handle and gap, inches a letter
+    columns = max(1, min(4, len(names), int(wide)))
+    figure.legend(handles, names, ncols=columns, frameon=False, loc="outside upper center",
+                  title=title or None, title_fontsize=11)  # fmt: skip
+
+
+def focus(axis: Any, values: pd.Series) -> None:
+    """Limits around the seeds themselves."""
+    low, high = values.min(), values.max()
+    margin = 0.15 * (high - low) or 0.1
+    axis.set_ylim(low - margin, high + margin)
+
+
+def draw_geometry_curves(frame: pd.DataFrame, caption: str, path: Path) -> Path:
+    """Mean gradient cosine and negative pairs of training responses, by pair class."""
+    panels = {
+        f"{PREFIX}{kind}{suffix}": (f"{label}: {what}", unit)
+        for kind, what, unit in (
+            ("cosine", "mean cosine", "mean gradient cosine"),
+            ("negative_pairs", "negative pairs", "share of pairs"),
+        )
+        for suffix, label in CLASSES.items()
+    }  # fmt: skip
+    figure, axes = plt.subplots(2, 4, figsize=(16, 6.6), layout="constrained", sharex=True, sharey="row")
+    arms = list(dict.fromkeys(frame["arm"]))
+    colours = arm_colours(arms)
+    for axis, (metric, (title, unit)) in zip(axes.flat, panels.items(), strict=True):
+        for arm in arms:
+            draw_arm(axis, curve(frame, arm, metric), colours[arm])
+        tidy_axis(axis, title, unit if axis in axes[:, 0] else "")
+    few = min(frame.groupby("arm")["seed"].nunique()) < FEW
+    for row, level, kind in zip(axes, (0.0, 0.5), ("cosine", "negative_pairs"), strict=True):
+        if few:
+            focus(row[0], frame[frame["metric"].str.startswith(f"{PREFIX}{kind}")]["value"])
+        for axis in row:
+            axis.axhline(level, color="0.7", lw=0.8, zorder=0)
+    name_arms(figure, frame, colours)
+    figure.supxlabel(f"{caption}; {band_caption(frame, panels, few)}", fontsize=8, color="0.35")
+    return save_figure(figure, path)

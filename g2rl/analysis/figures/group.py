@@ -1,0 +1,138 @@
+"""One group seen closely: the cosines S between its responses, and beside each row what the response says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from g2rl.analysis.figures.one_run import PAIR_COLOURS, plt, save_figure
+from g2rl.analysis.geometry.report import cells, conditions, samples_of
+
+RIGHT, WRONG = PAIR_COLOURS["correct-correct"], PAIR_COLOURS["wrong-wrong"]
+GREY = "0.35"
+NUMBERED = 16  # responses up to which every cell shows its number
+
+
+def most_mixed(responses: pd.DataFrame) -> str:
+    """The problem whose verdicts are most evenly split, the first of several.
+
+    Args:
+        responses: columns problem, correct; one cell of `g2rl-analyze geometry`.
+    """
+    share = responses.groupby("problem", sort=False)["correct"].mean()
+    return str((share - 0.5).abs().idxmin())
+
+
+def cosines_of(pairs: pd.DataFrame, size: int) -> np.ndarray:
+    """S (G, G), symmetric with ones on the diagonal, from the pairs i < j of one group.
+
+    Raises:
+        ValueError: not every pair once.
+    """
+    first, second = pairs["first"].to_numpy(), pairs["second"].to_numpy()
+    keys = set(zip(first.tolist(), second.tolist(), strict=True))
+    if keys != {(i, j) for j in range(size) for i in range(j)} or len(pairs) != len(keys):
+        raise ValueError(f"{len(pairs)} rows are not the pairs of one group of {size} responses")
+    cosine_GG = np.eye(size)
+    cosine_GG[first, second] = cosine_GG[second, first] = pairs["cosine"]
+    return cosine_GG
+
+
+def class_means(cosine_GG: np.ndarray, correct_G: np.ndarray) -> dict[str, float]:
+    """Mean cosine of right-right, right-wrong, wrong-wrong pairs i < j; without classes that have no pair."""
+    first, second = np.triu_indices(len(correct_G), k=1)
+    right = correct_G[first].astype(int) + correct_G[second]
+    values = cosine_GG[first, second]
+    names = {2: "right-right", 1: "right-wrong", 0: "wrong-wrong"}
+    return {name: float(values[right == k].mean()) for k, name in names.items() if (right == k).any()}
+
+
+def draw_group(
+    tables: Mapping[str, pd.DataFrame],
+    about: Mapping[str, Any],
+    path: Path,
+    problem: str | None = None,
+    width: int = 84,
+) -> Path:
+    """Heat map of S of one group of the first cell, right responses first, completions beside the rows.
+
+    Args:
+        tables, about: of `g2rl.analysis.stored.read_geometry`.
+        problem: its id; None takes the one whose verdicts are most evenly split.
+        width: characters to which a completion is cut, in its middle.
+
+    Raises:
+        ValueError: no such problem.
+    """
+    sampled_at, scored_at = cells(tables)[0]
+    responses = samples_of(tables, sampled_at, scored_at)
+    problem = problem or most_mixed(responses)
+    group = responses[responses["problem"] == problem].sort_values("sample")
+    if group.empty:
+        raise ValueError(f"no problem {problem!r}; there are {', '.join(responses['problem'].unique())}")
+    pairs = tables["pairs"].query(
+        "problem == @problem and sampled_at == @sampled_at and scored_at == @scored_at"
+    )
+    cosine_GG = cosines_of(pairs, len(group))
+    order = np.argsort(~group["correct"].to_numpy(), kind="stable")
+    cosine_GG, group = cosine_GG[np.ix_(order, order)], group.iloc[order]
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(11, 0.34 * len(group) + 2.2), layout="constrained", width_ratios=(1, 1.55)
+    )
+    draw_heat(figure, left, cosine_GG, group)
+    write_responses(right, group, width)
+    means = class_means(cosine_GG, group["correct"].to_numpy())
+    said = ", ".join(f"{name} {value:+.2f}" for name, value in means.items())
+    figure.suptitle(f"“{group['prompt'].iloc[0]}”: mean gradient cosine {said}", fontsize=11)
+    figure.supxlabel(
+        f"{about['model']}; {conditions(about, sampled_at, scored_at)}; ✓ right, ✗ wrong; "
+        f"text cut to {width} characters",
+        fontsize=8, color=GREY,
+    )  # fmt: skip
+    return save_figure(figure, path)
+
+
+def draw_heat(figure: Any, axis: Any, cosine_GG: np.ndarray, group: pd.DataFrame) -> None:
+    """S with a line between right and wrong; red and blue are told apart by any colour vision."""
+    image = axis.imshow(cosine_GG, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
+    figure.colorbar(image, ax=axis, shrink=0.85, location="left", label="cosine of gradient features, S")
+    for i, j in np.ndindex(cosine_GG.shape) if len(group) <= NUMBERED else ():
+        value = cosine_GG[i, j]
+        axis.text(j, i, f"{value:.1f}".replace("-0.0", "0.0"), ha="center", va="center", fontsize=7,
+                  color="white" if abs(value) > 0.6 else "black")  # fmt: skip
+    border = int(group["correct"].sum()) - 0.5
+    if 0 < border < len(group) - 1:
+        axis.axhline(border, color="black", lw=1.6)
+        axis.axvline(border, color="black", lw=1.6)
+    rows = zip(group["sample"], group["correct"], strict=True)
+    names = [f"{sample} {mark(correct)}" for sample, correct in rows]
+    axis.set_xticks(range(len(group)), [name.replace(" ", "\n") for name in names], fontsize=8)
+    axis.set_yticks(range(len(group)), names, fontsize=8)
+    axis.yaxis.tick_right()
+    axis.set_xlabel("response")
+    axis.tick_params(length=0)
+
+
+def write_responses(axis: Any, group: pd.DataFrame, width: int) -> None:
+    """A line a response at the height of its row."""
+    for row, (text, correct) in enumerate(zip(group["completion"], group["correct"], strict=True)):
+        line = cut(text, width).replace("$", r"\$")  # a dollar would start mathematics
+        axis.text(0, row, line, va="center", fontsize=8, family="monospace",
+                  color=RIGHT if correct else WRONG)  # fmt: skip
+    axis.set(xlim=(0, 1), ylim=(len(group) - 0.5, -0.5))
+    axis.axis("off")
+
+
+def cut(text: str, width: int) -> str:
+    """One line of at most `width` characters; what is too long keeps its beginning and its end."""
+    line = " ".join(text.split())
+    head = (width - 3) // 2
+    return line if len(line) <= width else f"{line[:head].rstrip()} … {line[head + 3 - width :].lstrip()}"
+
+
+def mark(correct: bool) -> str:
+    return "✓" if correct else "✗"

@@ -1,0 +1,77 @@
+"""Draw whole groups from a checkpoint and grade them: the common start of every analysis of a policy.
+
+The random numbers of a response are a function of (seed, problem, sample), the same as in an evaluation, so
+that two checkpoints are compared on common random numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from g2rl.engines.engine import Engine
+from g2rl.engines.rollouts import Rollouts
+from g2rl.evaluation.evaluate import respond
+from g2rl.tasks.benchmarks.benchmark import Benchmark
+from g2rl.tasks.grading.grader import Grader
+from g2rl.types import SamplingParams, Verdict
+
+
+@dataclass(slots=True)
+class GradedGroups:
+    """P groups of G responses and what the verifier says of each."""
+
+    rollouts: Rollouts
+    verdicts: list[list[Verdict]]
+    """P lists of G."""
+
+    @property
+    def correct_PG(self) -> Tensor:
+        """Boolean verdicts."""
+        return torch.tensor([[verdict.correct for verdict in group] for group in self.verdicts])
+
+
+def sample_groups(
+    benchmark: Benchmark,
+    engine: Engine,
+    grader: Grader,
+    tokenizer: Any,
+    *,
+    problems: int,
+    responses: int,
+    params: SamplingParams,
+    chat: bool,
+    seed: int,
+    on_progress: Callable[[int], None] | None = None,
+) -> GradedGroups:
+    """`responses` responses to each of the first `problems` problems of a benchmark, graded.
+
+    Args:
+        benchmark: gives the problems and their verifier; its own sampling settings are not used.
+        grader: of the benchmark's verifier.
+        params: how responses are drawn.
+        chat: render prompts through the chat template.
+        on_progress: told of n newly finished responses.
+
+    Raises:
+        ValueError: fewer than two responses (no pair to look at), or more problems than there are.
+    """
+    if responses < 2:
+        raise ValueError(f"responses={responses}: pairs of responses are compared, so at least 2 are needed")
+    if not 1 <= problems <= len(benchmark.problems):
+        raise ValueError(
+            f"problems={problems}: {benchmark.name} has {len(benchmark.problems)}; ask for 1 to that many"
+        )
+    chosen = Benchmark(
+        benchmark.name, benchmark.problems[:problems], benchmark.verifier,
+        samples=responses, ks=[1], params=params,
+    )  # fmt: skip
+    prompts, completions, verdicts = respond(
+        chosen, range(problems), engine, grader, tokenizer,
+        chat=chat, seed=seed, samples=responses, on_progress=on_progress,
+    )  # fmt: skip
+    return GradedGroups(Rollouts(chosen.problems, prompts, completions), verdicts)

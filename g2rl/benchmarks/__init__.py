@@ -1,1 +1,0 @@
-"""Held-out problem sets: one file per kind, one YAML per benchmark."""

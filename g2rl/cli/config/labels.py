@@ -1,0 +1,64 @@
+"""Names under which a run stands in W&B: group, arm, job type, tags. Resolved in conf/tracking/wandb.yaml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, ListConfig
+
+from g2rl.cli.config.launch import run_group, run_tag
+from g2rl.cli.sweep.finished import FREE_TO_CHANGE
+
+ELSEWHERE = (
+    *FREE_TO_CHANGE, "seed", "model", "task", "exploration", "benchmark", "run", "experiment", "data_dir",
+)  # fmt: skip
+"""Overrides that do not make another arm, or that group, tags and signal show already."""
+
+
+def run_label(what: str, *, _root_: DictConfig) -> Any:
+    """One label of a run of g2rl-train or g2rl-eval, from its configuration and the typed overrides."""
+    labels = training_labels(_root_) if "exploration" in _root_ else evaluation_labels(_root_)
+    found = labels[what]
+    return ListConfig(found) if isinstance(found, list) else found  # a plain list would not resolve
+
+
+def training_labels(config: DictConfig) -> dict[str, Any]:
+    """Group: EXPERIMENT-MODEL-TASK, or MODEL-TASK. Arm: the signal and the overrides of this run."""
+    model, task = config.model.name, config.task.name
+    signal = config.exploration._target_.split(".")[-2]  # one file a signal, named like its choice
+    return {
+        "group": run_group(f"{model}-{task}"),
+        "job_type": "train",
+        "arm": f"{signal}{run_tag(','.join(arm_words()))}",
+        "tags": [signal, model, task, config.algorithm.name],
+    }
+
+
+def evaluation_labels(config: DictConfig) -> dict[str, Any]:
+    """Group: the benchmark. Arm: the run evaluated, else the model."""
+    node = config.benchmark
+    benchmark = chosen("benchmark") or node.get("name") or node.get("_target_", "a.suite.of").split(".")[-2]
+    arm = config.model.name if config.run is None else Path(config.run).name
+    return {
+        "group": f"eval-{benchmark}",
+        "job_type": "evaluate",
+        "arm": f"{arm}{run_tag(','.join(arm_words()))}",
+        "tags": [config.model.name, benchmark],
+    }
+
+
+def chosen(group: str) -> str | None:
+    """The choice of a config group in this Hydra run; None where Hydra does not run, or without one."""
+    return HydraConfig.get().runtime.choices.get(group) if HydraConfig.initialized() else None
+
+
+def arm_words() -> list[str]:
+    """The typed overrides that make an arm, without the node: exploration.lam=3 as lam=3."""
+    found = []
+    for word in HydraConfig.get().overrides.task if HydraConfig.initialized() else ():
+        key, _, value = word.lstrip("+~").partition("=")
+        if key not in ELSEWHERE and key.split(".")[0] not in (*FREE_TO_CHANGE, "hydra"):
+            found.append(f"{key.rsplit('.', 1)[-1]}={value}")
+    return sorted(found)

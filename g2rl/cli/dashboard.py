@@ -1,0 +1,107 @@
+"""The W&B dashboard as code: sections and panels of `g2rl.runs.metric_names`, built with wandb-workspaces.
+
+    python -m g2rl.cli.dashboard --entity NAME --project g2rl --benchmarks countdown
+
+saves it in a W&B project, which needs an account; `--print` shows what would be saved and needs nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from g2rl.runs.metric_names import CURATED, SECTIONS, Curated, filled
+from g2rl.runs.wandb_mirror import HISTOGRAMS, SAMPLES
+
+KS = (1, 4, 16)
+STACKED = "Parts of a step"
+Panel = tuple[str, str, list[str]]
+"""Title, unit, metric names."""
+
+
+def panels(section: str, benchmarks: Mapping[str, Sequence[int]]) -> list[Panel]:
+    """The line plots of a section; metrics with the same title share one."""
+    found: dict[str, tuple[str, list[str]]] = {}
+    for metric in (metric for metric in CURATED if metric.section == section):
+        for title, name in zip(*titles_and_names(metric, benchmarks), strict=True):
+            found.setdefault(title, (metric.unit, []))[1].append(name)
+    return [(title, unit, names) for title, (unit, names) in found.items()]
+
+
+def titles_and_names(metric: Curated, benchmarks: Mapping[str, Sequence[int]]) -> tuple[list[str], list[str]]:
+    """A metric's titles and names, one for each benchmark and k."""
+    names = filled(metric.name, benchmarks)
+    titles = filled(metric.panel, benchmarks)
+    return (titles if len(titles) == len(names) else titles * len(names)), names
+
+
+def build(entity: str, project: str, benchmarks: Mapping[str, Sequence[int]]) -> Any:
+    """The workspace; talks to no server.
+
+    Runs are grouped by arm, so that a line is the mean over seeds and its band their range.
+
+    Args:
+        entity: account or team.
+        project: W&B project.
+        benchmarks: held-out benchmarks of the runs, name to ks.
+
+    Raises:
+        ImportError: wandb-workspaces is not installed.
+    """
+    try:
+        import wandb_workspaces.reports.v2 as reports
+        import wandb_workspaces.workspaces as workspaces
+    except ImportError as error:
+        raise ImportError("the dashboard needs wandb-workspaces: pip install 'g2rl[dashboard]'") from error
+
+    def line(title: str, unit: str, names: list[str]) -> Any:
+        return reports.LinePlot(
+            title=title, x="step", y=list(names), title_x="training step", title_y=unit,
+            plot_type="stacked-area" if title == STACKED else "line",
+            groupby_aggfunc="mean", groupby_rangefunc=None if title == STACKED else "minmax",
+        )  # fmt: skip
+
+    sections = [
+        workspaces.Section(
+            name=section, is_open=True, panels=[line(*panel) for panel in panels(section, benchmarks)]
+        )
+        for section in SECTIONS
+    ]
+    geometry = sections[SECTIONS.index("Exploration geometry")]
+    geometry.panels += [
+        reports.MediaBrowser(title="Gradient cosines by pair class", media_keys=list(HISTOGRAMS))
+    ]
+    sections.append(
+        workspaces.Section(name="Samples", panels=[reports.WeavePanelSummaryTable(table_name=SAMPLES)])
+    )
+    return workspaces.Workspace(
+        entity=entity, project=project, name="g2rl", sections=sections,
+        settings=workspaces.WorkspaceSettings(x_axis="step"),
+        runset_settings=workspaces.RunsetSettings(groupby=[workspaces.Config("arm")]),
+    )  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line of `python -m g2rl.cli.dashboard`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m g2rl.cli.dashboard", description="Save the W&B dashboard."
+    )
+    parser.add_argument("--entity", required=True, help="W&B account or team")
+    parser.add_argument("--project", default="g2rl")
+    parser.add_argument("--benchmarks", nargs="+", default=["countdown"], help="names as in eval/NAME/pass@1")
+    parser.add_argument("--ks", nargs="+", type=int, default=list(KS), help="of pass@k and maj@k")
+    parser.add_argument(
+        "--print", action="store_true", help="show it as JSON instead; no account, no network"
+    )
+    chosen = parser.parse_args(arguments)
+    workspace = build(chosen.entity, chosen.project, dict.fromkeys(chosen.benchmarks, chosen.ks))
+    if chosen.print:
+        print(json.dumps(workspace._spec, indent=2, default=str))
+    else:
+        workspace.save()
+
+
+if __name__ == "__main__":
+    main()

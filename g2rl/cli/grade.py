@@ -1,0 +1,142 @@
+"""Grade a file of cases from the command line: ``g2rl-grade CASES.jsonl --out VERDICTS.jsonl``.
+
+A case is one JSON object a line: ``{"kind": "math", "gold": "1/2", "prediction": "... \\\\boxed{0.5}"}``;
+kind ``mcq`` may add ``"choices": ["text of A", ...]``. The verdicts come in the same order, one a line:
+``{"correct": true, "answer": "0.5", "route": "number", "seconds": 0.0004}`` (with the case's id if it has
+one). All cases are checked before any is graded, and the output appears complete or not at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from g2rl.tasks.grading.choice import ChoiceVerifier
+from g2rl.tasks.grading.grader import Grader
+from g2rl.tasks.grading.math import MathVerifier
+from g2rl.tasks.grading.verifier import Verifier
+from g2rl.types import Problem, Verdict
+
+VERIFIERS: dict[str, type[Verifier]] = {"math": MathVerifier, "mcq": ChoiceVerifier}
+
+
+class CaseError(ValueError):
+    """A row that cannot be graded; the message names the line and what to mend."""
+
+
+def read_cases(path: Path) -> list[dict[str, Any]]:
+    """The cases of a JSONL file. Raises CaseError with the line number (from 1) of the first bad row."""
+    cases = []
+    # Only "\n" ends a line: model output may hold other characters that Python takes for line ends.
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+            raise CaseError(
+                f"{path.name}, line {number}: not JSON ({error}); write one object a line"
+            ) from None
+        problem = _fault(row)
+        if problem:
+            raise CaseError(f"{path.name}, line {number}: {problem}")
+        cases.append(row)
+    return cases
+
+
+def _fault(row: Any) -> str | None:
+    """What to mend in a row; None when it is fine."""
+    if not isinstance(row, dict):
+        return f"holds a JSON {type(row).__name__}; write an object with kind, gold and prediction"
+    for field in ("kind", "gold", "prediction"):
+        if field not in row:
+            return f'has no "{field}"; add it'
+        if not isinstance(row[field], str):
+            return f'"{field}" is a {type(row[field]).__name__}; write it as a string'
+    if row["kind"] not in VERIFIERS:
+        return f'kind "{row["kind"]}" is unknown; use one of {", ".join(VERIFIERS)}'
+    if not row["gold"].strip():
+        return '"gold" is empty; nothing can be right, so leave the row out'
+    choices = choices_in(row)
+    if choices is not None and not (
+        isinstance(choices, list) and 2 <= len(choices) <= 26 and all(isinstance(c, str) for c in choices)
+    ):
+        return '"choices" must be a list of 2 to 26 strings'
+    return None
+
+
+def choices_in(row: dict[str, Any]) -> Any:
+    """The row's options, given directly or under "meta"; None when there are none."""
+    meta = row.get("meta")
+    return row.get("choices", meta.get("choices") if isinstance(meta, dict) else None)
+
+
+def grade_cases(
+    cases: Sequence[dict[str, Any]], workers: int = 2, timeout_seconds: float = 5.0
+) -> list[Verdict]:
+    """Verdicts in the order of the cases; `timeout_seconds` bounds each."""
+    verdicts: dict[int, Verdict] = {}
+    for kind, verifier in VERIFIERS.items():
+        places = [place for place, case in enumerate(cases) if case["kind"] == kind]
+        if not places:
+            continue
+        items = [(cases[place]["prediction"], _problem(cases[place])) for place in places]
+        with Grader(verifier(), workers, timeout_seconds) as grader:
+            verdicts.update(zip(places, grader.grade(items), strict=True))
+    return [verdicts[place] for place in range(len(cases))]
+
+
+def _problem(case: dict[str, Any]) -> Problem:
+    choices = choices_in(case)
+    return Problem(str(case.get("id", "")), "", case["gold"], {} if choices is None else {"choices": choices})
+
+
+def write_verdicts(path: Path, cases: Sequence[dict[str, Any]], verdicts: Sequence[Verdict]) -> None:
+    """Write one JSON object a line; the file is complete or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            for case, verdict in zip(cases, verdicts, strict=True):
+                row: dict[str, Any] = {"id": case["id"]} if "id" in case else {}
+                row |= {"correct": verdict.correct, "answer": verdict.answer, "route": verdict.route}
+                file.write(json.dumps(row | {"seconds": round(verdict.seconds, 6)}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Console entry: 0 when every case was graded, 2 when the input or the options are unusable."""
+    parser = argparse.ArgumentParser(prog="g2rl-grade", description="Grade predictions against golds.")
+    parser.add_argument("cases", type=Path, help="JSONL with kind (math, mcq), gold, prediction[, choices]")
+    parser.add_argument("--out", type=Path, required=True, help="JSONL of verdicts, in the same order")
+    parser.add_argument("--workers", type=int, default=2, help="grading processes (default 2)")
+    parser.add_argument("--timeout", type=float, default=5.0, help="seconds per case (default 5)")
+    options = parser.parse_args(argv)
+    if options.workers < 1 or not options.timeout > 0:
+        parser.error("--workers must be at least 1 and --timeout above 0")
+    try:
+        cases = read_cases(options.cases)
+    except (CaseError, OSError) as error:
+        print(f"g2rl-grade: {error}", file=sys.stderr)
+        return 2
+    verdicts = grade_cases(cases, options.workers, options.timeout)
+    write_verdicts(options.out, cases, verdicts)
+    right = sum(verdict.correct for verdict in verdicts)
+    print(f"g2rl-grade: {right} of {len(verdicts)} right, written to {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,233 @@
+"""g2rl-analyze compare: finished runs in one table and one figure, with intervals over seeds."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import fnmatch
+import hashlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from g2rl.analysis.comparison.runs import Run
+
+EPILOG = """examples
+  g2rl-analyze compare runs                                      every run in a folder
+  g2rl-analyze compare runs/A-seed0 runs/A-seed1 runs/B-seed0    these
+  g2rl-analyze compare runs --by exploration.lam --out evals/lambda
+  g2rl-analyze compare runs --against none                       and paired differences to an arm
+  g2rl-analyze compare runs --metrics 'eval/*/pass@1' train/entropy
+
+It writes runs.parquet (arm, seed, run, step, metric, value), table.md, compare.png and, where runs wrote
+gradient cosines, geometry.png; with --against also differences.png. Arms are told apart by the settings that
+differ in the runs' config.yaml, the seed left out; intervals are 95 % t-intervals over seeds. More in
+docs/analysis.md."""
+
+WIDTH = 200  # of the table where the output is no terminal: in a file nothing need be wrapped
+
+
+def parser() -> argparse.ArgumentParser:
+    """The words of the command."""
+    made = argparse.ArgumentParser(
+        "g2rl-analyze compare", description="Join runs into one table and one figure.", epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    made.add_argument(
+        "runs", metavar="RUN", nargs="+", type=Path, help="folder of a run, or one that holds runs"
+    )
+    made.add_argument("--out", metavar="FOLDER", type=Path, help="where to write (default: evals/runs-HASH)")
+    made.add_argument(
+        "--by", metavar="KEY", nargs="+", default=[], action="extend",
+        help="settings that tell arms apart; exploration.name is the signal (default: what differs)",
+    )  # fmt: skip
+    made.add_argument(
+        "--metrics", metavar="NAME", nargs="+", default=[], action="extend",
+        help="columns of the table, * stands for anything (default: accuracies, length, geometry)",
+    )  # fmt: skip
+    made.add_argument(
+        "--against", metavar="ARM", help="also the differences to this arm, seed by seed (paired)"
+    )
+    made.add_argument("--partial", action="store_true", help="also take unfinished runs as far as they are")
+    return made
+
+
+def main() -> None:
+    """Entry point of `g2rl-analyze compare`, the command's own word already removed."""
+    words = parser().parse_args()
+    try:
+        compare(words.runs, words.out, words.by, words.metrics, words.partial, words.against)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def compare(
+    folders: Sequence[Path],
+    out: Path | None = None,
+    by: Sequence[str] = (),
+    metrics: Sequence[str] = (),
+    partial: bool = False,
+    against: str | None = None,
+) -> Path:
+    """Join the runs in `folders` and write tables and figures; returns where.
+
+    Raises:
+        ValueError: no run, unfinished runs without `partial`, a seed twice in an arm, an unknown metric or
+            arm.
+    """
+    import pandas as pd
+
+    from g2rl.analysis.comparison.paired import paired_rows
+    from g2rl.analysis.comparison.runs import collect, comparison_rows, find_runs, group_runs
+    from g2rl.analysis.comparison.training_geometry import training_geometry
+    from g2rl.runs.files import atomic_path
+
+    frame = collect(folders, by, partial)
+    columns = chosen_metrics(frame, metrics)
+    differences = paired_rows(frame, columns, against) if against is not None else []
+    geometry = training_geometry(frame)
+    name = hashlib.sha256(repr(([str(f.resolve()) for f in folders], list(by))).encode()).hexdigest()[:8]
+    out = out or Path("evals") / f"runs-{name}"
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic_path(out / "runs.parquet") as aside:
+        pd.concat([frame, geometry], ignore_index=True).to_parquet(aside, index=False)
+    groups = group_runs(find_runs(folders), by)
+    with atomic_path(out / "table.md") as aside:
+        aside.write_text(report(frame, columns, groups, differences), encoding="utf-8")
+    show(
+        comparison_rows(frame, columns), "last value of each run: mean over seeds, 95 % t-interval over seeds"
+    )
+    if differences:
+        show(differences, "paired differences: mean over shared seeds, 95 % t-interval")
+    figures = draw_figures(frame, geometry, groups, against, out)
+    without = [label for label in groups if label not in set(geometry["arm"])]
+    if without:
+        print(
+            f"no gradient cosines in {', '.join(without)}: train with exploration.observe=[g2rl] to have them"
+        )
+    print(f"written: {out / 'runs.parquet'}, {out / 'table.md'}")
+    print(f"figures: {', '.join(str(path) for path in figures)}")
+    return out
+
+
+def draw_figures(
+    frame: pd.DataFrame,
+    geometry: pd.DataFrame,
+    groups: dict[str, list[Run]],
+    against: str | None,
+    out: Path,
+) -> list[Path]:
+    """Curves of learning; differences to an arm, if one is named; gradient cosines, if there are any."""
+    from g2rl.analysis.figures.curves import draw_curves, draw_geometry_curves, learning_panels
+    from g2rl.analysis.figures.differences import draw_differences
+    from g2rl.analysis.figures.ends import held_out_panels
+
+    figures = [draw_curves(frame, learning_panels(frame), out / "compare.png")]
+    ends = held_out_panels(frame)
+    if against is not None and ends:
+        figures.append(draw_differences(frame, ends, against, out / "differences.png"))
+    if len(geometry):
+        caption = geometry_caption(geometry, groups)
+        figures.append(draw_geometry_curves(geometry, caption, out / "geometry.png"))
+    return figures
+
+
+def chosen_metrics(frame: pd.DataFrame, patterns: Sequence[str]) -> dict[str, str]:
+    """Names of metrics to headings: those that match the patterns, or the usual ones.
+
+    Raises:
+        ValueError: a pattern that nothing matches, with the nearest names.
+    """
+    from g2rl.analysis.comparison.sweep import headlines
+
+    if not patterns:
+        return headlines(frame)
+    names = list(dict.fromkeys(frame["metric"]))
+    found: dict[str, str] = {}
+    for pattern in patterns:
+        here = fnmatch.filter(names, pattern)
+        if not here:
+            near = difflib.get_close_matches(pattern, names, n=3) or [n for n in names if pattern in n][:3]
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise ValueError(f"no run reports a metric {pattern!r}{hint}")
+        found |= {name: name.removeprefix("eval/") for name in here}
+    return found
+
+
+def report(
+    frame: pd.DataFrame,
+    columns: dict[str, str],
+    groups: dict[str, list[Run]],
+    differences: Sequence[Sequence[str]] = (),
+) -> str:
+    """table.md: after and before training, what the runs differ in, and which folders are behind each arm."""
+    from g2rl.analysis.comparison.runs import comparison_table, differing, markdown
+
+    runs = [run for members in groups.values() for run in members]
+    lines = [
+        "# Comparison of runs", "",
+        "Last value of each run: mean over seeds [95 % t-interval over seeds]; no interval for one seed.", "",
+        comparison_table(frame, columns), "",
+        "First value of each run, before training unless the metric is of training itself:", "",
+        comparison_table(frame, columns, first=True), "",
+        *(["Paired differences: mean over shared seeds [95 % t-interval].", "", markdown(differences), ""]
+          if differences else []),
+        f"The runs differ in: {', '.join(differing(runs)) or 'the seed only'}.", "",
+    ]  # fmt: skip
+    for label, members in groups.items():
+        inside = differing(members)
+        mixed = f"; **its runs differ in {', '.join(inside)}**" if inside else ""
+        lines.append(f"- {label}: {', '.join(_shown(run) for run in members)}{mixed}")
+    return "\n".join(lines) + "\n"
+
+
+def _shown(run: Run) -> str:
+    return f"{run.folder} (seed {run.seed}{'' if run.finished else ', unfinished'})"
+
+
+def geometry_caption(geometry: pd.DataFrame, groups: dict[str, list[Run]]) -> str:
+    """Sampling and scoring temperature and truncation of training responses; "mixed" where runs differ."""
+    from g2rl.analysis.figures.one_run import truncation
+
+    def text(run: Run) -> str:
+        task = {key: run.settings[f"task.{key}"] for key in ("temperature", "top_p", "top_k")}
+        scored = run.settings.get("exploration.feature_temperature")
+        return (
+            f"training responses sampled at temperature {task['temperature']:g}, "
+            f"{truncation(task['top_p'], task['top_k'])}; p_t scored at temperature "
+            f"{task['temperature'] if scored is None else scored:g}"
+        )
+
+    shown = set(geometry["arm"])
+    said = {text(run) for label, members in groups.items() if label in shown for run in members}
+    return said.pop() if len(said) == 1 else f"mixed: {' | '.join(sorted(said))}"
+
+
+def show(rows: Sequence[Sequence[str]], title: str) -> None:
+    """A table on the terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH)
+    table = Table(
+        title=title, title_justify="left",
+        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),
+    )  # fmt: skip
+    for heading in rows[0]:
+        # broken at the slash: "countdown/pass@1" and "countdown/pass@16" cut to one width are the same
+        table.add_column(heading.replace("/", "/\n"), justify="left" if heading == rows[0][0] else "right")
+    for row in rows[1:]:
+        table.add_row(*(text.replace(" [", "\n\\[") for text in row))
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

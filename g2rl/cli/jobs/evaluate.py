@@ -1,0 +1,174 @@
+"""What `g2rl-eval` does: evaluate in a folder, grade a samples file again, or compare folders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from pyarrow import parquet
+
+from g2rl.cli.build.trainer import Graders, build_benchmarks, load_model
+from g2rl.cli.folder import differences, prepare
+from g2rl.evaluation.compare import COMPARISON, compare, problems_file
+from g2rl.evaluation.console import EvalReporter
+from g2rl.evaluation.files import write_rows
+from g2rl.evaluation.folder import Evaluation, averages, folder_digest, problems_digest, regrade
+from g2rl.evaluation.tables import Findings, findings_metrics
+from g2rl.policy.loading import resolve_source
+from g2rl.policy.policy import Policy
+from g2rl.runs.files import write_json
+from g2rl.runs.tracking import Guarded, Mirror
+from g2rl.tasks.benchmarks.benchmark import Benchmark
+
+FREE_TO_CHANGE = ("resume", "verify", "data_dir", "tracking")
+OUTPUTS = (
+    "parts", "samples.parquet", "problems.parquet", "results.parquet", "groups.parquet", "inputs.json",
+    "wandb",
+)  # fmt: skip
+
+
+def evaluate(config: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> float | None:
+    """Do what the configuration asks for in `folder`; returns the mean pass@1 of the benchmarks.
+
+    `overrides` are what was typed; the settings of a run's model yield to them.
+    """
+    reporter = EvalReporter()
+    if config.compare:
+        compare_folders(config.compare, folder, reporter)
+        return None
+    graders = Graders(config.verify)
+    try:
+        if config.samples is not None:
+            source = Path(config.samples).expanduser()
+            findings = regrade(source, folder, graders, reporter)
+            reporter.findings(findings, f"{source}, graded again")
+        else:
+            findings = sample(config, folder, overrides, graders, reporter)
+    finally:
+        graders.close()
+    reporter.say(f"written: {folder}")
+    scores = averages(findings)
+    return sum(scores.values()) / len(scores)
+
+
+def sample(
+    config: DictConfig, folder: Path, overrides: Sequence[str], graders: Graders, reporter: EvalReporter
+) -> Findings:
+    """Evaluate the model of the configuration, or of its run, in `folder`."""
+    config = config.copy()
+    if config.run is not None:
+        config.model = model_of_run(Path(config.run).expanduser(), overrides)
+    benchmarks = build_benchmarks(config.benchmark)
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    prepare(folder, plain, config.resume, FREE_TO_CHANGE, OUTPUTS)
+    check_inputs(folder, inputs(config.model.source, benchmarks, config.model.adapter))
+    evaluation = Evaluation(folder, benchmarks, config.part, config.seed)
+    mirror = Guarded(instantiate(config.tracking))
+    mirror.start(folder, plain, [])
+    if evaluation.missing():
+        count = sum(len(b.problems) * b.samples for b in benchmarks)
+        names = ", ".join(f"{b.name} ({len(b.problems)} x {b.samples})" for b in benchmarks)
+        reporter.say(f"{config.model.source} on {names}: {count} samples")
+        engine, tokenizer = build_engine(config)
+        try:
+            engine.push_weights()
+            evaluation.sample(engine, tokenizer, graders, reporter, chat=config.model.chat)
+        finally:
+            engine.close()
+    else:
+        reporter.say("every sample is there already (resume=never samples again)")
+    findings = evaluation.finish(graders)
+    tell(mirror, findings, evaluation.samples_file)
+    reporter.findings(findings, config.model.source)
+    return findings
+
+
+def tell(mirror: Mirror, findings: Findings, samples: Path) -> None:
+    """Tell the second place of `tracking=` the results and samples, as step 0 of a run."""
+    mirror.table("rollouts", 0, parquet.read_table(samples).to_pydict())
+    mirror.log(0, findings_metrics(findings))
+    mirror.finish()
+
+
+def build_engine(config: DictConfig) -> tuple[Any, Any]:
+    """The engine over the loaded model, and the tokenizer."""
+    loaded = load_model(OmegaConf.merge(config.model, {"gradient_checkpointing": False}))  # type: ignore[arg-type]
+    policy = Policy(loaded.model, config.model.tile_mb << 20, config.model.compute_dtype)
+    engine = instantiate(config.engine, policy=policy, tokenizer=loaded.tokenizer, stop_ids=loaded.stop_ids)
+    return engine, loaded.tokenizer
+
+
+def model_of_run(run: Path, overrides: Sequence[str]) -> DictConfig:
+    """The model settings of a run with its exported model as the source; typed `model.KEY=` settings win.
+
+    Raises:
+        ValueError: together with model=, or a folder that is no finished run.
+    """
+    chosen = [word for word in overrides if word.startswith("model=")]
+    if chosen:
+        raise ValueError(f"run={run} and {chosen[0]}: a run brings its own model; give one of the two")
+    if not (run / "config.yaml").is_file():
+        raise ValueError(f"run={run}: no config.yaml there; name the folder of a g2rl-train run")
+    if not (run / "model").is_dir():
+        raise ValueError(f"run={run}: the run has not ended, it has no exported model yet")
+    node = OmegaConf.load(run / "config.yaml").model
+    exported: dict[str, Any] = {"lora": {"r": None}, "adapter": None}
+    if (run / "model" / "adapter_config.json").is_file():  # model.lora.export=adapter: on the run's own base
+        exported["adapter"] = str(run / "model")
+    else:
+        exported |= {"source": str(run / "model"), "gguf_file": None, "revision": None, "random_init": False}
+        node.overrides = {}
+    typed = OmegaConf.from_dotlist([w for w in overrides if w.startswith("model.")]).get("model", {})
+    return OmegaConf.merge(node, exported, typed)  # type: ignore[return-value]
+
+
+def inputs(source: str, benchmarks: Sequence[Benchmark], adapter: str | None = None) -> dict[str, str]:
+    """Hashes of what the samples depend on and the configuration does not show."""
+    place = Path(resolve_source(source)).expanduser()
+    found = {"problems": problems_digest(benchmarks)}
+    if adapter is not None:
+        found["adapter"] = folder_digest(Path(adapter).expanduser())
+    return {**found, "weights": folder_digest(place)} if place.is_dir() else found
+
+
+def check_inputs(folder: Path, found: dict[str, str]) -> None:
+    """Refuse to continue an evaluation whose model or problems have changed meanwhile."""
+    place = folder / "inputs.json"
+    if place.exists():
+        before = json.loads(place.read_text(encoding="utf-8"))
+        changed = [name for name in before if before[name] != found.get(name)]
+        if changed:
+            raise ValueError(
+                f"{folder} was begun with other {' and '.join(changed)} under the same name; start over with "
+                "resume=never, or write elsewhere with hydra.run.dir=..."
+            )
+    write_json(place, found)
+
+
+def compare_folders(node: ListConfig, folder: Path, reporter: EvalReporter) -> None:
+    """Print and write the comparison; says which settings the evaluations do not share."""
+    arms = {}
+    for entry in node:
+        runs = [str(run) for run in entry] if isinstance(entry, ListConfig) else [str(entry)]
+        arms[" + ".join(runs)] = [Path(run).expanduser() for run in runs]
+    rows = compare(arms)
+    settings = [_settings(path) for paths in arms.values() for path in paths]
+    for other in settings[1:]:
+        for change in differences(settings[0], other):
+            reporter.say(f"note: the evaluations differ in {change}")
+    reporter.comparison(rows)
+    write_rows(folder / "comparison.parquet", rows, COMPARISON)
+    reporter.say(f"written: {folder / 'comparison.parquet'}")
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """What of an evaluation's configuration must agree with another's for a fair comparison."""
+    place = problems_file(folder).parent / "config.yaml"
+    if not place.is_file():
+        return {}
+    config: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(place))  # type: ignore[assignment]
+    return {"benchmark": config["benchmark"], "seed": config["seed"]}

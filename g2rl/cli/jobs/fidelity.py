@@ -1,0 +1,125 @@
+"""What `g2rl-analyze fidelity` does: sample and grade groups, take true gradients, correlate, write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from g2rl.analysis.fidelity.measure import Measured, measure, summarise
+from g2rl.analysis.fidelity.report import draw, markdown
+from g2rl.analysis.figures.one_run import truncation
+from g2rl.analysis.groups import sample_groups
+from g2rl.cli.build.trainer import Graders
+from g2rl.cli.jobs.subject import begin, open_subject
+from g2rl.evaluation.console import EvalReporter
+from g2rl.runs.files import atomic_path, write_json
+from g2rl.tasks.benchmarks.benchmark import Benchmark
+from g2rl.types import SamplingParams
+
+OUTPUTS = ("pairs.parquet", "responses.parquet", "fidelity.json", "table.md", "fidelity.png")
+
+
+def fidelity(config: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> float | None:
+    """Measure in `folder` what the configuration asks for; returns the pooled Spearman correlation of Phi.
+
+    `overrides` are what was typed; the settings of a run's model yield to them.
+
+    Raises:
+        ValueError: several benchmarks at once, or settings that the parts refuse.
+    """
+    check(config)
+    config, benchmark = begin(config, folder, overrides, OUTPUTS)
+    encoder = instantiate(config.encoder) if config.embed else None
+    reporter = EvalReporter()
+    measured = _measure(config, benchmark, encoder, reporter)
+    summary = summarise(measured, projection=config.projection, resamples=config.resamples, seed=config.seed)
+    words = caption(config, benchmark.name, None if encoder is None else encoder.name, summary)
+    for name in ("pairs", "responses"):
+        write_parquet(getattr(measured, name), folder / f"{name}.parquet")
+    write_json(
+        folder / "fidelity.json", {"caption": words, "encoder": getattr(encoder, "name", None), **summary}
+    )
+    table = markdown(summary, words)
+    with atomic_path(folder / "table.md") as aside:
+        aside.write_text(table, encoding="utf-8")
+    draw(measured.pairs, summary, words, folder / "fidelity.png")
+    reporter.say(table)
+    reporter.say(f"written: {folder}")
+    phi = next(row for row in summary["correlations"] if row["predictor"] == "phi")
+    return phi["spearman"]["value"]
+
+
+def check(config: DictConfig) -> None:
+    """Settings that can be refused before a model is loaded.
+
+    Raises:
+        ValueError: naming the setting and what it has to be.
+    """
+    for name, least in (("responses", 2), ("max_tokens", 1), ("resamples", 1)):
+        if config[name] < least:
+            raise ValueError(f"{name}={config[name]}: must be at least {least}")
+    for name in ("temperature", "feature_temperature"):
+        if config[name] is not None and not config[name] > 0:
+            raise ValueError(
+                f"{name}={config[name]}: need a temperature > 0; greedy decoding has no distribution whose "
+                "gradient could be taken"
+            )
+    if config.projection is not None and config.projection < 1:
+        raise ValueError(f"projection must be null or >= 1, got {config.projection}")
+
+
+def _measure(config: DictConfig, benchmark: Benchmark, encoder: Any, reporter: EvalReporter) -> Measured:
+    """Sample, grade and take gradients, with progress."""
+    loaded, policy, engine = open_subject(config, benchmark)
+    total = config.problems * config.responses
+    graders = Graders(config.verify)
+    try:
+        engine.push_weights()
+        with reporter.phase("sampling", total) as advance:
+            groups = sample_groups(
+                benchmark, engine, graders(benchmark.verifier), loaded.tokenizer,
+                problems=config.problems, responses=config.responses,
+                params=SamplingParams(config.temperature, config.top_p, config.top_k, config.max_tokens),
+                chat=config.model.chat, seed=config.seed, on_progress=advance,
+            )  # fmt: skip
+    finally:
+        graders.close()
+        engine.close()
+    blocks = None if config.blocks is None else list(config.blocks)
+    with reporter.phase("true gradients", total) as advance:
+        return measure(
+            policy, groups, temperature=config.temperature,
+            feature_temperature=config.feature_temperature, token_budget=config.model.micro_batch_tokens,
+            encoder=encoder, blocks=blocks, projection=config.projection, seed=config.seed,
+            on_progress=advance,
+        )  # fmt: skip
+
+
+def caption(config: DictConfig, benchmark: str, encoder: str | None, summary: dict[str, Any]) -> str:
+    """How the numbers came about: model, problems, temperatures, truncation, exactness."""
+    name = config.model.source if config.run is None else f"{config.model.name} after {config.run}"
+    scored = config.temperature if config.feature_temperature is None else config.feature_temperature
+    error = summary["projection"]
+    how = (
+        "exact gradients"
+        if error is None
+        else f"gradients sketched to {error['cells']:,} cells a block, standard error of a cosine at most "
+        f"{error['standard_error']:.4f}"
+    )
+    part = "" if config.blocks is None else f" of {', '.join(config.blocks)} only"
+    return (
+        f"{name}, {benchmark}: {config.problems} problems x {config.responses} responses of up to "
+        f"{config.max_tokens} tokens, sampled at temperature {config.temperature:g} with "
+        f"{truncation(config.top_p, config.top_k)}; Φ at temperature {scored:g}; {how}{part}"
+        + (f"; encoder {encoder}" if encoder else "")
+    )
+
+
+def write_parquet(frame: pd.DataFrame, path: Path) -> None:
+    with atomic_path(path) as aside:
+        frame.to_parquet(aside, index=False)

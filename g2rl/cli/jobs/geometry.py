@@ -1,0 +1,141 @@
+"""What `g2rl-analyze geometry` does: sample and grade groups, score them, count pairs, write and draw."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from g2rl.analysis.figures.geometry import draw_geometry, draw_grid
+from g2rl.analysis.geometry.measure import Geometry, add_set, classes_of
+from g2rl.analysis.geometry.report import cell_table, markdown, summary
+from g2rl.analysis.groups import sample_groups
+from g2rl.cli.build.trainer import Graders
+from g2rl.cli.jobs.subject import begin, open_subject
+from g2rl.evaluation.console import EvalReporter
+from g2rl.runs.files import atomic_path, write_json
+from g2rl.tasks.benchmarks.benchmark import Benchmark
+from g2rl.types import SamplingParams
+
+OUTPUTS = (
+    "pairs.parquet", "groups.parquet", "responses.parquet", "geometry.json", "table.md", "geometry.png",
+    "grid.png",
+)  # fmt: skip
+CUT_OFF = 0.5  # share of responses at the token limit above which the reader is warned
+
+
+def geometry(config: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> float:
+    """Measure in `folder` what the configuration asks for; returns the first cell's mean gradient cosine.
+
+    `overrides` are what was typed; the settings of a run's model yield to them.
+
+    Raises:
+        ValueError: settings that say nothing of a distribution of pairs, or that the parts refuse.
+    """
+    check(config)
+    config, benchmark = begin(config, folder, overrides, OUTPUTS)
+    encoder = instantiate(config.encoder) if config.embed and config.get("encoder") is not None else None
+    reporter = EvalReporter()
+    tables = measure(config, benchmark, encoder, reporter).tables()
+    about = {
+        "model": config.model.source if config.run is None else f"{config.model.name} after {config.run}",
+        "benchmark": benchmark.name, "problems": config.problems, "responses": config.responses,
+        "max_tokens": config.max_tokens, "top_p": config.top_p, "top_k": config.top_k, "seed": config.seed,
+        "near_orthogonal": config.near_orthogonal, "encoder": getattr(encoder, "name", None),
+    }  # fmt: skip
+    write(tables, about, folder)
+    tell(tables, about, folder, reporter)
+    return float(tables["numbers"].query("metric == 'mean_cosine'")["value"].iloc[0])
+
+
+def check(config: DictConfig) -> None:
+    """Settings that can be refused before a model is loaded.
+
+    Raises:
+        ValueError: naming the setting and why it gives no distribution of pairs.
+    """
+    if config.responses < 2:
+        raise ValueError(
+            f"responses={config.responses}: one response to a problem makes no pair; ask for at least 2"
+        )
+    if config.max_tokens < 1:
+        raise ValueError(
+            f"max_tokens={config.max_tokens}: there is no budget for a response; set max_tokens >= 1"
+        )
+    for name in ("sampled_at", "scored_at"):
+        values = config[name]
+        if not OmegaConf.is_list(values) or not values:
+            raise ValueError(f"{name}={values}: write a list of temperatures, e.g. '{name}=[0.6,1.0]'")
+        bad = [v for v in values if v is not None and (not math.isfinite(v) or v <= 0)]
+        if bad:
+            what = "greedy samples are all the same, there is no distribution of pairs"
+            raise ValueError(
+                f"{name}={list(values)}: a temperature must be > 0" + (f" ({what})" if 0 in bad else "")
+            )
+    if None in config.sampled_at:
+        raise ValueError("sampled_at holds null: name the sampling temperatures (null is for scored_at)")
+    if not 0 < config.near_orthogonal <= 1:
+        raise ValueError(f"near_orthogonal must lie in (0, 1], got {config.near_orthogonal}")
+
+
+def measure(config: DictConfig, benchmark: Benchmark, encoder: Any, reporter: EvalReporter) -> Geometry:
+    """Sample each set once, and score it at every scoring temperature."""
+    loaded, policy, engine = open_subject(config, benchmark)
+    graders, found = Graders(config.verify), Geometry()
+    try:
+        engine.push_weights()
+        grader = graders(benchmark.verifier)
+        for sampled_at in dict.fromkeys(config.sampled_at):
+            with reporter.phase(f"sampling at {sampled_at:g}", config.problems * config.responses) as advance:
+                groups = sample_groups(
+                    benchmark, engine, grader, loaded.tokenizer, problems=config.problems,
+                    responses=config.responses, chat=config.model.chat, seed=config.seed,
+                    params=SamplingParams(sampled_at, config.top_p, config.top_k, config.max_tokens),
+                    on_progress=advance,
+                )  # fmt: skip
+            add_set(
+                found, policy, groups, classes_of(groups, grader), sampled_at=sampled_at,
+                scored_at=list(config.scored_at), threshold=config.near_orthogonal,
+                token_budget=config.score_tokens, encoder=encoder, phase=reporter.phase,
+            )  # fmt: skip
+    finally:
+        engine.close()
+        graders.close()
+    return found
+
+
+def write(tables: dict[str, pd.DataFrame], about: dict[str, Any], folder: Path) -> None:
+    """Tables, numbers and figures."""
+    for name in ("pairs", "groups", "responses"):
+        with atomic_path(folder / f"{name}.parquet") as aside:
+            tables[name].to_parquet(aside, index=False)
+    write_json(folder / "geometry.json", summary(tables, about))
+    with atomic_path(folder / "table.md") as aside:
+        aside.write_text(markdown(tables, about), encoding="utf-8")
+    draw_geometry(tables, about, folder / "geometry.png")
+    if len(tables["responses"][["sampled_at", "scored_at"]].drop_duplicates()) > 1:
+        draw_grid(tables, about, folder / "grid.png")
+
+
+def tell(
+    tables: dict[str, pd.DataFrame], about: dict[str, Any], folder: Path, reporter: EvalReporter
+) -> None:
+    """The table on the terminal, a warning where most responses were cut off, and where the files are."""
+    reporter.console.print(cell_table(tables, about))
+    responses = tables["responses"]
+    for sampled_at, mine in responses.groupby("sampled_at", sort=False):
+        cut = (mine["finish"] == "length").mean()
+        if cut > CUT_OFF:
+            reporter.say(
+                f"warning: {cut:.0%} of the responses sampled at {sampled_at:g} were cut at max_tokens="
+                f"{about['max_tokens']}; their verdicts and features are of stumps"
+            )
+    reporter.say(f"written: {folder} (pairs.parquet, groups.parquet, responses.parquet, geometry.json)")
+    reporter.say(f"table: {folder / 'table.md'}   figure: {folder / 'geometry.png'}")
+    if (folder / "grid.png").exists():
+        reporter.say(f"grid: {folder / 'grid.png'}")

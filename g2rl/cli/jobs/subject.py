@@ -1,0 +1,70 @@
+"""What `g2rl-analyze` looks at: a model, its policy and an engine that samples from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from g2rl.cli.build.trainer import build_benchmarks, check_context, load_model
+from g2rl.cli.folder import prepare
+from g2rl.cli.jobs.evaluate import model_of_run
+from g2rl.engines.engine import Engine
+from g2rl.policy.loading import LoadedModel, encode_prompt
+from g2rl.policy.policy import Policy
+from g2rl.tasks.benchmarks.benchmark import Benchmark
+
+FREE_TO_CHANGE = ("resume", "verify", "data_dir")
+
+
+def begin(
+    config: DictConfig, folder: Path, overrides: Sequence[str], outputs: Sequence[str]
+) -> tuple[DictConfig, Benchmark]:
+    """Take over a run's model, choose the benchmark and prepare the folder, before a model is loaded.
+
+    Args:
+        overrides: what was typed; the settings of a run's model yield to them.
+        outputs: files that the command makes, see `prepare`.
+
+    Raises:
+        ValueError: several benchmarks at once, or what the parts refuse.
+    """
+    config = config.copy()
+    if config.run is not None:
+        config.model = model_of_run(Path(config.run).expanduser(), overrides)
+    benchmarks = build_benchmarks(config.benchmark)
+    if len(benchmarks) != 1:
+        raise ValueError(
+            f"benchmark has {len(benchmarks)} members ({', '.join(b.name for b in benchmarks)}): choose one"
+        )
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    prepare(folder, plain, config.resume, FREE_TO_CHANGE, outputs)
+    return config, benchmarks[0]
+
+
+def open_subject(config: DictConfig, benchmark: Benchmark) -> tuple[LoadedModel, Policy, Engine]:
+    """Load the model and make sure that every prompt with its response fits; weights are not pushed yet."""
+    node = OmegaConf.merge(config.model, {"gradient_checkpointing": False})
+    loaded = load_model(node)  # type: ignore[arg-type]
+    problems = benchmark.problems[: config.problems]
+    prompts = [len(encode_prompt(loaded.tokenizer, p.prompt, config.model.chat)) for p in problems]
+    refuse_long(loaded.model.config, max(prompts, default=0), config.max_tokens)
+    policy = Policy(loaded.model, config.model.tile_mb << 20, config.model.compute_dtype)
+    policy.check_head()
+    engine = instantiate(config.engine, policy=policy, tokenizer=loaded.tokenizer, stop_ids=loaded.stop_ids)
+    return loaded, policy, engine
+
+
+def refuse_long(model_config: Any, prompt: int, response: int) -> None:
+    """`check_context` in the words of this command."""
+    try:
+        check_context(model_config, prompt + response)
+    except ValueError:
+        limit = model_config.max_position_embeddings
+        raise ValueError(
+            f"max_tokens={response} behind the longest prompt ({prompt} tokens) is over the model's {limit} "
+            f"positions: set max_tokens to at most {limit - prompt}"
+        ) from None

@@ -1,0 +1,97 @@
+"""One rollout batch: P problems, G sampled responses each, and what is known of them step by step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from g2rl.policy.batching import Sequences
+from g2rl.types import Completion, Problem, Verdict
+
+
+@dataclass(slots=True)
+class Rollouts:
+    """P whole groups of G responses; flattened axes are prompt-major (n = p*G + g)."""
+
+    problems: list[Problem]
+    prompts: list[list[int]]
+    completions: list[list[Completion]]
+    """P lists of G."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(P, G)."""
+        return len(self.problems), len(self.completions[0])
+
+    @property
+    def flat(self) -> list[Completion]:
+        return [completion for group in self.completions for completion in group]
+
+    @property
+    def sequences(self) -> Sequences:
+        """Token ids of the N prompt-response pairs."""
+        _, group = self.shape
+        prompts = [prompt for prompt in self.prompts for _ in range(group)]
+        return Sequences(prompts, [completion.token_ids for completion in self.flat])
+
+    @property
+    def sampler_logps(self) -> list[Tensor] | None:
+        """Log-probabilities by the engine that sampled, N tensors (T_n,); None when it reports none.
+
+        Raises:
+            ValueError: an engine that reports them for some responses only, or not for every token.
+        """
+        found = [c.logps for c in self.flat]
+        if all(logps is None for logps in found):
+            return None
+        if any(
+            logps is None or len(logps) != len(c.token_ids) for logps, c in zip(found, self.flat, strict=True)
+        ):
+            raise ValueError(
+                "the engine must report a log-probability for every token of every response, or none"
+            )
+        return [torch.tensor(logps, dtype=torch.float32) for logps in found]
+
+    @property
+    def items(self) -> list[tuple[str, Problem]]:
+        """What the grader judges: (text, problem), N of them."""
+        return [
+            (c.text, problem)
+            for problem, group in zip(self.problems, self.completions, strict=True)
+            for c in group
+        ]
+
+    @property
+    def group_N(self) -> Tensor:
+        """Prompt number of each response."""
+        count, group = self.shape
+        return torch.arange(count).repeat_interleave(group)
+
+
+def grouped(values_N: Tensor, shape: tuple[int, int]) -> Tensor:
+    """View N = P*G prompt-major values as (P, G, ...)."""
+    return values_N.reshape(*shape, *values_N.shape[1:])
+
+
+def rollout_table(rollouts: Rollouts, verdicts: list[Verdict]) -> dict[str, list[object]]:
+    """Columns of the rollouts file, one row a response; lone surrogates are replaced."""
+    count, group = rollouts.shape
+    flat = rollouts.flat
+    return {
+        "problem": [rollouts.problems[n // group].id for n in range(count * group)],
+        "sample": [n % group for n in range(count * group)],
+        "prompt": [storable(rollouts.problems[n // group].prompt) for n in range(count * group)],
+        "gold": [storable(rollouts.problems[n // group].answer) for n in range(count * group)],
+        "completion": [storable(c.text) for c in flat],
+        "answer": [None if v.answer is None else storable(v.answer) for v in verdicts],
+        "correct": [v.correct for v in verdicts],
+        "route": [v.route for v in verdicts],
+        "tokens": [len(c.token_ids) for c in flat],
+        "finish": [c.finish for c in flat],
+    }
+
+
+def storable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")

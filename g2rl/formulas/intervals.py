@@ -1,0 +1,55 @@
+"""Intervals over training runs that differ in their seed only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from mpmath import betainc, findroot, mp, mpf  # type: ignore[import-untyped]
+
+from g2rl.formulas.estimators import Interval
+
+
+@lru_cache(maxsize=256)
+def t_quantile(confidence: float, freedom: int) -> float:
+    """The t with P(|T| <= t) = confidence for Student's T: ``t_quantile(0.95, 2)`` is 4.303.
+
+    From P(|T| > t) = I_x(freedom / 2, 1 / 2), x = freedom / (freedom + t²), the regularised incomplete
+    beta function (Abramowitz & Stegun 26.7.1), solved for t.
+
+    Raises:
+        ValueError: confidence outside (0, 1), freedom < 1.
+    """
+    if not 0 < confidence < 1 or freedom < 1:
+        raise ValueError(f"need 0 < confidence < 1 <= freedom, got {confidence} and {freedom}")
+
+    def gap(t: mpf) -> mpf:
+        x = mpf(freedom) / (freedom + t * t)
+        return 1 - betainc(mpf(freedom) / 2, mpf(1) / 2, 0, x, regularized=True) - mpf(confidence)
+
+    high = mpf(1)
+    while gap(high) < 0:
+        high *= 2
+    with mp.workdps(20):
+        return float(findroot(gap, (mpf(0), high), solver="anderson"))
+
+
+def seed_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> Interval:
+    """Mean over seeds and its t-interval: mean ± t · s / sqrt(n), s with n - 1 in the denominator.
+
+    Assumes that runs are independent and their values about normal. One seed says nothing of the spread: both
+    ends are NaN.
+
+    Raises:
+        ValueError: no value, or one that is not finite.
+    """
+    seen = np.asarray(values, dtype=np.float64)
+    if seen.ndim != 1 or seen.size == 0 or not np.isfinite(seen).all():
+        raise ValueError(f"need one finite value a seed, got {seen}")
+    mean = float(seen.mean())
+    if seen.size == 1:
+        return Interval(mean, math.nan, math.nan)
+    half = t_quantile(confidence, seen.size - 1) * float(seen.std(ddof=1)) / math.sqrt(seen.size)
+    return Interval(mean, mean - half, mean + half)

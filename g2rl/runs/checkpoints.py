@@ -1,0 +1,213 @@
+"""Checkpoints to resume from, and the exported model.
+
+A checkpoint is a folder `step_000050/` with model.safetensors, training.pt (optimizer, schedule, signal
+state; read with weights_only) and manifest.json (sizes, SHA-256, held-out score). It appears whole or not at
+all; a damaged one is named and skipped for the one before.
+
+Under parallel=fsdp (format 2) weights and moments lie in `sharded/` instead, see `g2rl.runs.sharded_checkpoints`. Either kind
+is read by any number of processes, sharded or not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import shutil
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers.utils import logging as transformers_logging
+
+from g2rl.policy.lora import has_lora, save_lora
+from g2rl.runs import sharded_checkpoints as shards
+from g2rl.runs.files import atomic_folder, write_json
+from g2rl.world import World
+
+log = logging.getLogger(__name__)
+_NAME = re.compile(r"step_(\d{6,})")
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint does not fit the run, or cannot be read."""
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        folder: where they live.
+        keep: how many of the newest to keep.
+        keep_best: keep the one with the highest score too, however old.
+        world: the ranks that write and read together; all of them call `save` and `load_newest`.
+    """
+
+    def __init__(
+        self, folder: Path, keep: int = 2, keep_best: bool = True, world: World | None = None
+    ) -> None:
+        if keep < 1:
+            raise ValueError(f"trainer.keep_checkpoints must be >= 1, got {keep}")
+        self.folder, self.keep, self.keep_best = folder, keep, keep_best
+        self.world = world or World()
+
+    def steps(self) -> list[int]:
+        """Completed steps of the checkpoints on disk, ascending."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(m[1]) for path in self.folder.iterdir() if (m := _NAME.fullmatch(path.name)))
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"step_{step:06d}"
+
+    def save(self, step: int, model: nn.Module, state: Mapping[str, Any], score: float | None = None) -> Path:
+        """Write the checkpoint after `step` completed steps, then drop old ones.
+
+        The newest `keep` stay, and the `best`. One of a later step than this, left by a run that had to go
+        back over damage, does not count and is overwritten when its step comes.
+        """
+        target = self.path(step)
+        if shards.is_sharded(model):
+            self._save_sharded(target, step, model, state, score)
+        else:
+            with atomic_folder(target) as folder:
+                save_file(_unshared(model), folder / "model.safetensors")
+                _seal(folder, 1, step, state, score, sorted(folder.iterdir()))
+        if self.world.first:
+            self._drop_old(step)
+        return target
+
+    def _save_sharded(
+        self, target: Path, step: int, model: nn.Module, state: Mapping[str, Any], score: float | None
+    ) -> None:
+        """Every rank writes its part aside; the first makes the folder and gives it its name at the end."""
+        with ExitStack() as stack:
+            folder = self.world.from_first(lambda: stack.enter_context(atomic_folder(target)))
+            rest = shards.write(folder, model, state)
+            own = shards.own_files(folder, self.world)
+            parts = self.world.gather(shards.entries(folder, own, _digest))
+            if self.world.first:
+                files = {name: entry for part in parts for name, entry in part.items()}
+                _seal(folder, 2, step, rest, score, [], files)
+        self.world.barrier()
+
+    def _drop_old(self, step: int) -> None:
+        """Remove what `save` does not keep."""
+        done = [s for s in self.steps() if s <= step]
+        kept = {*done[-self.keep :], self.best() if self.keep_best else None}
+        for old in done:
+            if old not in kept:
+                shutil.rmtree(self.path(old))
+
+    def best(self) -> int | None:
+        """Step of the checkpoint with the highest held-out score, the first among equals; None without."""
+        scores = {step: self._manifest(step).get("score") for step in self.steps()}
+        known = {step: score for step, score in scores.items() if score is not None}
+        return max(known, key=lambda step: (known[step], -step)) if known else None
+
+    def _manifest(self, step: int) -> dict[str, Any]:
+        """The manifest of a checkpoint; {} when it cannot be read."""
+        try:
+            return dict(json.loads((self.path(step) / "manifest.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return {}
+
+    def load_newest(self, model: nn.Module) -> dict[str, Any] | None:
+        """Load weights of the newest intact checkpoint into the model and return its training state.
+
+        Returns None when there is none. Damaged ones are reported and skipped.
+
+        Raises:
+            CheckpointError: when checkpoints exist but none of them is intact, or the weights do not fit.
+        """
+        steps = self.world.from_first(self.steps)
+        for step in reversed(steps):
+            problem = self.world.from_first(lambda step=step: self.damage(step))  # type: ignore[misc]
+            if problem is None:
+                return self._load(step, model)
+            log.warning("checkpoint %s is damaged (%s): trying the one before", self.path(step), problem)
+        if steps:
+            raise CheckpointError(f"no intact checkpoint in {self.folder}; remove the folder to start afresh")
+        return None
+
+    def damage(self, step: int) -> str | None:
+        """What is wrong with a checkpoint on disk; None when it is intact."""
+        folder = self.path(step)
+        files = self._manifest(step).get("files")
+        if not isinstance(files, dict):
+            return "manifest.json is missing or cannot be read"
+        for name, entry in files.items():
+            path = folder / name
+            if not path.is_file() or path.stat().st_size != entry["bytes"]:
+                return f"{name} is missing or has another size"
+            if _digest(path) != entry["sha256"]:
+                return f"{name} has another checksum"
+        return None
+
+    def _load(self, step: int, model: nn.Module) -> dict[str, Any]:
+        state = torch.load(self.path(step) / "training.pt", weights_only=True, map_location="cpu")
+        if (self.path(step) / shards.FOLDER).is_dir():
+            try:
+                return shards.read(self.path(step), model, state, self.world)
+            except KeyError as error:
+                raise CheckpointError(f"{self.path(step)} is of another model: {error} differs") from error
+        weights = load_file(self.path(step) / "model.safetensors")
+        if shards.is_sharded(model):
+            missing, unexpected = shards.fill(model, weights)
+        else:
+            missing, unexpected = map(set, model.load_state_dict(weights, strict=False))
+        shared = set(model.state_dict()) - set(shards.kept(model))
+        if unexpected or missing - shared:
+            raise CheckpointError(
+                f"{self.path(step)} is of another model: missing {sorted(missing - shared)[:3]}, "
+                f"unexpected {sorted(unexpected)[:3]}"
+            )
+        return state
+
+
+def _seal(
+    folder: Path, kind: int, step: int, state: Mapping[str, Any], score: float | None, paths: list[Path],
+    files: Mapping[str, Any] | None = None,
+) -> None:  # fmt: skip
+    """Write training.pt and then the manifest over it, `paths` and the `files` whose entries are known."""
+    with (folder / "training.pt").open("wb") as out:
+        torch.save({**state, "step": step}, out)
+    paths = [*paths, folder / "training.pt"]
+    every = {**(files or {}), **shards.entries(folder, paths, _digest)}
+    write_json(folder / "manifest.json", {"format": kind, "step": step, "score": score, "files": every})
+
+
+def export_model(
+    model: Any, tokenizer: Any, stop_ids: list[int], target: Path, lora_export: str = "merged"
+) -> Path:
+    """Write the policy in Hugging Face format, with the stop tokens that training used."""
+    transformers_logging.disable_progress_bar()
+    model.generation_config.eos_token_id = stop_ids[0] if len(stop_ids) == 1 else list(stop_ids)
+    with atomic_folder(target) as folder:
+        save_lora(model, folder, lora_export) if has_lora(model) else model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    return target
+
+
+def _unshared(model: nn.Module) -> dict[str, torch.Tensor]:
+    """State dict without second names of tied weights, and without frozen weights: their source has them."""
+    seen: set[tuple[int, tuple[int, ...]]] = set()
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    kept = {}
+    for name, tensor in model.state_dict().items():
+        place = (tensor.data_ptr(), tuple(tensor.shape))
+        if name in frozen or (tensor.numel() and place in seen):
+            continue
+        seen.add(place)
+        kept[name] = tensor.contiguous()
+    return kept
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,0 +1,126 @@
+"""Sharded checkpoints on disk: every rank writes its part through torch.distributed.checkpoint.
+
+    sharded/         weights as `model.NAME`, optimizer moments as `state.PATH`, for any number of readers
+
+What is not sharded (counters, signal state) stays in the checkpoint's training.pt, where a mapping with the
+one key `REF` stands for each tensor that lies here.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed import checkpoint as dcp
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.tensor import DTensor, Shard, zeros
+
+from g2rl.policy.sharding import divided_like
+from g2rl.world import World
+
+FOLDER = "sharded"
+REF = "sharded tensor"  # key of the mapping that stands for a tensor in training.pt
+
+
+def is_sharded(model: nn.Module) -> bool:
+    return any(isinstance(p, DTensor) for p in model.parameters())
+
+
+def kept(model: nn.Module) -> dict[str, Tensor]:
+    """Trained weights, a tied one once, and persistent buffers, by name."""
+    everything = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    buffers = {name: t for name, t in model.state_dict().items() if name not in everything}
+    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad} | buffers
+
+
+def split(value: Any, found: dict[str, Tensor], path: str = "state") -> Any:
+    """A nested state with a reference for each sharded tensor, which goes to `found`."""
+    if isinstance(value, DTensor):
+        found[path] = value
+        return {REF: path}
+    if isinstance(value, Mapping):
+        return {key: split(item, found, f"{path}.{key}") for key, item in value.items()}
+    if isinstance(value, list):
+        return [split(item, found, f"{path}.{number}") for number, item in enumerate(value)]
+    return value
+
+
+def join(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The inverse of `split`."""
+    if isinstance(value, dict):
+        return tensors[value[REF]] if REF in value else {k: join(item, tensors) for k, item in value.items()}
+    return [join(item, tensors) for item in value] if isinstance(value, list) else value
+
+
+def write(folder: Path, model: nn.Module, state: Mapping[str, Any]) -> Any:
+    """Write this rank's part (collective); returns the state with references."""
+    tensors = {f"model.{name}": tensor for name, tensor in kept(model).items()}
+    rest = split(dict(state), tensors)
+    dcp.save(tensors, storage_writer=dcp.FileSystemWriter(folder / FOLDER))
+    return rest
+
+
+def own_files(folder: Path, world: World) -> list[Path]:
+    """The files that this rank has written, the first also what describes them all."""
+    found = sorted((folder / FOLDER).glob(f"__{world.rank}_*"))
+    return [*found, folder / FOLDER / ".metadata"] if world.first else found
+
+
+def read(folder: Path, model: nn.Module, state: Any, world: World) -> Any:
+    """Load weights into the model, sharded or not, and return the state with its tensors (collective).
+
+    Raises:
+        KeyError: names of weights in the files that are not those of the model.
+    """
+    reader = dcp.FileSystemReader(folder / FOLDER)
+    stored = reader.read_metadata().state_dict_metadata
+    tensors = {f"model.{name}": tensor for name, tensor in kept(model).items()}
+    if wrong := {name for name in stored if name.startswith("model.")} ^ set(tensors):
+        raise KeyError(sorted(wrong)[0].removeprefix("model."))
+    sharded = is_sharded(model)
+    host = sharded and next(model.parameters()).device.type == "cpu"
+    for name, entry in stored.items():
+        if name not in tensors and isinstance(entry, TensorStorageMetadata):
+            tensors[name] = _room(entry, world, host) if sharded else torch.zeros(
+                entry.size, dtype=entry.properties.dtype
+            )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
+        dcp.load(tensors, storage_reader=reader, no_dist=not sharded)
+    return join(state, tensors)
+
+
+def _room(entry: TensorStorageMetadata, world: World, host: bool) -> Tensor:
+    """Zeros of a stored tensor's shape, sharded as weights are."""
+    assert world.mesh is not None
+    made = zeros(entry.size, dtype=entry.properties.dtype, device_mesh=world.mesh, placements=[Shard(0)])
+    local = made.to_local()
+    if host and local.device.type != "cpu":
+        return DTensor.from_local(
+            local.cpu(), world.mesh, [Shard(0)], run_check=False, shape=made.shape, stride=made.stride()
+        )
+    return made
+
+
+@torch.no_grad()
+def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> tuple[set[str], set[str]]:
+    """Load whole weights into a sharded model; returns the names that are missing and those unexpected."""
+    own = kept(model)
+    for name in sorted(own.keys() & weights.keys()):
+        own[name].copy_(divided_like(weights[name], own[name]))
+    return set(own) - set(weights), set(weights) - set(own)
+
+
+Digest = Callable[[Path], str]
+
+
+def entries(folder: Path, paths: list[Path], digest: Digest) -> dict[str, dict[str, Any]]:
+    """Size and checksum of files, as the manifest holds them."""
+    return {
+        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": digest(path)}
+        for path in paths
+    }

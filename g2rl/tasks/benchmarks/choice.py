@@ -1,0 +1,124 @@
+"""Multiple-choice benchmarks read from the hub or a local file: GPQA-Diamond and MMLU-Pro.
+
+An example row lists the options and the letter of the right one,
+
+    {"question": "Which is prime?", "options": ["4", "7", "N/A"], "answer": "B", "category": "math"}
+
+or names the right and the wrong ones, which are then shuffled by a hash of the row's own question:
+
+    {"Question": "Which is prime?", "Correct Answer": "7", "Incorrect Answer 1": "4", ...}
+
+Options "N/A" are padding and are dropped. The prompt lists "A. ..." to "J. ..." and asks for the letter in
+the box; an answer without a readable letter is wrong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import string
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from g2rl.tasks.benchmarks.benchmark import Benchmark
+from g2rl.tasks.grading.choice import ChoiceVerifier
+from g2rl.tasks.rows import DataError, column, first_column, is_local, locate, read_rows, row_id, text_of
+from g2rl.types import Problem, SamplingParams
+
+INSTRUCTION = "Please reason step by step, and put the letter of the right option within \\boxed{}."
+QUESTIONS, OPTIONS, GROUPS = (
+    ("problem", "question", "Question"),
+    ("choices", "options"),
+    ("subject", "category", "Subdomain"),
+)
+CORRECT, INCORRECT = "Correct Answer", "Incorrect Answer "
+PADDING = "N/A"
+
+
+def choice_benchmark(
+    name: str,
+    source: str,
+    data_dir: str | None = None,
+    local_name: str | None = None,
+    split: str = "test",
+    config: str | None = None,
+    revision: str | None = None,
+    shuffle_seed: int | None = None,
+    limit: int | None = None,
+    samples: int = 16,
+    ks: Sequence[int] | None = None,
+    temperature: float = 0.8,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    max_tokens: int = 8192,
+    instruction: str = INSTRUCTION,
+) -> Benchmark:
+    """A multiple-choice benchmark; `limit` keeps the first rows only.
+
+    Args:
+        source, split, config, revision: on the hub, see `g2rl.tasks.rows.read_rows`.
+        data_dir, local_name: a folder of local copies and the file in it, see `g2rl.tasks.rows.locate`.
+        shuffle_seed: None keeps the options in the file's order, which rows of the second form refuse:
+            their right option would always be A.
+
+    Raises:
+        DataError: missing file or column, a row with fewer than two options or a gold that is none of them.
+    """
+    place = locate(source, data_dir, local_name)
+    where = Path(place).name if is_local(place) else place
+    rows = read_rows(place, split, config, revision)[:limit]
+    problems = [
+        choice_problem(f"{name}/{row_id(row, number)}", row, instruction, shuffle_seed, where, number)
+        for number, row in enumerate(rows)
+    ]
+    params = SamplingParams(temperature, top_p, top_k, max_tokens)
+    return Benchmark(name, problems, ChoiceVerifier(), samples=samples, ks=ks, params=params)
+
+
+def choice_problem(
+    id_: str, row: Mapping[str, Any], instruction: str, shuffle_seed: int | None, where: str, number: int
+) -> Problem:
+    """One row as a problem; arguments and errors as in `choice_benchmark`."""
+    question = text_of(first_column(row, QUESTIONS, where, number), "question", where, number).strip()
+    if CORRECT in row:
+        names = [CORRECT, *(f"{INCORRECT}{i}" for i in (1, 2, 3))]
+        options, right = [str(column(row, name, where, number)).strip() for name in names], 0
+        if shuffle_seed is None:
+            raise DataError(f"{where}, row {number}: the right option stands first; set shuffle_seed")
+    else:
+        listed = [str(option).strip() for option in first_column(row, OPTIONS, where, number)]
+        right = _right_option(column(row, "answer", where, number), listed, where, number)
+        kept = [i for i, option in enumerate(listed) if option != PADDING]
+        options, right = [listed[i] for i in kept], kept.index(right)
+    if not 2 <= len(options) <= len(string.ascii_uppercase):
+        raise DataError(f"{where}, row {number}: {len(options)} options; a question needs 2 to 26")
+    if shuffle_seed is not None:
+        order = shuffled(len(options), question, shuffle_seed)
+        options, right = [options[i] for i in order], order.index(right)
+    lines = [f"{letter}. {option}" for letter, option in zip(string.ascii_uppercase, options, strict=False)]
+    group = next((str(row[name]) for name in GROUPS if row.get(name)), None)
+    meta = {"kind": "mcq", "choices": options, **({"group": group} if group else {})}
+    prompt = "\n".join([question, "", *lines, "", instruction])
+    return Problem(id_, prompt, string.ascii_uppercase[right], meta)
+
+
+def _right_option(gold: Any, options: Sequence[str], where: str, number: int) -> int:
+    """Index of the option that a gold names by its letter, or by its number from 0."""
+    letter = str(gold).strip().upper()
+    index = string.ascii_uppercase.find(letter) if len(letter) == 1 and not letter.isdigit() else -1
+    if isinstance(gold, int):
+        index = gold
+    if not 0 <= index < len(options) or options[index] == PADDING:
+        raise DataError(f"{where}, row {number}: answer {gold!r} names none of its {len(options)} options")
+    return index
+
+
+def shuffled(count: int, question: str, seed: int) -> list[int]:
+    """A permutation of `count` options that depends on the question and the seed alone.
+
+    By sorted hashes rather than a random generator: the same in every version of every library.
+    """
+    keys = [
+        hashlib.sha256(f"{seed}\n{i}\n{question}".encode("utf-8", "replace")).digest() for i in range(count)
+    ]
+    return sorted(range(count), key=keys.__getitem__)

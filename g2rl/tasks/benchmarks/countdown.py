@@ -1,0 +1,28 @@
+"""Held-out Countdown problems, the same in every run and never drawn in training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from g2rl.tasks.benchmarks.benchmark import Benchmark
+from g2rl.tasks.countdown import TINY_TEMPLATE, CountdownVerifier, held_out_problems
+from g2rl.types import SamplingParams
+
+
+def countdown_benchmark(
+    problems: int = 256,
+    limit: int | None = None,
+    samples: int = 16,
+    ks: Sequence[int] | None = (1, 4, 16),
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    max_tokens: int = 120,
+    template: str = TINY_TEMPLATE,
+    name: str = "countdown",
+) -> Benchmark:
+    """The first `problems` (at most `limit`) held-out Countdown problems."""
+    return Benchmark(
+        name, held_out_problems(problems, template)[:limit], CountdownVerifier(),
+        samples=samples, ks=ks, params=SamplingParams(temperature, top_p, top_k, max_tokens),
+    )  # fmt: skip

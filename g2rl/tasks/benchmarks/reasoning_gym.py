@@ -1,0 +1,55 @@
+"""Procedural problems of arithmetic, logic, graphs and algorithms, from the reasoning-gym package.
+
+An example: ``Find the Greatest Common Divisor (GCD) of these numbers: 26, 760.``, gold ``2``. Problem i of a
+family is a function of (seed, i), so the set is the same everywhere as long as the package's version is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from g2rl.tasks.benchmarks.benchmark import Benchmark
+from g2rl.tasks.grading.gym import SAFE, GymVerifier, scorer_of
+from g2rl.tasks.math import PAPER_INSTRUCTION
+from g2rl.types import Problem, SamplingParams
+
+SEED = 0x9E1D  # held-out problems; another stream than any training set would use
+
+
+def reasoning_gym_benchmark(
+    families: Sequence[str] = tuple(SAFE),
+    per_family: int = 20,
+    limit: int | None = None,
+    samples: int = 8,
+    ks: Sequence[int] | None = None,
+    temperature: float = 0.8,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    max_tokens: int = 2048,
+    instruction: str = PAPER_INSTRUCTION,
+) -> Benchmark:
+    """`per_family` problems of each family, families taking turns, so that `limit` keeps the mixture.
+
+    Raises:
+        ImportError: reasoning-gym is not installed. ValueError: a family that is not known to be safe.
+    """
+    if per_family < 1 or not families:
+        raise ValueError(f"reasoning_gym: per_family must be >= 1 and families not empty, got {per_family}")
+    problems = [
+        gym_problem(family, index, per_family, instruction)
+        for index in range(per_family)
+        for family in families
+    ]
+    params = SamplingParams(temperature, top_p, top_k, max_tokens)
+    return Benchmark("reasoning_gym", problems[:limit], GymVerifier(), samples=samples, ks=ks, params=params)
+
+
+def gym_problem(family: str, index: int, size: int, instruction: str) -> Problem:
+    """Problem `index` of a family; its entry is reduced to what JSON can hold, as files hold it."""
+    entry = json.loads(json.dumps(scorer_of(family, SEED, size)[index], default=str))
+    question = str(entry.pop("question"))
+    meta = {"kind": "reasoning_gym", "group": family, "family": family, "entry": entry}
+    return Problem(
+        f"reasoning_gym/{family}/{index}", f"{question}\n{instruction}", str(entry["answer"]), meta
+    )

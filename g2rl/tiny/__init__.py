@@ -1,1 +1,0 @@
-"""The embedded default policy: word tokenizer, architecture, warm start."""

@@ -1,0 +1,252 @@
+"""The memory plan of a run, before any weight is loaded: does it fit, and which setting helps if not.
+
+`python -m g2rl.training.memory_plan --table` prints the table of docs/memory.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, Qwen3Config
+
+from g2rl.policy.lora import LoraSettings, target_modules
+from g2rl.training.memory import FLOAT, Estimate, Job, Shape, estimate
+
+GIB = 1 << 30
+TIGHT = 0.9  # of the device; kernels' working memory and fragmentation want the rest
+KNOBS = {
+    "parameters": "parallel=fsdp on more GPUs",
+    "optimizer": "model.lora.r=16, parallel=fsdp on more GPUs, or the optimizer's CPU offload",
+    "gradients": "model.lora.r=16, or parallel=fsdp on more GPUs",
+    "temporary": "model.lora.r=16, or parallel=fsdp on more GPUs",
+    "reference": "the reference's CPU offload, model.lora.r=16, or algorithm.kl_coef=0",
+    "compute copy": "parallel=fsdp on more GPUs",
+    "sampler": "engine=vllm, or model.compute_dtype=bfloat16",
+    "KV cache": "engine.max_rows={max_rows}, task.max_response_tokens, or engine=vllm",
+    "logits": "engine.max_rows={max_rows}",
+    "activations": (
+        "{checkpointing}optimizer.micro_batch_tokens={micro_batch_tokens}, or task.max_response_tokens"
+    ),
+    "head": "parallel=fsdp on more GPUs, for what stays beside it",
+    "tile": "model.tile_mb",
+    "features": "trainer.score_tokens",
+    "vllm": "engine.gpu_memory_utilization",
+}
+
+
+class PlanError(ValueError):
+    """The run cannot fit into the memory of its device."""
+
+
+def shape_of(config: Any, lora: LoraSettings | None = None) -> Shape:
+    """Numbers of the model that a configuration describes; it is built without memory (meta device).
+
+    Raises:
+        ValueError: an architecture whose blocks are not understood.
+    """
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    blocks = next((m for m in model.modules() if isinstance(m, nn.ModuleList)), None)
+    intermediate = getattr(config, "intermediate_size", None)
+    if blocks is None or len(blocks) != config.num_hidden_layers or not isinstance(intermediate, int):
+        raise ValueError(f"no memory plan for model type {config.model_type}; plan=off goes on without")
+    names = {name.rsplit(".", 1)[-1] for name, _ in blocks[0].named_modules()}
+    parameters = sum(p.numel() for p in model.parameters())
+    adapters, ranks, on_head = _adapters(model, blocks, lora)
+    return Shape(
+        layers=config.num_hidden_layers, width=config.hidden_size, heads=config.num_attention_heads,
+        kv_heads=getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+        intermediate=intermediate, vocabulary=model.get_output_embeddings().weight.shape[0],
+        parameters=parameters + adapters, trained=adapters if lora else parameters,
+        block=max(sum(p.numel() for p in block.parameters()) for block in blocks),
+        qk_norm="q_norm" in names, gated="gate_proj" in names,
+        lora=lora is not None, lora_head=on_head, lora_ranks=ranks,
+    )  # fmt: skip
+
+
+def _adapters(model: Any, blocks: nn.ModuleList, lora: LoraSettings | None) -> tuple[int, int, bool]:
+    """Parameters of all adapters, ranks of one block, and whether the head has one."""
+    if lora is None:
+        return 0, 0, False
+    chosen = set(target_modules(model, lora))
+    head = model.get_output_embeddings()
+    adapted = [
+        module
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+        and (path.rsplit(".", 1)[-1] in chosen or (module is head and lora.include_head))
+    ]
+    inside = set(blocks[0].modules())
+    size = sum(lora.r * (module.in_features + module.out_features) for module in adapted)
+    return size, lora.r * sum(module in inside for module in adapted), head in adapted
+
+
+def device_memory(device: torch.device) -> int:
+    """Bytes of a GPU, or those that are free in the machine's memory."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[1])
+    with open("/proc/meminfo", encoding="ascii") as lines:
+        facts = dict(line.split(":", 1) for line in lines)
+    return int(facts["MemAvailable"].split()[0]) << 10
+
+
+@dataclass(slots=True, frozen=True)
+class Plan:
+    """An estimate beside the memory there is."""
+
+    shape: Shape
+    job: Job
+    memory: int
+    """Bytes of the device."""
+
+    @property
+    def estimate(self) -> Estimate:
+        return estimate(self.shape, self.job)
+
+    @property
+    def fits(self) -> bool:
+        return self.estimate.peak[1] <= self.memory
+
+    def lines(self) -> list[str]:
+        """The plan as a small table."""
+        found, job = self.estimate, self.job
+        how = "sharded over" if job.sharded else "each of"
+        rows = [
+            f"memory plan, GiB ({how} {job.gpus} device{'s' * (job.gpus > 1)} with {self.memory / GIB:.1f}; "
+            "computed from the configuration, not measured: docs/memory.md)",
+            f"  {'always':<15}{sum(found.always.values()) / GIB:>8.1f}   {_parts(found.always)}",
+        ]
+        for name, parts in found.phases.items():
+            rows.append(f"  {name:<15}{found.total(name) / GIB:>8.1f}   always + {_parts(parts)}")
+        return rows
+
+    def warning(self) -> str | None:
+        """A remark when it fits with little to spare."""
+        name, peak = self.estimate.peak
+        if not TIGHT * self.memory < peak <= self.memory:
+            return None
+        return f"memory is tight: {peak / GIB:.1f} of {self.memory / GIB:.1f} GiB in {name}; {self.advice()}"
+
+    def refuse(self) -> None:
+        """Stop a run that cannot fit.
+
+        Raises:
+            PlanError: with the phase, its largest components and the settings that make them smaller.
+        """
+        if self.fits:
+            return
+        name, peak = self.estimate.peak
+        raise PlanError(
+            f"{name} needs about {peak / GIB:.1f} GiB and the device has {self.memory / GIB:.1f}: "
+            f"{self.advice()}; plan=off goes on all the same"
+        )
+
+    def advice(self) -> str:
+        """The two largest components of the peak phase, each with its knobs."""
+        found = self.estimate
+        parts = found.always | found.phases[found.peak[0]]
+        said = [
+            f"{name} {parts[name] / GIB:.1f} (smaller with {self.knob(name)})" for name in found.largest()[:2]
+        ]
+        return "largest are " + " and ".join(said)
+
+    def knob(self, component: str) -> str:
+        """The settings that make a component smaller."""
+        return KNOBS[component].format(
+            max_rows=self.halved("max_rows"), micro_batch_tokens=self.halved("micro_batch_tokens"),
+            checkpointing="" if self.job.checkpointing else "model.gradient_checkpointing=true, ",
+        )  # fmt: skip
+
+    def halved(self, name: str) -> int:
+        """A setting, halved until the run fits; a quarter of it where that alone does not help."""
+        value: int = getattr(self.job, name)
+        trial = value // 2
+        while trial > 0:
+            changed: dict[str, Any] = {name: trial}
+            if replace(self, job=replace(self.job, **changed)).fits:
+                return trial
+            trial //= 2
+        return max(value // 4, 1)
+
+
+def _parts(parts: Mapping[str, int]) -> str:
+    return (
+        ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts.items() if size >= GIB // 20)
+        or "less than 0.05"
+    )
+
+
+# The table of docs/memory.md. Shapes are the published ones of Qwen3-1.7B-Base and Qwen3-4B-Base.
+QWEN3 = {"num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151_936, "tie_word_embeddings": True}
+MODELS = {
+    "Qwen3-1.7B": {
+        "hidden_size": 2048, "num_hidden_layers": 28, "num_attention_heads": 16, "intermediate_size": 6144,
+    },
+    "Qwen3-4B": {
+        "hidden_size": 2560, "num_hidden_layers": 36, "num_attention_heads": 32, "intermediate_size": 9728,
+    },
+}  # fmt: skip
+RESPONSE_TOKENS = {"Qwen3-1.7B": 8192, "Qwen3-4B": 12_288}
+CARD = 80 * 10**9
+COLUMNS = ("model", "trains", "GPUs", "always", "scoring", "update", "optimizer step", "rows", "fits")
+
+
+def paper_job(response_tokens: int, gpus: int) -> Job:
+    """The settings of conf/experiment/paper_1_7b and paper_4b."""
+    return Job(
+        prompts=16, group_size=16, prompt_tokens=1024, response_tokens=response_tokens, gpus=gpus,
+        sharded=gpus > 1, micro_batch_tokens=32_768, score_tokens=32_768, max_rows=1, tile_bytes=512 << 20,
+        weight_bytes=FLOAT, autocast=True, checkpointing=True,
+    )  # fmt: skip
+
+
+def table() -> str:
+    """Markdown: 1.7B and 4B on 1, 4 and 8 GPUs of 80 GB with the paper's lengths; GB are 10^9 bytes."""
+    rows = ["| " + " | ".join(COLUMNS) + " |", "|---|---|---:|---:|---:|---:|---:|---:|---|"]
+    for name, sizes in MODELS.items():
+        for lora in (None, LoraSettings(r=32)):
+            shape = shape_of(Qwen3Config(**QWEN3, **sizes), lora)
+            rows += [
+                _row(name, Plan(shape, paper_job(RESPONSE_TOKENS[name], gpus), CARD)) for gpus in (1, 4, 8)
+            ]
+    return "\n".join(rows) + "\n"
+
+
+def _row(name: str, plan: Plan) -> str:
+    found = plan.estimate
+    sizes = [sum(found.always.values()), *(found.total(p) for p in ("scoring", "update", "optimizer step"))]
+    cells = [f"{size / 1e9:.1f}" for size in sizes]
+    sampled = largest_rows(plan) if plan.fits else 0
+    verdict = "no" if not plan.fits else "tight" if plan.warning() else "yes"
+    trains = "LoRA r=32" if plan.shape.lora else "all"
+    return "| " + " | ".join([name, trains, str(plan.job.gpus), *cells, str(sampled), verdict]) + " |"
+
+
+def largest_rows(plan: Plan) -> int:
+    """The largest engine.max_rows whose sampling stays under TIGHT of the device; 0 when none does."""
+    rows = 0
+    for trial in range(1, plan.job.responses + 1):
+        found = estimate(plan.shape, replace(plan.job, max_rows=trial))
+        if found.total("sampling") > TIGHT * plan.memory:
+            break
+        rows = trial
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m g2rl.training.memory_plan", description=__doc__)
+    parser.add_argument(
+        "--table", action="store_true", required=True, help="print the table of docs/memory.md"
+    )
+    parser.parse_args()
+    print(table(), end="")
+
+
+if __name__ == "__main__":
+    main()

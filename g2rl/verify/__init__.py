@@ -1,1 +1,0 @@
-"""Grading: extraction, equivalence and the pool of killable worker processes."""

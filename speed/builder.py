@@ -1,0 +1,42 @@
+"""A g2rl trainer outside the command, for benchmarks that time its steps."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+
+from g2rl.cli.build.trainer import build_trainer
+from g2rl.cli.config.launch import config_dir, register_resolvers
+from g2rl.training.console import ConsoleReporter
+from g2rl.training.trainer import Trainer
+
+
+class Quiet(ConsoleReporter):
+    """Says nothing."""
+
+    def say(self, text: str) -> None:
+        pass
+
+
+def make_trainer(*overrides: str) -> Trainer:
+    """The trainer of `g2rl-train OVERRIDES`, writing no tables, in a temporary folder."""
+    register_resolvers()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = compose("train", ["tracking=local", "trainer.tables_every=0", *overrides])
+    folder = Path(tempfile.mkdtemp(prefix="g2rl-benchmark-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    trainer, _, graders = build_trainer(config, folder, Quiet(folder), lambda: None)
+    atexit.register(graders.close)
+    return trainer
+
+
+def replay(trainer: Trainer, step: int) -> Any:
+    """Make the trainer sample the responses of `step` once and give them again to every later step."""
+    rollouts = trainer.sample(step)
+    trainer.sample = lambda _: rollouts  # type: ignore[method-assign]
+    return rollouts

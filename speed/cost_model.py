@@ -1,0 +1,165 @@
+"""Where the time of a training step goes, and how far each stage is from its matrix products.
+
+    python speed/cost_model.py [--repeats 5]          prints the tables of docs/cost.md
+
+The floor of a stage is the floating-point operations of its unavoidable matrix products divided by the rate
+at which this machine multiplies matrices of those shapes, measured in the same run. The tiny policy is timed
+as it trains; the Qwen3-1.7B shape as one and three layers with random weights (28 do not fit into minutes on
+a CPU): half their difference without the head is one layer, and the rest is embedding, norm and head.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from builder import make_trainer
+from harness import machine
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from g2rl.policy.batching import Sequences, make_micro_batch
+from g2rl.policy.policy import Policy
+
+STAGES = ("sample", "score", "update")
+
+
+def median_seconds(run: Callable[[], object], repeats: int) -> float:
+    run()
+    found = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        run()
+        found.append(time.perf_counter() - started)
+    return statistics.median(found)
+
+
+def product_rate(rows: int, inner: int, outer: int, repeats: int) -> float:
+    """Floating-point operations a second of a (rows, inner) x (inner, outer) product."""
+    left, right = torch.randn(rows, inner), torch.randn(outer, inner)
+    times = max(1, int(2e9 / (2 * rows * inner * outer)))
+
+    def run() -> None:
+        for _ in range(times):
+            left @ right.T
+
+    return 2 * rows * inner * outer * times / median_seconds(run, repeats)
+
+
+def matrix_parameters(model: torch.nn.Module) -> int:
+    """Parameters that multiply every token: all matrices but the embedding's look-up table."""
+    embedding = model.get_input_embeddings().weight  # type: ignore[operator]
+    head = model.get_output_embeddings().weight  # type: ignore[operator]
+    found = sum(p.numel() for p in model.parameters() if p.ndim == 2 and p is not embedding)
+    return found + (head.numel() if head is embedding else 0)
+
+
+def tiny(repeats: int) -> list[str]:
+    """Stages of a default step of the tiny policy, as it trains."""
+    trainer = make_trainer("exploration=g2rl", "optimizer.lr=1e-9")
+    rows: list[dict[str, float]] = []
+    tokens: list[float] = []
+    for step in range(1, repeats + 2):
+        metrics = trainer.step(step)
+        rows.append({stage: metrics[f"time/{stage}"] for stage in STAGES} | {"step": metrics["time/step"]})
+        tokens.append(metrics["train/length"] * 256 + 256 * 12)
+    rows, total = rows[1:], statistics.median(tokens[1:])
+    rate = product_rate(256, 128, 256, repeats)
+    forward = 2 * matrix_parameters(trainer.parts.policy.model) * total
+    passes = {"sample": 1, "score": 2, "update": 2.5}  # policy and reference; half of the forwards were kept
+    total_floor = sum(passes.values()) * forward / rate
+    whole = statistics.median(row["step"] for row in rows)
+    lines = ["| stage | seconds | share | floor of its products | times the floor |", "|---|---|---|---|---|"]
+    for stage in STAGES:
+        seconds = statistics.median(row[stage] for row in rows)
+        floor = passes[stage] * forward / rate
+        lines.append(
+            f"| {stage} | {seconds:.2f} | {seconds / whole:.0%} | {floor:.2f} | {seconds / floor:.1f} |"
+        )
+    lines.append(f"| whole step | {whole:.2f} | 100 % | {total_floor:.2f} | {whole / total_floor:.1f} |")
+    note = f"{total:.0f} tokens a step, products of 256 x 128 x 256 at {rate / 1e9:.0f} GFLOP/s"
+    return [*lines, "", f"({note})"]
+
+
+def qwen_shape(layers: int) -> Policy:
+    """Qwen3-1.7B with few layers and random weights."""
+    config = Qwen3Config(
+        vocab_size=151_936, hidden_size=2048, intermediate_size=6144, num_hidden_layers=layers,
+        num_attention_heads=16, num_key_value_heads=8, head_dim=128, tie_word_embeddings=True,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return Policy(Qwen3ForCausalLM(config))
+
+
+def timed_passes(layers: int, repeats: int, responses: int, length: int) -> dict[str, float]:
+    """Seconds of a forward and of forward and backward, of the layers alone and with the head."""
+    policy = qwen_shape(layers)
+    ids = torch.randint(151_936, (responses, length)).tolist()
+    sequences = Sequences([[1]] * responses, ids)
+    batch = make_micro_batch(sequences, list(range(responses)), policy.device)
+
+    @torch.no_grad()
+    def scored(features: bool) -> None:
+        policy(batch, features=features)
+
+    @torch.no_grad()
+    def body() -> None:
+        policy.hidden(batch)
+
+    def body_updated() -> None:
+        policy.zero_grad(set_to_none=True)
+        policy.hidden(batch).sum().backward()
+
+    def updated() -> None:
+        policy.zero_grad(set_to_none=True)
+        loss = policy(batch, objective=lambda tile, logps, entropies: logps.sum()).loss
+        assert loss is not None  # float32 and a large vocabulary: the head is fused
+        loss.backward()
+
+    runs = {"body": body, "body updated": body_updated}
+    if layers == 1:
+        runs |= {
+            "score": lambda: scored(False), "score with features": lambda: scored(True), "update": updated,
+        }  # fmt: skip
+    return {name: median_seconds(run, repeats) for name, run in runs.items()}
+
+
+def qwen(repeats: int, responses: int = 4, length: int = 128) -> list[str]:
+    """One layer, from models of one and three; the rest, with the head; 28 layers computed from them."""
+    one, three = (timed_passes(layers, repeats, responses, length) for layers in (1, 3))
+    tokens = responses * length
+    rate = product_rate(tokens, 2048, 6144, repeats)
+    block = 2048 * (2 * 2048 + 2 * 1024) + 3 * 2048 * 6144  # q, o, k, v and the gated MLP
+    head = 2048 * 151_936
+    lines = [
+        "| pass | one layer | embedding and head | 28 layers, computed | of it head | floor | times |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, passes, of_layers in (
+        ("score", 1, "body"), ("score with features", 1, "body"), ("update", 3, "body updated"),
+    ):  # fmt: skip
+        layer = (three[of_layers] - one[of_layers]) / 2
+        rest = one[name] - layer
+        whole = 28 * layer + rest
+        floor = passes * 2 * tokens * (28 * block + head) / rate
+        lines.append(
+            f"| {name} | {layer:.2f} s | {rest:.2f} s | {whole:.1f} s | {rest / whole:.0%} | {floor:.1f} s | "
+            f"{whole / floor:.2f} |"
+        )
+    note = f"{responses} x {length} tokens, products of {tokens} x 2048 x 6144 at {rate / 1e9:.0f} GFLOP/s"
+    return [*lines, "", f"({note})"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=5)
+    args = parser.parse_args()
+    print(machine(), "\n")
+    print("\n".join(tiny(args.repeats)), "\n")
+    print("\n".join(qwen(max(1, args.repeats // 2))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Every config file composes, and what it describes can be built."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import InstantiationException
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from g2rl.cli.build.trainer import (
+    build_algorithm,
+    build_benchmarks,
+    build_observers,
+    build_settings,
+    build_signal,
+)
+from g2rl.cli.config.launch import choices, config_dir, groups, register_resolvers
+from g2rl.policy.loading import load
+from g2rl.policy.policy import Policy
+from g2rl.training.alarms import HealthLimits
+from g2rl.training.optimizer import OptimizerSettings
+
+register_resolvers()
+DATA = Path(__file__).resolve().parents[3] / "tests" / "data"
+CASES = [(group, choice) for group in groups() for choice in choices(group)]
+
+
+def composed(*overrides: str, command: str = "train") -> DictConfig:
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return compose(command, overrides=[f"data_dir={DATA}", *overrides])
+
+
+@pytest.mark.parametrize(("group", "choice"), CASES)
+def test_every_choice_composes_with_nothing_missing(group: str, choice: str) -> None:
+    config = composed(f"{group}={choice}")
+    OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    build_settings(config)
+    build_algorithm(config.algorithm)
+    HealthLimits(**config.health)
+    OptimizerSettings(**{**config.optimizer, "betas": tuple(config.optimizer.betas)})
+
+
+@pytest.mark.parametrize("choice", choices("exploration"))
+def test_signals_are_built(choice: str) -> None:
+    signal = build_signal(composed(f"exploration={choice}").exploration)
+    assert signal.name == choice
+    signal.load_state_dict(signal.state_dict())
+    assert build_observers([choice])[0].name == choice
+
+
+@pytest.mark.parametrize("choice", choices("task"))
+def test_tasks_are_built_and_give_problems(choice: str) -> None:
+    task = instantiate(composed(f"task={choice}").task.source)
+    batch = task.batch(0, 0, 5)
+    assert len({problem.id for problem in batch}) == 5
+    assert batch[2:] == task.batch(0, 2, 3)
+
+
+@pytest.mark.parametrize("choice", choices("benchmark"))
+def test_benchmarks_are_built(choice: str) -> None:
+    if choice == "reasoning_gym":
+        pytest.importorskip("reasoning_gym")
+    for command in ("train", "evaluate"):
+        benchmarks = build_benchmarks(composed(f"benchmark={choice}", command=command).benchmark)
+        assert len({benchmark.name for benchmark in benchmarks}) == len(benchmarks) > 0
+        for benchmark in benchmarks:
+            assert benchmark.problems
+            assert max(benchmark.ks) <= benchmark.samples
+
+
+@pytest.mark.parametrize("choice", choices("engine"))
+def test_engines_are_built(choice: str) -> None:
+    loaded = load("builtin:tiny")
+    config = composed(f"engine={choice}").engine
+    parts = {"policy": Policy(loaded.model), "tokenizer": loaded.tokenizer, "stop_ids": loaded.stop_ids}
+    if choice.startswith("vllm") and find_spec("vllm") is None:  # its settings fit; tests/vllm_cpu builds it
+        with pytest.raises(InstantiationException, match=r"g2rl\[vllm\]"):
+            instantiate(config, **parts)
+        return
+    engine = instantiate(config, **parts)
+    engine.close()
+
+
+@pytest.mark.parametrize(("group", "choice"), [c for c in CASES if c[0] in ("encoder", "tracking")])
+def test_encoders_and_tracking_name_real_classes(group: str, choice: str) -> None:
+    node = composed(f"{group}={choice}")[group]
+    target = get_class(node._target_)
+    if choice not in ("qwen3_embedding", "minilm"):  # those load weights
+        assert isinstance(instantiate(node), target)
+
+
+def test_the_experiment_has_the_last_word() -> None:
+    assert composed("experiment=smoke").trainer.steps == 2
+    assert composed("experiment=paper_1_7b").model.name == "qwen3_1_7b"
+    assert composed("experiment=smoke", "trainer.steps=3").trainer.steps == 3
+
+
+def test_the_model_chooses_the_encoder_and_the_task_the_benchmark() -> None:
+    assert composed().encoder._target_.endswith("NgramHashing")
+    assert composed("model=qwen3_4b").encoder.name == "Qwen/Qwen3-Embedding-4B"
+    assert composed("model=qwen3_4b", "encoder=ngram").encoder._target_.endswith("NgramHashing")
+    assert composed("task=math").benchmark.name == "math500"
+
+
+def test_an_unknown_observer_is_named() -> None:
+    with pytest.raises(ValueError, match="g2lr"):
+        build_observers(["g2lr"])

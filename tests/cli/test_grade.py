@@ -1,0 +1,98 @@
+"""The command-line grader: order, atomic output, and refusals that say which line to mend."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from g2rl.cli import grade as audit
+
+CASES = [
+    {"kind": "math", "gold": "1/2", "prediction": r"\boxed{0.5}", "id": "a"},
+    {"kind": "mcq", "gold": "B", "prediction": "The answer is (B)."},
+    {"kind": "math", "gold": "x+1", "prediction": r"\boxed{1+x}"},
+    {"kind": "mcq", "gold": "B", "prediction": "The answer is 5 cm.", "choices": ["5 m", "5 cm"]},
+    {"kind": "mcq", "gold": "B", "prediction": "The answer is 5 m.", "meta": {"choices": ["5 m", "5 cm"]}},
+    {"kind": "math", "gold": "3", "prediction": "I give up\ud800\u2028"},
+]
+
+
+def write(path: Path, rows: list[object]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_verdicts_come_in_the_order_of_the_cases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "new" / "verdicts.jsonl"
+    assert audit.main([str(write(tmp_path / "cases.jsonl", CASES)), "--out", str(out), "--workers", "1"]) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [(row["correct"], row["answer"], row["route"]) for row in rows] == [
+        (True, "0.5", "number"),
+        (True, "B", "letter"),
+        (True, "1+x", "math"),
+        (True, "B", "text"),
+        (False, "A", "text"),
+        (False, None, "unparsed"),
+    ]
+    assert rows[0]["id"] == "a"
+    assert "id" not in rows[1]
+    assert all(row["seconds"] >= 0 for row in rows)
+    assert "4 of 6 right" in capsys.readouterr().out
+    assert [path.name for path in out.parent.iterdir()] == ["verdicts.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("[1]", "holds a JSON list; write an object"),
+        ("{", "not JSON"),
+        ('{"kind": "math", "gold": "1"}', 'has no "prediction"; add it'),
+        ('{"kind": "math", "gold": 1, "prediction": ""}', '"gold" is a int; write it as a string'),
+        ('{"kind": "code", "gold": "1", "prediction": ""}', "use one of math, mcq"),
+        ('{"kind": "math", "gold": " ", "prediction": ""}', '"gold" is empty'),
+        ('{"kind": "mcq", "gold": "A", "prediction": "", "choices": "AB"}', "a list of 2 to 26 strings"),
+    ],
+)
+def test_malformed_rows_are_refused_by_line(
+    row: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cases = tmp_path / "cases.jsonl"
+    cases.write_text(json.dumps(CASES[0]) + "\n\n" + row + "\n")
+    out = tmp_path / "verdicts.jsonl"
+    assert audit.main([str(cases), "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert "cases.jsonl, line 3: " in error
+    assert message in error
+    assert not out.exists()
+
+
+def test_a_missing_file_and_bad_options_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert audit.main([str(tmp_path / "none.jsonl"), "--out", str(tmp_path / "o")]) == 2
+    assert "none.jsonl" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        audit.main([str(write(tmp_path / "cases.jsonl", CASES)), "--out", "o", "--timeout", "0"])
+    assert stopped.value.code == 2
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "verdicts.jsonl"
+    out.write_text("old")
+
+    def fail(_: int) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(audit.os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        audit.main([str(write(tmp_path / "cases.jsonl", CASES[1:2])), "--out", str(out)])
+    assert out.read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cases.jsonl", "verdicts.jsonl"]
+
+
+def test_an_empty_file_gives_an_empty_file(tmp_path: Path) -> None:
+    out = tmp_path / "verdicts.jsonl"
+    assert audit.main([str(write(tmp_path / "cases.jsonl", [])), "--out", str(out)]) == 0
+    assert out.read_text() == ""

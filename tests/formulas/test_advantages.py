@@ -1,0 +1,111 @@
+"""Group advantages on hand-worked groups, uniform policies included."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from g2rl.formulas.advantages import GroupAdvantage, uniform_groups
+
+MIXED = torch.tensor([[1.0, 1.0, 1.0, -1.0]])
+"""Mean 1/2, population variance 1 - 1/4 = 3/4."""
+SHAPED_UNIFORM = torch.tensor([[1.0, 1.0, 2.0, 2.0]])
+"""An all-correct group after shaping: mean 3/2, population standard deviation 1/2."""
+
+
+def test_grpo_by_hand() -> None:
+    """A_i = (r_i - mean) / sqrt(var + eps): (1/2) / sqrt(3/4) = 1/sqrt(3) and -3/2 / sqrt(3/4) = -sqrt(3)."""
+    found, metrics = GroupAdvantage(eps=1e-12)(MIXED, MIXED)
+    assert found[0].tolist() == pytest.approx([1 / math.sqrt(3)] * 3 + [-math.sqrt(3)])
+    assert metrics["abs_mean"] == pytest.approx((math.sqrt(3) + math.sqrt(3)) / 4)
+    assert metrics["uniform_correct"] == metrics["uniform_wrong"] == metrics["zero_advantage"] == 0
+
+
+def test_eps_is_added_to_the_variance() -> None:
+    """eps = 1/4 makes the divisor sqrt(3/4 + 1/4) = 1."""
+    found, _ = GroupAdvantage(eps=0.25)(MIXED, MIXED)
+    assert found[0].tolist() == pytest.approx([0.5, 0.5, 0.5, -1.5])
+
+
+def test_dr_grpo_only_centres() -> None:
+    found, _ = GroupAdvantage(scale="none")(MIXED, MIXED)
+    assert found[0].tolist() == pytest.approx([0.5, 0.5, 0.5, -1.5])
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [("shape", [-1.0, -1.0, 1.0, 1.0]), ("drop", [0.0] * 4), ("floor", [-0.25, -0.25, 0.25, 0.25])],
+)
+def test_uniform_policies_by_hand(policy: str, expected: list[float]) -> None:
+    """shape: ±(1/2)/(1/2); drop: 0; floor 2: ±(1/2)/2."""
+    base = torch.ones(1, 4)
+    found, _ = GroupAdvantage(eps=1e-12, uniform_groups=policy, floor=2.0)(SHAPED_UNIFORM, base)
+    assert found[0].tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("policy", ["shape", "drop", "floor"])
+def test_uniform_policies_leave_mixed_groups_alone(policy: str) -> None:
+    """What counts is the base reward: the same shaped rewards in a mixed group are standardised."""
+    base = torch.tensor([[-1.0, -1.0, 1.0, 1.0]])
+    found, _ = GroupAdvantage(eps=1e-12, uniform_groups=policy, floor=2.0)(SHAPED_UNIFORM, base)
+    assert found[0].tolist() == pytest.approx([-1.0, -1.0, 1.0, 1.0])
+
+
+def test_floor_does_not_shrink_a_wide_uniform_group() -> None:
+    """max(sqrt(var + eps), floor): a spread above the floor keeps its own divisor."""
+    found, _ = GroupAdvantage(eps=1e-12, uniform_groups="floor", floor=0.1)(SHAPED_UNIFORM, torch.ones(1, 4))
+    assert found[0].tolist() == pytest.approx([-1.0, -1.0, 1.0, 1.0])
+
+
+def test_floor_under_dr_grpo_divides_by_one() -> None:
+    """Without standardising the divisor is 1, and the floor may only raise it."""
+    for floor, divisor in ((0.5, 1.0), (2.0, 2.0)):
+        setting = GroupAdvantage(scale="none", uniform_groups="floor", floor=floor)
+        found, _ = setting(SHAPED_UNIFORM, torch.ones(1, 4))
+        assert found[0].tolist() == pytest.approx([x / divisor for x in (-0.5, -0.5, 0.5, 0.5)])
+
+
+@pytest.mark.parametrize("policy", ["shape", "drop", "floor"])
+@pytest.mark.parametrize("scale", ["std", "none"])
+def test_group_of_one_has_no_advantage(scale: str, policy: str) -> None:
+    rewards = torch.tensor([[1.7], [-0.4]])
+    found, metrics = GroupAdvantage(scale=scale, uniform_groups=policy)(rewards, rewards.sign())
+    assert found.tolist() == [[0.0], [0.0]]
+    assert metrics["zero_advantage"] == 1.0
+
+
+def test_tiny_spread_is_damped_by_eps_and_by_the_floor() -> None:
+    """Spread ±1e-6 with eps = 1e-6: 1e-6 / sqrt(1e-12 + 1e-6) = 1e-3; with a floor of 1/2: 2e-6."""
+    tiny = torch.tensor([[1 - 1e-6, 1 + 1e-6]], dtype=torch.float64)
+    base = torch.ones(1, 2, dtype=torch.float64)
+    shape, _ = GroupAdvantage()(tiny, base)
+    assert shape[0].tolist() == pytest.approx([-1e-3, 1e-3], rel=1e-3)
+    floor, _ = GroupAdvantage(uniform_groups="floor")(tiny, base)
+    assert floor[0].tolist() == pytest.approx([-2e-6, 2e-6], rel=1e-3)
+
+
+def test_plain_uniform_group_is_exactly_zero_and_counted() -> None:
+    base = torch.tensor([[1.0] * 3, [-1.0] * 3, [1.0, -1.0, 1.0], [-1.0] * 3])
+    found, metrics = GroupAdvantage()(base, base)
+    assert (found[[0, 1, 3]] == 0).all()
+    assert metrics["uniform_correct"] == 0.25
+    assert metrics["uniform_wrong"] == 0.5
+    assert metrics["zero_advantage"] == 0.75
+    assert uniform_groups(base).tolist() == [True, True, False, True]
+
+
+def test_groups_do_not_see_each_other() -> None:
+    rewards = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    whole, _ = GroupAdvantage()(rewards, rewards.sign())
+    for p in range(5):
+        alone, _ = GroupAdvantage()(rewards[p : p + 1], rewards[p : p + 1].sign())
+        torch.testing.assert_close(alone[0], whole[p])
+    torch.testing.assert_close(whole.mean(-1), torch.zeros(5), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [{"scale": "x"}, {"uniform_groups": "x"}, {"eps": 0.0}, {"floor": 0.0}])
+def test_settings_are_checked(bad: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="algorithm"):
+        GroupAdvantage(**bad)

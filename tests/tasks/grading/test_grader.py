@@ -1,0 +1,296 @@
+"""The grader's promises: order, hard limits, one bad item costs one item, any __main__, no silent failure."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import pytest
+
+from g2rl.tasks.grading import grader as pool
+from g2rl.tasks.grading.choice import ChoiceVerifier
+from g2rl.tasks.grading.grader import Grader
+from g2rl.tasks.grading.math import MathVerifier
+from g2rl.types import Problem, Verdict
+from tests.tasks.grading.misbehaving import (
+    Misbehaving,
+    Unstartable,
+    WrongInMain,
+    peak_address_space_mb,
+    worker_pids,
+)
+
+PROBLEM = Problem("p", "", "good")
+GOOD = ("good", PROBLEM)
+
+
+def bad(what: str) -> tuple[str, Problem]:
+    return what, PROBLEM
+
+
+@pytest.fixture(scope="module")
+def grader() -> Iterator[Grader]:
+    with Grader(Misbehaving(), workers=2, timeout_seconds=1.0, memory_mb=512) as shared:
+        yield shared
+
+
+@pytest.fixture(scope="module")
+def math_grader() -> Iterator[Grader]:
+    with Grader(MathVerifier(), workers=2, timeout_seconds=5.0) as shared:
+        yield shared
+
+
+def test_verdicts_keep_the_order(math_grader: Grader) -> None:
+    items = [(rf"\boxed{{x+{i}}}", Problem(str(i), "", f"{i}+x" if i % 3 else "y")) for i in range(30)]
+    verdicts = math_grader.grade(items)
+    assert [v.answer for v in verdicts] == [f"x+{i}" for i in range(30)]
+    assert [v.correct for v in verdicts] == [bool(i % 3) for i in range(30)]
+    assert {v.route for v in verdicts} == {"math"}
+
+
+def test_the_pool_agrees_with_the_verifier(math_grader: Grader) -> None:
+    items = [
+        (text, Problem("p", "", r"\frac{1}{2}"))
+        for text in ("", r"\boxed{0.5}", r"\boxed{\cos(\pi/3)}", r"\boxed{3}")
+    ]
+    plain = [MathVerifier().grade(*item) for item in items]
+    assert [(v.correct, v.answer, v.route) for v in math_grader.grade(items)] == [
+        (v.correct, v.answer, v.route) for v in plain
+    ]
+
+
+def test_no_items_give_no_verdicts(math_grader: Grader) -> None:
+    assert math_grader.grade([]) == []
+    assert math_grader.cluster([]) == []
+
+
+@pytest.mark.parametrize(
+    ("what", "route"),
+    [("sleep", "timeout"), ("spin", "timeout"), ("crash", "killed"), ("segv", "killed"), ("hog", "killed")],
+)
+def test_a_bad_item_costs_itself_only(grader: Grader, what: str, route: str) -> None:
+    start = time.perf_counter()
+    verdicts = grader.grade([GOOD, GOOD, bad(what), GOOD, GOOD, bad("wrong")])
+    elapsed = time.perf_counter() - start
+    assert [v.correct for v in verdicts] == [True, True, False, True, True, False]
+    assert verdicts[2].route == route
+    assert elapsed < grader.timeout_seconds + 1.0  # "spin" ignores SIGTERM handlers: it must be killed hard
+
+
+def test_many_bad_items_in_a_row_leave_a_working_grader(grader: Grader) -> None:
+    verdicts = grader.grade([bad("crash")] * 6 + [GOOD] * 3)
+    assert [v.route for v in verdicts] == ["killed"] * 6 + ["string"] * 3
+    assert grader.grade([GOOD])[0].correct
+
+
+def test_the_memory_limit_holds(grader: Grader) -> None:
+    assert grader.grade([bad("hog")])[0].route == "killed"
+    pids = {int(v.answer or 0) for v in grader.grade([bad("pid")] * 20)}
+    peaks = [peak_address_space_mb(pid) for pid in pids]
+    assert all(0 < peak <= grader.memory_mb for peak in peaks), peaks
+
+
+def test_a_worker_killed_from_outside_is_replaced(grader: Grader) -> None:
+    for pid in worker_pids():
+        os.kill(pid, signal.SIGKILL)
+    time.sleep(0.5)
+    assert [v.correct for v in grader.grade([GOOD] * 4)] == [True] * 4
+
+
+def test_items_under_way_survive_a_scheduler_that_signals_every_process(grader: Grader) -> None:
+    """Slurm preempts a job by SIGTERM to all of it, Ctrl-C is SIGINT to all of it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        pending = grader.submit([bad("nap"), GOOD, bad("nap"), GOOD])
+        time.sleep(0.2)
+        for pid in worker_pids():
+            os.kill(pid, number)
+        assert [v.route for v in pending.result()] == ["string"] * 4
+
+
+def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys\n"
+        "from tests.tasks.grading.misbehaving import Misbehaving, worker_pids\n"
+        "from g2rl.tasks.grading.grader import Grader\n"
+        "grader = Grader(Misbehaving(), workers=2)\n"
+        "print(*worker_pids(), flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    root = Path(__file__).resolve().parents[3]
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, stdout=subprocess.PIPE, text=True, check=False,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    pids = [int(pid) for pid in result.stdout.split()]
+    assert len(pids) == 2
+    deadline = time.monotonic() + 20
+    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [pid for pid in pids if alive(pid)]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_an_item_that_waited_in_a_broken_pool_is_retried_once(grader: Grader) -> None:
+    def stranded(item: tuple[str, Problem]) -> pool._Job:
+        future: Future[Verdict] = Future()
+        future.set_exception(BrokenProcessPool("all workers expired"))
+        return pool._Job(pool.workers.grade, item, None, future, time.perf_counter())
+
+    assert grader._verdict(stranded(GOOD)).correct
+    assert grader._verdict(stranded(bad("crash"))).route == "killed"
+
+
+def test_an_error_in_a_verifier_is_raised_not_graded(grader: Grader) -> None:
+    with pytest.raises(LookupError, match="a bug in a verifier"):
+        grader.grade([bad("raise")])
+
+
+def test_null_bytes_and_surrogates_travel(grader: Grader) -> None:
+    odd = "\x00\ud800\udfff\U0010ffff"
+    assert grader.grade([(odd, Problem("p", "", odd))])[0].answer == odd
+
+
+def test_workers_import_nothing_heavy(grader: Grader) -> None:
+    assert grader.grade([bad("modules")])[0].answer == ""
+
+
+def test_grading_overlaps_with_the_caller(grader: Grader) -> None:
+    start = time.perf_counter()
+    handle = grader.submit([bad("sleep"), GOOD])
+    assert time.perf_counter() - start < 0.5
+    assert [v.route for v in handle.result()] == ["timeout", "string"]
+    assert handle.result() is handle.result()
+
+
+def test_metrics_cover_what_happened_since_the_last_call(grader: Grader) -> None:
+    grader.metrics()
+    grader.grade([bad("sleep"), bad("crash"), GOOD, GOOD])
+    assert grader.metrics() == {
+        "verify/total": 4.0,
+        "verify/timeout": 0.25,
+        "verify/killed": 0.25,
+        "verify/unparsed": 0.0,
+        "verify/error": 0.0,
+    }
+    assert grader.metrics()["verify/total"] == 0.0
+    assert grader.counts["total"] >= 4
+
+
+def test_a_timeout_keeps_the_extracted_answer() -> None:
+    with Grader(MathVerifier(), workers=1, timeout_seconds=1.0) as slow:
+        verdict = slow.grade([(r"\boxed{\Gamma(10^{9})}", Problem("p", "", "x+1"))])[0]
+    assert (verdict.correct, verdict.answer, verdict.route) == (False, r"\Gamma(10^{9})", "timeout")
+
+
+def test_answers_are_clustered_by_meaning(math_grader: Grader) -> None:
+    answers = [
+        "1/2",
+        None,
+        r"\sqrt{8}",
+        "0.5",
+        r"2\sqrt{2}",
+        "x+1",
+        "1+x",
+        "x + 1",
+        None,
+        "7",
+        r"\frac{1}{2}",
+        "(1,2)",
+        "(2,1)",
+    ]
+    assert math_grader.cluster(answers) == [0, -1, 1, 0, 1, 2, 2, 2, -1, 3, 0, 4, 5]
+
+
+def test_a_comparison_that_times_out_is_not_equivalent(grader: Grader) -> None:
+    assert grader.cluster(["a", "sleep", "A", None, "a"]) == [0, 1, 0, -1, 0]
+
+
+def test_bounded_verifiers_need_no_workers() -> None:
+    before = set(worker_pids())
+    with Grader(ChoiceVerifier(), workers=2) as local:
+        assert set(worker_pids()) == before
+        assert local.grade([("The answer is (B).", Problem("p", "", "B"))])[0].correct
+        assert local.cluster(["A", "b", None, "B"]) == [0, 1, -1, 1]
+        assert local.metrics()["verify/total"] == 1.0
+
+
+def test_unbounded_verifiers_never_run_in_the_calling_process() -> None:
+    with Grader(WrongInMain(), workers=1) as remote:
+        assert remote.grade([GOOD])[0].correct
+
+
+def test_a_grader_that_cannot_start_is_an_error() -> None:
+    with pytest.raises(RuntimeError, match="cannot start"):
+        Grader(Unstartable(), workers=1)
+
+
+def test_a_verifier_that_workers_cannot_load_is_an_error() -> None:
+    class Local(Misbehaving):
+        """Not importable, so not picklable."""
+
+    with pytest.raises(RuntimeError, match="importable module"):
+        Grader(Local(), workers=1)
+
+
+@pytest.mark.parametrize("wrong", [{"workers": 0}, {"timeout_seconds": 0}, {"memory_mb": 10}])
+def test_impossible_limits_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="workers >= 1"):
+        Grader(Misbehaving(), **wrong)  # type: ignore[arg-type]
+
+
+def test_a_closed_grader_refuses_and_leaves_no_process() -> None:
+    closing = Grader(Misbehaving(), workers=1)
+    mine = int(closing.grade([bad("pid")])[0].answer or 0)  # other graders may be replacing workers meanwhile
+    assert mine in worker_pids()
+    closing.close()
+    closing.close()
+    assert mine not in worker_pids()
+    with pytest.raises(RuntimeError, match="closed"):
+        closing.grade([GOOD])
+
+
+SCRIPT = """
+from g2rl.types import Problem
+from g2rl.tasks.grading.math import MathVerifier
+from g2rl.tasks.grading.grader import Grader
+print("main runs")
+with Grader(MathVerifier(), workers=1) as grader:
+    print([v.correct for v in grader.grade([(r"\\boxed{1+x}", Problem("p", "", "x+1"))])])
+"""
+
+
+@pytest.mark.parametrize("how", ["stdin", "file", "-c"])
+def test_any_main_module_will_do(how: str, tmp_path: Path) -> None:
+    """No guard, and main is not run again in the workers."""
+    script = tmp_path / "unguarded script.py"
+    script.write_text(SCRIPT)
+    command = {"stdin": ["-"], "file": [str(script)], "-c": ["-c", SCRIPT]}[how]
+    root = Path(__file__).resolve().parents[3]
+    done = subprocess.run(
+        [sys.executable, *command],
+        input=SCRIPT if how == "stdin" else None,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    assert done.stdout.split("\n")[:2] == ["main runs", "[True]"], done.stderr
+
+
+def test_seconds_are_measured(math_grader: Grader) -> None:
+    verdict = math_grader.grade([(r"\boxed{\sin^2 t+\cos^2 t}", Problem("p", "", "1"))])[0]
+    assert isinstance(verdict, Verdict)
+    assert 0 < verdict.seconds < math_grader.timeout_seconds

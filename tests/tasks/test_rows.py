@@ -1,0 +1,121 @@
+"""Reading data sets: local files, bad rows, missing columns."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from g2rl.tasks.math import PAPER_INSTRUCTION, MathTask, math_problems
+from g2rl.tasks.rows import DataError, read_rows
+from g2rl.tasks.task import stream_from_rows
+from g2rl.types import Problem
+
+DATA = Path(__file__).resolve().parents[2] / "tests" / "data"
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+
+
+def test_jsonl_json_and_parquet_read_alike(tmp_path: Path) -> None:
+    rows = [{"problem": "a", "answer": "1"}, {"problem": "b", "answer": "2"}]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    (tmp_path / "x.json").write_text(json.dumps(rows))
+    pd.DataFrame(rows).to_parquet(tmp_path / "x.parquet")
+    for suffix in ("jsonl", "json", "parquet"):
+        assert read_rows(str(tmp_path / f"x.{suffix}")) == rows
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ('{"a": 1}\n{"a": \n', "line 2: not JSON"),
+        ("[1]\n", "line 1: expected an object"),
+        ("\n\n", "holds no rows"),
+    ],
+)
+def test_bad_files_are_refused_with_the_place(tmp_path: Path, content: str, complaint: str) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text(content)
+    with pytest.raises(DataError, match=complaint):
+        read_rows(str(path))
+
+
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
+    for name, content in (
+        ("x.json", b'[{"a": 1},'), ("x.json", b"[1]"), ("x.parquet", b"PAR1 but no more"),
+        ("x.jsonl", b'{"a": "\xff\xfe"}\n'), ("x.json", b'{"a": 1}'),
+    ):  # fmt: skip
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=str(tmp_path / name)):
+            read_rows(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("second", "complaint"),
+    [
+        ({"id": "a", "problem": "3?", "answer": "3"}, r"x\.jsonl: two rows share the id 'm/a'"),
+        ({"id": "b", "problem": None, "answer": "3"}, r"x\.jsonl, row 1: problem holds no text \(None\)"),
+        ({"id": "b", "problem": "  ", "answer": "3"}, r"row 1: problem holds no text"),
+        ({"id": "b", "problem": 3, "answer": "3"}, r"row 1: problem holds no text \(3\)"),
+    ],
+)
+def test_twins_and_rows_without_a_question_are_refused(
+    tmp_path: Path, second: dict[str, object], complaint: str
+) -> None:
+    rows = [{"id": "a", "problem": "2?", "answer": "2"}, second]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(DataError, match=complaint):
+        math_problems("m", source=str(tmp_path / "x.jsonl"))
+
+
+def test_a_missing_file_and_a_missing_column_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        read_rows(str(tmp_path / "absent.jsonl"))
+    with pytest.raises(
+        DataError, match=r"no column 'question'; it has \['answer', 'id', 'problem', 'solution'\]"
+    ):
+        math_problems("m", source=str(DATA / "math_train.jsonl"), problem_column="question")
+
+
+def test_the_hub_without_network_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(DataError, match="local copy"):
+        read_rows("no-such-org/no-such-data-set")
+
+
+def test_math_rows_become_problems_with_the_papers_prompt() -> None:
+    problems, dropped = math_problems(
+        "math/train", source="unused", data_dir=str(DATA), local_name="math_train.jsonl"
+    )
+    assert dropped == 1
+    assert len(problems) == 8
+    assert problems[0].prompt == f"What is $2+3$?\n{PAPER_INSTRUCTION}"
+    assert problems[0].answer == "5"
+
+
+def test_the_gold_is_the_last_box_where_there_is_no_answer_column(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text(
+        json.dumps({"problem": "p", "solution": r"so \boxed{1}, no: $\boxed{\frac{1}{2}}$."}) + "\n"
+    )
+    [problem] = math_problems("m", source=str(path))[0]
+    assert problem.answer == r"\frac{1}{2}"
+    path.write_text(json.dumps({"problem": "p", "answer": 27.0}) + "\n")
+    assert math_problems("m", source=str(path))[0][0].answer == "27"
+
+
+def test_every_epoch_visits_every_row_once_and_splits_agree() -> None:
+    problems = [Problem(str(i), "", "") for i in range(7)]
+    whole = [p.id for p in stream_from_rows(problems, seed=3, start=0, size=21)]
+    for epoch in range(3):
+        assert sorted(whole[7 * epoch : 7 * epoch + 7]) == sorted(p.id for p in problems)
+    assert whole[:7] != whole[7:14]
+    pieces = [p.id for i in range(0, 21, 5) for p in stream_from_rows(problems, 3, i, min(5, 21 - i))]
+    assert pieces == whole
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared copies of the data sets are not here")
+def test_the_real_math_train_split_loses_two_empty_golds() -> None:
+    task = MathTask(source="unused", data_dir=str(SHARED), local_name="math_train.jsonl")
+    assert (len(task.problems), task.dropped) == (7498, 2)

@@ -1,0 +1,160 @@
+"""Chaos: the real command is killed with SIGKILL again and again, and ends as if nothing had happened.
+
+`make test` runs the short version, `make chaos` the long one. A kill comes either at a chosen moment
+(`killed.py`: in the middle of a rollout, an update, a checkpoint, ...) or after a random time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[3]
+KILLED = Path(__file__).resolve().parent / "killed.py"
+SETTINGS = (
+    "experiment=smoke", "tracking=local", "trainer.checkpoint_every=2", "trainer.eval_every=2",
+    "trainer.keep_checkpoints=1", "exploration.observe=[evol]",
+)  # fmt: skip
+DIED = -signal.SIGKILL
+
+
+def start(program: Sequence[str], folder: Path, *settings: str) -> subprocess.Popen[str]:
+    environment = {
+        **os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1",
+    }  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, *program, *SETTINGS, *settings, f"hydra.run.dir={folder}"],
+        cwd=folder.parent, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+COMMAND = ("-m", "g2rl.cli.train")
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    output, _ = process.communicate(timeout=240)
+    return process.returncode, output
+
+
+def killed_at(point: str, number: int, folder: Path, *settings: str) -> int:
+    """Start the run and let it die at the N-th time of a moment; 0 when it ended before."""
+    code, output = finish(start((str(KILLED), point, str(number)), folder, *settings))
+    assert code in (DIED, 0), output
+    return code
+
+
+def killed_after(seconds: float, folder: Path, *settings: str) -> int:
+    """Start the run and kill it so long after its first line; 0 when it ended before."""
+    process = start(COMMAND, folder, *settings)
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    assert first.startswith("model"), first + process.stdout.read()
+    time.sleep(seconds)
+    process.kill()
+    code, output = finish(process)
+    assert code in (DIED, 0), output
+    return code
+
+
+def rows(folder: Path) -> list[str]:
+    """The rows of metrics.jsonl without time/*, as text."""
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [json.dumps({k: v for k, v in row.items() if not k.startswith("time/")}) for row in found]
+
+
+def same(folder: Path, clean: Path, steps: int) -> None:
+    """Metrics, weights, samples, geometry and export agree byte for byte, the optimizer exactly."""
+    assert rows(folder) == rows(clean)
+    assert [json.loads(row)["step"] for row in rows(folder)] == list(range(steps + 1))
+    last, checked = f"checkpoints/step_{steps:06d}", 0
+    weights = f"{last}/model.safetensors"
+    assert (folder / weights).read_bytes() == (clean / weights).read_bytes()
+    state = f"{last}/training.pt"  # by value: pickle also writes down which objects are one and the same
+    torch.testing.assert_close(torch.load(folder / state), torch.load(clean / state), rtol=0, atol=0)
+    for part in ("rollouts", "geometry", "probe", "model"):
+        names = sorted(path.name for path in (clean / part).iterdir())
+        assert sorted(path.name for path in (folder / part).iterdir()) == names
+        for name in names:
+            assert (folder / part / name).read_bytes() == (clean / part / name).read_bytes(), f"{part}/{name}"
+            checked += 1
+    assert checked >= 10
+    hidden = [path for path in folder.rglob(".*") if path.name.endswith((".partial", ".old"))]
+    assert not hidden
+
+
+def test_two_kills_and_a_preemption_change_nothing(tmp_path: Path) -> None:
+    """Killed in a row's write, then in a checkpoint's; then preempted by SIGTERM; then it ends."""
+    clean, folder, steps = tmp_path / "clean", tmp_path / "run", "trainer.steps=4"
+    reference = start(COMMAND, clean, steps)
+    assert killed_at("row", 4, folder, steps) == DIED  # the row of step 3; step 2 is saved
+    assert killed_at("checkpoint_weights", 1, folder, steps) == DIED
+    process = start(COMMAND, folder, steps)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("step 3"):
+            process.send_signal(signal.SIGTERM)
+            break
+    code, output = finish(process)
+    assert code == 75, output
+    assert "stopped by SIGTERM after step" in output
+    assert finish(start(COMMAND, folder, steps))[0] == 0
+    code, output = finish(reference)
+    assert code == 0, output
+    same(folder, clean, 4)
+
+
+MOMENTS = (
+    # in the middle of what, and how often it may happen first (drawn from the seed)
+    ("evaluation", 1, 15), ("rollout", 1, 60), ("scoring", 1, 10), ("grading", 1, 3), ("backward", 1, 5),
+    ("update", 1, 5), ("table", 1, 6), ("row", 2, 4), ("after_row", 2, 4), ("checkpoint_weights", 1, 2),
+    ("checkpoint_state", 1, 4), ("checkpoint_unnamed", 1, 4), ("checkpoint_named", 1, 4), ("rotation", 1, 2),
+    ("evaluation_graded", 1, 2), ("mending", 1, 1), ("rollout", 40, 150), ("evaluation", 20, 60),
+    ("update", 4, 9), ("checkpoint_named", 2, 4),
+)  # fmt: skip
+LAST_MOMENTS = ("export", "summary")
+RANDOM_KILLS = 8
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", [0])
+def test_more_than_twenty_kills_change_nothing(tmp_path: Path, seed: int) -> None:
+    """Every moment, in seeded order among random times; a run that ends is compared and another begun."""
+    steps, count, draw = "trainer.steps=8", 8, random.Random(seed)
+    clean = tmp_path / "clean"
+    started = time.monotonic()
+    code, output = finish(start(COMMAND, clean, steps))
+    assert code == 0, output
+    span = (time.monotonic() - started) * 0.6
+    plan: list[tuple[str, float]] = [(point, draw.randint(low, high)) for point, low, high in MOMENTS]
+    plan += [("time", draw.uniform(0.0, span)) for _ in range(RANDOM_KILLS)]
+    draw.shuffle(plan)
+    kills, ended, log = 0, 0, []
+    folder = tmp_path / "run0"
+    for point, number in [*plan, *((point, 1) for point in LAST_MOMENTS)]:
+        if point == "time":
+            code = killed_after(number, folder, steps)
+        else:
+            code = killed_at(point, int(number), folder, steps)
+        kills += code == DIED
+        place = folder / "metrics.jsonl"
+        written = place.read_text().count("\n") if place.exists() else 0
+        log.append(f"{point} {number:.4g}: {'killed' if code == DIED else 'ended'} with {written} rows")
+        if code == 0:
+            same(folder, clean, count)
+            ended += 1
+            folder = tmp_path / f"run{ended}"
+    assert finish(start(COMMAND, folder, steps))[0] == 0
+    same(folder, clean, count)
+    print(f"seed {seed}: {kills} kills, {ended + 1} runs ended and compared", *log, sep="\n  ")
+    assert kills >= 20, log

@@ -1,0 +1,327 @@
+"""Run a function of a test file in several fresh processes, as torchrun would; and what they compute.
+
+python twins.py FUNCTION FOLDER          with the variables that torchrun sets
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import resource
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from g2rl.cli.build.trainer import frozen_copy
+from g2rl.engines.transformers import TransformersEngine
+from g2rl.formulas.losses import PolicyLoss
+from g2rl.policy.batching import Sequences
+from g2rl.policy.loading import load, set_checkpointing
+from g2rl.policy.lora import LoraSettings, add_lora
+from g2rl.policy.policy import Policy
+from g2rl.policy.policy.lm_head import head
+from g2rl.policy.scoring import known, score
+from g2rl.policy.sharding import ShardSettings, whole
+from g2rl.training.micro_batch_update import UpdateBatch
+from g2rl.training.optimizer import OptimizerSettings
+from g2rl.training.updater import Updater
+from g2rl.types import SamplingParams
+from g2rl.world import World
+
+HERE = Path(__file__).resolve()
+RESPONSES = [  # groups of two; the third has a group without tokens, the fourth one long response
+    [23, 34, 25, 26, 2], [23], [24, 34], [25, 34, 26, 2], [], [], [23, 34] * 12 + [2], [34, 2],
+    [24], [25, 26, 2], [27, 28, 2], [34, 27, 28, 29, 30, 2],
+]  # fmt: skip
+
+
+def launch(function: str, folder: Path, size: int = 2) -> None:
+    """Run `function(folder)` of this file in `size` processes; fails with their output."""
+    ports = free_ports(4)
+    started = []
+    for rank in range(size):
+        variables = {
+            "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size,
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": ports[0], "PORTS": " ".join(map(str, ports)),
+            "OMP_NUM_THREADS": 1,
+        }  # fmt: skip
+        environment = {**os.environ, **{name: str(value) for name, value in variables.items()}}
+        environment["PYTHONPATH"] = os.pathsep.join([str(HERE.parents[2]), os.environ.get("PYTHONPATH", "")])
+        started.append(
+            subprocess.Popen(
+                [sys.executable, str(HERE), function, str(folder)], env=environment, text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            )
+        )  # fmt: skip
+    try:
+        said = [process.communicate(timeout=240)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0] * size, "\n".join(said)
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+# ---- one rollout batch under many settings
+
+
+def untied() -> Policy:
+    """A small random Qwen3 whose head is a matrix of its own, or with `tie` the embedding."""
+    return small(tie=False)
+
+
+def tied() -> Policy:
+    return small(tie=True)
+
+
+def small(tie: bool) -> Policy:
+    torch.manual_seed(3)
+    sizes = {
+        "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2, "vocab_size": 101,
+        "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 16, "tie_word_embeddings": tie,
+    }  # fmt: skip
+    return Policy(
+        load("builtin:tiny", device="cpu", overrides=sizes, random_init=True).model, tile_bytes=1 << 14
+    )
+
+
+def checkpointed() -> Policy:
+    policy = untied()
+    set_checkpointing(policy.model, True)
+    return policy
+
+
+def adapted() -> Policy:
+    policy = tied()
+    add_lora(policy.model, LoraSettings(r=2, include_head=True), "builtin:tiny")
+    torch.manual_seed(4)
+    for name, parameter in policy.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    return policy
+
+
+def poisoned(batch: UpdateBatch) -> None:
+    batch.advantages_N[6] = torch.nan
+
+
+FUSED = head._fused
+CASES: dict[str, dict[str, Any]] = {
+    "token_mean": {}, "sequence_mean": {}, "sequence_sum": {}, "constant": {},
+    "group_mean": {"policy": tied},
+    "whole gradients": {"shards": ShardSettings(accumulate="full", reshard_after_forward=False)},
+    "checkpointing": {"policy": checkpointed},
+    "LoRA": {"policy": adapted},
+    "fused": {"policy": tied, "fuse_from": 0},
+    "two epochs": {"epochs": 2},
+    "bad numbers": {"spoil": poisoned},
+    "bfloat16": {"shards": ShardSettings(param_dtype="bfloat16")},
+}  # fmt: skip
+
+
+def outcome(
+    name: str,
+    world: World,
+    policy: Callable[[], Policy] = untied,
+    shards: ShardSettings | None = None,
+    epochs: int = 1,
+    fuse_from: int = head.FUSE_FROM,
+    spoil: Callable[[UpdateBatch], None] = lambda batch: None,
+) -> dict[str, Any]:
+    """Scores, gradients of every mini-batch of one step, and metrics and weights of three; whole tensors."""
+    fused: list[int] = []
+    head._fused = lambda *inputs: fused.append(1) or FUSED(*inputs)  # type: ignore[func-returns-value]
+    head.FUSE_ROWS = 0
+    head.FUSE_FROM = fuse_from  # words from which the loss is differentiated in the head's forward
+    model = policy()
+    reference = frozen_copy(model)
+    if world.mesh is not None:
+        model.shard(world.mesh, shards or ShardSettings())
+        if reference.__class__.__name__ != "BaseOf":
+            reference.shard(world.mesh, shards or ShardSettings())
+    updater = Updater(
+        model, PolicyLoss(kl_coef=0.01, normalizer=name if name.endswith(("mean", "sum")) else "constant"),
+        OptimizerSettings(lr=1e-3, mini_batches=5, micro_batch_tokens=40, epochs=epochs), temperature=0.9,
+        max_tokens=20, total_updates=10, seed=0, world=world,
+    )  # fmt: skip
+    count = len(RESPONSES)
+    sequences = Sequences([[1, 3, 27, 30, 5][: 2 + n % 3] for n in range(count)], RESPONSES)
+    common = {"temperature": 0.9, "token_budget": 60, "world": world}
+    ref = score(reference, sequences, **common)
+    scores = score(model, sequences, features=True, **common)
+    batch = UpdateBatch(
+        sequences=sequences, group_N=torch.arange(count) // 2, behaviour=scores,
+        advantages_N=torch.linspace(-1, 1.4, count), ref_logps=known(ref.logps), entropy_coef=0.01,
+    )  # fmt: skip
+    spoil(batch)
+    found: dict[str, Any] = {
+        "logps": torch.cat(known(scores.logps)), "ref": torch.cat(known(ref.logps)),
+        "entropy": scores.mean_entropy_N, "features": scores.features_ND, "gradients": [], "losses": [],
+    }  # fmt: skip
+    for rows in updater._mini_batches(batch.group_N, 1, 0):
+        model.train()
+        found["losses"].append(updater._backward(batch, rows)[0])
+        gradients = {n: whole(p.grad) for n, p in model.named_parameters() if p.grad is not None}
+        found["gradients"].append(gradients)
+        updater.optimizer.zero_grad(set_to_none=True)
+    for step in range(1, 4):
+        late = updater.rows_to_score(batch.group_N, step)
+        batch.behaviour = score(model, sequences, parts=[late], **common)
+        metrics = updater.step(batch, step)
+        found[f"metrics {step}"], found[f"late {step}"] = metrics, torch.cat(known(batch.behaviour.logps))
+        found[f"weights {step}"] = {n: t.clone() for n, t in model.weights()}
+    assert bool(fused) == (fuse_from == 0)
+    return found
+
+
+def sampled(world: World) -> list[Any]:
+    """What the engine samples before and after the policy has changed, on this rank."""
+    policy = Policy(load("builtin:tiny", device="cpu").model)
+    if world.mesh is not None:
+        policy.shard(world.mesh, ShardSettings())
+    engine = TransformersEngine(policy, load("builtin:tiny", device="cpu").tokenizer, [2])
+    found = []
+    for _ in range(2):
+        engine.push_weights()
+        prompts = [[1, 3, 27, 30, 5], [1, 3, 28], [1, 4, 27, 30]]
+        own = engine.generate(
+            world.deal(prompts), world.deal([(0, p) for p in range(3)]), 3, SamplingParams(max_tokens=12)
+        )
+        found.append(copy.deepcopy(world.collect(own)))
+        with torch.no_grad():
+            for parameter in policy.parameters():
+                parameter.mul_(1.5)
+    return found
+
+
+def updates(folder: Path) -> None:
+    """All cases, by the ranks together."""
+    world = World.join(torch.device("cpu"))
+    found: dict[str, Any] = {name: outcome(name, world, **case) for name, case in CASES.items()}
+    found["sampled"] = sampled(world)
+    found["largest"] = world.largest(world.rank * 10)
+    found["collected"] = world.collect([item * item for item in world.deal(range(7))])
+    found["first"] = world.from_first(lambda: world.rank)
+    torch.save(found, folder / f"rank{world.rank}.pt")
+    world.close()
+
+
+# ---- the whole command
+
+
+def training(folder: Path) -> None:
+    """Train in, or continue, the folders whose overrides stand in jobs.pt, one after another."""
+    from g2rl.runs.interrupt import Interrupted
+
+    jobs = torch.load(folder / "jobs.pt", weights_only=False)
+    for port, (name, overrides, stop_at) in zip(os.environ["PORTS"].split(), jobs, strict=False):
+        os.environ["MASTER_PORT"] = port  # a rank that is done must not meet the others' last group
+        try:
+            train_in(folder / name, overrides, stop_at)
+        except Interrupted:
+            assert stop_at
+
+
+def train_in(folder: Path, overrides: list[str], stop_at: int = 0) -> None:
+    """Train; asked to stop on rank 1 alone (if there is one) in step `stop_at`."""
+    import signal
+
+    from hydra import compose, initialize_config_dir
+
+    from g2rl.cli.config.launch import config_dir, register_resolvers
+    from g2rl.cli.jobs.train import train
+    from g2rl.training.trainer import Trainer
+
+    register_resolvers()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = compose("train", overrides=["experiment=smoke", "tracking=local", *overrides])
+    sample = Trainer.sample
+
+    def signalled(self: Trainer, step: int) -> Any:
+        if step == stop_at and self.parts.world.rank == self.parts.world.size - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return sample(self, step)
+
+    Trainer.sample = signalled  # type: ignore[method-assign]
+    folder.mkdir(exist_ok=True)
+    try:
+        train(config, folder)
+    finally:
+        Trainer.sample = sample  # type: ignore[method-assign]
+
+
+# ---- the sizes of a real model
+
+
+def large_plain(folder: Path) -> None:
+    full_step(World(), folder)
+
+
+def large_sharded(folder: Path) -> None:
+    world = World.join(torch.device("cpu"))
+    full_step(world, folder)
+    world.close()
+
+
+def full_step(world: World, folder: Path) -> None:
+    """Sample, score with features, score the reference, update once: V = 151,936, D = 2048, two layers."""
+    started = time.perf_counter()
+    torch.manual_seed(0)
+    sizes = {
+        "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 2, "vocab_size": 151_936,
+        "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": True,
+    }  # fmt: skip
+    loaded = load("builtin:tiny", device="cpu", overrides=sizes, random_init=True)
+    policy = Policy(loaded.model)
+    reference = frozen_copy(policy)
+    if world.mesh is not None:
+        policy.shard(world.mesh, ShardSettings())
+        reference.shard(world.mesh, ShardSettings())
+    updater = Updater(
+        policy, PolicyLoss(kl_coef=0.001), OptimizerSettings(lr=1e-3, mini_batches=1), temperature=1.0,
+        max_tokens=8, total_updates=1, seed=0, world=world,
+    )  # fmt: skip
+    engine = TransformersEngine(policy, loaded.tokenizer, [2])
+    engine.push_weights()
+    groups = engine.generate([[1, 3, 27], [1, 4]], [(0, 0), (0, 1)], 2, SamplingParams(max_tokens=8))
+    responses = [completion.token_ids for group in groups for completion in group]
+    sequences = Sequences([[1, 3, 27]] * 2 + [[1, 4]] * 2, responses)
+    common = {"temperature": 1.0, "token_budget": 64, "world": world}
+    scores = score(policy, sequences, features=True, **common)
+    batch = UpdateBatch(
+        sequences=sequences, group_N=torch.tensor([0, 0, 1, 1]), behaviour=scores,
+        advantages_N=torch.tensor([1.0, -1.0, 1.0, -1.0]),
+        ref_logps=known(score(reference, sequences, **common).logps),
+    )  # fmt: skip
+    metrics = updater.step(batch, 1)
+    engine.push_weights()
+    assert scores.features_ND is not None
+    found = {
+        "responses": responses, "metrics": metrics, "features": scores.features_ND, "seconds": 0.0,
+        "bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "after": torch.cat(known(score(policy, sequences, **common).logps)),
+    }  # fmt: skip
+    found["seconds"] = time.perf_counter() - started
+    torch.save(found, folder / "found.pt")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    jobs = {
+        "updates": updates, "training": training, "large_plain": large_plain, "large_sharded": large_sharded,
+    }  # fmt: skip
+    jobs[sys.argv[1]](Path(sys.argv[2]))

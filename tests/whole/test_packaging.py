@@ -1,0 +1,51 @@
+"""The wheel: conf/ and the tiny policy inside, usable from any folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel's content, as an installation lays it out."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(folder), str(ROOT)]
+    subprocess.run(command, check=True, cwd=folder)
+    [wheel] = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+def test_everything_a_run_needs_is_inside(unpacked: Path) -> None:
+    for name in (
+        "conf/train.yaml",
+        "conf/exploration/g2rl.yaml",
+        "assets/tiny/model.safetensors",
+        "assets/tiny/tokenizer.json",
+    ):
+        assert (unpacked / "g2rl" / name).is_file(), name
+    sizes = sum(path.stat().st_size for path in (unpacked / "g2rl" / "assets" / "tiny").iterdir())
+    assert sizes < 4e6
+    assert not (unpacked / "tests").exists()
+
+
+def test_the_command_works_from_another_folder(unpacked: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(unpacked)}
+    program = (
+        "import g2rl.cli.config.launch as c, g2rl.cli.train as t; "
+        "assert 'site' in str(c.config_dir()), c.config_dir(); t.main()"
+    )
+    command = [sys.executable, "-c", program, "--cfg", "job", "--resolve"]
+    result = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert "builtin:tiny" in result.stdout

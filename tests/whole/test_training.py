@@ -1,0 +1,337 @@
+"""The main job end to end: files, metrics, export, exact resume."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.errors import InstantiationException
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from g2rl.cli.config.launch import config_dir, register_resolvers
+from g2rl.cli.jobs.train import train
+from g2rl.engines.transformers import TransformersEngine
+from g2rl.policy.loading import encode_prompt, load
+from g2rl.policy.policy import Policy
+from g2rl.runs.interrupt import Interrupted
+from g2rl.training.trainer import Trainer
+from g2rl.types import SamplingParams
+
+register_resolvers()
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(folder: Path, *overrides: str) -> float:
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = compose("train", overrides=["experiment=smoke", "tracking=local", *overrides])
+    return train(config, folder)
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def untimed(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if not name.startswith("time/")}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of three steps with checkpoints at every step."""
+    folder = tmp_path_factory.mktemp("run")
+    run(folder, "trainer.steps=3", "exploration=g2rl", "exploration.observe=[evol,none]")
+    return folder
+
+
+@pytest.mark.parametrize("kept_forward", [True, False])
+def test_an_observer_changes_nothing_in_the_training(tmp_path: Path, kept_forward: bool) -> None:
+    """Bit for bit, though under the observer the first mini-batch is scored and otherwise it is not.
+
+    It is scored by the update's own forward where the whole mini-batch fits one micro-batch, else by another.
+    """
+    alone, observed = tmp_path / "alone", tmp_path / "observed"
+    common = ["trainer.steps=3", "exploration=none", "optimizer.mini_batches=2"]
+    if not kept_forward:
+        common.append("optimizer.micro_batch_tokens=120")
+    run(alone, *common)
+    run(observed, *common, "exploration.observe=[g2rl]")
+    kept = ("update/first_ratio", "observe/", "train/entropy")  # reported by one alone, or by another forward
+    for one, two in zip(rows(alone), rows(observed), strict=True):
+        assert {k: v for k, v in untimed(one).items() if not k.startswith(kept)} == {
+            k: v for k, v in untimed(two).items() if not k.startswith(kept)
+        }
+    first, second = (load_file(folder / "model" / "model.safetensors") for folder in (alone, observed))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    ratios = [row["update/first_ratio"] for row in rows(observed) if "update/first_ratio" in row]
+    assert len(ratios) == (0 if kept_forward else 3)
+    assert all(abs(ratio - 1) < 1e-4 for ratio in ratios)
+
+
+def test_every_promised_file_is_there(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert {"config.yaml", "metrics.jsonl", "rollouts", "geometry", "probe", "checkpoints", "model"} <= names
+    assert {"learning_curves.png", "cosine_distribution.png", "summary.json"} <= names
+    assert len(list((finished / "rollouts").iterdir())) == 3
+    assert not [path for path in finished.rglob("*") if "partial" in path.name]
+
+
+def test_metrics_have_one_row_a_step_and_the_promised_names(finished: Path) -> None:
+    found = rows(finished)
+    assert [row["step"] for row in found] == [0, 1, 2, 3]
+    assert {"eval/countdown/pass@1", "eval/countdown/maj@4", "eval/countdown/pass@4", "probe/cosine"} <= set(
+        found[0]
+    )
+    assert {
+        "train/accuracy", "train/entropy", "train/truncated", "explore/nu_mean", "explore/reward_shift",
+        "advantage/uniform_wrong", "update/kl", "update/clip_fraction", "update/grad_norm", "update/skipped",
+        "train/empty", "train/truncated_groups", "explore/nonfinite_groups",
+        "explore/feature_norm", "verify/unparsed", "verify/timeout", "time/step",
+        "observe/evol/evol_novelty_mean",
+    } <= set(found[1])  # fmt: skip
+    assert all(np.isfinite(value) for row in found for value in row.values())
+
+
+def test_tables_agree_with_the_metrics(finished: Path) -> None:
+    row = rows(finished)[2]
+    rollouts = pd.read_parquet(finished / "rollouts" / "step_000002.parquet")
+    geometry = pd.read_parquet(finished / "geometry" / "step_000002.parquet")
+    assert len(rollouts) == len(geometry) == 16
+    assert rollouts["correct"].mean() == pytest.approx(row["train/accuracy"])
+    assert rollouts["tokens"].mean() == pytest.approx(row["train/length"])
+    assert geometry["nu"].mean() == pytest.approx(row["explore/nu_mean"], abs=1e-5)
+    shift = (geometry["shaped_reward"] - geometry["reward"]).abs().mean()
+    assert shift == pytest.approx(row["explore/reward_shift"], abs=1e-5)
+    assert shift > 0
+    assert set(geometry["reward"]) <= {-1.0, 1.0}
+    assert len(geometry["cosine"][0]) == 4
+    assert geometry["cosine"][0][0] == pytest.approx(1.0)
+
+
+def test_the_export_loads_in_plain_transformers_and_says_the_same(finished: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(finished / "model")
+    tokenizer = AutoTokenizer.from_pretrained(finished / "model")
+    ours = load(str(finished / "model"))
+    engine = TransformersEngine(Policy(ours.model), ours.tokenizer, ours.stop_ids)
+    for prompt in ("use 3 7 8 make 29 :", "use 5 8 1 4 make 17 :"):
+        ids = encode_prompt(tokenizer, prompt, chat=True)
+        [[completion]] = engine.generate([ids], [(0,)], 1, SamplingParams(temperature=0, max_tokens=40))
+        out = model.generate(torch.tensor([ids]), max_new_tokens=40, do_sample=False)[0, len(ids) :]
+        assert out.tolist() == completion.token_ids
+    trained = load_file(finished / "checkpoints" / "step_000003" / "model.safetensors")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, trained[name]), name
+
+
+def test_the_notebook_reads_a_run(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its code cells run as a script; expressions at the end of cells are what Jupyter would show."""
+    monkeypatch.setenv("G2RL_RUN", str(finished))
+    notebook = json.loads((ROOT / "notebooks" / "read_a_run.ipynb").read_text(encoding="utf-8"))
+    scope: dict[str, Any] = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), scope)
+    assert set(scope["pairs"]["step"]) == {0, 3}
+    assert len(scope["geometry"]) == 48
+
+
+def test_training_moves_the_weights_and_not_the_reference(finished: Path) -> None:
+    first = load("builtin:tiny").model.state_dict()
+    last = load_file(finished / "checkpoints" / "step_000003" / "model.safetensors")
+    moved = [name for name in last if not torch.equal(first[name], last[name])]
+    assert len(moved) == len(last)
+    kls = [row["update/kl"] for row in rows(finished)[1:]]
+    assert kls[-1] > kls[0] >= 0
+
+
+@pytest.mark.parametrize("stop_before", [2, 3])
+def test_resume_repeats_the_uninterrupted_run_bit_for_bit(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_before: int
+) -> None:
+    step = Trainer.step
+
+    def interrupted(self: Trainer, number: int) -> dict[str, float]:
+        if number == stop_before:
+            raise KeyboardInterrupt
+        return step(self, number)
+
+    overrides = ("trainer.steps=3", "exploration=g2rl", "exploration.observe=[evol,none]")
+    monkeypatch.setattr(Trainer, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, *overrides)
+    monkeypatch.setattr(Trainer, "step", step)
+    with (tmp_path / "metrics.jsonl").open("a") as out:
+        out.write('{"step": 99, "cut off in the mid')
+    run(tmp_path, *overrides)
+    assert [untimed(row) for row in rows(tmp_path)] == [untimed(row) for row in rows(finished)]
+    place = Path("checkpoints/step_000003/model.safetensors")
+    assert (tmp_path / place).read_bytes() == (finished / place).read_bytes()
+    for kind in ("rollouts", "geometry", "probe"):
+        for path in (finished / kind).iterdir():
+            pd.testing.assert_frame_equal(pd.read_parquet(path), pd.read_parquet(tmp_path / kind / path.name))
+
+
+@pytest.mark.parametrize(
+    ("moment", "call", "saved"), [("evaluate", 1, 0), ("sample", 2, 2), ("sample", 3, 3)]
+)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_finishes_the_step_and_saves_it(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, call: int, saved: int,
+    number: int,
+) -> None:  # fmt: skip
+    """Asked in the evaluation before training, in a step between checkpoints, and in the last step."""
+    original, calls = getattr(Trainer, moment), iter(range(1, 99))
+
+    def signalled(self: Trainer, step: int) -> Any:
+        if next(calls) == call:
+            os.kill(os.getpid(), number)
+        return original(self, step)
+
+    overrides = ("trainer.steps=3", "exploration=g2rl", "exploration.observe=[evol,none]")
+    monkeypatch.setattr(Trainer, moment, signalled)
+    with pytest.raises(Interrupted, match=f"after step {saved}"):
+        run(tmp_path, *overrides, "trainer.checkpoint_every=10")
+    assert [row["step"] for row in rows(tmp_path)] == list(range(saved + 1))
+    assert not (tmp_path / "model").exists()
+    run(tmp_path, *overrides, "trainer.checkpoint_every=10")
+    assert [untimed(row) for row in rows(tmp_path)] == [untimed(row) for row in rows(finished)]
+    place = Path("checkpoints/step_000003/model.safetensors")
+    assert (tmp_path / place).read_bytes() == (finished / place).read_bytes()
+
+
+def test_checkpoints_carry_the_held_out_score(finished: Path) -> None:
+    manifest = json.loads((finished / "checkpoints" / "step_000003" / "manifest.json").read_text())
+    assert manifest["score"] == rows(finished)[3]["eval/countdown/pass@1"]
+
+
+def test_an_alarm_is_raised_while_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        run(tmp_path, "health.window=1", "health.truncated=0", "task.max_response_tokens=2")
+    assert caplog.text.count("health alarm truncation at step 1: 100% of the responses") == 1
+
+
+def test_a_finished_run_is_not_trained_again_and_other_settings_are_refused(finished: Path) -> None:
+    before = (finished / "metrics.jsonl").read_bytes()
+    run(finished, "trainer.steps=3", "exploration=g2rl", "exploration.observe=[evol,none]")
+    assert (finished / "metrics.jsonl").read_bytes() == before
+    with pytest.raises(ValueError, match=r"exploration\.lam: 1\.0 -> 2\.0"):
+        run(
+            finished,
+            "trainer.steps=3",
+            "exploration=g2rl",
+            "exploration.observe=[evol,none]",
+            "exploration.lam=2.0",
+        )
+
+
+@pytest.mark.parametrize("exploration", ["none", "entropy", "evol"])
+def test_every_signal_trains(tmp_path: Path, exploration: str) -> None:
+    run(tmp_path, f"exploration={exploration}", "trainer.probe_problems=0")
+    found = rows(tmp_path)
+    assert [row["step"] for row in found] == [0, 1, 2]
+    assert (found[1]["explore/reward_shift"] > 0) == (exploration == "evol")
+    geometry = pd.read_parquet(tmp_path / "geometry" / "step_000001.parquet")
+    assert "cosine" not in geometry, "no signal asked for features, so none are computed"
+
+
+@pytest.mark.parametrize("algorithm", ["dr_grpo", "dapo", "gspo", "cispo"])
+def test_every_algorithm_trains(tmp_path: Path, algorithm: str) -> None:
+    run(tmp_path, f"algorithm={algorithm}", "trainer.steps=1", "trainer.probe_problems=0")
+    row = rows(tmp_path)[1]
+    assert row["update/grad_norm"] > 0
+    assert "update/kl" not in row, "these algorithms keep no reference policy"
+
+
+def test_lam_zero_is_plain_grpo(tmp_path: Path) -> None:
+    common = ("trainer.probe_problems=0", "trainer.steps=2")
+    run(tmp_path / "g2rl", "exploration=g2rl", "exploration.lam=0", *common)
+    run(tmp_path / "none", "exploration=none", *common)
+    place = Path("checkpoints/step_000002/model.safetensors")
+    assert (tmp_path / "g2rl" / place).read_bytes() == (tmp_path / "none" / place).read_bytes()
+
+
+def test_seeds_differ(tmp_path: Path, finished: Path) -> None:
+    run(tmp_path, "seed=1", "trainer.steps=1", "trainer.probe_problems=0")
+    mine = pd.read_parquet(tmp_path / "rollouts" / "step_000001.parquet")
+    other = pd.read_parquet(finished / "rollouts" / "step_000001.parquet")
+    assert not mine["prompt"].equals(other["prompt"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "complaint"),
+    [
+        (["trainer.group_size=1"], "group_size=1 with signal g2rl"),
+        (
+            ["trainer.group_size=1", "exploration=none", "exploration.observe=[g2rl]"],
+            "group_size=1 with signal g2rl",
+        ),
+        (["optimizer.mini_batches=5"], r"mini_batches=5 over trainer\.prompts_per_step=4"),
+        (["task.max_response_tokens=4000"], "over the model's 512 positions"),
+        (["benchmark.ks=[8]"], "1 <= k <= samples"),
+    ],
+)
+def test_impossible_combinations_are_refused_and_leave_the_folder_free(
+    tmp_path: Path, overrides: list[str], complaint: str
+) -> None:
+    with pytest.raises((ValueError, InstantiationException), match=complaint):
+        run(tmp_path, "trainer.steps=1", "trainer.probe_problems=0", *overrides)
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_corrected_command_may_use_the_folder_of_a_refused_one(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="group_size"):
+        run(tmp_path, "trainer.group_size=1")
+    run(tmp_path, "trainer.steps=1", "trainer.probe_problems=0", "benchmark.ks=[4]")
+    assert "eval/countdown/pass@1" in rows(tmp_path)[0], "k = 1 is always measured"
+
+
+def test_random_weights_follow_the_seed(tmp_path: Path) -> None:
+    common = ("model.random_init=true", "trainer.steps=1", "trainer.probe_problems=0")
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run(tmp_path / name, *common, f"seed={seed}")
+    place = Path("checkpoints/step_000001/model.safetensors")
+    a, b, c = ((tmp_path / name / place).read_bytes() for name in "abc")
+    assert a == b != c
+
+
+def test_a_signal_without_the_encoder_it_needs_is_refused(tmp_path: Path) -> None:
+    for wanted in ("exploration=evol", "exploration.observe=[evol]"):
+        with pytest.raises(ValueError, match=r"exploration=evol needs embeddings.*encoder=ngram"):
+            run(tmp_path / wanted, wanted, "~encoder")
+
+
+def test_prompts_over_the_limit_are_refused_before_anything_is_sampled(tmp_path: Path) -> None:
+    long = tmp_path / "long.jsonl"
+    questions = ["use 3 7 2 make 13 :", "use 3 7 2 make 13 : : : : : : : :"]
+    long.write_text("".join(json.dumps({"problem": q, "answer": "13"}) + "\n" for q in questions))
+    task = (
+        "task=math", f"task.source.source={long}", "task.source.data_dir=null",
+        "+task.source.instruction=':'",
+        "task.max_prompt_tokens=12", "benchmark=countdown", "trainer.probe_problems=0",
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"1 of 2 prompts .*max_prompt_tokens=12; .*math/train/1, has 1\d"):
+        run(tmp_path / "refused", *task, "task.overlong=error")
+    assert not (tmp_path / "refused" / "metrics.jsonl").exists()
+    run(tmp_path / "dropped", *task, "trainer.steps=1")
+    sampled = pd.read_parquet(tmp_path / "dropped" / "rollouts" / "step_000001.parquet")
+    assert set(sampled["problem"]) == {"math/train/0"}
+
+
+def test_a_benchmark_that_training_could_draw_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"16 of 24 problems .*held_out"):
+        run(tmp_path, "task.source.held_out=8", "benchmark.problems=24")
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_the_tiny_policy_refuses_prompts_it_cannot_read(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="tiny policy"):
+        run(tmp_path, "task=countdown_text", "benchmark=countdown_text")

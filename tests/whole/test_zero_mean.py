@@ -1,0 +1,86 @@
+"""The zero-mean identity: E[sum_t phi_t] = 0 for on-policy samples, and only for those.
+
+For a response drawn from the policy at the temperature of p_t, E[phi_t | prefix] = 0, hence
+E[T * Phi] = 0 for every prompt, also when sampling stops at a length limit (a stopping time). Several
+thousand samples of the tiny policy are projected on a few fixed directions; Hotelling's statistic
+n m' C^-1 m of their mean m is then chi-square with as many degrees of freedom as directions.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from g2rl.engines.transformers import TransformersEngine
+from g2rl.policy.batching import Sequences
+from g2rl.policy.loading import LoadedModel, encode_prompt
+from g2rl.policy.policy import Policy
+from g2rl.policy.scoring import score
+from g2rl.types import SamplingParams
+
+TEXTS = ("use 3 7 2 make 13 :", "use 8 3 7 2 make 29 :", "use 10 4 6 make 16 :")
+SAMPLES, DIRECTIONS, LIMIT = 1000, 10, 24
+FREEDOM = DIRECTIONS * len(TEXTS)
+SAMPLING = {
+    "tau 1.0": SamplingParams(temperature=1.0, max_tokens=LIMIT),
+    "tau 0.6": SamplingParams(temperature=0.6, max_tokens=LIMIT),
+    "top-p 0.9": SamplingParams(temperature=1.0, top_p=0.9, max_tokens=LIMIT),
+}
+
+
+@pytest.fixture(scope="module")
+def drawn(tiny: LoadedModel) -> dict[str, list[Sequences]]:
+    """For each way of sampling, the responses to each prompt."""
+    engine = TransformersEngine(Policy(tiny.model), tiny.tokenizer, tiny.stop_ids, max_rows=SAMPLES)
+    prompts = [encode_prompt(tiny.tokenizer, text, chat=True) for text in TEXTS]
+    keys = [(11, p) for p in range(len(prompts))]
+    return {
+        name: [
+            Sequences([prompt] * SAMPLES, [c.token_ids for c in group])
+            for prompt, group in zip(prompts, engine.generate(prompts, keys, SAMPLES, params), strict=True)
+        ]
+        for name, params in SAMPLING.items()
+    }
+
+
+def z_value(tiny: LoadedModel, groups: list[Sequences], feature_temperature: float) -> float:
+    """Standardised sum over prompts of n m' C^-1 m, m and C mean and covariance of the projected T * Phi."""
+    policy, total = Policy(tiny.model), 0.0
+    width = tiny.model.get_output_embeddings().weight.shape[1]
+    directions_DK = torch.randn(width, DIRECTIONS, generator=torch.Generator().manual_seed(0)).double()
+    for sequences in groups:
+        scores = score(
+            policy, sequences, temperature=1.0, token_budget=2_000,
+            features=True, feature_temperature=feature_temperature,
+        )  # fmt: skip
+        sums_NK = (scores.features_ND.double() * sequences.lengths_N.double().unsqueeze(1)) @ directions_DK
+        mean_K = sums_NK.mean(0)
+        total += SAMPLES * float(mean_K @ torch.linalg.solve(sums_NK.T.cov(), mean_K))
+    return (total - FREEDOM) / math.sqrt(2 * FREEDOM)
+
+
+@pytest.mark.parametrize(("sampling", "tau"), [("tau 1.0", 1.0), ("tau 0.6", 0.6)])
+def test_mean_feature_sum_vanishes_on_policy(
+    tiny: LoadedModel, drawn: dict[str, list[Sequences]], sampling: str, tau: float
+) -> None:
+    z = z_value(tiny, drawn[sampling], tau)
+    print(f"z = {z:.2f} for {sampling} scored at {tau}")
+    assert abs(z) < 4
+
+
+@pytest.mark.parametrize(
+    ("sampling", "tau"), [("tau 1.0", 0.75), ("tau 1.0", 1.5), ("tau 0.6", 1.0), ("top-p 0.9", 1.0)]
+)
+def test_it_does_not_vanish_at_another_temperature_or_under_truncation(
+    tiny: LoadedModel, drawn: dict[str, list[Sequences]], sampling: str, tau: float
+) -> None:
+    z = z_value(tiny, drawn[sampling], tau)
+    print(f"z = {z:.2f} for {sampling} scored at {tau}")
+    assert z > 6
+
+
+def test_the_sample_holds_stopped_and_truncated_responses(drawn: dict[str, list[Sequences]]) -> None:
+    lengths = torch.cat([sequences.lengths_N for sequences in drawn["tau 1.0"]])
+    assert 0.05 < float((lengths == LIMIT).float().mean()) < 0.95
