@@ -59,9 +59,13 @@ class World:
         if "WORLD_SIZE" in os.environ:
             dist.init_process_group(backend, timeout=patience)
         else:
-            dist.init_process_group(backend, timeout=patience, store=dist.HashStore(), rank=0, world_size=1)
+            dist.init_process_group(
+                backend, timeout=patience, store=dist.HashStore(), rank=0, world_size=1
+            )
         size = dist.get_world_size()
-        return cls(dist.get_rank(), size, init_device_mesh(device.type, (size,), mesh_dim_names=("shard",)))
+        return cls(
+            dist.get_rank(), size, init_device_mesh(device.type, (size,), mesh_dim_names=("shard",))
+        )
 
     @property
     def first(self) -> bool:

@@ -35,10 +35,10 @@ def main() -> None:
         "--lam", type=Path, nargs="+", metavar="FOLDER", help="runs of g2rl with several lambda"
     )
     words.add_argument("--lam-zero", type=Path, nargs="+", default=[], metavar="FOLDER",
-                       help="runs of exploration=none, which is lambda = 0")  # fmt: skip
+                       help="runs of exploration=none, which is lambda = 0")
     words.add_argument("--geometry", type=named, nargs="+", metavar="NAME=FOLDER")
     words.add_argument("--fidelity", type=named, nargs="+", metavar="NAME=FOLDER",
-                       help="the first is drawn in full, of the others the correlation of phi")  # fmt: skip
+                       help="the first is drawn in full, of the others the correlation of phi")
     chosen = words.parse_args()
     DATA.mkdir(exist_ok=True)
     if chosen.signals:

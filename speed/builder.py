@@ -11,7 +11,8 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 
 from g2rl.cli.build.trainer import build_trainer
-from g2rl.cli.config.launch import config_dir, register_resolvers
+from g2rl.cli.config.choices import config_dir
+from g2rl.cli.config.launch import register_resolvers
 from g2rl.training.console import ConsoleReporter
 from g2rl.training.trainer import Trainer
 

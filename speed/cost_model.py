@@ -63,22 +63,33 @@ def tiny(repeats: int) -> list[str]:
     tokens: list[float] = []
     for step in range(1, repeats + 2):
         metrics = trainer.step(step)
-        rows.append({stage: metrics[f"time/{stage}"] for stage in STAGES} | {"step": metrics["time/step"]})
+        rows.append(
+            {stage: metrics[f"time/{stage}"] for stage in STAGES} | {"step": metrics["time/step"]}
+        )
         tokens.append(metrics["train/length"] * 256 + 256 * 12)
     rows, total = rows[1:], statistics.median(tokens[1:])
     rate = product_rate(256, 128, 256, repeats)
     forward = 2 * matrix_parameters(trainer.parts.policy.model) * total
-    passes = {"sample": 1, "score": 2, "update": 2.5}  # policy and reference; half of the forwards were kept
+    passes = {
+        "sample": 1,
+        "score": 2,
+        "update": 2.5,
+    }  # policy and reference; half of the forwards were kept
     total_floor = sum(passes.values()) * forward / rate
     whole = statistics.median(row["step"] for row in rows)
-    lines = ["| stage | seconds | share | floor of its products | times the floor |", "|---|---|---|---|---|"]
+    lines = [
+        "| stage | seconds | share | floor of its products | times the floor |",
+        "|---|---|---|---|---|",
+    ]
     for stage in STAGES:
         seconds = statistics.median(row[stage] for row in rows)
         floor = passes[stage] * forward / rate
         lines.append(
             f"| {stage} | {seconds:.2f} | {seconds / whole:.0%} | {floor:.2f} | {seconds / floor:.1f} |"
         )
-    lines.append(f"| whole step | {whole:.2f} | 100 % | {total_floor:.2f} | {whole / total_floor:.1f} |")
+    lines.append(
+        f"| whole step | {whole:.2f} | 100 % | {total_floor:.2f} | {whole / total_floor:.1f} |"
+    )
     note = f"{total:.0f} tokens a step, products of 256 x 128 x 256 at {rate / 1e9:.0f} GFLOP/s"
     return [*lines, "", f"({note})"]
 
@@ -86,9 +97,15 @@ def tiny(repeats: int) -> list[str]:
 def qwen_shape(layers: int) -> Policy:
     """Qwen3-1.7B with few layers and random weights."""
     config = Qwen3Config(
-        vocab_size=151_936, hidden_size=2048, intermediate_size=6144, num_hidden_layers=layers,
-        num_attention_heads=16, num_key_value_heads=8, head_dim=128, tie_word_embeddings=True,
-    )  # fmt: skip
+        vocab_size=151_936,
+        hidden_size=2048,
+        intermediate_size=6144,
+        num_hidden_layers=layers,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=128,
+        tie_word_embeddings=True,
+    )
     torch.manual_seed(0)
     return Policy(Qwen3ForCausalLM(config))
 
@@ -121,8 +138,10 @@ def timed_passes(layers: int, repeats: int, responses: int, length: int) -> dict
     runs = {"body": body, "body updated": body_updated}
     if layers == 1:
         runs |= {
-            "score": lambda: scored(False), "score with features": lambda: scored(True), "update": updated,
-        }  # fmt: skip
+            "score": lambda: scored(False),
+            "score with features": lambda: scored(True),
+            "update": updated,
+        }
     return {name: median_seconds(run, repeats) for name, run in runs.items()}
 
 
@@ -138,8 +157,10 @@ def qwen(repeats: int, responses: int = 4, length: int = 128) -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     for name, passes, of_layers in (
-        ("score", 1, "body"), ("score with features", 1, "body"), ("update", 3, "body updated"),
-    ):  # fmt: skip
+        ("score", 1, "body"),
+        ("score with features", 1, "body"),
+        ("update", 3, "body updated"),
+    ):
         layer = (three[of_layers] - one[of_layers]) / 2
         rest = one[name] - layer
         whole = 28 * layer + rest

@@ -14,8 +14,9 @@ from harness import Row, options, ratio_row, report
 from transformers import GenerationConfig
 
 from g2rl.engines.transformers import TransformersEngine
-from g2rl.policy.loading import encode_prompt, load
+from g2rl.policy.loading import load
 from g2rl.policy.policy import Policy
+from g2rl.policy.prompts import encode_prompt
 from g2rl.tasks.countdown import held_out_problems
 from g2rl.types import SamplingParams
 
@@ -29,10 +30,15 @@ def main() -> None:
     engine = TransformersEngine(Policy(loaded.model), loaded.tokenizer, loaded.stop_ids)
     loaded.model.eval()
     config = GenerationConfig(
-        do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=LONGEST,
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        max_new_tokens=LONGEST,
         num_return_sequences=SAMPLES,
-        eos_token_id=loaded.stop_ids, pad_token_id=loaded.pad_id,
-    )  # fmt: skip
+        eos_token_id=loaded.stop_ids,
+        pad_token_id=loaded.pad_id,
+    )
     stops = torch.tensor(loaded.stop_ids)
 
     def ours(seed: int) -> int:
@@ -45,7 +51,9 @@ def main() -> None:
         torch.manual_seed(seed)
         tokens = 0
         for prompt in prompts:
-            rows = loaded.model.generate(torch.tensor([prompt]), generation_config=config)[:, len(prompt) :]
+            rows = loaded.model.generate(torch.tensor([prompt]), generation_config=config)[
+                :, len(prompt) :
+            ]
             ended = torch.isin(rows, stops).int().cumsum(1)
             tokens += int((ended == 0).sum() + (ended > 0).any(1).sum())
         return tokens
@@ -58,7 +66,9 @@ def main() -> None:
             tokens = run(repeat + 1)
             if repeat >= 0:
                 rates[name].append(tokens / (time.perf_counter() - started))
-    note = " against ".join(f"{statistics.median(values):.0f} tokens/s" for values in rates.values())
+    note = " against ".join(
+        f"{statistics.median(values):.0f} tokens/s" for values in rates.values()
+    )
     row: Row = ratio_row(
         "evaluation",
         "one generate call a problem",

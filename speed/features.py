@@ -49,7 +49,9 @@ def main() -> None:
 
     found, expected = with_features(), by_eq_14()
     assert found is not None
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)  # the same numbers, or no comparison
+    torch.testing.assert_close(
+        found, expected, rtol=1e-3, atol=1e-5
+    )  # the same numbers, or no comparison
     memory = {run.__name__: peak_bytes(run) for run in (with_features, without, by_eq_14)}
     what, eq14 = "scoring with features", "literal per-token Eq. 14"
 
@@ -68,7 +70,9 @@ def main() -> None:
                 "<= 1.03",
             ),
             memory_row("without features", "without", "<= 1.05"),
-            ratio_row(what, eq14, "time", *paired_times(with_features, by_eq_14, args.repeats), "<= 0.80"),
+            ratio_row(
+                what, eq14, "time", *paired_times(with_features, by_eq_14, args.repeats), "<= 0.80"
+            ),
             memory_row(eq14, "by_eq_14", "<= 0.15"),
         ],
         args.json,

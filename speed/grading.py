@@ -27,10 +27,15 @@ Items = list[tuple[str, Problem]]
 def in_process(items: Items) -> int:
     """How many completions math-verify alone accepts."""
     return sum(
-        bool(verify(parse(f"\\boxed{{{p.answer}}}", parsing_timeout=None), parse(text, parsing_timeout=None),
-                    timeout_seconds=None))
+        bool(
+            verify(
+                parse(f"\\boxed{{{p.answer}}}", parsing_timeout=None),
+                parse(text, parsing_timeout=None),
+                timeout_seconds=None,
+            )
+        )
         for text, p in items
-    )  # fmt: skip
+    )
 
 
 def clocked(grade: Callable[[Items], int], items: Items) -> tuple[float, int]:

@@ -23,9 +23,11 @@ D, V, LENGTH = 2560, 151_936, 16
 def batch_of(group: int) -> GroupBatch:
     correct_PG = torch.rand(1, group) < 0.5
     return GroupBatch(
-        rewards_PG=torch.where(correct_PG, 1.0, -1.0), correct_PG=correct_PG,
-        lengths_PG=torch.full((1, group), LENGTH), features_PGD=torch.randn(1, group, D),
-    )  # fmt: skip
+        rewards_PG=torch.where(correct_PG, 1.0, -1.0),
+        correct_PG=correct_PG,
+        lengths_PG=torch.full((1, group), LENGTH),
+        features_PGD=torch.randn(1, group, D),
+    )
 
 
 def main() -> None:

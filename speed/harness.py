@@ -81,7 +81,9 @@ def peak_bytes(run: Callable[[], object]) -> int:
     """Bytes by which the process's resident memory rises at most during a call (Linux)."""
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back to what is resident now
+    Path("/proc/self/clear_refs").write_text(
+        "5"
+    )  # sets the high-water mark back to what is resident now
     before = _status("VmRSS")
     run()
     return _status("VmHWM") - before
@@ -97,7 +99,9 @@ def _status(name: str) -> int:
 def machine() -> str:
     """Processor, threads and versions, without names of places."""
     models = [
-        line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
+        line
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
     ]
     processor = models[0].partition(":")[2].strip() if models else platform.machine()
     return (

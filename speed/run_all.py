@@ -12,7 +12,15 @@ from pathlib import Path
 from harness import Row, machine
 
 HERE = Path(__file__).parent
-NAMES = ("features", "update_head", "signal_step", "trl_step", "group_geometry", "evaluation", "startup")
+NAMES = (
+    "features",
+    "update_head",
+    "signal_step",
+    "trl_step",
+    "group_geometry",
+    "evaluation",
+    "startup",
+)
 HEAD = """# Benchmarks
 
 Written by `make bench`; do not edit. Ratios of ours to a peer timed in the same run, in turns: median of the
@@ -25,7 +33,9 @@ run to run, and absolute times in the last column mean little. No GPU was used.
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=list(NAMES))
-    parser.add_argument("--repeats", type=int, help="of every comparison; default: each script's own")
+    parser.add_argument(
+        "--repeats", type=int, help="of every comparison; default: each script's own"
+    )
     args = parser.parse_args()
     lines = ["| | against | ratio of | | target | met | |", "|---|---|---|---|---|---|---|"]
     for name in args.names:
@@ -33,7 +43,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "rows.json"
             words = [] if args.repeats is None else ["--repeats", str(args.repeats)]
-            subprocess.run([sys.executable, str(HERE / f"{name}.py"), "--json", str(out), *words], check=True)
+            subprocess.run(
+                [sys.executable, str(HERE / f"{name}.py"), "--json", str(out), *words], check=True
+            )
             rows = [Row(**found) for found in json.loads(out.read_text(encoding="utf-8"))]
         lines += [line(name, row) for row in rows]
         if args.names == list(NAMES):  # after each, so that what has been measured is not lost
@@ -44,7 +56,14 @@ def main() -> None:
 def line(name: str, row: Row) -> str:
     """One row of the table."""
     spread = f" [{row.low:.3f}, {row.high:.3f}]" if row.low < row.high else ""
-    cells = [row.what, row.against, row.quantity, f"**{row.ratio:.3f}**{spread}", row.target, row.met]
+    cells = [
+        row.what,
+        row.against,
+        row.quantity,
+        f"**{row.ratio:.3f}**{spread}",
+        row.target,
+        row.met,
+    ]
     return "| " + " | ".join([*cells, f"`speed/{name}.py`: {row.note}"]) + " |"
 
 

@@ -25,7 +25,9 @@ def main() -> None:
         if replayed:
             replay(ours, 1)
             replay(peer, 1)
-        times = paired_times(lambda t=ours: t.step(1), lambda t=peer: t.step(1), args.repeats, warmup=2)
+        times = paired_times(
+            lambda t=ours: t.step(1), lambda t=peer: t.step(1), args.repeats, warmup=2
+        )
         rows.append(ratio_row(label, "exploration=none", "time", *times, target))
     report(rows, args.json)
 

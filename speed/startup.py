@@ -16,15 +16,22 @@ from pathlib import Path
 from harness import Row, options, report
 
 FIRST_STEP = [
-    "tracking=local", "trainer.steps=1", "trainer.eval_samples=1", "trainer.probe_problems=0",
-    "benchmark.limit=1", "benchmark.samples=1", "benchmark.ks=[1]",
-]  # fmt: skip
+    "tracking=local",
+    "trainer.steps=1",
+    "trainer.eval_samples=1",
+    "trainer.probe_problems=0",
+    "benchmark.limit=1",
+    "benchmark.samples=1",
+    "benchmark.ks=[1]",
+]
 
 
 def until(command: list[str], word: str | None) -> float:
     """Seconds until a line of the output starts with `word`, or until the end."""
     started = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if word is not None and line.startswith(word):
@@ -50,7 +57,9 @@ def main() -> None:
                 place = [f"hydra.run.dir={Path(folder) / 'run'}"] if word else []
                 seconds.append(until([*train, *words, *place], word))
         low, middle, high = statistics.quantiles(seconds, n=4)
-        rows.append(Row(what, "nothing: seconds", "s", middle, low, high, f"<= {target}", "absolute"))
+        rows.append(
+            Row(what, "nothing: seconds", "s", middle, low, high, f"<= {target}", "absolute")
+        )
     report(rows, args.json)
 
 

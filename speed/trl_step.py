@@ -30,9 +30,11 @@ def g2rl_steps(case: str, steps: int) -> list[float]:
     from builder import make_trainer
 
     trainer = make_trainer(
-        "exploration=none", "optimizer.mini_batches=1", "optimizer.lr=1e-7",
+        "exploration=none",
+        "optimizer.mini_batches=1",
+        "optimizer.lr=1e-7",
         f"task.max_response_tokens={FIXED if case == 'fixed' else LONGEST}",
-    )  # fmt: skip
+    )
     if case == "fixed":
         trainer.parts.engine.stop_ids = []  # type: ignore[attr-defined]
     trainer.parts.engine.push_weights()
@@ -76,17 +78,35 @@ def trl_steps(case: str, steps: int, rows: int) -> list[float]:
     rows_of = [{"prompt": [{"role": "user", "content": text}]} for text in problems]
     with tempfile.TemporaryDirectory() as folder:
         config = trl.GRPOConfig(
-            output_dir=folder, use_cpu=True, bf16=False, report_to=[], disable_tqdm=True, save_strategy="no",
-            logging_steps=10_000, gradient_checkpointing=False, shuffle_dataset=False, max_steps=steps,
-            per_device_train_batch_size=rows, gradient_accumulation_steps=PROMPTS * GROUP // rows,
-            num_generations=GROUP, max_completion_length=FIXED if case == "fixed" else LONGEST,
+            output_dir=folder,
+            use_cpu=True,
+            bf16=False,
+            report_to=[],
+            disable_tqdm=True,
+            save_strategy="no",
+            logging_steps=10_000,
+            gradient_checkpointing=False,
+            shuffle_dataset=False,
+            max_steps=steps,
+            per_device_train_batch_size=rows,
+            gradient_accumulation_steps=PROMPTS * GROUP // rows,
+            num_generations=GROUP,
+            max_completion_length=FIXED if case == "fixed" else LONGEST,
             generation_kwargs={"min_new_tokens": FIXED} if case == "fixed" else None,
-            temperature=1.0, beta=0.001, learning_rate=1e-7, loss_type="dapo", seed=0,
-        )  # fmt: skip
+            temperature=1.0,
+            beta=0.001,
+            learning_rate=1e-7,
+            loss_type="dapo",
+            seed=0,
+        )
         trainer = trl.GRPOTrainer(
-            model=loaded.model, reward_funcs=reward, args=config, processing_class=loaded.tokenizer,
-            train_dataset=datasets.Dataset.from_list(rows_of), callbacks=[Clock()],
-        )  # fmt: skip
+            model=loaded.model,
+            reward_funcs=reward,
+            args=config,
+            processing_class=loaded.tokenizer,
+            train_dataset=datasets.Dataset.from_list(rows_of),
+            callbacks=[Clock()],
+        )
         trainer.train()
     return marks
 
@@ -105,12 +125,19 @@ def compare(case: str, repeats: int, steps: int) -> Row:
         for side in sides if repeat % 2 == 0 else sides[::-1]:
             seconds[side].append(child(case, side, steps))
     best = min(sides[1:], key=lambda side: statistics.median(seconds[side]))
-    note = ", ".join(f"{side} {statistics.median(values):.2f} s" for side, values in seconds.items())
+    note = ", ".join(
+        f"{side} {statistics.median(values):.2f} s" for side, values in seconds.items()
+    )
     peer = f"TRL GRPOTrainer ({best[3:]} rows a micro-batch, its better)"
     return ratio_row(
-        f"GRPO step, tiny policy, {LABELS[case]}", peer, "time",
-        seconds["g2rl"], seconds[best], TARGETS[case], note,
-    )  # fmt: skip
+        f"GRPO step, tiny policy, {LABELS[case]}",
+        peer,
+        "time",
+        seconds["g2rl"],
+        seconds[best],
+        TARGETS[case],
+        note,
+    )
 
 
 def main() -> None:

@@ -30,7 +30,9 @@ def main() -> None:
         return (weights_T[tile] * logps).sum()
 
     def fused() -> tuple[Tensor, ...]:
-        output = head_pass(hidden_TD, weight_VD, targets_T, objective=loss_of, tile_bytes=TILE_BYTES)
+        output = head_pass(
+            hidden_TD, weight_VD, targets_T, objective=loss_of, tile_bytes=TILE_BYTES
+        )
         assert output.loss is not None
         return gradients(output.loss)
 

@@ -9,7 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "g2rl"
 LAYERS = (
-    {"types", "ops", "files", "estimators", "interrupt", "health", "progress", "metric_names"} | {"parallel"},
+    {"types", "ops", "files", "estimators", "interrupt", "health", "progress", "metric_names"}
+    | {"parallel"},
     {"failure", "lm_head", "lora", "memory", "batching", "data", "sharding"}
     | {"verify", "advantages", "losses", "exploration", "encoders"},
     {"shards"},
@@ -60,7 +61,9 @@ def test_imports_go_down(path: Path) -> None:
 
 
 def test_contributing_tells_the_same_layers() -> None:
-    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Layers")[2]
+    text = (
+        (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Layers")[2]
+    )
     block = [line for line in text.splitlines() if line.startswith("    ")]
     assert [set(line.partition("the only")[0].split()) for line in block] == list(LAYERS)
 
@@ -81,7 +84,9 @@ def test_modules_stay_readable() -> None:
         for node in ast.walk(ast.parse("\n".join(lines))):
             if isinstance(node, ast.FunctionDef):
                 body = node.body
-                docstring = isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant)
+                docstring = isinstance(body[0], ast.Expr) and isinstance(
+                    body[0].value, ast.Constant
+                )
                 first = body[1] if docstring and len(body) > 1 else body[0]
                 length = (node.end_lineno or 0) - first.lineno + 1
                 assert length <= 40, f"{path}:{node.lineno} {node.name} has {length} lines"

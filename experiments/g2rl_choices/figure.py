@@ -24,11 +24,15 @@ SETTINGS = {
     "hot": ", 3 x learning rate",
 }
 NAMES = {
-    "g2rl": "g2rl as it is", "drop": "g2rl uniform_groups=drop", "equation": "g2rl negatives=equation",
-    "centered": "g2rl negatives=centered", "projection": "g2rl score=projection",
+    "g2rl": "g2rl as it is",
+    "drop": "g2rl uniform_groups=drop",
+    "equation": "g2rl negatives=equation",
+    "centered": "g2rl negatives=centered",
+    "projection": "g2rl score=projection",
     "rank": "g2rl normalize=rank",
-    "entropy": "entropy bonus", "evol": "evol reward",
-}  # fmt: skip
+    "entropy": "entropy bonus",
+    "evol": "evol reward",
+}
 
 
 def main() -> None:
@@ -38,7 +42,10 @@ def main() -> None:
     for place, (setting, where) in enumerate(SETTINGS.items()):
         arms = {path.name: collect([path]) for path in (choices / setting).iterdir()}
         if setting == "choices":
-            arms |= {name: known[(known["arm"] == name) & (known["seed"] < 3)] for name in ("none", "g2rl")}
+            arms |= {
+                name: known[(known["arm"] == name) & (known["seed"] < 3)]
+                for name in ("none", "g2rl")
+            }
         for name in ("none", *NAMES):
             if name in arms:
                 label = NONE if name == "none" else NAMES[name] + where

@@ -61,17 +61,30 @@ def sample_groups(
         ValueError: fewer than two responses (no pair to look at), or more problems than there are.
     """
     if responses < 2:
-        raise ValueError(f"responses={responses}: pairs of responses are compared, so at least 2 are needed")
+        raise ValueError(
+            f"responses={responses}: pairs of responses are compared, so at least 2 are needed"
+        )
     if not 1 <= problems <= len(benchmark.problems):
         raise ValueError(
             f"problems={problems}: {benchmark.name} has {len(benchmark.problems)}; ask for 1 to that many"
         )
     chosen = Benchmark(
-        benchmark.name, benchmark.problems[:problems], benchmark.verifier,
-        samples=responses, ks=[1], params=params,
-    )  # fmt: skip
+        benchmark.name,
+        benchmark.problems[:problems],
+        benchmark.verifier,
+        samples=responses,
+        ks=[1],
+        params=params,
+    )
     prompts, completions, verdicts = respond(
-        chosen, range(problems), engine, grader, tokenizer,
-        chat=chat, seed=seed, samples=responses, on_progress=on_progress,
-    )  # fmt: skip
+        chosen,
+        range(problems),
+        engine,
+        grader,
+        tokenizer,
+        chat=chat,
+        seed=seed,
+        samples=responses,
+        on_progress=on_progress,
+    )
     return GradedGroups(Rollouts(chosen.problems, prompts, completions), verdicts)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from g2rl.analysis.captions import truncation
 from g2rl.analysis.comparison.runs import COLUMNS, collect
-from g2rl.analysis.figures.one_run import truncation
 from g2rl.analysis.geometry.numbers import GRADIENT, SEMANTIC
 
 UNKNOWN = "sampling and scoring temperature unknown: these runs have no probe"
@@ -66,13 +66,17 @@ def read_geometry(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, Any]
     """
     found = _read_json(folder, "geometry.json", "g2rl-analyze geometry")
     parts = [
-        pd.DataFrame(cell[space]).assign(space=space, sampled_at=cell["sampled_at"], scored_at=scored_at)
+        pd.DataFrame(cell[space]).assign(
+            space=space, sampled_at=cell["sampled_at"], scored_at=scored_at
+        )
         for cell in found["cells"]
         for space, scored_at in ((GRADIENT, cell["scored_at"]), (SEMANTIC, float("nan")))
         if cell[space]
     ]
     numbers = pd.concat(parts, ignore_index=True).drop_duplicates(ignore_index=True)
-    numbers = numbers.astype({"value": "float64", "low": "float64", "high": "float64"})  # null is NaN
+    numbers = numbers.astype(
+        {"value": "float64", "low": "float64", "high": "float64"}
+    )  # null is NaN
     tables = {name: pd.read_parquet(folder / f"{name}.parquet") for name in ("pairs", "responses")}
     return {**tables, "numbers": numbers}, found["settings"]
 
@@ -90,7 +94,8 @@ def read_fidelity(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
 def read_summaries(folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
     """The summaries of several `g2rl-analyze fidelity`, by name."""
     return {
-        name: _read_json(place, "fidelity.json", "g2rl-analyze fidelity") for name, place in folders.items()
+        name: _read_json(place, "fidelity.json", "g2rl-analyze fidelity")
+        for name, place in folders.items()
     }
 
 

@@ -8,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from g2rl.cli.config.launch import launch
-from g2rl.cli.train import reported
+from g2rl.cli.errors import reported
 
 
 def main() -> None:
@@ -19,7 +19,9 @@ def main() -> None:
 def run(config: DictConfig) -> float:
     """One analysis in Hydra's output folder; returns the mean gradient cosine over all pairs."""
     folder = Path(HydraConfig.get().runtime.output_dir)
-    from g2rl.cli.jobs.geometry import geometry  # torch is imported here, so that --help stays quick
+    from g2rl.cli.jobs.geometry import (
+        geometry,
+    )  # torch is imported here, so that --help stays quick
 
     with reported(folder):
         return geometry(config, folder, list(HydraConfig.get().overrides.task))

@@ -30,7 +30,9 @@ def panels(section: str, benchmarks: Mapping[str, Sequence[int]]) -> list[Panel]
     return [(title, unit, names) for title, (unit, names) in found.items()]
 
 
-def titles_and_names(metric: Curated, benchmarks: Mapping[str, Sequence[int]]) -> tuple[list[str], list[str]]:
+def titles_and_names(
+    metric: Curated, benchmarks: Mapping[str, Sequence[int]]
+) -> tuple[list[str], list[str]]:
     """A metric's titles and names, one for each benchmark and k."""
     names = filled(metric.name, benchmarks)
     titles = filled(metric.panel, benchmarks)
@@ -54,18 +56,27 @@ def build(entity: str, project: str, benchmarks: Mapping[str, Sequence[int]]) ->
         import wandb_workspaces.reports.v2 as reports
         import wandb_workspaces.workspaces as workspaces
     except ImportError as error:
-        raise ImportError("the dashboard needs wandb-workspaces: pip install 'g2rl[dashboard]'") from error
+        raise ImportError(
+            "the dashboard needs wandb-workspaces: pip install 'g2rl[dashboard]'"
+        ) from error
 
     def line(title: str, unit: str, names: list[str]) -> Any:
         return reports.LinePlot(
-            title=title, x="step", y=list(names), title_x="training step", title_y=unit,
+            title=title,
+            x="step",
+            y=list(names),
+            title_x="training step",
+            title_y=unit,
             plot_type="stacked-area" if title == STACKED else "line",
-            groupby_aggfunc="mean", groupby_rangefunc=None if title == STACKED else "minmax",
-        )  # fmt: skip
+            groupby_aggfunc="mean",
+            groupby_rangefunc=None if title == STACKED else "minmax",
+        )
 
     sections = [
         workspaces.Section(
-            name=section, is_open=True, panels=[line(*panel) for panel in panels(section, benchmarks)]
+            name=section,
+            is_open=True,
+            panels=[line(*panel) for panel in panels(section, benchmarks)],
         )
         for section in SECTIONS
     ]
@@ -74,13 +85,18 @@ def build(entity: str, project: str, benchmarks: Mapping[str, Sequence[int]]) ->
         reports.MediaBrowser(title="Gradient cosines by pair class", media_keys=list(HISTOGRAMS))
     ]
     sections.append(
-        workspaces.Section(name="Samples", panels=[reports.WeavePanelSummaryTable(table_name=SAMPLES)])
+        workspaces.Section(
+            name="Samples", panels=[reports.WeavePanelSummaryTable(table_name=SAMPLES)]
+        )
     )
     return workspaces.Workspace(
-        entity=entity, project=project, name="g2rl", sections=sections,
+        entity=entity,
+        project=project,
+        name="g2rl",
+        sections=sections,
         settings=workspaces.WorkspaceSettings(x_axis="step"),
         runset_settings=workspaces.RunsetSettings(groupby=[workspaces.Config("arm")]),
-    )  # fmt: skip
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -90,7 +106,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--entity", required=True, help="W&B account or team")
     parser.add_argument("--project", default="g2rl")
-    parser.add_argument("--benchmarks", nargs="+", default=["countdown"], help="names as in eval/NAME/pass@1")
+    parser.add_argument(
+        "--benchmarks", nargs="+", default=["countdown"], help="names as in eval/NAME/pass@1"
+    )
     parser.add_argument("--ks", nargs="+", type=int, default=list(KS), help="of pass@k and maj@k")
     parser.add_argument(
         "--print", action="store_true", help="show it as JSON instead; no account, no network"

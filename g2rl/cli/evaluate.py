@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from g2rl.cli.config.launch import launch
-from g2rl.cli.train import reported
+from g2rl.cli.errors import reported
 
 
 def main() -> None:
@@ -20,13 +20,17 @@ def main() -> None:
 def run(config: DictConfig) -> float | None:
     """One evaluation in Hydra's output folder; returns pass@1 averaged over benchmarks."""
     folder = Path(HydraConfig.get().runtime.output_dir)
-    from g2rl.cli.jobs.evaluate import evaluate  # torch is imported here, so that --help stays quick
+    from g2rl.cli.jobs.evaluate import (
+        evaluate,
+    )  # torch is imported here, so that --help stays quick
 
     try:
         with reported(folder):
             return evaluate(config, folder, list(HydraConfig.get().overrides.task))
     except KeyboardInterrupt:
-        print("interrupted: the same command continues after the last finished part", file=sys.stderr)
+        print(
+            "interrupted: the same command continues after the last finished part", file=sys.stderr
+        )
         raise SystemExit(130) from None
 
 

@@ -16,6 +16,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from g2rl.runs.files import atomic_path
+from g2rl.runs.identity import differences
 
 RESUME = ("auto", "never")
 ERROR = "error.txt"  # a command that was refused leaves this and no work to protect
@@ -65,7 +66,9 @@ def alone_in(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a") as handle:
         try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # per process: forked workers do not keep it
+            fcntl.lockf(
+                handle, fcntl.LOCK_EX | fcntl.LOCK_NB
+            )  # per process: forked workers do not keep it
         except OSError:
             raise ValueError(
                 f"another process is at work in {folder}: wait until it has ended and start the same command "
@@ -106,16 +109,3 @@ def prepare(
             )
     with atomic_path(place) as aside:
         OmegaConf.save(OmegaConf.create(config), aside)
-
-
-def differences(before: Any, after: Any, free: Sequence[str] = (), key: str = "") -> list[str]:
-    """Settings that differ and matter to the result, as "key: old -> new"."""
-    if key and any(key == name or key.startswith(f"{name}.") for name in free):
-        return []
-    if isinstance(before, dict) and isinstance(after, dict):
-        found = []
-        for name in dict.fromkeys([*before, *after]):
-            path = f"{key}.{name}" if key else str(name)
-            found += differences(before.get(name), after.get(name), free, path)
-        return found
-    return [] if before == after else [f"{key}: {before} -> {after}"]

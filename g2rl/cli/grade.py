@@ -65,7 +65,9 @@ def _fault(row: Any) -> str | None:
         return '"gold" is empty; nothing can be right, so leave the row out'
     choices = choices_in(row)
     if choices is not None and not (
-        isinstance(choices, list) and 2 <= len(choices) <= 26 and all(isinstance(c, str) for c in choices)
+        isinstance(choices, list)
+        and 2 <= len(choices) <= 26
+        and all(isinstance(c, str) for c in choices)
     ):
         return '"choices" must be a list of 2 to 26 strings'
     return None
@@ -94,10 +96,14 @@ def grade_cases(
 
 def _problem(case: dict[str, Any]) -> Problem:
     choices = choices_in(case)
-    return Problem(str(case.get("id", "")), "", case["gold"], {} if choices is None else {"choices": choices})
+    return Problem(
+        str(case.get("id", "")), "", case["gold"], {} if choices is None else {"choices": choices}
+    )
 
 
-def write_verdicts(path: Path, cases: Sequence[dict[str, Any]], verdicts: Sequence[Verdict]) -> None:
+def write_verdicts(
+    path: Path, cases: Sequence[dict[str, Any]], verdicts: Sequence[Verdict]
+) -> None:
     """Write one JSON object a line; the file is complete or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -105,7 +111,11 @@ def write_verdicts(path: Path, cases: Sequence[dict[str, Any]], verdicts: Sequen
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             for case, verdict in zip(cases, verdicts, strict=True):
                 row: dict[str, Any] = {"id": case["id"]} if "id" in case else {}
-                row |= {"correct": verdict.correct, "answer": verdict.answer, "route": verdict.route}
+                row |= {
+                    "correct": verdict.correct,
+                    "answer": verdict.answer,
+                    "route": verdict.route,
+                }
                 file.write(json.dumps(row | {"seconds": round(verdict.seconds, 6)}) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -118,9 +128,15 @@ def write_verdicts(path: Path, cases: Sequence[dict[str, Any]], verdicts: Sequen
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Console entry: 0 when every case was graded, 2 when the input or the options are unusable."""
-    parser = argparse.ArgumentParser(prog="g2rl-grade", description="Grade predictions against golds.")
-    parser.add_argument("cases", type=Path, help="JSONL with kind (math, mcq), gold, prediction[, choices]")
-    parser.add_argument("--out", type=Path, required=True, help="JSONL of verdicts, in the same order")
+    parser = argparse.ArgumentParser(
+        prog="g2rl-grade", description="Grade predictions against golds."
+    )
+    parser.add_argument(
+        "cases", type=Path, help="JSONL with kind (math, mcq), gold, prediction[, choices]"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="JSONL of verdicts, in the same order"
+    )
     parser.add_argument("--workers", type=int, default=2, help="grading processes (default 2)")
     parser.add_argument("--timeout", type=float, default=5.0, help="seconds per case (default 5)")
     options = parser.parse_args(argv)

@@ -90,13 +90,20 @@ def warm_start(
         losses.append(loss.item())
         if (step + 1) % 100 == 0:
             seconds = time.time() - started
-            print(f"step {step + 1}/{steps} loss {np.mean(losses[-100:]):.4f} {seconds:.0f} s", flush=True)
+            print(
+                f"step {step + 1}/{steps} loss {np.mean(losses[-100:]):.4f} {seconds:.0f} s",
+                flush=True,
+            )
     return model, tokenizer
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m g2rl.cli.warmstart", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder for the Hugging Face-format policy")
+    parser = argparse.ArgumentParser(
+        prog="python -m g2rl.cli.warmstart", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for the Hugging Face-format policy"
+    )
     parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--batch", type=int, default=96, help="traces a step")
     parser.add_argument("--lr", type=float, default=3e-3, help="peak learning rate")

@@ -30,7 +30,9 @@ def world_size() -> int:
     if dist.is_initialized():
         return dist.get_world_size()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise RuntimeError("an engine of several ranks needs torch.distributed initialised before it")
+        raise RuntimeError(
+            "an engine of several ranks needs torch.distributed initialised before it"
+        )
     return 1
 
 
@@ -42,7 +44,9 @@ def tensor_parallel_group(size: int) -> Any:
         return None
     first = dist.get_rank() // size * size
     starts = range(0, world_size(), size)  # every rank takes part in making every group
-    groups = {start: dist.new_group(list(range(start, start + size)), backend="gloo") for start in starts}
+    groups = {
+        start: dist.new_group(list(range(start, start + size)), backend="gloo") for start in starts
+    }
     return groups[first]
 
 
@@ -55,14 +59,24 @@ def together(
     parts: list[Any] = [None] * dist.get_world_size(team)
     dist.all_gather_object(parts, (list(prompts), list(keys)), group=team)
     before = sum(len(theirs) for theirs, _ in parts[: dist.get_rank(team)])
-    return before, [p for theirs, _ in parts for p in theirs], [k for _, theirs in parts for k in theirs]
+    return (
+        before,
+        [p for theirs, _ in parts for p in theirs],
+        [k for _, theirs in parts for k in theirs],
+    )
 
 
 def export_config(model: Any) -> str:
     """A temporary folder with the model's configuration as it is, for an engine to build its own model."""
     config = copy.deepcopy(model.config)
-    names = [cls.__name__ for cls in type(model).__mro__ if cls.__module__.startswith("transformers.models.")]
-    config.architectures = names[:1] or config.architectures  # FSDP renames the class of the model itself
+    names = [
+        cls.__name__
+        for cls in type(model).__mro__
+        if cls.__module__.startswith("transformers.models.")
+    ]
+    config.architectures = (
+        names[:1] or config.architectures
+    )  # FSDP renames the class of the model itself
     if hasattr(model.get_output_embeddings(), "base_layer"):  # an adapter unties the head
         config.tie_word_embeddings = False
     folder = tempfile.mkdtemp(prefix="g2rl-engine-")
@@ -73,7 +87,11 @@ def export_config(model: Any) -> str:
 @contextmanager
 def random_state_kept(device: torch.device) -> Iterator[None]:
     """A library inside may seed every global generator and set the precision of products; undo both."""
-    python, numpy, precision = random.getstate(), np.random.get_state(), torch.get_float32_matmul_precision()
+    python, numpy, precision = (
+        random.getstate(),
+        np.random.get_state(),
+        torch.get_float32_matmul_precision(),
+    )
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield
     random.setstate(python)
@@ -86,7 +104,9 @@ def resolve_dtype(dtype: str | None, policy: Policy) -> tuple[str, str]:
     trained_in = str(policy.compute_dtype or next(policy.parameters()).dtype).removeprefix("torch.")
     dtype = dtype or trained_in
     if {dtype, trained_in} - set(TOLERANCE):
-        raise ValueError(f"engine.dtype must be one of {sorted(TOLERANCE)}, got {dtype} beside {trained_in}")
+        raise ValueError(
+            f"engine.dtype must be one of {sorted(TOLERANCE)}, got {dtype} beside {trained_in}"
+        )
     return dtype, "bfloat16" if "bfloat16" in (dtype, trained_in) else "float32"
 
 

@@ -23,7 +23,9 @@ TOLERANCE = {"float32": 1e-3, "bfloat16": 0.2}
 """Limits in nats, of the largest difference of a token in float32 and of the mean difference in bfloat16.
 There rounding alone moves single tokens by tenths (measured: docs/engines.md), so that the check finds wrong
 weights, not weights that are one small step behind."""
-PROBE = SamplingParams(temperature=0.7, max_tokens=16)  # not 1, so that a forgotten temperature shows
+PROBE = SamplingParams(
+    temperature=0.7, max_tokens=16
+)  # not 1, so that a forgotten temperature shows
 PROMPTS, SAMPLES = 2, 2
 SEED = 0xD21F7
 

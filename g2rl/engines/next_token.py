@@ -30,7 +30,9 @@ def next_tokens(logits_BV: Tensor, uniforms_B: Tensor, params: SamplingParams) -
     if params.top_p < 1:
         # keep the smallest head whose mass reaches top_p of what top_k left
         before_BV = probs_BV.cumsum(-1) - probs_BV
-        probs_BV = probs_BV.masked_fill(before_BV >= params.top_p * probs_BV.sum(-1, keepdim=True), 0)
+        probs_BV = probs_BV.masked_fill(
+            before_BV >= params.top_p * probs_BV.sum(-1, keepdim=True), 0
+        )
     return order_BV.gather(1, _invert(probs_BV, uniforms_B).unsqueeze(1)).squeeze(1)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from g2rl.policy.batching import Sequences
-from g2rl.types import Completion, Problem, Verdict
+from g2rl.types import Completion, Problem
 
 
 @dataclass(slots=True)
@@ -47,7 +47,8 @@ class Rollouts:
         if all(logps is None for logps in found):
             return None
         if any(
-            logps is None or len(logps) != len(c.token_ids) for logps, c in zip(found, self.flat, strict=True)
+            logps is None or len(logps) != len(c.token_ids)
+            for logps, c in zip(found, self.flat, strict=True)
         ):
             raise ValueError(
                 "the engine must report a log-probability for every token of every response, or none"
@@ -73,25 +74,3 @@ class Rollouts:
 def grouped(values_N: Tensor, shape: tuple[int, int]) -> Tensor:
     """View N = P*G prompt-major values as (P, G, ...)."""
     return values_N.reshape(*shape, *values_N.shape[1:])
-
-
-def rollout_table(rollouts: Rollouts, verdicts: list[Verdict]) -> dict[str, list[object]]:
-    """Columns of the rollouts file, one row a response; lone surrogates are replaced."""
-    count, group = rollouts.shape
-    flat = rollouts.flat
-    return {
-        "problem": [rollouts.problems[n // group].id for n in range(count * group)],
-        "sample": [n % group for n in range(count * group)],
-        "prompt": [storable(rollouts.problems[n // group].prompt) for n in range(count * group)],
-        "gold": [storable(rollouts.problems[n // group].answer) for n in range(count * group)],
-        "completion": [storable(c.text) for c in flat],
-        "answer": [None if v.answer is None else storable(v.answer) for v in verdicts],
-        "correct": [v.correct for v in verdicts],
-        "route": [v.route for v in verdicts],
-        "tokens": [len(c.token_ids) for c in flat],
-        "finish": [c.finish for c in flat],
-    }
-
-
-def storable(text: str) -> str:
-    return text.encode("utf-8", "replace").decode("utf-8")

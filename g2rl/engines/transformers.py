@@ -21,7 +21,9 @@ from g2rl.policy.policy import Policy
 from g2rl.policy.sharding import DTYPES
 from g2rl.types import Completion, SamplingParams
 
-COMPACT_AT = 0.1  # share of finished rows that makes copying the cache worth while (0.25 was 5-15 % slower)
+COMPACT_AT = (
+    0.1  # share of finished rows that makes copying the cache worth while (0.25 was 5-15 % slower)
+)
 
 
 @dataclass(slots=True)
@@ -71,7 +73,9 @@ class TransformersEngine:
         max_rows: responses decoded at once (bounds the memory of the KV cache).
     """
 
-    def __init__(self, policy: Policy, tokenizer: Any, stop_ids: Sequence[int], max_rows: int = 512) -> None:
+    def __init__(
+        self, policy: Policy, tokenizer: Any, stop_ids: Sequence[int], max_rows: int = 512
+    ) -> None:
         if max_rows < 1:
             raise ValueError(f"engine.max_rows must be >= 1, got {max_rows}")
         self.policy, self.tokenizer = policy, tokenizer
@@ -148,9 +152,11 @@ class TransformersEngine:
         if length > 1:
             positions_PL = (mask_PL.cumsum(-1) - 1).clamp_min(0)
             output = self.model.base_model(
-                input_ids=ids_PL[:, :-1], attention_mask=mask_PL[:, :-1],
-                position_ids=positions_PL[:, :-1], use_cache=True,
-            )  # fmt: skip
+                input_ids=ids_PL[:, :-1],
+                attention_mask=mask_PL[:, :-1],
+                position_ids=positions_PL[:, :-1],
+                use_cache=True,
+            )
             cache = output.past_key_values
         place = {p: i for i, p in enumerate(chosen)}
         repeat_B = torch.tensor([place[row // samples] for row in rows], device=device)
@@ -176,11 +182,16 @@ class TransformersEngine:
         tokens: dict[int, list[int]] = {row: [] for row in batch.ids}
         for t in range(params.max_tokens):
             output = self.model.base_model(
-                input_ids=batch.last_B.unsqueeze(1), attention_mask=batch.mask_BL,
-                position_ids=batch.positions_B1, past_key_values=batch.cache, use_cache=True,
-            )  # fmt: skip
+                input_ids=batch.last_B.unsqueeze(1),
+                attention_mask=batch.mask_BL,
+                position_ids=batch.positions_B1,
+                past_key_values=batch.cache,
+                use_cache=True,
+            )
             batch.cache = output.past_key_values
-            batch.last_B = next_tokens(head(output.last_hidden_state[:, -1]), batch.uniforms_BT[:, t], params)
+            batch.last_B = next_tokens(
+                head(output.last_hidden_state[:, -1]), batch.uniforms_BT[:, t], params
+            )
             batch.columns.append(batch.last_B.masked_fill(batch.done_B, -1))
             batch.done_B = batch.done_B | torch.isin(batch.last_B, stops)
             batch.mask_BL = torch.nn.functional.pad(batch.mask_BL, (0, 1), value=1)

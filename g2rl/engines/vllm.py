@@ -39,7 +39,9 @@ def import_vllm() -> Any:
         RuntimeError: its version has not been tried with this adapter, or it would run in another process.
     """
     if os.environ.setdefault(IN_PROCESS, "0") != "0":
-        raise RuntimeError(f"engine=vllm pushes weights in process: unset {IN_PROCESS}, or set it to 0")
+        raise RuntimeError(
+            f"engine=vllm pushes weights in process: unset {IN_PROCESS}, or set it to 0"
+        )
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     # vLLM speaks before it has read that itself
@@ -123,15 +125,20 @@ class VllmEngine:
         self.vllm = import_vllm()
         self.team = colocated.tensor_parallel_group(tensor_parallel)
         arguments: dict[str, Any] = {
-            "skip_tokenizer_init": True, "generation_config": "vllm",
+            "skip_tokenizer_init": True,
+            "generation_config": "vllm",
             "load_format": "dummy",  # the first push brings the weights; nothing samples before
             "logprobs_mode": "processed_logprobs",  # after temperature and truncation
             "enable_prefix_caching": True,  # a prompt is read once for its whole group
-            "dtype": dtype, "tensor_parallel_size": tensor_parallel, "max_num_seqs": max_rows,
-            "max_model_len": max_model_len, "gpu_memory_utilization": gpu_memory_utilization,
+            "dtype": dtype,
+            "tensor_parallel_size": tensor_parallel,
+            "max_num_seqs": max_rows,
+            "max_model_len": max_model_len,
+            "gpu_memory_utilization": gpu_memory_utilization,
             "kv_cache_memory_bytes": None if kv_cache_mb is None else kv_cache_mb << 20,
-            "enforce_eager": enforce_eager, "enable_sleep_mode": self.sleeps,
-        }  # fmt: skip
+            "enforce_eager": enforce_eager,
+            "enable_sleep_mode": self.sleeps,
+        }
         if block_size is not None:
             arguments["block_size"] = block_size
         if colocated.world_size() > 1:
@@ -145,7 +152,9 @@ class VllmEngine:
         self.max_model_len: int = config.model_config.max_model_len
         length = min(2 * config.cache_config.block_size + 8, self.max_model_len - PROBE.max_tokens)
         if length < 1:
-            raise ValueError(f"engine.max_model_len={self.max_model_len}: must be over {PROBE.max_tokens}")
+            raise ValueError(
+                f"engine.max_model_len={self.max_model_len}: must be over {PROBE.max_tokens}"
+            )
         self.probe = probe_prompts(policy.model.config.vocab_size, length)
         self.pushes, self.asleep = 0, False
         self.drift: Drift | None = None  # of the latest check
@@ -162,7 +171,9 @@ class VllmEngine:
         """
         if self.asleep:
             self.llm.wake_up(tags=["weights"])
-        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": self.policy.weights()})
+        self.llm.collective_rpc(
+            "reload_weights", kwargs={"weights_iterator": self.policy.weights()}
+        )
         if self.policy.device.type == "cpu":
             self.llm.apply_model(repack_heads)
         if self.asleep and not self.llm.wake_up(tags=["kv_cache"]):
@@ -175,7 +186,9 @@ class VllmEngine:
 
     def drop_prefixes(self) -> None:
         if not self.llm.reset_prefix_cache():
-            raise RuntimeError("engine=vllm: the prefix cache cannot be dropped while requests are running")
+            raise RuntimeError(
+                "engine=vllm: the prefix cache cannot be dropped while requests are running"
+            )
 
     def check_drift(self) -> None:
         """Sample the probe responses and compare their log-probs with the policy's.
@@ -186,8 +199,18 @@ class VllmEngine:
         keys = [(p,) for p in range(len(self.probe))]
         groups = self.sample(self.probe, keys, SAMPLES, PROBE, stop_ids=[])
         self.drift = measure(self.policy, self.probe, groups, PROBE.temperature)
-        log.info("weight push %d: vLLM's log-probs differ from the trainer's by %s", self.pushes, self.drift)
-        refuse(self.drift, self.tolerance, self.compared_in, f"vLLM {self.vllm.__version__}", self.pushes)
+        log.info(
+            "weight push %d: vLLM's log-probs differ from the trainer's by %s",
+            self.pushes,
+            self.drift,
+        )
+        refuse(
+            self.drift,
+            self.tolerance,
+            self.compared_in,
+            f"vLLM {self.vllm.__version__}",
+            self.pushes,
+        )
 
     def generate(
         self,
@@ -230,22 +253,35 @@ class VllmEngine:
         on_progress: Callable[[int], None] | None = None,
     ) -> list[list[Completion]]:
         """One request a sample, each with its own seed: what is drawn does not depend on the batch."""
-        tokens = [self.vllm.TokensPrompt(prompt_token_ids=list(p)) for p in prompts for _ in range(samples)]
+        tokens = [
+            self.vllm.TokensPrompt(prompt_token_ids=list(p))
+            for p in prompts
+            for _ in range(samples)
+        ]
         asked = [
             self.vllm.SamplingParams(
-                temperature=params.temperature, top_p=params.top_p, top_k=params.top_k, seed=seed_of(key, g),
-                max_tokens=params.max_tokens, stop_token_ids=list(stop_ids), ignore_eos=True,
-                detokenize=False, logprobs=0, flat_logprobs=True,
+                temperature=params.temperature,
+                top_p=params.top_p,
+                top_k=params.top_k,
+                seed=seed_of(key, g),
+                max_tokens=params.max_tokens,
+                stop_token_ids=list(stop_ids),
+                ignore_eos=True,
+                detokenize=False,
+                logprobs=0,
+                flat_logprobs=True,
             )
             for key in keys
             for g in range(samples)
-        ]  # fmt: skip
+        ]
         bar = colocated.progress_bar(on_progress) if on_progress else False
         outputs = self.llm.generate(tokens, asked, use_tqdm=bar)
         found = [self.completion(output.outputs[0], params, stop_ids) for output in outputs]
         return [found[p * samples : (p + 1) * samples] for p in range(len(prompts))]
 
-    def completion(self, output: Any, params: SamplingParams, stop_ids: Sequence[int]) -> Completion:
+    def completion(
+        self, output: Any, params: SamplingParams, stop_ids: Sequence[int]
+    ) -> Completion:
         ids, logps = list(output.token_ids), list(output.logprobs.logprobs)
         if output.finish_reason not in ("stop", "length") or len(logps) != len(ids):
             raise RuntimeError(
@@ -254,7 +290,9 @@ class VllmEngine:
             )
         stopped = bool(ids) and ids[-1] in stop_ids
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
-        return Completion(ids, "stop" if stopped else "length", text, logps if params.temperature else None)
+        return Completion(
+            ids, "stop" if stopped else "length", text, logps if params.temperature else None
+        )
 
     def close(self) -> None:
         """Shut vLLM down; it destroys torch's default process group on its way."""
@@ -270,11 +308,15 @@ def resolve_sleep(sleep: bool | str, device: torch.device) -> bool:
     if sleep not in (True, False, "auto"):
         raise ValueError(f"engine.sleep must be true, false or auto, got {sleep!r}")
     if sleep is True and device.type != "cuda":
-        raise ValueError(f"engine.sleep=true: vLLM has no sleep mode on {device.type}; use auto or false")
+        raise ValueError(
+            f"engine.sleep=true: vLLM has no sleep mode on {device.type}; use auto or false"
+        )
     return device.type == "cuda" if sleep == "auto" else bool(sleep)
 
 
-def check_request(prompts: Sequence[Sequence[int]], params: SamplingParams, max_model_len: int) -> None:
+def check_request(
+    prompts: Sequence[Sequence[int]], params: SamplingParams, max_model_len: int
+) -> None:
     """Refuse what vLLM would silently change: very low temperatures, responses over its context."""
     if 0 < params.temperature < MIN_TEMPERATURE:
         raise ValueError(

@@ -43,14 +43,18 @@ def problems_file(folder: Path) -> Path:
     """
     if (folder / "problems.parquet").is_file():
         return folder / "problems.parquet"
-    found = sorted(folder.glob("*/problems.parquet")) or sorted(folder.glob("eval/*/problems.parquet"))
+    found = sorted(folder.glob("*/problems.parquet")) or sorted(
+        folder.glob("eval/*/problems.parquet")
+    )
     if len(found) == 1:
         return found[0]
     if found:
         raise EvaluationError(
             f"{folder} holds several evaluations: {', '.join(str(p.parent) for p in found)}"
         )
-    raise EvaluationError(f"{folder} holds no finished evaluation (no problems.parquet); run g2rl-eval first")
+    raise EvaluationError(
+        f"{folder} holds no finished evaluation (no problems.parquet); run g2rl-eval first"
+    )
 
 
 def compare(arms: Mapping[str, Sequence[Path]]) -> list[Row]:
@@ -102,13 +106,21 @@ def _rows(
         interval = paired_bootstrap(second, first)
         rows.append(
             {
-                "benchmark": benchmark, "metric": metric, "k": int(metric.partition("@")[2]),
-                "baseline": baseline[0], "other": other[0],
-                "baseline_value": float(first.mean()), "other_value": float(second.mean()),
-                "difference": interval.value, "low": interval.low, "high": interval.high,
-                "n_problems": values.shape[1], "baseline_runs": len(first), "other_runs": len(second),
+                "benchmark": benchmark,
+                "metric": metric,
+                "k": int(metric.partition("@")[2]),
+                "baseline": baseline[0],
+                "other": other[0],
+                "baseline_value": float(first.mean()),
+                "other_value": float(second.mean()),
+                "difference": interval.value,
+                "low": interval.low,
+                "high": interval.high,
+                "n_problems": values.shape[1],
+                "baseline_runs": len(first),
+                "other_runs": len(second),
             }
-        )  # fmt: skip
+        )
     return rows
 
 

@@ -67,7 +67,18 @@ def results_table(findings: Findings, title: str) -> Table:
     heading = f"{title}: % with 95 % bootstrap intervals over problems"
     table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("benchmark")
-    names = ("problems", "n", "k", "pass@1", "mean@k", "maj@k", "pass@k", "no answer", "cut off", "tokens")
+    names = (
+        "problems",
+        "n",
+        "k",
+        "pass@1",
+        "mean@k",
+        "maj@k",
+        "pass@k",
+        "no answer",
+        "cut off",
+        "tokens",
+    )
     for name in names:
         table.add_column(name, justify="right", no_wrap="@" in name)
     for benchmark in dict.fromkeys(row["benchmark"] for row in findings.results):
@@ -80,9 +91,14 @@ def results_table(findings: Findings, title: str) -> Table:
         shares = [f"{100 * rows[name]['value']:.1f}" for name in ("unparsed", "truncated")]
         first = rows["pass@1"]
         table.add_row(
-            benchmark, str(first["n_problems"]), str(first["n_samples"]), str(k), *shown, *shares,
+            benchmark,
+            str(first["n_problems"]),
+            str(first["n_samples"]),
+            str(k),
+            *shown,
+            *shares,
             f"{rows['length']['value']:.0f}",
-        )  # fmt: skip
+        )
     return table
 
 
@@ -99,8 +115,12 @@ def comparison_table(rows: Sequence[Row]) -> Table:
         table.add_column(name, justify="left" if name in ("benchmark", "metric") else "right")
     for row in rows:
         table.add_row(
-            row["benchmark"], row["metric"], str(row["n_problems"]), f"{100 * row['baseline_value']:.1f}",
-            f"{100 * row['other_value']:.1f}", f"{100 * row['difference']:+.1f}",
+            row["benchmark"],
+            row["metric"],
+            str(row["n_problems"]),
+            f"{100 * row['baseline_value']:.1f}",
+            f"{100 * row['other_value']:.1f}",
+            f"{100 * row['difference']:+.1f}",
             f"[{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]",
-        )  # fmt: skip
+        )
     return table

@@ -19,8 +19,8 @@ from typing import Any
 import pyarrow
 from pyarrow import parquet
 
-from g2rl.engines.rollouts import storable
 from g2rl.runs.files import atomic_path
+from g2rl.runs.tables import storable
 from g2rl.tasks.benchmarks.benchmark import Benchmark
 from g2rl.tasks.grading.verifier import Verifier
 from g2rl.types import Completion, Problem, Verdict
@@ -96,7 +96,10 @@ def problem_of(row: Row) -> Problem:
 
 
 def write_rows(
-    path: Path, rows: Iterable[Row], schema: pyarrow.Schema, metadata: Mapping[bytes, bytes] | None = None
+    path: Path,
+    rows: Iterable[Row],
+    schema: pyarrow.Schema,
+    metadata: Mapping[bytes, bytes] | None = None,
 ) -> None:
     """Write rows as parquet, whole or not at all."""
     table = pyarrow.Table.from_pylist(list(rows), schema=schema.with_metadata(metadata))
@@ -120,11 +123,15 @@ def read_samples(path: Path) -> tuple[list[Row], dict[str, list[int]]]:
         raise EvaluationError(f"{path} cannot be read as parquet ({error})") from error
     missing = [name for name in SAMPLES.names if name not in table.column_names]
     if missing:
-        raise EvaluationError(f"{path} has no column {', '.join(missing)}: not written by g2rl-eval")
+        raise EvaluationError(
+            f"{path} has no column {', '.join(missing)}: not written by g2rl-eval"
+        )
     rows: list[Row] = table.select(SAMPLES.names).to_pylist()
     if not rows:
         raise EvaluationError(f"{path} holds no samples")
-    order = {name: place for place, name in enumerate(dict.fromkeys(row["benchmark"] for row in rows))}
+    order = {
+        name: place for place, name in enumerate(dict.fromkeys(row["benchmark"] for row in rows))
+    }
     rows.sort(key=lambda row: (order[row["benchmark"]], row["index"], row["sample"]))
     seen = {(row["benchmark"], row["problem"], row["sample"]) for row in rows}
     if len(seen) < len(rows):

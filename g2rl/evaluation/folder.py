@@ -88,9 +88,16 @@ class Evaluation:
         for benchmark, places, path in missing:
             with reporter.phase(benchmark.name, len(places) * benchmark.samples) as advance:
                 _, completions, verdicts = respond(
-                    benchmark, places, engine, graders(benchmark.verifier), tokenizer, chat=chat,
-                    seed=self.seed, samples=benchmark.samples, on_progress=advance,
-                )  # fmt: skip
+                    benchmark,
+                    places,
+                    engine,
+                    graders(benchmark.verifier),
+                    tokenizer,
+                    chat=chat,
+                    seed=self.seed,
+                    samples=benchmark.samples,
+                    on_progress=advance,
+                )
                 rows = sample_rows(benchmark, places, completions, verdicts)
                 write_rows(path, rows, SAMPLES)
             right = sum(row["correct"] for row in rows)

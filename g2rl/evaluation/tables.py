@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 
-from g2rl.evaluation.evaluate import Estimates, estimate
+from g2rl.evaluation.estimates import Estimates, estimate
 from g2rl.evaluation.files import Row, by_problem, problem_of, write_rows
 from g2rl.formulas.estimators import bootstrap_interval, mean_at_k
 from g2rl.tasks.benchmarks.benchmark import powers_of_two
@@ -19,7 +19,9 @@ from g2rl.types import Verdict
 
 CONFIDENCE = 0.95
 ANSWERS = pyarrow.list_(
-    pyarrow.struct([("answer", pyarrow.string()), ("count", pyarrow.int64()), ("correct", pyarrow.int64())])
+    pyarrow.struct(
+        [("answer", pyarrow.string()), ("count", pyarrow.int64()), ("correct", pyarrow.int64())]
+    )
 )
 PROBLEMS = [
     ("benchmark", pyarrow.string()),
@@ -49,7 +51,10 @@ GROUPS = pyarrow.schema(
     [
         ("benchmark", pyarrow.string()),
         ("group", pyarrow.string()),
-        *[(name, RESULTS.field(name).type) for name in ("metric", "value", "low", "high", "n_problems")],
+        *[
+            (name, RESULTS.field(name).type)
+            for name in ("metric", "value", "low", "high", "n_problems")
+        ],
     ]
 )
 
@@ -65,7 +70,9 @@ class Findings:
     def value(self, benchmark: str, metric: str) -> float:
         """The value of a metric, e.g. ``value("math500", "pass@1")``."""
         return next(
-            row["value"] for row in self.results if (row["benchmark"], row["metric"]) == (benchmark, metric)
+            row["value"]
+            for row in self.results
+            if (row["benchmark"], row["metric"]) == (benchmark, metric)
         )
 
     def write(self, folder: Path) -> None:
@@ -85,11 +92,17 @@ def findings_metrics(findings: Findings) -> dict[str, float]:
     for row in findings.results:
         name = f"eval/{row['benchmark']}/{row['metric']}"
         values = {name: row["value"], f"{name}_low": row["low"], f"{name}_high": row["high"]}
-        found |= {key: value for key, value in values.items() if value is not None and math.isfinite(value)}
+        found |= {
+            key: value
+            for key, value in values.items()
+            if value is not None and math.isfinite(value)
+        }
     return found
 
 
-def find(rows: Sequence[Row], ks: Mapping[str, Sequence[int]], graders: Mapping[str, Grader]) -> Findings:
+def find(
+    rows: Sequence[Row], ks: Mapping[str, Sequence[int]], graders: Mapping[str, Grader]
+) -> Findings:
     """Estimate every metric of graded samples.
 
     Args:
@@ -101,7 +114,9 @@ def find(rows: Sequence[Row], ks: Mapping[str, Sequence[int]], graders: Mapping[
     for name, problems in by_problem(rows).items():
         samples = len(problems[0])
         wanted = [k for k in ks.get(name, powers_of_two(samples)) if k <= samples]
-        verdicts = [[Verdict(r["correct"], r["answer"], r["route"]) for r in group] for group in problems]
+        verdicts = [
+            [Verdict(r["correct"], r["answer"], r["route"]) for r in group] for group in problems
+        ]
         estimates = estimate(verdicts, wanted, graders[name])
         mine = problem_rows(problems, estimates)
         findings.problems += mine
@@ -124,7 +139,9 @@ def problem_rows(problems: Sequence[Sequence[Row]], estimates: Estimates) -> lis
             "c": sum(row["correct"] for row in group),
             "answers": [asdict(vote) for vote in estimates.votes[place]],
         }
-        metrics = {name: float(values[place]) for name, values in estimates.values.items() if "@" in name}
+        metrics = {
+            name: float(values[place]) for name, values in estimates.values.items() if "@" in name
+        }
         if "pass@1" in metrics:
             metrics["pass@1"] = fixed["c"] / fixed["n"]
         rows.append(fixed | metrics)
@@ -146,7 +163,10 @@ def result_rows(
         ("length", [[row["tokens"] for row in group] for group in problems]),
         ("truncated", [[row["finish"] == "length" for row in group] for group in problems]),
         ("unparsed", [[row["answer"] is None for row in group] for group in problems]),
-        ("ungraded", [[row["route"] in ("timeout", "killed") for row in group] for group in problems]),
+        (
+            "ungraded",
+            [[row["route"] in ("timeout", "killed") for row in group] for group in problems],
+        ),
     ):
         values[metric] = np.array(flags, dtype=float).mean(axis=1)
     rows = []
@@ -157,12 +177,19 @@ def result_rows(
         error = math.sqrt(float((errors**2).sum())) / len(errors)
         rows.append(
             {
-                "benchmark": name, "metric": metric, "k": int(suffix) if suffix else None,
-                "value": interval.value, "low": interval.low, "high": interval.high,
-                "confidence": CONFIDENCE, "n_problems": len(problems), "n_samples": samples,
-                "exact": estimates.exact.get(metric, True), "standard_error": error,
+                "benchmark": name,
+                "metric": metric,
+                "k": int(suffix) if suffix else None,
+                "value": interval.value,
+                "low": interval.low,
+                "high": interval.high,
+                "confidence": CONFIDENCE,
+                "n_problems": len(problems),
+                "n_samples": samples,
+                "exact": estimates.exact.get(metric, True),
+                "standard_error": error,
             }
-        )  # fmt: skip
+        )
     return rows
 
 

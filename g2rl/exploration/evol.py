@@ -148,7 +148,9 @@ class EvolRL:
             ValueError: the batch carries no embeddings, or anything `evol_rewards` refuses.
         """
         if batch.embeddings_PGE is None:
-            raise ValueError("evol needs embeddings_PGE, and the batch has none: configure an encoder")
+            raise ValueError(
+                "evol needs embeddings_PGE, and the batch has none: configure an encoder"
+            )
         rewards_PG, novelty_PG = evol_rewards(batch.correct_PG, batch.embeddings_PGE)
         zero_PG = (batch.embeddings_PGE == 0).all(dim=-1)
         return Shaped(

@@ -29,7 +29,9 @@ from g2rl.types import GroupBatch, Shaped
 NEGATIVES = ("amplify", "equation", "centered", "none")
 NORMALIZE = ("minmax", "none", "rank")
 SCORES = ("squared", "signed", "projection")
-SAME_DIRECTION = 1e-6  # eigenvalues of a Gram matrix below this share of the largest are rounding noise
+SAME_DIRECTION = (
+    1e-6  # eigenvalues of a Gram matrix below this share of the largest are rounding noise
+)
 
 
 class GradientGuided(Stateless):
@@ -103,7 +105,9 @@ def reward_weights(rewards_PG: Tensor) -> Tensor:
     """
     group = rewards_PG.shape[-1]
     eye = torch.eye(group, dtype=torch.bool, device=rewards_PG.device)
-    logits_PGG = rewards_PG.unsqueeze(-2).expand(*rewards_PG.shape, group).masked_fill(eye, -torch.inf)
+    logits_PGG = (
+        rewards_PG.unsqueeze(-2).expand(*rewards_PG.shape, group).masked_fill(eye, -torch.inf)
+    )
     return logits_PGG.softmax(-1).nan_to_num(0.0) if group > 1 else torch.zeros_like(logits_PGG)
 
 
@@ -130,7 +134,9 @@ def projection_residual(features_PGD: Tensor) -> Tensor:
     if group == 1:
         return torch.ones_like(gram_PGG[..., 0]).to(features_PGD.dtype)
     index = torch.arange(group, device=features_PGD.device)
-    others_GH = index.expand(group, group)[index.unsqueeze(0) != index.unsqueeze(1)].view(group, group - 1)
+    others_GH = index.expand(group, group)[index.unsqueeze(0) != index.unsqueeze(1)].view(
+        group, group - 1
+    )
     among_PGHH = gram_PGG[:, others_GH.unsqueeze(-1), others_GH.unsqueeze(-2)]
     to_PGH = gram_PGG[:, index.unsqueeze(-1), others_GH]
     inverse_PGHH = torch.linalg.pinv(among_PGHH, rtol=SAME_DIRECTION, hermitian=True)

@@ -39,7 +39,9 @@ class Stateless:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state:
-            raise ValueError(f"{type(self).__name__} keeps no state, the checkpoint holds {sorted(state)}")
+            raise ValueError(
+                f"{type(self).__name__} keeps no state, the checkpoint holds {sorted(state)}"
+            )
 
 
 def missing_need(signal: str, need: str) -> ValueError:
@@ -55,7 +57,9 @@ def all_needs(signals: Sequence[Signal], encoder: bool) -> frozenset[str]:
     for signal in signals:
         unknown = set(signal.needs) - NEEDS
         if unknown:
-            raise ValueError(f"exploration={signal.name} needs {sorted(unknown)}; there is {sorted(NEEDS)}")
+            raise ValueError(
+                f"exploration={signal.name} needs {sorted(unknown)}; there is {sorted(NEEDS)}"
+            )
         if "embeddings" in signal.needs and not encoder:
             raise ValueError(
                 f"exploration={signal.name} needs embeddings, but no encoder is configured: choose one, e.g. "

@@ -41,7 +41,9 @@ class GroupAdvantage:
 
     def __post_init__(self) -> None:
         if self.scale not in SCALES:
-            raise ValueError(f"algorithm.advantage_scale must be one of {SCALES}, got {self.scale!r}")
+            raise ValueError(
+                f"algorithm.advantage_scale must be one of {SCALES}, got {self.scale!r}"
+            )
         if self.uniform_groups not in UNIFORM_POLICIES:
             raise ValueError(
                 f"algorithm.uniform_groups must be one of {UNIFORM_POLICIES}, got {self.uniform_groups!r}"
@@ -49,7 +51,9 @@ class GroupAdvantage:
         if self.eps <= 0 or self.floor <= 0:
             raise ValueError("algorithm.advantage_eps and algorithm.uniform_floor must be > 0")
 
-    def __call__(self, rewards_PG: Tensor, base_rewards_PG: Tensor) -> tuple[Tensor, dict[str, float]]:
+    def __call__(
+        self, rewards_PG: Tensor, base_rewards_PG: Tensor
+    ) -> tuple[Tensor, dict[str, float]]:
         """Advantages (P, G) of the shaped rewards, and metrics on uniform groups.
 
         A group of one response has advantage 0: its reward is its mean.

@@ -121,7 +121,12 @@ def percentile_interval(value: float, draws: np.ndarray, confidence: float = 0.9
 
 
 def correlate(
-    x: np.ndarray, y: np.ndarray, groups: np.ndarray, kind: str, resamples: int = 2000, seed: int = 0
+    x: np.ndarray,
+    y: np.ndarray,
+    groups: np.ndarray,
+    kind: str,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> Correlation:
     """Correlation of x and y over pairs: pooled, and within groups, each with a 95 % interval over groups.
 

@@ -131,11 +131,15 @@ def vendi_score(cosine_GG: ArrayLike) -> float:
         ValueError: not square, diagonal not 1, not finite, or clearly not positive semi-definite.
     """
     square_GG = _finite(cosine_GG, "S")
-    if square_GG.shape[0] != square_GG.shape[1] or not np.allclose(np.diag(square_GG), 1.0, atol=1e-5):
+    if square_GG.shape[0] != square_GG.shape[1] or not np.allclose(
+        np.diag(square_GG), 1.0, atol=1e-5
+    ):
         raise ValueError(f"S must be square with ones on its diagonal, got shape {square_GG.shape}")
     values = np.linalg.eigvalsh((square_GG + square_GG.T) / 2)
     if values[0] < NOT_POSITIVE:
-        raise ValueError(f"S has the eigenvalue {values[0]:.3g}: these are no cosines of real vectors")
+        raise ValueError(
+            f"S has the eigenvalue {values[0]:.3g}: these are no cosines of real vectors"
+        )
     return float(np.exp(entropy(np.clip(values, 0.0, None))))
 
 
@@ -169,5 +173,7 @@ def _finite(values: ArrayLike, name: str) -> Floats:
         raise ValueError(f"{name} must be a matrix with at least one row, got shape {matrix.shape}")
     bad = ~np.isfinite(matrix).all(axis=1)
     if bad.any():
-        raise ValueError(f"{name} is not finite in row {int(bad.argmax())} ({int(bad.sum())} such rows)")
+        raise ValueError(
+            f"{name} is not finite in row {int(bad.argmax())} ({int(bad.sum())} such rows)"
+        )
     return matrix

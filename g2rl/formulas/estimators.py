@@ -50,7 +50,9 @@ def _counts(n: ArrayLike, c: ArrayLike, k: int) -> tuple[Ints, Ints]:
     ns, cs = np.broadcast_arrays(np.asarray(n, dtype=np.int64), np.asarray(c, dtype=np.int64))
     bad = (ns < k) | (k < 1) | (cs < 0) | (cs > ns)
     if bad.any():
-        raise ValueError(f"need 1 <= k <= n and 0 <= c <= n, got k={k}, n={ns[bad][0]}, c={cs[bad][0]}")
+        raise ValueError(
+            f"need 1 <= k <= n and 0 <= c <= n, got k={k}, n={ns[bad][0]}, c={cs[bad][0]}"
+        )
     return ns, cs
 
 
@@ -101,12 +103,16 @@ def _classes(answer_classes: ArrayLike, correct: ArrayLike, k: int) -> tuple[Int
     """
     labels_n, right_n = np.asarray(answer_classes), np.asarray(correct, dtype=bool)
     if labels_n.ndim != 1 or labels_n.shape != right_n.shape or labels_n.dtype.kind not in "iu":
-        raise ValueError(f"need (n,) integer classes and (n,) verdicts, got {labels_n!r} and {right_n!r}")
+        raise ValueError(
+            f"need (n,) integer classes and (n,) verdicts, got {labels_n!r} and {right_n!r}"
+        )
     _counts(labels_n.size, int(right_n.sum()), k)
     voted = labels_n >= 0
     bad = (labels_n < -1) | (~voted & right_n)
     if bad.any():
-        raise ValueError(f"a class is >= 0, or -1 for no answer and then wrong: {np.flatnonzero(bad)}")
+        raise ValueError(
+            f"a class is >= 0, or -1 for no answer and then wrong: {np.flatnonzero(bad)}"
+        )
     _, index, sizes_C = np.unique(labels_n[voted], return_inverse=True, return_counts=True)
     fractions_C = np.bincount(index, weights=right_n[voted], minlength=len(sizes_C)) / sizes_C
     order = np.lexsort((fractions_C, sizes_C))
@@ -165,13 +171,17 @@ def _enumerated(sizes_C: Ints, fractions_C: Floats, unanswered: int, k: int) -> 
     return score / total
 
 
-def _sampled(sizes_C: Ints, fractions_C: Floats, unanswered: int, k: int, draws: int, seed: int) -> Estimate:
+def _sampled(
+    sizes_C: Ints, fractions_C: Floats, unanswered: int, k: int, draws: int, seed: int
+) -> Estimate:
     """maj@k from random subsets: mean and its standard error."""
     rng = np.random.default_rng(seed)
     step = max(1, _CELLS // len(sizes_C))
     scores: list[Floats] = []
     for rows in [step] * (draws // step) + [draws % step]:
-        votes_RC = rng.multivariate_hypergeometric([*sizes_C, unanswered], k, rows, "marginals")[:, :-1]
+        votes_RC = rng.multivariate_hypergeometric([*sizes_C, unanswered], k, rows, "marginals")[
+            :, :-1
+        ]
         most_R1 = votes_RC.max(axis=1, keepdims=True)
         wins_RC = (votes_RC == most_R1) & (most_R1 > 0)
         scores.append(wins_RC @ fractions_C / np.maximum(wins_RC.sum(axis=1), 1))
@@ -227,7 +237,9 @@ def _matrix(name: str, values: ArrayLike) -> Floats:
     if array.ndim not in (1, 2) or array.size == 0:
         raise ValueError(f"{name} must be (B,) or (S, B) and not empty, got shape {array.shape}")
     if not np.isfinite(array).all():
-        raise ValueError(f"{name} is not finite at index {np.argwhere(~np.isfinite(array))[0].tolist()}")
+        raise ValueError(
+            f"{name} is not finite at index {np.argwhere(~np.isfinite(array))[0].tolist()}"
+        )
     return np.atleast_2d(array)
 
 
@@ -238,7 +250,9 @@ def _resampled_mean(values_SB: Floats, problems_RB: Ints, rng: np.random.Generat
     return np.take_along_axis(means_RS, seeds_RS, axis=1).mean(axis=1)
 
 
-def _percentiles(arms: list[tuple[int, Floats]], confidence: float, resamples: int, seed: int) -> Interval:
+def _percentiles(
+    arms: list[tuple[int, Floats]], confidence: float, resamples: int, seed: int
+) -> Interval:
     """Interval of the sum of sign * mean over arms (sign, (S, B)), one draw of problems for all arms."""
     if not 0 < confidence < 1 or resamples < 1:
         raise ValueError(f"need 0 < confidence < 1 <= resamples, got {confidence} and {resamples}")
@@ -294,5 +308,7 @@ def paired_bootstrap(
     """
     plus, minus = _matrix("a", a), _matrix("b", b)
     if plus.shape[1] != minus.shape[1]:
-        raise ValueError(f"a and b must hold the same problems, got {plus.shape[1]} and {minus.shape[1]}")
+        raise ValueError(
+            f"a and b must hold the same problems, got {plus.shape[1]} and {minus.shape[1]}"
+        )
     return _percentiles([(1, plus), (-1, minus)], confidence, resamples, seed)

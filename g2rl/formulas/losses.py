@@ -67,7 +67,13 @@ class LossInputs:
 
     def bad_rows(self) -> list[int]:
         """Rows that hold a number which is not finite; all where only their sum is not."""
-        tokens = (self.logps_T, self.old_logps_T, self.advantages_T, self.ref_logps_T, self.sampler_logps_T)
+        tokens = (
+            self.logps_T,
+            self.old_logps_T,
+            self.advantages_T,
+            self.ref_logps_T,
+            self.sampler_logps_T,
+        )
         bad_T = torch.zeros_like(self.segments_T, dtype=torch.bool)
         for value_T in tokens:
             if value_T is not None:
@@ -104,13 +110,17 @@ class PolicyLoss:
 
     def __post_init__(self) -> None:
         choices = (
-            ("surrogate", SURROGATES), ("ratio", RATIOS),
-            ("normalizer", NORMALIZERS), ("kl_estimator", KL_ESTIMATORS),
+            ("surrogate", SURROGATES),
+            ("ratio", RATIOS),
+            ("normalizer", NORMALIZERS),
+            ("kl_estimator", KL_ESTIMATORS),
             ("sampler_correction", CORRECTIONS),
-        )  # fmt: skip
+        )
         for name, allowed in choices:
             if getattr(self, name) not in allowed:
-                raise ValueError(f"algorithm.{name} must be one of {allowed}, got {getattr(self, name)!r}")
+                raise ValueError(
+                    f"algorithm.{name} must be one of {allowed}, got {getattr(self, name)!r}"
+                )
         if not 0 <= self.clip_low <= 1 or self.clip_high < 0:
             raise ValueError("algorithm.clip_low must lie in [0, 1] and clip_high be >= 0")
         if self.kl_coef < 0 or self.sampler_cap <= 0:
@@ -120,9 +130,13 @@ class PolicyLoss:
 
     def by_token(self, sampler_logps: object) -> bool:
         """Whether the loss is a sum of functions of one token each, so that some tokens have a loss."""
-        return self.ratio == "token" and (sampler_logps is None or self.sampler_correction != "sequence")
+        return self.ratio == "token" and (
+            sampler_logps is None or self.sampler_correction != "sequence"
+        )
 
-    def __call__(self, inputs: LossInputs, entropy_coef: float = 0.0) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(
+        self, inputs: LossInputs, entropy_coef: float = 0.0
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a micro-batch (its share of the mini-batch's) and detached sums for metrics.
 
         Metrics are weighted by `entropy_weights_T`, so that summing them over micro-batches gives
@@ -130,10 +144,17 @@ class PolicyLoss:
         """
         log_ratio_T = inputs.logps_T - inputs.old_logps_T
         if self.ratio == "sequence":
-            log_ratio_T = segment_mean(log_ratio_T, inputs.segments_T, inputs.rows)[inputs.segments_T]
+            log_ratio_T = segment_mean(log_ratio_T, inputs.segments_T, inputs.rows)[
+                inputs.segments_T
+            ]
         ratio_T = log_ratio_T.exp()
         cost_T = surrogate_cost(
-            self.surrogate, ratio_T, inputs.advantages_T, inputs.logps_T, self.clip_low, self.clip_high
+            self.surrogate,
+            ratio_T,
+            inputs.advantages_T,
+            inputs.logps_T,
+            self.clip_low,
+            self.clip_high,
         )
         share_T = inputs.entropy_weights_T
         metrics = {
@@ -144,7 +165,9 @@ class PolicyLoss:
         if inputs.sampler_logps_T is not None:
             correction_T, found = self._corrected(inputs, inputs.sampler_logps_T)
             cost_T = cost_T * correction_T
-            metrics |= {f"sampler_{name}": (share_T * value_T).sum() for name, value_T in found.items()}
+            metrics |= {
+                f"sampler_{name}": (share_T * value_T).sum() for name, value_T in found.items()
+            }
         metrics["policy_loss"] = (inputs.weights_T * cost_T).sum()
         if inputs.ref_logps_T is not None:
             kl_T = kl_divergence(self.kl_estimator, inputs.logps_T, inputs.ref_logps_T)
@@ -155,14 +178,19 @@ class PolicyLoss:
             loss = loss - entropy_coef * (share_T * inputs.entropy_T).sum()
         return loss, {name: value.detach() for name, value in metrics.items()}
 
-    def _corrected(self, inputs: LossInputs, sampler_logps_T: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _corrected(
+        self, inputs: LossInputs, sampler_logps_T: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Weight of each token (1 without correction), and what tells how far sampler and trainer are apart.
 
         ratio is pi_old / q, capped the share of tokens whose weight is C, and kl the k3 estimate of
         KL(q || pi_old), unbiased because the samples are q's.
         """
         gap_T = (inputs.old_logps_T - sampler_logps_T).detach()
-        found = {"ratio": gap_T.exp(), "kl": kl_divergence("k3", sampler_logps_T, inputs.old_logps_T)}
+        found = {
+            "ratio": gap_T.exp(),
+            "kl": kl_divergence("k3", sampler_logps_T, inputs.old_logps_T),
+        }
         if self.sampler_correction == "none":
             return torch.ones_like(gap_T), found
         if self.sampler_correction == "sequence":
@@ -195,7 +223,12 @@ class PolicyLoss:
 
 
 def surrogate_cost(
-    surrogate: str, ratio_T: Tensor, advantages_T: Tensor, logps_T: Tensor, clip_low: float, clip_high: float
+    surrogate: str,
+    ratio_T: Tensor,
+    advantages_T: Tensor,
+    logps_T: Tensor,
+    clip_low: float,
+    clip_high: float,
 ) -> Tensor:
     """Cost l_t of each token, (T,)."""
     if surrogate == "cispo":
@@ -214,7 +247,9 @@ def kl_divergence(estimator: str, logps_T: Tensor, ref_logps_T: Tensor) -> Tenso
     return difference_T.exp() - difference_T - 1
 
 
-def response_weights(normalizer: str, lengths_N: Tensor, group_N: Tensor, max_tokens: int) -> Tensor:
+def response_weights(
+    normalizer: str, lengths_N: Tensor, group_N: Tensor, max_tokens: int
+) -> Tensor:
     """Weight w_n of every token of response n, (N,) float32; empty responses weigh 0.
 
     Args:

@@ -7,56 +7,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from g2rl.formulas.tensors import cosine_matrix
-from g2rl.policy.batching import Sequences
-from g2rl.types import GroupBatch, Shaped
-
 if TYPE_CHECKING:  # figures need this module, and not the model library behind that one
-    from g2rl.evaluation.evaluate import EvalResult
+    pass
 
-PAIR_CLASSES = ("wrong-wrong", "correct-wrong", "correct-correct")  # index: number of correct members
-
-
-def geometry_table(
-    step: int, problems: list[str], batch: GroupBatch, shaped: Shaped, advantages_PG: Tensor
-) -> dict[str, list[Any]]:
-    """Columns of the geometry file, one row a response; `cosine` is its row of S in the group."""
-    count, group = batch.rewards_PG.shape
-    columns: dict[str, list[Any]] = {
-        "step": [step] * (count * group),
-        "problem": [problem for problem in problems for _ in range(group)],
-        "sample": list(range(group)) * count,
-        "correct": batch.correct_PG.flatten().tolist(),
-        "reward": batch.rewards_PG.flatten().tolist(),
-        "shaped_reward": shaped.rewards_PG.flatten().tolist(),
-        "advantage": advantages_PG.flatten().tolist(),
-        "tokens": batch.lengths_PG.flatten().tolist(),
-    }
-    if batch.entropy_PG is not None:
-        columns["entropy"] = batch.entropy_PG.flatten().tolist()
-    for name, values_PG in shaped.diagnostics.items():
-        columns[name] = values_PG.flatten().tolist()
-    if batch.features_PGD is not None:
-        columns["feature_norm"] = batch.features_PGD.norm(dim=-1).flatten().tolist()
-        columns["cosine"] = cosine_matrix(batch.features_PGD)[0].flatten(0, 1).tolist()
-    return columns
+PAIR_CLASSES = (
+    "wrong-wrong",
+    "correct-wrong",
+    "correct-correct",
+)  # index: number of correct members
 
 
-def probe_sequences(result: EvalResult, problems: int, samples: int) -> tuple[Sequences, Tensor]:
-    """The first `samples` responses to the first `problems` problems, and their verdicts (P, G)."""
-    prompts: list[list[int]] = []
-    responses: list[list[int]] = []
-    correct: list[list[bool]] = []
-    for prompt, completions, verdicts in list(
-        zip(result.prompts, result.completions, result.verdicts, strict=True)
-    )[:problems]:
-        prompts.extend([prompt] * len(completions[:samples]))
-        responses.extend(completion.token_ids for completion in completions[:samples])
-        correct.append([verdict.correct for verdict in verdicts[:samples]])
-    return Sequences(prompts, responses), torch.tensor(correct)
-
-
-def probe_table(cosine_PGG: Tensor, correct_PG: Tensor) -> tuple[dict[str, list[Any]], dict[str, float]]:
+def probe_table(
+    cosine_PGG: Tensor, correct_PG: Tensor
+) -> tuple[dict[str, list[Any]], dict[str, float]]:
     """Pairs i < j of every group: their cosine and class; and mean cosine and negative share by class."""
     count, group, _ = cosine_PGG.shape
     first, second = torch.triu_indices(group, group, offset=1)

@@ -62,7 +62,9 @@ def midrank(values_PG: Tensor) -> Tensor:
         return torch.zeros_like(values_PG)
     below = (values_PG.unsqueeze(-1) > values_PG.unsqueeze(-2)).sum(-1)
     equal = (values_PG.unsqueeze(-1) == values_PG.unsqueeze(-2)).sum(-1) - 1
-    return ((below + 0.5 * equal) / (group - 1)).to(torch.promote_types(values_PG.dtype, torch.float32))
+    return ((below + 0.5 * equal) / (group - 1)).to(
+        torch.promote_types(values_PG.dtype, torch.float32)
+    )
 
 
 def segment_sum(values_T: Tensor, segments_T: Tensor, count: int) -> Tensor:

@@ -23,7 +23,9 @@ class Sequences:
         if len(self.prompts) != len(self.responses):
             raise ValueError(f"{len(self.prompts)} prompts for {len(self.responses)} responses")
         if any(not prompt for prompt in self.prompts):
-            raise ValueError("a prompt has no token; the first response token would have no prediction")
+            raise ValueError(
+                "a prompt has no token; the first response token would have no prediction"
+            )
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -71,7 +73,9 @@ def padded_tokens(sequences: Sequences, plan: Sequence[Sequence[int]]) -> int:
     return sum(len(rows) * max(map(sequences.total_length, rows)) for rows in plan)
 
 
-def plan_micro_batches(sequences: Sequences, rows: Sequence[int], token_budget: int) -> list[list[int]]:
+def plan_micro_batches(
+    sequences: Sequences, rows: Sequence[int], token_budget: int
+) -> list[list[int]]:
     """Split rows into micro-batches of similar length with as little padding as calls are worth.
 
     Rows are sorted by length and cut where the sum over micro-batches of (rows x longest + CALL_TOKENS)

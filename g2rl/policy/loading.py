@@ -50,7 +50,9 @@ def resolve_source(source: str) -> str:
     if kind == "builtin" and name:
         folder = Path(__file__).resolve().parent.parent / "assets" / name
         if not folder.is_dir():
-            raise ModelError(f"model.source={source}: no built-in policy of that name (there is: tiny)")
+            raise ModelError(
+                f"model.source={source}: no built-in policy of that name (there is: tiny)"
+            )
         return str(folder)
     if kind == "package" and name:
         spec = importlib.util.find_spec(name)
@@ -129,9 +131,11 @@ def load(
 
 
 def read_config(
-    source: str, gguf_file: str | None = None, revision: str | None = None,
+    source: str,
+    gguf_file: str | None = None,
+    revision: str | None = None,
     overrides: Mapping[str, Any] | None = None,
-) -> Any:  # fmt: skip
+) -> Any:
     """The configuration of a model, without its weights.
 
     Raises:
@@ -182,7 +186,9 @@ def pick_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def resolve_stop_ids(model: Any, tokenizer: Any, stop_tokens: Sequence[str] | None = None) -> list[int]:
+def resolve_stop_ids(
+    model: Any, tokenizer: Any, stop_tokens: Sequence[str] | None = None
+) -> list[int]:
     """Token ids that end a response.
 
     Explicit `stop_tokens` win. Otherwise: the end tokens of the generation config and of the tokenizer,
@@ -207,32 +213,7 @@ def resolve_stop_ids(model: Any, tokenizer: Any, stop_tokens: Sequence[str] | No
     template = tokenizer.chat_template or ""
     found.extend(vocabulary[t] for t in END_OF_TURN if t in vocabulary and t in template)
     if not found:
-        raise ModelError("no stop token: set model.stop_tokens=[...] to the token that ends a response")
-    return list(dict.fromkeys(int(i) for i in found))
-
-
-def encode_prompt(tokenizer: Any, text: str, chat: bool, max_tokens: int | None = None) -> list[int]:
-    """Token ids of one user turn, through the model's chat template or (chat=False) as plain text.
-
-    Raises:
-        ModelError: no chat template, words outside a closed vocabulary, or a prompt over `max_tokens`.
-    """
-    if chat and not tokenizer.chat_template:
-        raise ModelError("the tokenizer has no chat template; set model.chat=false to use plain prompts")
-    try:
-        if chat:
-            messages = [{"role": "user", "content": text}]
-            rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            ids = tokenizer.encode(rendered, add_special_tokens=False)
-        else:
-            ids = tokenizer.encode(text)
-    except Exception as error:  # tokenizers raises bare Exception for a word outside the vocabulary
         raise ModelError(
-            f"the tokenizer cannot encode the prompt {text[:80]!r}: {error}. The built-in tiny policy "
-            "speaks only the words of task=countdown; pick another model= for this task"
-        ) from error
-    if max_tokens is not None and len(ids) > max_tokens:
-        raise ModelError(
-            f"a prompt has {len(ids)} tokens, over task.max_prompt_tokens={max_tokens}: {text[:80]!r}"
+            "no stop token: set model.stop_tokens=[...] to the token that ends a response"
         )
-    return list(ids)
+    return list(dict.fromkeys(int(i) for i in found))

@@ -45,7 +45,9 @@ class LoraSettings:
 
     def __post_init__(self) -> None:
         if self.r < 1 or not 0 <= self.dropout < 1:
-            raise ValueError(f"model.lora: need r >= 1 and 0 <= dropout < 1, got {self.r} and {self.dropout}")
+            raise ValueError(
+                f"model.lora: need r >= 1 and 0 <= dropout < 1, got {self.r} and {self.dropout}"
+            )
         if self.alpha is not None and not self.alpha > 0:
             raise ValueError(f"model.lora.alpha must be > 0 or null (2 r), got {self.alpha}")
         if self.export not in EXPORTS:
@@ -78,10 +80,14 @@ def add_lora(model: Any, settings: LoraSettings, source: str, revision: str | No
     peft = _peft()
     targets = target_modules(model, settings)
     config = peft.LoraConfig(
-        r=settings.r, lora_alpha=2 * settings.r if settings.alpha is None else settings.alpha,
-        lora_dropout=settings.dropout, target_modules=targets, task_type="CAUSAL_LM",
-        base_model_name_or_path=source, revision=revision,
-    )  # fmt: skip
+        r=settings.r,
+        lora_alpha=2 * settings.r if settings.alpha is None else settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=source,
+        revision=revision,
+    )
     _inject(model, config)
 
 
@@ -89,7 +95,9 @@ def _inject(model: Any, config: Any) -> None:
     with warnings.catch_warnings():
         # of tied embeddings, which peft's merge would change with the head; ours does not
         warnings.filterwarnings("ignore", message=r".*tie_word_embeddings", category=UserWarning)
-        warnings.filterwarnings("ignore", message=r".*is_gradient_checkpointing", category=FutureWarning)
+        warnings.filterwarnings(
+            "ignore", message=r".*is_gradient_checkpointing", category=FutureWarning
+        )
         _peft().inject_adapter_in_model(config, model, ADAPTER)
     # bfloat16 adapters would not move: one step at a usual learning rate is below their resolution
     _peft().tuners.tuners_utils.cast_adapter_dtype(model, ADAPTER)
@@ -102,7 +110,9 @@ def target_modules(model: Any, settings: LoraSettings) -> list[str]:
         ValueError: for a name that no linear layer has, or the head without `include_head`.
     """
     head = model.get_output_embeddings()
-    paths = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    paths = {
+        name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)
+    }
     leaves = {path.rsplit(".", 1)[-1] for path, module in paths.items() if module is not head}
     [head_name] = [path for path, module in paths.items() if module is head]
     chosen = leaves if settings.target_modules is None else set(settings.target_modules)
@@ -126,7 +136,9 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
     """Path and module of every layer with an adapter."""
     if has_lora(model):
         layer = _peft().tuners.lora.LoraLayer
-        yield from ((name, module) for name, module in model.named_modules() if isinstance(module, layer))
+        yield from (
+            (name, module) for name, module in model.named_modules() if isinstance(module, layer)
+        )
 
 
 def base_layer(layer: Any) -> nn.Module:
@@ -153,7 +165,9 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
     try:
         for layer in layers:
             layer.enable_adapters(False)
-        for parameter in trained:  # peft freezes what it turns off; sharding may remember such a flag
+        for (
+            parameter
+        ) in trained:  # peft freezes what it turns off; sharding may remember such a flag
             parameter.requires_grad_(True)
         yield
     finally:
@@ -172,7 +186,9 @@ def merged_state(model: nn.Module, state: Mapping[str, Tensor] | None = None) ->
     return dict(merged_items(model, state))
 
 
-def merged_items(model: nn.Module, state: Mapping[str, Tensor] | None = None) -> Iterator[tuple[str, Tensor]]:
+def merged_items(
+    model: nn.Module, state: Mapping[str, Tensor] | None = None
+) -> Iterator[tuple[str, Tensor]]:
     """What `merged_state` holds, one weight at a time."""
     full = model.state_dict() if state is None else state
     scales = {f"{name}.": layer.scaling[ADAPTER] for name, layer in lora_layers(model)}
@@ -204,7 +220,9 @@ def load_adapter(model: Any, folder: Path) -> None:
             f"model.adapter={folder}: only plain LoRA adapters are supported (no DoRA, no biases)"
         )
     _inject(model, config)
-    found = peft.set_peft_model_state_dict(model, peft.load_peft_weights(str(folder), device="cpu"), ADAPTER)
+    found = peft.set_peft_model_state_dict(
+        model, peft.load_peft_weights(str(folder), device="cpu"), ADAPTER
+    )
     missing = [name for name in found.missing_keys if ".lora_" in name]
     if missing or found.unexpected_keys:
         wrong = (missing or found.unexpected_keys)[0]
@@ -218,7 +236,9 @@ def fold(model: Any) -> None:
     head = model.get_output_embeddings()
     for name, layer in list(lora_layers(model)):
         base = layer.base_layer
-        base.weight = nn.Parameter(merged_weight(layer))  # a new one: the old may be the embedding's too
+        base.weight = nn.Parameter(
+            merged_weight(layer)
+        )  # a new one: the old may be the embedding's too
         if layer is head:
             model.config.tie_word_embeddings = False
         parent, _, leaf = name.rpartition(".")
@@ -227,7 +247,9 @@ def fold(model: Any) -> None:
     model.requires_grad_(True)
 
 
-def save_lora(model: Any, folder: Path, export: str, state: Mapping[str, Tensor] | None = None) -> None:
+def save_lora(
+    model: Any, folder: Path, export: str, state: Mapping[str, Tensor] | None = None
+) -> None:
     """Write a model with adapters: merged, as plain transformers loads it, or the adapter, as peft does.
 
     Args:
@@ -239,12 +261,18 @@ def save_lora(model: Any, folder: Path, export: str, state: Mapping[str, Tensor]
         full = dict(model.state_dict() if state is None else state)
         own = peft.get_peft_model_state_dict(model, full, ADAPTER, save_embedding_layers=False)
         save_file(
-            {f"base_model.model.{name}": tensor.detach().cpu().contiguous() for name, tensor in own.items()},
-            folder / "adapter_model.safetensors", metadata={"format": "pt"},
-        )  # fmt: skip
+            {
+                f"base_model.model.{name}": tensor.detach().cpu().contiguous()
+                for name, tensor in own.items()
+            },
+            folder / "adapter_model.safetensors",
+            metadata={"format": "pt"},
+        )
         model.generation_config.save_pretrained(folder)
         config.inference_mode = True
-        config.target_modules = sorted(config.target_modules)  # a set, whose order changes between processes
+        config.target_modules = sorted(
+            config.target_modules
+        )  # a set, whose order changes between processes
         config.save_pretrained(str(folder))
         return
     tied = model.config.tie_word_embeddings

@@ -42,7 +42,9 @@ class Policy(nn.Module):
         self._device: torch.device | None = None
         head = model.get_output_embeddings()
         if not isinstance(base_layer(head), nn.Linear):
-            raise TypeError(f"the model's output head is {type(head).__name__}, g2rl needs a linear one")
+            raise TypeError(
+                f"the model's output head is {type(head).__name__}, g2rl needs a linear one"
+            )
 
     @property
     def device(self) -> torch.device:
@@ -99,7 +101,11 @@ class Policy(nn.Module):
     def copy_to(self, model: Any) -> None:
         """Gather the weights of a sharded policy into a replica; with None, only for the other ranks."""
         settle(self)
-        kept = [None] * sum(1 for _ in self.model.parameters()) if model is None else model.parameters()
+        kept = (
+            [None] * sum(1 for _ in self.model.parameters())
+            if model is None
+            else model.parameters()
+        )
         for source, target in zip(self.model.parameters(), kept, strict=True):
             value = whole(source)
             if target is not None:
@@ -134,10 +140,15 @@ class Policy(nn.Module):
         weight_VD = merged_weight(head)
         weight_VD = weight_VD if self.compute_dtype is None else weight_VD.to(self.compute_dtype)
         return head_pass(
-            self.hidden(batch), weight_VD, batch.targets_T,
-            temperature=temperature, bias_V=head.bias, features=request, objective=objective,
+            self.hidden(batch),
+            weight_VD,
+            batch.targets_T,
+            temperature=temperature,
+            bias_V=head.bias,
+            features=request,
+            objective=objective,
             tile_bytes=self.tile_bytes,
-        )  # fmt: skip
+        )
 
     @torch.no_grad()
     def check_head(self) -> None:
@@ -152,7 +163,9 @@ class Policy(nn.Module):
         was_training = self.model.training
         self.model.eval()
         expected = self.model(input_ids=ids, use_cache=False).logits.float()
-        found = head(self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state).float()
+        found = head(
+            self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        ).float()
         self.model.train(was_training)
         gap = (expected - found).abs().max() / expected.abs().max().clamp_min(1e-6)
         if not gap < HEAD_TOLERANCE:

@@ -40,9 +40,13 @@ class Scores:
         Raises:
             ValueError: some responses are not scored yet.
         """
-        return torch.stack([e.mean() if e.numel() else e.new_zeros(()) for e in known(self.entropies)])
+        return torch.stack(
+            [e.mean() if e.numel() else e.new_zeros(()) for e in known(self.entropies)]
+        )
 
-    def fill(self, rows: Sequence[int], logps_T: Tensor, entropy_T: Tensor, lengths: Sequence[int]) -> None:
+    def fill(
+        self, rows: Sequence[int], logps_T: Tensor, entropy_T: Tensor, lengths: Sequence[int]
+    ) -> None:
         """Take over what a forward pass yielded for some rows, their tokens one after the other."""
         for n, logp, entropy in zip(
             rows, logps_T.cpu().split(lengths), entropy_T.cpu().split(lengths), strict=True
@@ -83,7 +87,9 @@ def known(values: Sequence[Tensor | None]) -> list[Tensor]:
     """
     found = [value for value in values if value is not None]
     if len(found) < len(values):
-        raise ValueError(f"{len(values) - len(found)} of {len(values)} responses are not scored yet")
+        raise ValueError(
+            f"{len(values) - len(found)} of {len(values)} responses are not scored yet"
+        )
     return found
 
 
@@ -126,7 +132,11 @@ def score(
     rows_of_features: list[Tensor | None] = [None] * count
 
     def forward(chosen: list[int]) -> HeadOutput:
-        batch = make_micro_batch(sequences, chosen, policy.device) if chosen else idle_batch(policy.device)
+        batch = (
+            make_micro_batch(sequences, chosen, policy.device)
+            if chosen
+            else idle_batch(policy.device)
+        )
         output = policy(batch, temperature, features, feature_temperature)
         sizes = [len(sequences.responses[n]) for n in chosen]
         if chosen:
@@ -143,7 +153,9 @@ def score(
     for chosen in in_step(plan, world):
         forward(chosen)
     settle(policy)
-    policy.train(was_training or bool(keep))  # as the update runs it, with activation checkpointing or not
+    policy.train(
+        was_training or bool(keep)
+    )  # as the update runs it, with activation checkpointing or not
     with torch.enable_grad():
         scores.forwards = {tuple(chosen): forward(chosen) for chosen in keep}
     policy.train(was_training)
@@ -155,7 +167,9 @@ def score(
     return scores
 
 
-def _exchange_features(rows_of_features: list[Tensor | None], own: Sequence[int], world: World) -> None:
+def _exchange_features(
+    rows_of_features: list[Tensor | None], own: Sequence[int], world: World
+) -> None:
     """Fill in what other ranks have computed."""
     if world.size == 1:
         return

@@ -58,12 +58,18 @@ class ShardSettings:
                 f"parallel.param_dtype must be null, float32 or bfloat16, got {self.param_dtype!r}"
             )
         if self.reduce_dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"parallel.reduce_dtype must be float32 or bfloat16, got {self.reduce_dtype!r}")
+            raise ValueError(
+                f"parallel.reduce_dtype must be float32 or bfloat16, got {self.reduce_dtype!r}"
+            )
         if self.accumulate not in ACCUMULATIONS:
-            raise ValueError(f"parallel.accumulate must be one of {ACCUMULATIONS}, got {self.accumulate!r}")
+            raise ValueError(
+                f"parallel.accumulate must be one of {ACCUMULATIONS}, got {self.accumulate!r}"
+            )
 
 
-def shard(root: nn.Module, model: Any, mesh: DeviceMesh, settings: ShardSettings, offload: bool) -> None:
+def shard(
+    root: nn.Module, model: Any, mesh: DeviceMesh, settings: ShardSettings, offload: bool
+) -> None:
     """Divide the weights of `root` over the mesh, in place.
 
     Args:
@@ -76,7 +82,9 @@ def shard(root: nn.Module, model: Any, mesh: DeviceMesh, settings: ShardSettings
     """
     blocks = next((m for m in model.modules() if isinstance(m, nn.ModuleList)), None)
     if blocks is None or len(blocks) != model.config.num_hidden_layers:
-        raise ValueError(f"parallel=fsdp: the decoder blocks of {type(model).__name__} are not understood")
+        raise ValueError(
+            f"parallel=fsdp: the decoder blocks of {type(model).__name__} are not understood"
+        )
     to_host = offload and mesh.device_type != "cpu"
     common: dict[str, Any] = {
         "mesh": mesh,
@@ -132,7 +140,11 @@ def divided_like(value: Tensor, parameter: Tensor) -> Tensor:
 
     Every rank passes the same value, so that nothing is sent.
     """
-    if not isinstance(parameter, DTensor) or isinstance(value, DTensor) or value.shape != parameter.shape:
+    if (
+        not isinstance(parameter, DTensor)
+        or isinstance(value, DTensor)
+        or value.shape != parameter.shape
+    ):
         return value
     mesh, placements = parameter.device_mesh, parameter.placements
     found = distribute_tensor(value.to(mesh.device_type), mesh, placements, src_data_rank=None)

@@ -60,12 +60,16 @@ class Checkpoints:
         """Completed steps of the checkpoints on disk, ascending."""
         if not self.folder.is_dir():
             return []
-        return sorted(int(m[1]) for path in self.folder.iterdir() if (m := _NAME.fullmatch(path.name)))
+        return sorted(
+            int(m[1]) for path in self.folder.iterdir() if (m := _NAME.fullmatch(path.name))
+        )
 
     def path(self, step: int) -> Path:
         return self.folder / f"step_{step:06d}"
 
-    def save(self, step: int, model: nn.Module, state: Mapping[str, Any], score: float | None = None) -> Path:
+    def save(
+        self, step: int, model: nn.Module, state: Mapping[str, Any], score: float | None = None
+    ) -> Path:
         """Write the checkpoint after `step` completed steps, then drop old ones.
 
         The newest `keep` stay, and the `best`. One of a later step than this, left by a run that had to go
@@ -83,7 +87,12 @@ class Checkpoints:
         return target
 
     def _save_sharded(
-        self, target: Path, step: int, model: nn.Module, state: Mapping[str, Any], score: float | None
+        self,
+        target: Path,
+        step: int,
+        model: nn.Module,
+        state: Mapping[str, Any],
+        score: float | None,
     ) -> None:
         """Every rank writes its part aside; the first makes the folder and gives it its name at the end."""
         with ExitStack() as stack:
@@ -130,9 +139,13 @@ class Checkpoints:
             problem = self.world.from_first(lambda step=step: self.damage(step))  # type: ignore[misc]
             if problem is None:
                 return self._load(step, model)
-            log.warning("checkpoint %s is damaged (%s): trying the one before", self.path(step), problem)
+            log.warning(
+                "checkpoint %s is damaged (%s): trying the one before", self.path(step), problem
+            )
         if steps:
-            raise CheckpointError(f"no intact checkpoint in {self.folder}; remove the folder to start afresh")
+            raise CheckpointError(
+                f"no intact checkpoint in {self.folder}; remove the folder to start afresh"
+            )
         return None
 
     def damage(self, step: int) -> str | None:
@@ -155,7 +168,9 @@ class Checkpoints:
             try:
                 return shards.read(self.path(step), model, state, self.world)
             except KeyError as error:
-                raise CheckpointError(f"{self.path(step)} is of another model: {error} differs") from error
+                raise CheckpointError(
+                    f"{self.path(step)} is of another model: {error} differs"
+                ) from error
         weights = load_file(self.path(step) / "model.safetensors")
         if shards.is_sharded(model):
             missing, unexpected = shards.fill(model, weights)
@@ -171,15 +186,22 @@ class Checkpoints:
 
 
 def _seal(
-    folder: Path, kind: int, step: int, state: Mapping[str, Any], score: float | None, paths: list[Path],
+    folder: Path,
+    kind: int,
+    step: int,
+    state: Mapping[str, Any],
+    score: float | None,
+    paths: list[Path],
     files: Mapping[str, Any] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Write training.pt and then the manifest over it, `paths` and the `files` whose entries are known."""
     with (folder / "training.pt").open("wb") as out:
         torch.save({**state, "step": step}, out)
     paths = [*paths, folder / "training.pt"]
     every = {**(files or {}), **shards.entries(folder, paths, _digest)}
-    write_json(folder / "manifest.json", {"format": kind, "step": step, "score": score, "files": every})
+    write_json(
+        folder / "manifest.json", {"format": kind, "step": step, "score": score, "files": every}
+    )
 
 
 def export_model(

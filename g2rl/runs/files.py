@@ -43,7 +43,9 @@ def room_in(folder: Path) -> Iterator[None]:
 def _means_full(error: BaseException | None) -> bool:
     """Whether an error, or one that led to it, says that there is no room (safetensors: "(os error 28)")."""
     while error is not None:
-        if getattr(error, "errno", None) in FULL or any(f"(os error {n})" in str(error) for n in FULL):
+        if getattr(error, "errno", None) in FULL or any(
+            f"(os error {n})" in str(error) for n in FULL
+        ):
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -68,7 +70,10 @@ def atomic_path(target: Path) -> Iterator[Path]:
 def atomic_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder aside of `target`; on success its files are synced and it takes the name."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside, old = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.old")
+    aside, old = (
+        target.with_name(f".{target.name}.partial"),
+        target.with_name(f".{target.name}.old"),
+    )
     for left in (aside, old):  # by a process that was killed
         shutil.rmtree(left, ignore_errors=True)
     try:

@@ -75,7 +75,10 @@ class StopRequest:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         _entered.remove(self)
         for one, handler in self._before.items():
@@ -90,7 +93,9 @@ class StopRequest:
         self.remember(number)
         for one in SIGNALS:
             signal.signal(one, signal.SIG_DFL)
-        log.warning("%s: stopping after this step; once more stops at once", signal.Signals(number).name)
+        log.warning(
+            "%s: stopping after this step; once more stops at once", signal.Signals(number).name
+        )
 
 
 _entered: list[StopRequest] = []  # outermost first
@@ -107,6 +112,8 @@ def hand_on(number: int) -> None:
     For submitit, whose handler puts a job back into the queue and ends the process; to be called when all is
     saved. The default actions of Python and of the system are not called.
     """
-    before = _entered[0]._before.get(signal.Signals(number)) if _entered else signal.getsignal(number)
+    before = (
+        _entered[0]._before.get(signal.Signals(number)) if _entered else signal.getsignal(number)
+    )
     if callable(before) and before is not signal.default_int_handler:
         before(number, None)

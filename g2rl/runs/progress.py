@@ -16,7 +16,10 @@ from rich.progress import (
 def progress_bar(console: Console, width: int = 0) -> Progress:
     """Description (padded to `width`), bar, count and times; nothing where the console is no terminal."""
     columns = (
-        TextColumn(f"{{task.description:<{width}}}" if width else "{task.description}"), BarColumn(),
-        MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
+        TextColumn(f"{{task.description:<{width}}}" if width else "{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)

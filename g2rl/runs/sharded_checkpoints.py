@@ -52,7 +52,11 @@ def split(value: Any, found: dict[str, Tensor], path: str = "state") -> Any:
 def join(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     """The inverse of `split`."""
     if isinstance(value, dict):
-        return tensors[value[REF]] if REF in value else {k: join(item, tensors) for k, item in value.items()}
+        return (
+            tensors[value[REF]]
+            if REF in value
+            else {k: join(item, tensors) for k, item in value.items()}
+        )
     return [join(item, tensors) for item in value] if isinstance(value, list) else value
 
 
@@ -85,11 +89,15 @@ def read(folder: Path, model: nn.Module, state: Any, world: World) -> Any:
     host = sharded and next(model.parameters()).device.type == "cpu"
     for name, entry in stored.items():
         if name not in tensors and isinstance(entry, TensorStorageMetadata):
-            tensors[name] = _room(entry, world, host) if sharded else torch.zeros(
-                entry.size, dtype=entry.properties.dtype
-            )  # fmt: skip
+            tensors[name] = (
+                _room(entry, world, host)
+                if sharded
+                else torch.zeros(entry.size, dtype=entry.properties.dtype)
+            )
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
+        warnings.filterwarnings(
+            "ignore", message="torch.distributed is disabled", category=UserWarning
+        )
         dcp.load(tensors, storage_reader=reader, no_dist=not sharded)
     return join(state, tensors)
 
@@ -97,11 +105,18 @@ def read(folder: Path, model: nn.Module, state: Any, world: World) -> Any:
 def _room(entry: TensorStorageMetadata, world: World, host: bool) -> Tensor:
     """Zeros of a stored tensor's shape, sharded as weights are."""
     assert world.mesh is not None
-    made = zeros(entry.size, dtype=entry.properties.dtype, device_mesh=world.mesh, placements=[Shard(0)])
+    made = zeros(
+        entry.size, dtype=entry.properties.dtype, device_mesh=world.mesh, placements=[Shard(0)]
+    )
     local = made.to_local()
     if host and local.device.type != "cpu":
         return DTensor.from_local(
-            local.cpu(), world.mesh, [Shard(0)], run_check=False, shape=made.shape, stride=made.stride()
+            local.cpu(),
+            world.mesh,
+            [Shard(0)],
+            run_check=False,
+            shape=made.shape,
+            stride=made.stride(),
         )
     return made
 

@@ -25,7 +25,9 @@ KINDS = ("rollouts", "geometry", "probe")
 class Mirror(Protocol):
     """A second place for scalars and tables, such as W&B; see `g2rl.runs.wandb_mirror`."""
 
-    def start(self, run_dir: Path, config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    def start(
+        self, run_dir: Path, config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+    ) -> None:
         """Open. `rows` are those already on disk, of a run that continues."""
         ...
 
@@ -41,7 +43,9 @@ class Mirror(Protocol):
 class NoMirror:
     """Local files only."""
 
-    def start(self, run_dir: Path, config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    def start(
+        self, run_dir: Path, config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+    ) -> None:
         pass
 
     def table(self, kind: str, step: int, columns: Mapping[str, Sequence[Any]]) -> None:
@@ -63,7 +67,9 @@ class Guarded:
     def __init__(self, mirror: Mirror) -> None:
         self.mirror = mirror
 
-    def start(self, run_dir: Path, config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    def start(
+        self, run_dir: Path, config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+    ) -> None:
         self.mirror.start(run_dir, config, rows)
 
     def table(self, kind: str, step: int, columns: Mapping[str, Sequence[Any]]) -> None:
@@ -81,8 +87,11 @@ class Guarded:
         except Exception as error:  # whatever it is: local files are the truth and are not in doubt
             log.error(
                 "the mirror %s failed at %s and is told nothing more: %s: %s. Local files are complete",
-                type(self.mirror).__name__, what, type(error).__name__, error,
-            )  # fmt: skip
+                type(self.mirror).__name__,
+                what,
+                type(error).__name__,
+                error,
+            )
             self.mirror = NoMirror()
 
 

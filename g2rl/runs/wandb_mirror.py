@@ -22,8 +22,17 @@ from g2rl.runs.tracking import read_table
 MODES = ("offline", "online", "disabled")
 SAMPLES = "samples"
 SAMPLE_COLUMNS = (
-    "step", "problem", "prompt", "completion", "gold", "answer", "correct", "reward", "shaped_reward", "nu",
-)  # fmt: skip
+    "step",
+    "problem",
+    "prompt",
+    "completion",
+    "gold",
+    "answer",
+    "correct",
+    "reward",
+    "shaped_reward",
+    "nu",
+)
 HISTOGRAMS = tuple(f"histogram/cosine_{name.replace('-', '_')}" for name in PAIR_CLASSES)
 BINS = 64
 """Of [-1, 1], the same in every step, so that steps can be compared."""
@@ -78,7 +87,9 @@ class WandbMirror:
         self._tables: dict[str, Columns] = {}
         self._staging: str | None = None
 
-    def start(self, run_dir: Path, config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    def start(
+        self, run_dir: Path, config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+    ) -> None:
         """Open the W&B run.
 
         Raises:
@@ -86,18 +97,31 @@ class WandbMirror:
         """
         import wandb
 
-        if DATA_DIR not in os.environ:  # tables are staged there; W&B's default is in the user's home
+        if (
+            DATA_DIR not in os.environ
+        ):  # tables are staged there; W&B's default is in the user's home
             self._staging = os.environ[DATA_DIR] = str(run_dir.resolve() / "wandb" / "data")
-        name = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]  # folder names repeat
-        settings = wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True)
+        name = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[
+            :16
+        ]  # folder names repeat
+        settings = wandb.Settings(
+            silent=True, console="off", disable_git=True, x_disable_stats=True
+        )
         try:
             self._run = wandb.init(
                 mode=self.mode,  # type: ignore[arg-type]
-                project=self.project, entity=self.entity, group=self.group, job_type=self.job_type,
-                tags=self.tags, dir=str(run_dir), name=self.name or run_dir.name, id=name,
+                project=self.project,
+                entity=self.entity,
+                group=self.group,
+                job_type=self.job_type,
+                tags=self.tags,
+                dir=str(run_dir),
+                name=self.name or run_dir.name,
+                id=name,
                 resume="allow" if self.mode == "online" else None,
-                config={**config, "arm": self.arm or run_dir.name}, settings=settings,
-            )  # fmt: skip
+                config={**config, "arm": self.arm or run_dir.name},
+                settings=settings,
+            )
         except wandb.Error as error:
             raise RuntimeError(
                 f"tracking.mode={self.mode}: W&B does not start ({error}); log in with `wandb login`, or "
@@ -112,13 +136,18 @@ class WandbMirror:
         for row in rows:
             step = int(row["step"])
             for kind in ("rollouts", "geometry"):
-                if self._wants(kind, step) and (columns := read_table(run_dir, kind, step)) is not None:
+                if (
+                    self._wants(kind, step)
+                    and (columns := read_table(run_dir, kind, step)) is not None
+                ):
                     self.table(kind, step, columns)
             self.log(step, {name: value for name, value in row.items() if name != "step"})
 
     def _wants(self, kind: str, step: int) -> bool:
         sampled = bool(self.samples_every) and step % self.samples_every == 0
-        return sampled if kind == "rollouts" else kind == "geometry" and (sampled or self.histograms)
+        return (
+            sampled if kind == "rollouts" else kind == "geometry" and (sampled or self.histograms)
+        )
 
     def table(self, kind: str, step: int, columns: Columns) -> None:
         """Keep what the step's `log` needs."""
@@ -155,7 +184,9 @@ def sample_rows(step: int, rollouts: Columns, geometry: Columns, count: int) -> 
     """The first `count` responses of a step with `SAMPLE_COLUMNS`; None where a step does not know."""
     nu = "nu" if "nu" in geometry else "observe_g2rl_nu"
     sources = [
-        {"step": [step] * count}.get(name) or rollouts.get(name) or geometry.get(nu if name == "nu" else name)
+        {"step": [step] * count}.get(name)
+        or rollouts.get(name)
+        or geometry.get(nu if name == "nu" else name)
         for name in SAMPLE_COLUMNS
     ]
     size = min(count, len(rollouts["prompt"]))

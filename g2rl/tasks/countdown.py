@@ -121,7 +121,10 @@ def _problem(id_: str, numbers: Sequence[int], target: int, template: str) -> Pr
 
 def held_out_problems(count: int, template: str = TINY_TEMPLATE) -> list[Problem]:
     """The first `count` held-out problems, the same in every run."""
-    return [_problem(f"countdown/heldout/{i}", n, t, template) for i, (n, t) in enumerate(_held_out(count))]
+    return [
+        _problem(f"countdown/heldout/{i}", n, t, template)
+        for i, (n, t) in enumerate(_held_out(count))
+    ]
 
 
 class CountdownVerifier:
@@ -182,6 +185,8 @@ class Countdown:
     def batch(self, seed: int, start: int, size: int) -> list[Problem]:
         drawn = [draw_training(seed, index, self.held_out) for index in range(start, start + size)]
         return [
-            _problem(f"countdown/train/{seed}/{start + i}", numbers, steps[-1].result, self.template)
+            _problem(
+                f"countdown/train/{seed}/{start + i}", numbers, steps[-1].result, self.template
+            )
             for i, (numbers, steps) in enumerate(drawn)
         ]

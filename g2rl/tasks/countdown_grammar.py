@@ -22,9 +22,15 @@ MAX_TOKENS = 64
 MAX_DIGITS = 6
 
 _SYNONYMS = (
-    ("\\times", "*"), ("\\cdot", "*"), ("\\div", "/"), ("\\left", " "), ("\\right", " "),
-    ("\u00d7", "*"), ("\u00f7", "/"), ("\u2212", "-"),
-)  # fmt: skip
+    ("\\times", "*"),
+    ("\\cdot", "*"),
+    ("\\div", "/"),
+    ("\\left", " "),
+    ("\\right", " "),
+    ("\u00d7", "*"),
+    ("\u00f7", "/"),
+    ("\u2212", "-"),
+)
 _DIGITS = "0123456789"  # str.isdigit would admit superscripts and other scripts
 
 
@@ -86,9 +92,7 @@ class _Node:
         if self.kind == "n":
             return self.terms[0][1]
         inverse = {"+": "-", "*": "/"}[self.kind]
-        return (
-            f"({self.kind} {' '.join(sorted((inverse if inv else '') + name for inv, name in self.terms))})"
-        )
+        return f"({self.kind} {' '.join(sorted((inverse if inv else '') + name for inv, name in self.terms))})"
 
 
 def _join(kind: str, left: _Node, right: _Node, inverted: bool) -> _Node:

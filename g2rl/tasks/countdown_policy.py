@@ -49,7 +49,16 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 def build_config(vocabulary: int) -> Qwen3Config:
     """Architecture of the tiny policy; head_dim 32 is the smallest that vLLM runs on CPU."""
     return Qwen3Config(
-        vocab_size=vocabulary, hidden_size=128, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=32, intermediate_size=256, max_position_embeddings=512,
-        tie_word_embeddings=False, pad_token_id=0, bos_token_id=1, eos_token_id=2,
-    )  # fmt: skip
+        vocab_size=vocabulary,
+        hidden_size=128,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        intermediate_size=256,
+        max_position_embeddings=512,
+        tie_word_embeddings=False,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )

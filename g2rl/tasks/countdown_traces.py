@@ -80,7 +80,9 @@ def write_trace(numbers: Sequence[int], steps: Sequence[Step], rng: Random) -> s
         return f"calc {forwards(final)} so {box}"
     if style == "back":
         return f"back {backwards(final, target)} so {box}"
-    attempts = [near_miss(numbers, target, rng) for _ in range(rng.randrange(MAX_ATTEMPTS))] + [final]
+    attempts = [near_miss(numbers, target, rng) for _ in range(rng.randrange(MAX_ATTEMPTS))] + [
+        final
+    ]
     return f"{' '.join(attempt(steps, target) for steps in attempts)} so {box}"
 
 

@@ -65,7 +65,9 @@ def math_problems(name: str, **given: Unpack[Source]) -> tuple[list[Problem], in
     where = Path(source).name if is_local(source) else source
     instruction = given.get("instruction", PAPER_INSTRUCTION)
     problems, dropped = [], 0
-    rows = read_rows(source, given.get("split", "train"), given.get("config"), given.get("revision"))
+    rows = read_rows(
+        source, given.get("split", "train"), given.get("config"), given.get("revision")
+    )
     for number, row in enumerate(rows):
         gold = _gold(row, given, where, number)
         if not gold:
@@ -75,7 +77,9 @@ def math_problems(name: str, **given: Unpack[Source]) -> tuple[list[Problem], in
         names = ("problem", "question") if wanted == AUTO else (wanted,)
         text = text_of(first_column(row, names, where, number), "/".join(names), where, number)
         meta = {"kind": "math", **({"group": str(row["subject"])} if row.get("subject") else {})}
-        problems.append(Problem(f"{name}/{row_id(row, number)}", f"{text}\n{instruction}", gold, meta))
+        problems.append(
+            Problem(f"{name}/{row_id(row, number)}", f"{text}\n{instruction}", gold, meta)
+        )
     if not problems:
         raise DataError(f"{where}: every gold answer is empty")
     refuse_twins([problem.id for problem in problems], where)

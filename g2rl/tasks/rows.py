@@ -89,7 +89,10 @@ def _read_file(path: Path) -> list[dict[str, Any]]:
         return _parse_file(path)
     except DataError:
         raise
-    except (ValueError, OSError) as error:  # pyarrow's errors, json's and those of a text that is not UTF-8
+    except (
+        ValueError,
+        OSError,
+    ) as error:  # pyarrow's errors, json's and those of a text that is not UTF-8
         raise DataError(
             f"{path} cannot be read as {path.suffix[1:]}: {error}; make it again or name another file"
         ) from error
@@ -103,10 +106,14 @@ def _parse_file(path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".json":
         rows = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(rows, list):
-            raise DataError(f"{path}: expected a list of objects; for one object a line name the file .jsonl")
+            raise DataError(
+                f"{path}: expected a list of objects; for one object a line name the file .jsonl"
+            )
         for number, row in enumerate(rows):
             if not isinstance(row, dict):
-                raise DataError(f"{path}, row {number}: expected an object, found {type(row).__name__}")
+                raise DataError(
+                    f"{path}, row {number}: expected an object, found {type(row).__name__}"
+                )
         return rows
     rows = []
     with path.open(encoding="utf-8") as lines:
@@ -120,12 +127,16 @@ def _parse_file(path: Path) -> list[dict[str, Any]]:
                     f"{path}, line {number}: not JSON ({error.msg}); mend or remove the line"
                 ) from error
             if not isinstance(row, dict):
-                raise DataError(f"{path}, line {number}: expected an object, found {type(row).__name__}")
+                raise DataError(
+                    f"{path}, line {number}: expected an object, found {type(row).__name__}"
+                )
             rows.append(row)
     return rows
 
 
-def _read_hub(source: str, split: str, config: str | None, revision: str | None) -> list[dict[str, Any]]:
+def _read_hub(
+    source: str, split: str, config: str | None, revision: str | None
+) -> list[dict[str, Any]]:
     from datasets import load_dataset
 
     try:
@@ -156,7 +167,9 @@ def refuse_twins(ids: Sequence[str], source: str) -> None:
 def text_of(value: Any, name: str, source: str, number: int) -> str:
     """A field as text; DataError when there is none, which would become the prompt "None" or an empty one."""
     if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{source}, row {number}: {name} holds no text ({value!r}); mend or remove the row")
+        raise DataError(
+            f"{source}, row {number}: {name} holds no text ({value!r}); mend or remove the row"
+        )
     return value
 
 

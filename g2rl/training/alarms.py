@@ -46,7 +46,16 @@ class HealthLimits:
         for name in ("window", "unsolved_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"health.{name} must be >= 1, got {getattr(self, name)}")
-        for name in ("entropy", "uniform", "ratio", "sampler", "truncated", "timeouts", "skipped", "empty"):
+        for name in (
+            "entropy",
+            "uniform",
+            "ratio",
+            "sampler",
+            "truncated",
+            "timeouts",
+            "skipped",
+            "empty",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"health.{name} must be >= 0, got {getattr(self, name)}")
 
@@ -77,16 +86,16 @@ def score_mismatch(rows: list[Row], limits: HealthLimits) -> str | None:
     value = rows[-1].get("update/first_ratio")
     if value is None or abs(value - 1) <= limits.ratio:
         return None
-    return f"the first importance ratio of the step is {value:.4f}, not 1: scoring and update differ"
+    return (
+        f"the first importance ratio of the step is {value:.4f}, not 1: scoring and update differ"
+    )
 
 
 def sampler_mismatch(rows: list[Row], limits: HealthLimits) -> str | None:
     value = mean(rows, limits.window, "update/sampler_kl")
     if value is None or value <= limits.sampler:
         return None
-    return (
-        f"KL of the sampling engine to the trainer is {value:.4f} nats a token: another dtype, or old weights"
-    )
+    return f"KL of the sampling engine to the trainer is {value:.4f} nats a token: another dtype, or old weights"
 
 
 def truncation(rows: list[Row], limits: HealthLimits) -> str | None:
@@ -119,7 +128,9 @@ def empty_responses(rows: list[Row], limits: HealthLimits) -> str | None:
 
 def no_reward(rows: list[Row], limits: HealthLimits) -> str | None:
     last = rows[-limits.unsolved_steps :]
-    if len(last) < limits.unsolved_steps or any(row.get("train/solved_any", 1.0) > 0 for row in last):
+    if len(last) < limits.unsolved_steps or any(
+        row.get("train/solved_any", 1.0) > 0 for row in last
+    ):
         return None
     return f"no correct response in {limits.unsolved_steps} steps: the task is too hard, or no answer is read"
 
@@ -128,10 +139,17 @@ Check = Callable[[list[Row], HealthLimits], str | None]
 ALARMS: dict[str, Check] = {
     check.__name__: check
     for check in (
-        entropy_collapse, no_contrast, score_mismatch, sampler_mismatch, truncation, grader_failures,
-        bad_numbers, empty_responses, no_reward,
+        entropy_collapse,
+        no_contrast,
+        score_mismatch,
+        sampler_mismatch,
+        truncation,
+        grader_failures,
+        bad_numbers,
+        empty_responses,
+        no_reward,
     )
-}  # fmt: skip
+}
 
 
 def alarms(rows: list[Row], limits: HealthLimits) -> dict[str, str]:
@@ -165,6 +183,8 @@ class Watch:
         if row["step"] < 1:  # the evaluation before training
             return {}
         self.rows = [*self.rows, row][-max(self.limits.window, self.limits.unsolved_steps) :]
-        new = {n: text for n, text in alarms(self.rows, self.limits).items() if n not in self.raised}
+        new = {
+            n: text for n, text in alarms(self.rows, self.limits).items() if n not in self.raised
+        }
         self.raised |= set(new)
         return new

@@ -58,7 +58,11 @@ def tensors_of(batch: GroupBatch) -> dict[str, Tensor]:
 
 
 def save_failure(
-    run_dir: Path, step: int, error: BadNumbersError, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
+    run_dir: Path,
+    step: int,
+    error: BadNumbersError,
+    tensors: Mapping[str, Tensor],
+    facts: Mapping[str, Any],
 ) -> Path:
     """Write the failure of one step; returns its folder."""
     place = run_dir / "failure" / f"step_{step:06d}"

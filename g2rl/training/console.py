@@ -77,7 +77,10 @@ class ConsoleReporter:
     def summary(self, rows: Sequence[tuple[str, str, str]], plots: Sequence[Path]) -> None:
         """The table before -> after, and where everything is."""
         table = Table(
-            "", "before", "after", title="before and after training, 95 % bootstrap intervals over problems"
+            "",
+            "before",
+            "after",
+            title="before and after training, 95 % bootstrap intervals over problems",
         )
         for row in rows:
             table.add_row(*row)

@@ -14,7 +14,9 @@ from itertools import chain
 
 FLOAT = 4  # bytes of float32: master weights under mixed precision, norms, gradients of the head
 ADAM_MOMENTS = 2
-SAMPLER_BYTES = 28  # per logit while a token is drawn: float32 logits and probabilities, float64 mass and sum
+SAMPLER_BYTES = (
+    28  # per logit while a token is drawn: float32 logits and probabilities, float64 mass and sum
+)
 PREFETCH = 2  # blocks whose gathered weights are there at once under sharding
 
 
@@ -118,7 +120,9 @@ class Job:
 def saved_by_block(shape: Shape, job: Job) -> int:
     """Bytes per token that one block saves for its backward."""
     narrow = job.compute_bytes
-    stream = FLOAT if job.autocast else job.weight_bytes  # of the residual stream and what the norms return
+    stream = (
+        FLOAT if job.autocast else job.weight_bytes
+    )  # of the residual stream and what the norms return
     inputs = 5 if job.autocast else 2  # of q, k, v, gate, up: each casts its own under autocast
     norms = 2 * shape.width * (FLOAT + stream)
     linear = inputs * shape.width * narrow
@@ -126,7 +130,15 @@ def saved_by_block(shape: Shape, job: Job) -> int:
     attention = 2 * (shape.queries + shape.keys) * narrow  # q, output, k, v
     mlp = (4 if shape.gated else 2) * shape.intermediate * narrow
     row_scalars = 2 + shape.heads + (shape.heads + shape.kv_heads if shape.qk_norm else 0)
-    return norms + linear + qk_norms + attention + mlp + FLOAT * row_scalars + shape.lora_ranks * narrow
+    return (
+        norms
+        + linear
+        + qk_norms
+        + attention
+        + mlp
+        + FLOAT * row_scalars
+        + shape.lora_ranks * narrow
+    )
 
 
 def activations(shape: Shape, job: Job, tokens: int) -> int:
@@ -240,14 +252,21 @@ def always(shape: Shape, job: Job) -> dict[str, int]:
         found["optimizer"] = optimizer_bytes(shape, job)
     if job.reference and not shape.lora and not job.offload_reference:
         found["reference"] = parameter_bytes(shape, job)
-    if job.vllm_bytes is None and job.sharded:  # ranks do not decode in step: each has a sampler of its own
+    if (
+        job.vllm_bytes is None and job.sharded
+    ):  # ranks do not decode in step: each has a sampler of its own
         found["sampler"] = shape.parameters * job.compute_bytes
     if job.vllm_bytes is not None and not job.vllm_sleeps:
         found["vllm"] = job.vllm_bytes
     return found
 
 
-PHASES = {"sampling": sampling, "scoring": scoring, "update": update, "optimizer step": optimizer_step}
+PHASES = {
+    "sampling": sampling,
+    "scoring": scoring,
+    "update": update,
+    "optimizer step": optimizer_step,
+}
 
 
 @dataclass(slots=True, frozen=True)

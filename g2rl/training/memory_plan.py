@@ -1,21 +1,20 @@
 """The memory plan of a run, before any weight is loaded: does it fit, and which setting helps if not.
 
-`python -m g2rl.training.memory_plan --table` prints the table of docs/memory.md.
+`speed/memory_table.py` prints the table of docs/memory.md from it.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, Qwen3Config
+from transformers import AutoModelForCausalLM
 
 from g2rl.policy.lora import LoraSettings, target_modules
-from g2rl.training.memory import FLOAT, Estimate, Job, Shape, estimate
+from g2rl.training.memory import Estimate, Job, Shape, estimate
 
 GIB = 1 << 30
 TIGHT = 0.9  # of the device; kernels' working memory and fragmentation want the rest
@@ -53,24 +52,40 @@ def shape_of(config: Any, lora: LoraSettings | None = None) -> Shape:
         model = AutoModelForCausalLM.from_config(config)
     blocks = next((m for m in model.modules() if isinstance(m, nn.ModuleList)), None)
     intermediate = getattr(config, "intermediate_size", None)
-    if blocks is None or len(blocks) != config.num_hidden_layers or not isinstance(intermediate, int):
-        raise ValueError(f"no memory plan for model type {config.model_type}; plan=off goes on without")
+    if (
+        blocks is None
+        or len(blocks) != config.num_hidden_layers
+        or not isinstance(intermediate, int)
+    ):
+        raise ValueError(
+            f"no memory plan for model type {config.model_type}; plan=off goes on without"
+        )
     names = {name.rsplit(".", 1)[-1] for name, _ in blocks[0].named_modules()}
     parameters = sum(p.numel() for p in model.parameters())
     adapters, ranks, on_head = _adapters(model, blocks, lora)
     return Shape(
-        layers=config.num_hidden_layers, width=config.hidden_size, heads=config.num_attention_heads,
+        layers=config.num_hidden_layers,
+        width=config.hidden_size,
+        heads=config.num_attention_heads,
         kv_heads=getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
-        head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
-        intermediate=intermediate, vocabulary=model.get_output_embeddings().weight.shape[0],
-        parameters=parameters + adapters, trained=adapters if lora else parameters,
+        head_dim=getattr(config, "head_dim", None)
+        or config.hidden_size // config.num_attention_heads,
+        intermediate=intermediate,
+        vocabulary=model.get_output_embeddings().weight.shape[0],
+        parameters=parameters + adapters,
+        trained=adapters if lora else parameters,
         block=max(sum(p.numel() for p in block.parameters()) for block in blocks),
-        qk_norm="q_norm" in names, gated="gate_proj" in names,
-        lora=lora is not None, lora_head=on_head, lora_ranks=ranks,
-    )  # fmt: skip
+        qk_norm="q_norm" in names,
+        gated="gate_proj" in names,
+        lora=lora is not None,
+        lora_head=on_head,
+        lora_ranks=ranks,
+    )
 
 
-def _adapters(model: Any, blocks: nn.ModuleList, lora: LoraSettings | None) -> tuple[int, int, bool]:
+def _adapters(
+    model: Any, blocks: nn.ModuleList, lora: LoraSettings | None
+) -> tuple[int, int, bool]:
     """Parameters of all adapters, ranks of one block, and whether the head has one."""
     if lora is None:
         return 0, 0, False
@@ -152,16 +167,18 @@ class Plan:
         found = self.estimate
         parts = found.always | found.phases[found.peak[0]]
         said = [
-            f"{name} {parts[name] / GIB:.1f} (smaller with {self.knob(name)})" for name in found.largest()[:2]
+            f"{name} {parts[name] / GIB:.1f} (smaller with {self.knob(name)})"
+            for name in found.largest()[:2]
         ]
         return "largest are " + " and ".join(said)
 
     def knob(self, component: str) -> str:
         """The settings that make a component smaller."""
         return KNOBS[component].format(
-            max_rows=self.halved("max_rows"), micro_batch_tokens=self.halved("micro_batch_tokens"),
+            max_rows=self.halved("max_rows"),
+            micro_batch_tokens=self.halved("micro_batch_tokens"),
             checkpointing="" if self.job.checkpointing else "model.gradient_checkpointing=true, ",
-        )  # fmt: skip
+        )
 
     def halved(self, name: str) -> int:
         """A setting, halved until the run fits; a quarter of it where that alone does not help."""
@@ -180,73 +197,3 @@ def _parts(parts: Mapping[str, int]) -> str:
         ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts.items() if size >= GIB // 20)
         or "less than 0.05"
     )
-
-
-# The table of docs/memory.md. Shapes are the published ones of Qwen3-1.7B-Base and Qwen3-4B-Base.
-QWEN3 = {"num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151_936, "tie_word_embeddings": True}
-MODELS = {
-    "Qwen3-1.7B": {
-        "hidden_size": 2048, "num_hidden_layers": 28, "num_attention_heads": 16, "intermediate_size": 6144,
-    },
-    "Qwen3-4B": {
-        "hidden_size": 2560, "num_hidden_layers": 36, "num_attention_heads": 32, "intermediate_size": 9728,
-    },
-}  # fmt: skip
-RESPONSE_TOKENS = {"Qwen3-1.7B": 8192, "Qwen3-4B": 12_288}
-CARD = 80 * 10**9
-COLUMNS = ("model", "trains", "GPUs", "always", "scoring", "update", "optimizer step", "rows", "fits")
-
-
-def paper_job(response_tokens: int, gpus: int) -> Job:
-    """The settings of conf/experiment/paper_1_7b and paper_4b."""
-    return Job(
-        prompts=16, group_size=16, prompt_tokens=1024, response_tokens=response_tokens, gpus=gpus,
-        sharded=gpus > 1, micro_batch_tokens=32_768, score_tokens=32_768, max_rows=1, tile_bytes=512 << 20,
-        weight_bytes=FLOAT, autocast=True, checkpointing=True,
-    )  # fmt: skip
-
-
-def table() -> str:
-    """Markdown: 1.7B and 4B on 1, 4 and 8 GPUs of 80 GB with the paper's lengths; GB are 10^9 bytes."""
-    rows = ["| " + " | ".join(COLUMNS) + " |", "|---|---|---:|---:|---:|---:|---:|---:|---|"]
-    for name, sizes in MODELS.items():
-        for lora in (None, LoraSettings(r=32)):
-            shape = shape_of(Qwen3Config(**QWEN3, **sizes), lora)
-            rows += [
-                _row(name, Plan(shape, paper_job(RESPONSE_TOKENS[name], gpus), CARD)) for gpus in (1, 4, 8)
-            ]
-    return "\n".join(rows) + "\n"
-
-
-def _row(name: str, plan: Plan) -> str:
-    found = plan.estimate
-    sizes = [sum(found.always.values()), *(found.total(p) for p in ("scoring", "update", "optimizer step"))]
-    cells = [f"{size / 1e9:.1f}" for size in sizes]
-    sampled = largest_rows(plan) if plan.fits else 0
-    verdict = "no" if not plan.fits else "tight" if plan.warning() else "yes"
-    trains = "LoRA r=32" if plan.shape.lora else "all"
-    return "| " + " | ".join([name, trains, str(plan.job.gpus), *cells, str(sampled), verdict]) + " |"
-
-
-def largest_rows(plan: Plan) -> int:
-    """The largest engine.max_rows whose sampling stays under TIGHT of the device; 0 when none does."""
-    rows = 0
-    for trial in range(1, plan.job.responses + 1):
-        found = estimate(plan.shape, replace(plan.job, max_rows=trial))
-        if found.total("sampling") > TIGHT * plan.memory:
-            break
-        rows = trial
-    return rows
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m g2rl.training.memory_plan", description=__doc__)
-    parser.add_argument(
-        "--table", action="store_true", required=True, help="print the table of docs/memory.md"
-    )
-    parser.parse_args()
-    print(table(), end="")
-
-
-if __name__ == "__main__":
-    main()

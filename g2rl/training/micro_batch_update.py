@@ -39,14 +39,18 @@ class UpdateBatch:
     def tensors(self, rows: list[int]) -> dict[str, Tensor]:
         """What the update of some rows is computed from, tokens of all responses in one row."""
         found = {
-            "update_rows": torch.tensor(rows), "response_lengths_N": self.sequences.lengths_N,
+            "update_rows": torch.tensor(rows),
+            "response_lengths_N": self.sequences.lengths_N,
             "advantages_N": self.advantages_N,
-        }  # fmt: skip
+        }
         tokens = {
-            "old_logps": known(self.behaviour.logps), "ref_logps": self.ref_logps,
+            "old_logps": known(self.behaviour.logps),
+            "ref_logps": self.ref_logps,
             "token_bonus": self.token_bonus,
-        }  # fmt: skip
-        return found | {f"{name}_T": torch.cat(value) for name, value in tokens.items() if value is not None}
+        }
+        return found | {
+            f"{name}_T": torch.cat(value) for name, value in tokens.items() if value is not None
+        }
 
 
 @dataclass(slots=True, frozen=True)
@@ -79,7 +83,12 @@ class MicroUpdate:
     temperature: float
 
     def __call__(
-        self, batch: UpdateBatch, rows: list[int], weights: dict[int, float], token_share: float, fresh: bool
+        self,
+        batch: UpdateBatch,
+        rows: list[int],
+        weights: dict[int, float],
+        token_share: float,
+        fresh: bool,
     ) -> tuple[dict[str, float], list[int]]:
         """Return this micro-batch's share of the metrics, and those of its rows whose loss is not finite.
 
@@ -136,7 +145,9 @@ class MicroUpdate:
         rows, device = micro.rows, self.policy.device
 
         def gather(tokens: Sequence[Tensor | None] | None) -> Tensor | None:
-            return None if tokens is None else torch.cat(known([tokens[n] for n in rows])).to(device)
+            return (
+                None if tokens is None else torch.cat(known([tokens[n] for n in rows])).to(device)
+            )
 
         def spread(values: list[float]) -> Tensor:
             return torch.tensor(values, dtype=torch.float32, device=device)[micro.segments_T]
@@ -152,4 +163,6 @@ class MicroUpdate:
             "ref_logps_T": gather(batch.ref_logps),
             "sampler_logps_T": gather(batch.sampler_logps),
         }
-        return Given({name: value for name, value in tokens.items() if value is not None}, len(rows))
+        return Given(
+            {name: value for name, value in tokens.items() if value is not None}, len(rows)
+        )

@@ -40,7 +40,9 @@ class OptimizerSettings:
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
-            raise ValueError(f"optimizer.schedule must be one of {SCHEDULES}, got {self.schedule!r}")
+            raise ValueError(
+                f"optimizer.schedule must be one of {SCHEDULES}, got {self.schedule!r}"
+            )
         if self.lr < 0 or self.grad_clip <= 0 or self.warmup_updates < 0:
             raise ValueError("optimizer: need lr >= 0, grad_clip > 0 and warmup_updates >= 0")
         for name in ("mini_batches", "epochs", "micro_batch_tokens", "max_bad_updates"):
@@ -52,8 +54,12 @@ class OptimizerSettings:
         warm = min((update + 1) / self.warmup_updates, 1.0) if self.warmup_updates else 1.0
         if self.schedule == "constant":
             return self.lr * warm
-        progress = min(max(update - self.warmup_updates, 0) / max(total - self.warmup_updates, 1), 1.0)
-        decay = 1 - progress if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+        progress = min(
+            max(update - self.warmup_updates, 0) / max(total - self.warmup_updates, 1), 1.0
+        )
+        decay = (
+            1 - progress if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+        )
         return self.lr * warm * decay
 
 
@@ -62,5 +68,8 @@ def parameter_groups(policy: nn.Module, weight_decay: float) -> list[dict[str, A
     trained = [p for p in policy.parameters() if p.requires_grad]
     decayed = [p for p in trained if p.ndim >= 2]
     plain = [p for p in trained if p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
     return [group for group in groups if group["params"]]

@@ -47,9 +47,15 @@ class TrainerSettings:
                 "task.temperature must be > 0 in training: greedy samples of a group are all the same"
             )
         positive = (
-            "max_prompt_tokens", "score_tokens", "steps", "prompts_per_step", "group_size", "eval_samples",
-            "checkpoint_every", "probe_samples",
-        )  # fmt: skip
+            "max_prompt_tokens",
+            "score_tokens",
+            "steps",
+            "prompts_per_step",
+            "group_size",
+            "eval_samples",
+            "checkpoint_every",
+            "probe_samples",
+        )
         for name in positive:
             if getattr(self, name) < 1:
                 raise ValueError(f"trainer.{name} must be >= 1, got {getattr(self, name)}")

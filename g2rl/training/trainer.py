@@ -17,14 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from g2rl.engines.rollouts import Rollouts, grouped, rollout_table
+from g2rl.engines.rollouts import Rollouts, grouped
 from g2rl.exploration.signal import all_needs
-from g2rl.formulas.pairs import geometry_table
 from g2rl.policy.batching import Sequences
-from g2rl.policy.loading import encode_prompt
 from g2rl.policy.policy import Policy
+from g2rl.policy.prompts import encode_prompt
 from g2rl.policy.scoring import Scores, known, score
 from g2rl.runs.interrupt import Interrupted
+from g2rl.runs.tables import geometry_table, rollout_table
 from g2rl.training.alarms import Watch
 from g2rl.training.bad_numbers import (
     BadNumbersError,
@@ -85,7 +85,9 @@ class Trainer:
             self.parts.reporter.step(step, metrics)
         watch({"step": step, **metrics})
         signal = self.parts.stop()
-        due = step == self.settings.steps or (step > 0 and step % self.settings.checkpoint_every == 0)
+        due = step == self.settings.steps or (
+            step > 0 and step % self.settings.checkpoint_every == 0
+        )
         if due or signal is not None:
             self.save(step, metrics)
         if signal is not None:
@@ -98,7 +100,9 @@ class Trainer:
             "signal": self.parts.signal.state_dict(),
             "observers": [observer.state_dict() for observer in self.parts.observers],
         }
-        scores = [metrics.get(f"eval/{benchmark.name}/pass@1") for benchmark, _ in self.parts.benchmarks]
+        scores = [
+            metrics.get(f"eval/{benchmark.name}/pass@1") for benchmark, _ in self.parts.benchmarks
+        ]
         found = [value for value in scores if value is not None]
         mean = sum(found) / len(found) if found else None
         self.parts.checkpoints.save(step, self.parts.policy.model, state, mean)
@@ -112,7 +116,9 @@ class Trainer:
         pending = self.parts.grader.submit(self.parts.world.deal(rollouts.items))
         sequences = rollouts.sequences
         # the policy last: it may keep forwards for the update, and with them their memory
-        reference = None if self.parts.reference is None else self._score(self.parts.reference, sequences)
+        reference = (
+            None if self.parts.reference is None else self._score(self.parts.reference, sequences)
+        )
         scores = self._score(
             self.parts.policy, sequences, "features" in self.needs, **self.to_score(step, rollouts)
         )
@@ -121,7 +127,9 @@ class Trainer:
         clock.lap("grade_wait")
         batch = self.group_batch(step, rollouts, verdicts, scores)
         try:
-            shaped, advantages_PG, metrics = self.learn(step, rollouts, batch, scores, reference, clock)
+            shaped, advantages_PG, metrics = self.learn(
+                step, rollouts, batch, scores, reference, clock
+            )
         except BadNumbersError as error:  # on all ranks, which have seen the same
             if not self.parts.world.first:
                 raise
@@ -129,14 +137,17 @@ class Trainer:
             place = save_failure(self.parts.tracker.run_dir, step, error, tensors_of(batch), facts)
             raise type(error)(f"{error}. The tensors of the step are in {place}") from error
         if batch.entropy_PG is None and all(entropy is not None for entropy in scores.entropies):
-            batch.entropy_PG = grouped(scores.mean_entropy_N, rollouts.shape)  # the update filled the rest
+            batch.entropy_PG = grouped(
+                scores.mean_entropy_N, rollouts.shape
+            )  # the update filled the rest
         self.write_tables(step, rollouts, verdicts, batch, shaped, advantages_PG)
         clock.lap("write")
         return {
-            **train_metrics(rollouts, batch, shaped), **metrics,
+            **train_metrics(rollouts, batch, shaped),
+            **metrics,
             **verdict_shares(self.parts.world, self.parts.grader.metrics()),
             **slowest(self.parts.world, clock.metrics()),
-        }  # fmt: skip
+        }
 
     def learn(
         self,
@@ -154,7 +165,9 @@ class Trainer:
         """
         bad = bad_groups(batch)
         groups = sorted({group for found in bad.values() for group in found})
-        shaped, metrics = self.explore(batch) if not bad else (Shaped(rewards_PG=batch.rewards_PG), {})
+        shaped, metrics = (
+            self.explore(batch) if not bad else (Shaped(rewards_PG=batch.rewards_PG), {})
+        )
         metrics["explore/nonfinite_groups"] = len(groups) / batch.rewards_PG.shape[0]
         advantages_PG, advantage_metrics = self.parts.advantage(shaped.rewards_PG, batch.rewards_PG)
         clock.lap("explore")
@@ -165,11 +178,15 @@ class Trainer:
             optimized = self.parts.updater.skip(step, f"non-finite {', '.join(bad)}", groups)
         else:
             update = UpdateBatch(
-                sequences=rollouts.sequences, group_N=rollouts.group_N, advantages_N=advantages_PG.flatten(),
-                behaviour=scores, ref_logps=known(reference.logps) if reference else None,
+                sequences=rollouts.sequences,
+                group_N=rollouts.group_N,
+                advantages_N=advantages_PG.flatten(),
+                behaviour=scores,
+                ref_logps=known(reference.logps) if reference else None,
                 sampler_logps=sampler_logps,
-                token_bonus=shaped.token_bonus, entropy_coef=shaped.entropy_coef,
-            )  # fmt: skip
+                token_bonus=shaped.token_bonus,
+                entropy_coef=shaped.entropy_coef,
+            )
             optimized = self.parts.updater.step(update, step)
         self.parts.engine.push_weights()
         clock.lap("update")
@@ -215,10 +232,15 @@ class Trainer:
     ) -> Scores:
         with self.parts.reporter.phase("scoring"):
             return score(
-                policy, sequences, temperature=self.settings.sampling.temperature,
-                token_budget=self.settings.score_tokens, features=features,
-                feature_temperature=self.settings.feature_temperature, world=self.parts.world, **which,
-            )  # fmt: skip
+                policy,
+                sequences,
+                temperature=self.settings.sampling.temperature,
+                token_budget=self.settings.score_tokens,
+                features=features,
+                feature_temperature=self.settings.feature_temperature,
+                world=self.parts.world,
+                **which,
+            )
 
     def group_batch(
         self, step: int, rollouts: Rollouts, verdicts: list[Verdict], scores: Scores
@@ -239,7 +261,8 @@ class Trainer:
             features_PGD=None if scores.features_ND is None else grouped(scores.features_ND, shape),
             embeddings_PGE=embeddings,
             answers=[
-                [v.answer for v in verdicts[p * shape[1] : (p + 1) * shape[1]]] for p in range(shape[0])
+                [v.answer for v in verdicts[p * shape[1] : (p + 1) * shape[1]]]
+                for p in range(shape[0])
             ],
         )
 
@@ -256,7 +279,9 @@ class Trainer:
             )
         for observer in self.parts.observers:
             seen = observer(batch)
-            metrics |= {f"observe/{observer.name}/{name}": value for name, value in seen.metrics.items()}
+            metrics |= {
+                f"observe/{observer.name}/{name}": value for name, value in seen.metrics.items()
+            }
             shaped.diagnostics |= {
                 f"observe_{observer.name}_{name}": v for name, v in seen.diagnostics.items()
             }

@@ -65,11 +65,17 @@ class Updater:
     def step(self, batch: UpdateBatch, step: int) -> dict[str, float]:
         """All optimizer updates on one rollout batch; metrics are means over its updates."""
         torch.manual_seed(self.seed * 1_000_003 + step)  # dropout, in a model that has it
-        late = [n for n in self.rows_to_score(batch.group_N, step) if batch.behaviour.logps[n] is None]
+        late = [
+            n for n in self.rows_to_score(batch.group_N, step) if batch.behaviour.logps[n] is None
+        ]
         if late:
-            raise ValueError(f"responses {late} were not scored, and are updated after the weights change")
+            raise ValueError(
+                f"responses {late} were not scored, and are updated after the weights change"
+            )
         totals: dict[str, list[float]] = defaultdict(list)
-        changed = self.policy.has_dropout or not batch.on_policy  # a forward is not the behaviour policy's
+        changed = (
+            self.policy.has_dropout or not batch.on_policy
+        )  # a forward is not the behaviour policy's
         for epoch in range(self.settings.epochs):
             for rows in self._mini_batches(batch.group_N, step, epoch):
                 for name, value in self._update(batch, rows, step, fresh=not changed).items():
@@ -140,7 +146,9 @@ class Updater:
         self.policy.train()
         self.optimizer.zero_grad(set_to_none=True)
         metrics, suspects = self._backward(batch, rows, fresh)
-        norm = whole(torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.settings.grad_clip))
+        norm = whole(
+            torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.settings.grad_clip)
+        )
         good = math.isfinite(metrics["loss"]) and bool(torch.isfinite(norm))
         self.updates += 1
         self.bad_in_a_row = 0 if good else self.bad_in_a_row + 1
@@ -163,7 +171,9 @@ class Updater:
         Returns its metrics, and the rows whose loss is not finite, both of all ranks.
         """
         lengths_N = batch.sequences.lengths_N[rows]
-        weights = dict(zip(rows, self._weights(lengths_N, batch.group_N[rows]).tolist(), strict=True))
+        weights = dict(
+            zip(rows, self._weights(lengths_N, batch.group_N[rows]).tolist(), strict=True)
+        )
         token_share = 1.0 / max(float(lengths_N.sum()), 1.0)
         metrics: dict[str, float] = defaultdict(float)
         suspects: list[int] = []
@@ -195,7 +205,9 @@ class Updater:
             output = self.policy(idle_batch(self.policy.device), self.temperature)
             (0.0 * output.logps_T.sum()).backward()
 
-    def _summed(self, metrics: dict[str, float], suspects: list[int]) -> tuple[dict[str, float], list[int]]:
+    def _summed(
+        self, metrics: dict[str, float], suspects: list[int]
+    ) -> tuple[dict[str, float], list[int]]:
         """Sums of the ranks' shares of the mini-batch's means, and the suspects of all."""
         found: dict[str, float] = defaultdict(float)
         everyone: list[int] = []

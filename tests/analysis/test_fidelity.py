@@ -51,7 +51,9 @@ class Shifted(nn.Module):
         self.config = SimpleNamespace(to_diff_dict=dict)
         with torch.no_grad():
             for parameter in self.parameters():
-                parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+                parameter.copy_(
+                    torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+                )
 
     def base_model(self, input_ids: Tensor, use_cache: bool = False) -> Any:
         return SimpleNamespace(last_hidden_state=self.embed(input_ids) + self.norm_bias)
@@ -65,10 +67,17 @@ class Shifted(nn.Module):
 
 def small_model(tied: bool) -> Any:
     config = Qwen3Config(
-        vocab_size=V, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
-        head_dim=8, intermediate_size=24, tie_word_embeddings=tied, max_position_embeddings=32,
+        vocab_size=V,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        intermediate_size=24,
+        tie_word_embeddings=tied,
+        max_position_embeddings=32,
         initializer_range=0.5,
-    )  # fmt: skip
+    )
     torch.manual_seed(3)
     return Qwen3ForCausalLM(config).double().eval()
 
@@ -116,7 +125,10 @@ def test_grams_are_those_of_plain_autograd_and_blocks_sum_to_all(tied: bool) -> 
         p.numel() for p in model.parameters()
     )
     found = group_grams(Policy(model), sequences, blocks, temperature=TAU)
-    plain = [plain_gradient(model, p, r) for p, r in zip(sequences.prompts, sequences.responses, strict=True)]
+    plain = [
+        plain_gradient(model, p, r)
+        for p, r in zip(sequences.prompts, sequences.responses, strict=True)
+    ]
     total = np.zeros((4, 4))
     for name, own in blocks.items():
         rows = np.array([np.concatenate([g[id(p)].flatten().numpy() for p in own]) for g in plain])
@@ -129,9 +141,14 @@ def test_grams_are_those_of_plain_autograd_and_blocks_sum_to_all(tied: bool) -> 
 def test_gradients_agree_with_finite_differences(tied: bool) -> None:
     """On GPT-2, whose norms stay in float64 (those of Qwen3 round to float32 inside)."""
     config = GPT2Config(
-        vocab_size=V, n_embd=16, n_layer=2, n_head=2, n_positions=16, tie_word_embeddings=tied,
+        vocab_size=V,
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        n_positions=16,
+        tie_word_embeddings=tied,
         initializer_range=0.3,
-    )  # fmt: skip
+    )
     torch.manual_seed(0)
     model = GPT2LMHeadModel(config).double().eval()
     blocks = parameter_blocks(model)
@@ -154,7 +171,9 @@ def test_gradients_agree_with_finite_differences(tied: bool) -> None:
         assert expected == pytest.approx(slope, rel=1e-6, abs=1e-8)
 
 
-def test_closed_forms_of_a_linear_softmax_model_and_phi_is_exact_for_a_bias_of_the_hidden_state() -> None:
+def test_closed_forms_of_a_linear_softmax_model_and_phi_is_exact_for_a_bias_of_the_hidden_state() -> (
+    None
+):
     model, sequences = Shifted(), group_of(random_groups(1, 5), 0)
     policy = Policy(model)
     found = group_grams(policy, sequences, parameter_blocks(model), temperature=TAU)
@@ -175,10 +194,16 @@ def test_closed_forms_of_a_linear_softmax_model_and_phi_is_exact_for_a_bias_of_t
         head.append(g_head.ravel())
         embedding.append(g_embed.ravel())
         phi.append(g_phi)
-    for name, rows, scale in (("head", head, 1), ("embedding", embedding, 1), ("final norm", phi, TAU)):
+    for name, rows, scale in (
+        ("head", head, 1),
+        ("embedding", embedding, 1),
+        ("final norm", phi, TAU),
+    ):
         expected = np.array(rows) @ np.array(rows).T / scale**2
         np.testing.assert_allclose(found[name], expected, rtol=1e-10, atol=1e-14)
-    features = score(policy, sequences, temperature=TAU, token_budget=100, features=True).features_ND
+    features = score(
+        policy, sequences, temperature=TAU, token_budget=100, features=True
+    ).features_ND
     np.testing.assert_allclose(features, np.array(phi), rtol=1e-5, atol=1e-6)
 
 
@@ -209,8 +234,13 @@ def test_error_of_the_sketch_is_unbiased_and_within_its_stated_bound(spread: str
     generator = torch.Generator().manual_seed(0)
     shapes = [(40, 30), (50,), (20, 25)]
     first = [torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes]
-    second = [0.6 * x + 0.8 * torch.randn(x.shape, generator=generator, dtype=torch.float64) for x in first]
-    if spread == "sparse":  # nearly everything in a few entries: collisions are rare, errors smaller
+    second = [
+        0.6 * x + 0.8 * torch.randn(x.shape, generator=generator, dtype=torch.float64)
+        for x in first
+    ]
+    if (
+        spread == "sparse"
+    ):  # nearly everything in a few entries: collisions are rare, errors smaller
         mask = [(torch.rand(s, generator=generator) < 0.005).double() + 1e-3 for s in shapes]
         first, second = ([x * m for x, m in zip(v, mask, strict=True)] for v in (first, second))
     flat = [torch.cat([x.flatten() for x in v]) for v in (first, second)]
@@ -218,7 +248,10 @@ def test_error_of_the_sketch_is_unbiased_and_within_its_stated_bound(spread: str
     cosine = gram_cosines(exact)[0, 1]
     products, cosines = [], []
     for seed in range(seeds):
-        parts = [[sketch(v[:1], cells, (seed, 0)), sketch(v[1:], cells, (seed, 1))] for v in (first, second)]
+        parts = [
+            [sketch(v[:1], cells, (seed, 0)), sketch(v[1:], cells, (seed, 1))]
+            for v in (first, second)
+        ]
         gram = gram_matrix([torch.cat(part) for part in parts])
         products.append(gram[0, 1])
         cosines.append(gram_cosines(gram)[0, 1])
@@ -237,14 +270,17 @@ def test_sketches_are_linear_seeded_and_exact_when_short() -> None:
     one, two = (sketch([v], 32, (7, 1)) for v in vectors)
     torch.testing.assert_close(sketch([vectors[0] + 2 * vectors[1]], 32, (7, 1)), one + 2 * two)
     assert not torch.equal(one, sketch([vectors[0]], 32, (8, 1)))
-    torch.testing.assert_close(sketch([vectors[0][:10], vectors[1][:22]], 32, (7, 1))[10:], vectors[1][:22])
+    torch.testing.assert_close(
+        sketch([vectors[0][:10], vectors[1][:22]], 32, (7, 1))[10:], vectors[1][:22]
+    )
 
 
 def test_projection_goes_through_the_whole_pipeline() -> None:
     groups, model = random_groups(6, 4), small_model(tied=False)
     cells = 400
     exact, rough = (
-        measure(Policy(model), groups, temperature=TAU, projection=k).pairs["true/all"] for k in (None, cells)
+        measure(Policy(model), groups, temperature=TAU, projection=k).pairs["true/all"]
+        for k in (None, cells)
     )
     errors = (rough - exact) / sketch_error(exact.to_numpy(), cells)
     assert 0.1 < np.sqrt(np.mean(errors[exact.abs() < 0.999] ** 2)) < 1.3
@@ -297,7 +333,9 @@ def test_mean_hidden_state_is_over_the_positions_that_predict_the_response() -> 
     model, groups = small_model(tied=False), random_groups(2, 3)
     sequences = groups.rollouts.sequences
     found = mean_hidden(Policy(model), sequences, token_budget=12)
-    for n, (prompt, response) in enumerate(zip(sequences.prompts, sequences.responses, strict=True)):
+    for n, (prompt, response) in enumerate(
+        zip(sequences.prompts, sequences.responses, strict=True)
+    ):
         with torch.no_grad():
             hidden = model.model(torch.tensor([prompt + response])).last_hidden_state[0]
         expected = hidden[len(prompt) - 1 : len(prompt) + len(response) - 1].mean(0)
@@ -306,18 +344,24 @@ def test_mean_hidden_state_is_over_the_positions_that_predict_the_response() -> 
 
 def test_tables_of_pairs_and_responses_by_hand() -> None:
     groups = random_groups(2, 2)
-    groups.verdicts = [[Verdict(c, None, "test") for c in row] for row in ([True, True], [True, False])]
+    groups.verdicts = [
+        [Verdict(c, None, "test") for c in row] for row in ([True, True], [True, False])
+    ]
     groups.rollouts.completions[1][1] = groups.rollouts.completions[1][0]
     similarity = {"phi": torch.tensor([[[1.0, 0.5], [0.5, 1]], [[1, -1], [-1, 1]]])}
     grams = {"all": np.array([[[4.0, 3], [3, 9]], [[1, 1], [1, 1]]])}
     pairs = pair_table(groups, similarity, grams)
     expected = pd.DataFrame(
         {
-            "problem": ["p0", "p1"], "first": [0, 0], "second": [1, 1],
-            "pair": ["correct-correct", "correct-wrong"], "identical": [False, True],
-            "phi": [0.5, -1.0], "true/all": [0.5, 1.0],
+            "problem": ["p0", "p1"],
+            "first": [0, 0],
+            "second": [1, 1],
+            "pair": ["correct-correct", "correct-wrong"],
+            "identical": [False, True],
+            "phi": [0.5, -1.0],
+            "true/all": [0.5, 1.0],
         }
-    )  # fmt: skip
+    )
     pd.testing.assert_frame_equal(pairs, expected, check_dtype=False)
     rows = response_table(groups, similarity["phi"], torch.arange(4.0), grams)
     assert rows["norm/all"].tolist() == [2, 3, 1, 1]
@@ -334,9 +378,16 @@ def test_groups_of_the_tiny_policy_are_sampled_and_graded_reproducibly(tiny: Loa
 
     def draw(problems: int, responses: int = 3) -> GradedGroups:
         return sample_groups(
-            benchmark, engine, Grader(benchmark.verifier), tiny.tokenizer, problems=problems,
-            responses=responses, params=SamplingParams(max_tokens=20), chat=True, seed=1,
-        )  # fmt: skip
+            benchmark,
+            engine,
+            Grader(benchmark.verifier),
+            tiny.tokenizer,
+            problems=problems,
+            responses=responses,
+            params=SamplingParams(max_tokens=20),
+            chat=True,
+            seed=1,
+        )
 
     two, three = draw(2), draw(3)
     assert two.rollouts.completions == three.rollouts.completions[:2]

@@ -35,7 +35,10 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 def frame_of(values: dict[tuple[str, int, int, str], float]) -> pd.DataFrame:
-    rows = [(arm, seed, f"{arm}/{seed}", step, metric, v) for (arm, seed, step, metric), v in values.items()]
+    rows = [
+        (arm, seed, f"{arm}/{seed}", step, metric, v)
+        for (arm, seed, step, metric), v in values.items()
+    ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -52,8 +55,12 @@ def test_runs_are_read_from_a_table_or_refused(tmp_path: Path) -> None:
 
 def test_the_conditions_of_probes_are_said_and_mixtures_too() -> None:
     names = ("sampled_at", "top_p", "top_k", "scored_at")
-    one = {("none", 0, 0, f"probe/{n}"): v for n, v in zip(names, (0.6, 0.9, 50.0, 1.0), strict=True)}
-    other = {("g2rl", 0, 0, f"probe/{n}"): v for n, v in zip(names, (1.0, 1.0, 0.0, 1.0), strict=True)}
+    one = {
+        ("none", 0, 0, f"probe/{n}"): v for n, v in zip(names, (0.6, 0.9, 50.0, 1.0), strict=True)
+    }
+    other = {
+        ("g2rl", 0, 0, f"probe/{n}"): v for n, v in zip(names, (1.0, 1.0, 0.0, 1.0), strict=True)
+    }
     said = "sampled at temperature 0.6, top-p 0.9 and top-k 50; p_t scored at temperature 1"
     assert probe_conditions(frame_of(one)) == said
     mixed = probe_conditions(frame_of(one | other))
@@ -75,8 +82,12 @@ def test_stored_geometry_agrees_with_its_pairs() -> None:
     assert semantic["mean_cosine"]["all"] == pytest.approx(pairs["semantic"].mean(), abs=1e-5)
     assert about["problems"] * about["responses"] == len(tables["responses"])
     mean, negative = pairs["cosine"].mean(), (pairs["cosine"] < 0).mean()
-    assert headline(tables).startswith(f"mean cosine {mean:+.2f} over all pairs, {negative:.0%} negative")
-    with pytest.raises(FileNotFoundError, match=r"has no geometry.json: give a folder that g2rl-analyze"):
+    assert headline(tables).startswith(
+        f"mean cosine {mean:+.2f} over all pairs, {negative:.0%} negative"
+    )
+    with pytest.raises(
+        FileNotFoundError, match=r"has no geometry.json: give a folder that g2rl-analyze"
+    ):
         read_geometry(DATA)
 
 
@@ -85,21 +96,29 @@ def test_stored_fidelity_agrees_with_its_pairs() -> None:
     ranks = pairs[["phi", "true/all"]].rank()
     row = rows_of(summary)["phi"]
     assert row["spearman"]["value"] == pytest.approx(np.corrcoef(ranks.T)[0, 1], abs=1e-4)
-    assert row["pearson"]["value"] == pytest.approx(np.corrcoef(pairs[["phi", "true/all"]].T)[0, 1], abs=1e-4)
+    assert row["pearson"]["value"] == pytest.approx(
+        np.corrcoef(pairs[["phi", "true/all"]].T)[0, 1], abs=1e-4
+    )
 
 
 def test_blocks_stand_in_the_order_of_the_model(figures: list, tmp_path: Path) -> None:
     summary = read_fidelity(DATA / "fidelity" / "start")[1]
-    assert list(summary["blocks"]) == sorted(summary["blocks"]), "JSON sorts keys: no order to rely on"
+    assert list(summary["blocks"]) == sorted(summary["blocks"]), (
+        "JSON sorts keys: no order to rely on"
+    )
     fidelity_figures.draw_blocks(summary, tmp_path / "x.png")
     names = [text.get_text().split(" (")[0] for text in figures[0].axes[0].get_yticklabels()]
     assert names[::-1] == ["embedding", "layer.0", "layer.1", "layer.2", "final norm", "head"]
     lengths = [bar.get_width() for bar in figures[0].axes[0].patches]
-    assert lengths[::-1] == [rows_of(summary, name)["phi"]["spearman"]["value"] for name in names[::-1]]
+    assert lengths[::-1] == [
+        rows_of(summary, name)["phi"]["spearman"]["value"] for name in names[::-1]
+    ]
 
 
 def test_a_panel_shows_means_intervals_seeds_and_the_start() -> None:
-    after = pd.DataFrame({"arm": ["a"] * 3 + ["b"], "seed": [0, 1, 2, 0], "value": [1.0, 2.0, 3.0, 5.0]})
+    after = pd.DataFrame(
+        {"arm": ["a"] * 3 + ["b"], "seed": [0, 1, 2, 0], "value": [1.0, 2.0, 3.0, 5.0]}
+    )
     before = pd.DataFrame({"step": [0, 0, 7], "value": [0.2, 0.4, 9.0]})
     _, axis = plt.subplots()
     draw_panel(axis, before, after, ["a", "b"], {"a": (0, 0, 0), "b": (0, 0, 0)})
@@ -125,8 +144,14 @@ def test_words_of_the_ends() -> None:
     assert spread(after.assign(value=[0.5, 0.5, 0.501]), ["lam=0", "lam=1"]).startswith(
         "0.500 (λ = 0) to 0.501"
     )
-    names = ["eval/c/pass@1", "eval/c/pass@4", "eval/c/pass@16", "eval/c/pass@16_low", "probe/cosine",
-             "probe/cosine_wrong_wrong"]  # fmt: skip
+    names = [
+        "eval/c/pass@1",
+        "eval/c/pass@4",
+        "eval/c/pass@16",
+        "eval/c/pass@16_low",
+        "probe/cosine",
+        "probe/cosine_wrong_wrong",
+    ]
     frame = frame_of({("none", 0, 0, name): 0.0 for name in names})
     assert list(outcome_panels(frame)) == ["eval/c/pass@1", "eval/c/pass@16", "probe/cosine"]
     assert list(probe_panels(frame, "cosine", "")) == ["probe/cosine", "probe/cosine_wrong_wrong"]
@@ -153,7 +178,11 @@ def test_a_group_by_hand(figures: list, tmp_path: Path) -> None:
     tables = {"pairs": pairs.assign(**at), "responses": responses}
     group_plot.draw_group(tables, {"model": "m", "top_p": 1.0, "top_k": 0}, tmp_path / "x.png")
     heat, texts = figures[0].axes[0], figures[0].axes[1]
-    assert heat.images[0].get_array().tolist() == [[1, 0.5, 0.125], [0.5, 1, -0.25], [0.125, -0.25, 1]]
+    assert heat.images[0].get_array().tolist() == [
+        [1, 0.5, 0.125],
+        [0.5, 1, -0.25],
+        [0.125, -0.25, 1],
+    ]
     assert [label.get_text() for label in heat.get_yticklabels()] == ["1 ✓", "0 ✗", "2 ✗"]
     assert [text.get_text() for text in texts.texts] == [r"b \$2", "a", "c"]
     assert "sampled at temperature 0.6, no truncation; p_t scored at temperature 1" in (
@@ -164,7 +193,9 @@ def test_a_group_by_hand(figures: list, tmp_path: Path) -> None:
 
 
 def test_the_most_mixed_group_and_the_cut() -> None:
-    responses = pd.DataFrame({"problem": ["a"] * 4 + ["b"] * 4, "correct": [1, 0, 0, 0, 1, 1, 0, 0]})
+    responses = pd.DataFrame(
+        {"problem": ["a"] * 4 + ["b"] * 4, "correct": [1, 0, 0, 0, 1, 1, 0, 0]}
+    )
     assert group_plot.most_mixed(responses) == "b"
     assert group_plot.cut("one\n  two", 20) == "one two"
     short = group_plot.cut("try 1 + 2 and then some more so 3", 17)
@@ -221,7 +252,10 @@ def test_data_are_made_again_from_folders(
 
 
 def test_unfinished_runs_are_left_out_of_the_data(
-    maker: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    maker: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     for signal, seed, finished in (("none", 0, True), ("none", 1, False), ("g2rl", 0, True)):
         folder = tmp_path / "runs" / signal / f"seed{seed}"

@@ -14,7 +14,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from g2rl.cli import analyze
-from g2rl.cli.config.launch import config_dir, explain_mistakes, groups_of, register_resolvers
+from g2rl.cli.config.choices import config_dir
+from g2rl.cli.config.launch import register_resolvers
+from g2rl.cli.config.mistakes import explain_mistakes, groups_of
 from g2rl.cli.jobs.compare import compare, show
 from g2rl.cli.jobs.compare import main as compare_main
 from g2rl.cli.jobs.geometry import geometry
@@ -38,7 +40,11 @@ def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     root = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, "-c", program, *words], cwd=folder, env=environment, capture_output=True, text=True
+        [sys.executable, "-c", program, *words],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
 
 
@@ -47,12 +53,20 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two seeds of g2rl and one of none, of one step; their probes are of 3 problems x 4 responses."""
     folder = tmp_path_factory.mktemp("runs")
     for name, words in (
-        ("g0", ["exploration=g2rl", "seed=0"]), ("g1", ["exploration=g2rl", "seed=1"]),
+        ("g0", ["exploration=g2rl", "seed=0"]),
+        ("g1", ["exploration=g2rl", "seed=1"]),
         ("n0", ["exploration=none", "seed=0"]),
-    ):  # fmt: skip
-        small = ["trainer.steps=1", "benchmark.problems=4", "benchmark.samples=4", "benchmark.ks=[1,4]"]
+    ):
+        small = [
+            "trainer.steps=1",
+            "benchmark.problems=4",
+            "benchmark.samples=4",
+            "benchmark.ks=[1,4]",
+        ]
         probe = ["trainer.probe_problems=3", "trainer.probe_samples=4", "benchmark.max_tokens=40"]
-        config = composed("experiment=smoke", "tracking=local", *small, *probe, *words, command="train")
+        config = composed(
+            "experiment=smoke", "tracking=local", *small, *probe, *words, command="train"
+        )
         (folder / name).mkdir()  # as Hydra does
         train(config, folder / name)
     return folder
@@ -71,7 +85,9 @@ def test_the_geometry_of_a_run_is_that_of_its_own_probe(
         key = pair.replace("-", "_")
         assert ((pair, "mean_cosine") in values) == (f"probe/cosine_{key}" in last)
         if (pair, "mean_cosine") in values:
-            assert values[pair, "mean_cosine"] == pytest.approx(last[f"probe/cosine_{key}"], abs=1e-6)
+            assert values[pair, "mean_cosine"] == pytest.approx(
+                last[f"probe/cosine_{key}"], abs=1e-6
+            )
             assert values[pair, "negative_ratio"] == pytest.approx(
                 last[f"probe/negative_pairs_{key}"], abs=1e-6
             )
@@ -90,7 +106,9 @@ def test_the_geometry_of_a_run_is_that_of_its_own_probe(
 def test_a_grid_draws_each_set_once_and_scores_it_at_every_temperature(tmp_path: Path) -> None:
     run(tmp_path, "sampled_at=[0.6,1.0]", "scored_at=[null,1.0,0.5]", "embed=false", "top_p=0.9")
     responses = pd.read_parquet(tmp_path / "responses.parquet")
-    cells = list(responses[["sampled_at", "scored_at"]].drop_duplicates().itertuples(index=False, name=None))
+    cells = list(
+        responses[["sampled_at", "scored_at"]].drop_duplicates().itertuples(index=False, name=None)
+    )
     assert cells == [(0.6, 0.6), (0.6, 1.0), (0.6, 0.5), (1.0, 1.0), (1.0, 0.5)], "no cell twice"
     texts = responses.pivot(
         index=["problem", "sample"], columns=["sampled_at", "scored_at"], values="completion"
@@ -119,13 +137,18 @@ def test_a_grid_draws_each_set_once_and_scores_it_at_every_temperature(tmp_path:
         (["problems=999"], "countdown has 256"),
         (["max_tokens=9000"], "is over the model's"),
         (
-            ["benchmark=math", f"data_dir={Path(__file__).resolve().parents[2] / 'tests' / 'data'}"],
+            [
+                "benchmark=math",
+                f"data_dir={Path(__file__).resolve().parents[2] / 'tests' / 'data'}",
+            ],
             "choose one",
         ),
         (["run=nowhere"], r"no config\.yaml there"),
     ],
 )
-def test_settings_that_give_no_distribution_are_refused(words: list[str], meant: str, tmp_path: Path) -> None:
+def test_settings_that_give_no_distribution_are_refused(
+    words: list[str], meant: str, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match=meant):
         run(tmp_path, *words)
     assert not (tmp_path / "pairs.parquet").exists()
@@ -147,13 +170,20 @@ def test_stumps_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "were cut at max_tokens=3" in capsys.readouterr().out
 
 
-def test_runs_are_compared(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_are_compared(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = compare([trained], tmp_path / "out")
     frame = pd.read_parquet(out / "runs.parquet")
     assert frame.columns.tolist() == ["arm", "seed", "run", "step", "metric", "value"]
-    assert frame.groupby("arm")["seed"].unique().apply(list).to_dict() == {"g2rl": [0, 1], "none": [0]}
+    assert frame.groupby("arm")["seed"].unique().apply(list).to_dict() == {
+        "g2rl": [0, 1],
+        "none": [0],
+    }
     mine = frame.query("arm == 'g2rl' and seed == 1").set_index(["step", "metric"])["value"]
-    assert mine[1, "geometry/cosine"] == pytest.approx(mine[1, "explore/cosine"], abs=1e-6), "the same step's"
+    assert mine[1, "geometry/cosine"] == pytest.approx(mine[1, "explore/cosine"], abs=1e-6), (
+        "the same step's"
+    )
     table = (out / "table.md").read_text()
     assert "| none | 1 |" in table
     assert "| g2rl | 2 |" in table
@@ -189,7 +219,10 @@ def test_columns_stay_apart_on_the_terminal(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_an_unfinished_run_is_refused_unless_asked_for(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     half = tmp_path / "half"
     half.mkdir()
@@ -207,7 +240,9 @@ def test_an_unfinished_run_is_refused_unless_asked_for(
     assert "unfinished" in (tmp_path / "out" / "table.md").read_text()
 
 
-def test_the_first_word_chooses(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_first_word_chooses(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert analyze.unknown("geometri").endswith(
         "there are geometry, compare, fidelity; did you mean geometry?"
     )

@@ -13,7 +13,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from g2rl.cli.config.launch import choices, config_dir, groups_of, register_resolvers
+from g2rl.cli.config.choices import choices, config_dir
+from g2rl.cli.config.launch import register_resolvers
+from g2rl.cli.config.mistakes import groups_of
 from g2rl.cli.jobs.fidelity import OUTPUTS, fidelity
 
 register_resolvers()
@@ -37,8 +39,24 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_tiny_policy_is_measured(finished: Path) -> None:
     pairs = pd.read_parquet(finished / "pairs.parquet")
     assert len(pairs) == 3 * 3
-    cosines = ["phi", "hidden", "embedding", "ngram", "true/all", *(f"true/{name}" for name in BLOCKS)]
-    assert set(pairs) == {"problem", "first", "second", "pair", "identical", "entropy", "verdict", *cosines}
+    cosines = [
+        "phi",
+        "hidden",
+        "embedding",
+        "ngram",
+        "true/all",
+        *(f"true/{name}" for name in BLOCKS),
+    ]
+    assert set(pairs) == {
+        "problem",
+        "first",
+        "second",
+        "pair",
+        "identical",
+        "entropy",
+        "verdict",
+        *cosines,
+    }
     assert pairs[cosines].abs().to_numpy().max() <= 1 + 1e-9
     assert not pairs.isna().to_numpy().any()
     summary = json.loads((finished / "fidelity.json").read_text(encoding="utf-8"))
@@ -55,7 +73,9 @@ def test_the_tiny_policy_is_measured(finished: Path) -> None:
     assert (finished / "fidelity.png").stat().st_size > 20_000
 
 
-def test_the_same_settings_give_the_same_table_and_others_are_refused(finished: Path, tmp_path: Path) -> None:
+def test_the_same_settings_give_the_same_table_and_others_are_refused(
+    finished: Path, tmp_path: Path
+) -> None:
     before = (finished / "pairs.parquet").read_bytes()
     fidelity(composed(*SMALL), finished)
     assert (finished / "pairs.parquet").read_bytes() == before
@@ -67,7 +87,11 @@ def test_projection_blocks_and_no_encoder(tmp_path: Path) -> None:
     fidelity(composed(*SMALL, "projection=512", "blocks=[layer.2,head]", "embed=false"), tmp_path)
     pairs = pd.read_parquet(tmp_path / "pairs.parquet")
     assert "embedding" not in pairs
-    assert {name for name in pairs if name.startswith("true/")} == {"true/all", "true/layer.2", "true/head"}
+    assert {name for name in pairs if name.startswith("true/")} == {
+        "true/all",
+        "true/layer.2",
+        "true/head",
+    }
     table = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert "sketched to 512 cells a block" in table
     assert "of layer.2, head only" in table
@@ -113,8 +137,12 @@ def test_the_command_makes_its_folder_and_names_a_misspelt_setting(tmp_path: Pat
     def command(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-c", program, *words],
-            cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     wrong = command("respones=4")
     assert wrong.returncode == 2

@@ -9,22 +9,32 @@ from pathlib import Path
 
 import pytest
 
-from g2rl.cli.config.launch import choices, groups_of, register_resolvers
+from g2rl.cli.config.choices import choices
+from g2rl.cli.config.launch import register_resolvers
+from g2rl.cli.config.mistakes import groups_of
 
 register_resolvers()
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = (
-    "experiment=smoke", "tracking=local", "trainer.steps=1", "trainer.probe_problems=0",
-    "trainer.prompts_per_step=2", "trainer.group_size=2", "benchmark.problems=2", "benchmark.samples=2",
+    "experiment=smoke",
+    "tracking=local",
+    "trainer.steps=1",
+    "trainer.probe_problems=0",
+    "trainer.prompts_per_step=2",
+    "trainer.group_size=2",
+    "benchmark.problems=2",
+    "benchmark.samples=2",
     "benchmark.ks=[1,2]",
-)  # fmt: skip
+)
 
 
 def g2rl_train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "g2rl.cli.train", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 def test_help_names_every_group_and_an_example(tmp_path: Path) -> None:
@@ -83,7 +93,9 @@ def test_a_sweep_runs_every_arm_in_a_folder_of_its_own(tmp_path: Path) -> None:
 
 
 def test_one_bad_arm_does_not_end_a_sweep_but_its_exit_code_tells(tmp_path: Path) -> None:
-    result = g2rl_train(tmp_path, *QUICK, "exploration=g2rl", "trainer.group_size=1,2", "--multirun")
+    result = g2rl_train(
+        tmp_path, *QUICK, "exploration=g2rl", "trainer.group_size=1,2", "--multirun"
+    )
     assert result.returncode != 0
     assert "group_size=1 with signal g2rl" in result.stderr
     assert len(list(tmp_path.glob("runs/*/summary.json"))) == 1

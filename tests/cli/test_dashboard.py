@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from g2rl.cli.config.launch import config_dir, register_resolvers
+from g2rl.cli.config.choices import config_dir
+from g2rl.cli.config.launch import register_resolvers
 from g2rl.cli.dashboard import build, main, panels
 from g2rl.cli.jobs.train import train
 from g2rl.runs.metric_names import CURATED, SECTIONS, WHEN, curated_names, filled, summary_of
@@ -51,7 +52,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def logged(folders: dict[str, Path]) -> dict[str, list[set[str]]]:
     """The names in each row of each run, steps 0 to 2."""
     return {
-        name: [set(row) for row in read_metrics(path / "metrics.jsonl")] for name, path in folders.items()
+        name: [set(row) for row in read_metrics(path / "metrics.jsonl")]
+        for name, path in folders.items()
     }
 
 
@@ -86,7 +88,9 @@ def test_every_curated_metric_is_logged_when_it_is_said_to_be(
         assert any(found) if absent_by_nature else all(found), name
 
 
-def test_the_mirror_holds_the_rows_of_metrics_jsonl(folders: dict[str, Path], mirrored: WandbRun) -> None:
+def test_the_mirror_holds_the_rows_of_metrics_jsonl(
+    folders: dict[str, Path], mirrored: WandbRun
+) -> None:
     rows = read_metrics(folders["g2rl"] / "metrics.jsonl")
     assert len(mirrored.history) == len(rows) == 3
     extra = {SAMPLES, *HISTOGRAMS}
@@ -113,12 +117,16 @@ def spec_panels(benchmarks: dict[str, list[int]]) -> dict[str, list[dict[str, An
 def test_the_dashboard_is_built_without_network_and_shows_only_what_is_logged(
     monkeypatch: pytest.MonkeyPatch, logged: dict[str, list[set[str]]], mirrored: WandbRun
 ) -> None:
-    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("the dashboard wants the network"))
+    monkeypatch.setattr(
+        "socket.socket.connect", lambda *_: pytest.fail("the dashboard wants the network")
+    )
     sections = spec_panels(BENCHMARKS)
     assert list(sections) == [*SECTIONS, "Samples"]
     known = {name for rows in logged.values() for row in rows for name in row}
     drawn = []
-    for panel in (panel for name in SECTIONS for panel in sections[name] if "metrics" in panel["config"]):
+    for panel in (
+        panel for name in SECTIONS for panel in sections[name] if "metrics" in panel["config"]
+    ):
         config = panel["config"]
         assert config["xAxis"] == "step"
         assert config["chartTitle"]
@@ -139,7 +147,8 @@ def test_one_panel_has_one_unit_and_several_benchmarks_have_panels_of_their_own(
         assert metric.section in SECTIONS
         assert metric.when in WHEN
     found = {
-        title: names for title, _, names in panels("Evaluation", {"amc23": [1, 16], "math500": [1, 4, 16]})
+        title: names
+        for title, _, names in panels("Evaluation", {"amc23": [1, 16], "math500": [1, 4, 16]})
     }
     assert found["amc23 pass@1"] == ["eval/amc23/pass@1"]
     assert found["math500 pass@4"] == ["eval/math500/pass@4"]

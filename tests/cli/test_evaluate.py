@@ -14,15 +14,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from g2rl.cli.config.launch import (
-    config_dir,
-    escape_paths,
-    eval_dir,
-    explain_mistakes,
-    groups_of,
-    register_resolvers,
-)
-from g2rl.cli.jobs.evaluate import evaluate, model_of_run
+from g2rl.cli.build.model import model_of_run
+from g2rl.cli.config.choices import config_dir
+from g2rl.cli.config.launch import escape_paths, register_resolvers
+from g2rl.cli.config.mistakes import explain_mistakes, groups_of
+from g2rl.cli.config.names import eval_dir
+from g2rl.cli.jobs.evaluate import evaluate
 from g2rl.cli.jobs.train import train
 from g2rl.engines.transformers import TransformersEngine
 from g2rl.tasks.grading.grader import Grader
@@ -52,7 +49,11 @@ def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     root = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, "-c", program, *words], cwd=folder, env=environment, capture_output=True, text=True
+        [sys.executable, "-c", program, *words],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
 
 
@@ -72,14 +73,20 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     OmegaConf.set_struct(config, False)
     node = OmegaConf.to_container(config.benchmark)
-    suite = {"first": {**node, "name": "first"}, "second": {**node, "name": "second", "problems": 5}}  # type: ignore[dict-item]
+    suite = {
+        "first": {**node, "name": "first"},
+        "second": {**node, "name": "second", "problems": 5},
+    }  # type: ignore[dict-item]
     config.benchmark = {"suite": suite, "samples": 4, "ks": [1, 4], "limit": None}
     train(config, folder)
     return folder
 
 
 def test_the_tiny_policy_is_evaluated_and_an_interruption_leaves_no_trace(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     generate, calls = TransformersEngine.generate, []
 
@@ -93,7 +100,9 @@ def test_the_tiny_policy_is_evaluated_and_an_interruption_leaves_no_trace(
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, *SMALL)
     assert run(tmp_path, *SMALL) == run(finished, *SMALL)
-    assert len(calls) == 4, "three parts, one of them twice; the finished evaluation samples nothing"
+    assert len(calls) == 4, (
+        "three parts, one of them twice; the finished evaluation samples nothing"
+    )
     for name in TABLES:
         assert (tmp_path / name).read_bytes() == (finished / name).read_bytes(), name
     shown = capsys.readouterr().out
@@ -103,7 +112,9 @@ def test_the_tiny_policy_is_evaluated_and_an_interruption_leaves_no_trace(
     assert "pass@k" in shown
 
 
-def test_samples_are_graded_again_without_a_model(finished: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_samples_are_graded_again_without_a_model(
+    finished: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
     monkeypatch.setattr("g2rl.cli.jobs.evaluate.load_model", None)
     run(tmp_path, f"samples='{finished / 'samples.parquet'}'")
     for name in TABLES:
@@ -132,7 +143,8 @@ def test_training_validates_on_every_benchmark_of_a_suite(trained: Path) -> None
     for row in rows:
         for name in ("first", "second"):
             assert {
-                f"eval/{name}/{m}" for m in ("pass@1", "pass@1_low", "pass@4", "maj@4", "verify/total")
+                f"eval/{name}/{m}"
+                for m in ("pass@1", "pass@1_low", "pass@4", "maj@4", "verify/total")
             } <= set(row)
             assert row[f"eval/{name}/mean@2"] == row[f"eval/{name}/pass@1"]
     assert rows[0]["eval/first/verify/total"] == 8 * 4
@@ -142,11 +154,20 @@ def test_training_validates_on_every_benchmark_of_a_suite(trained: Path) -> None
     assert (trained / "learning_curves.png").exists()
 
 
-def test_a_run_brings_its_model_and_training_drew_the_same_samples(trained: Path, tmp_path: Path) -> None:
-    words = (f"run='{trained}'", "benchmark.problems=8", "benchmark.samples=4", "benchmark.ks=[1,4]")
+def test_a_run_brings_its_model_and_training_drew_the_same_samples(
+    trained: Path, tmp_path: Path
+) -> None:
+    words = (
+        f"run='{trained}'",
+        "benchmark.problems=8",
+        "benchmark.samples=4",
+        "benchmark.ks=[1,4]",
+    )
     score = run(tmp_path, *words, "part=8")
     last = json.loads((trained / "metrics.jsonl").read_text().splitlines()[-1])
-    assert score == pytest.approx(last["eval/first/pass@1"]), "the same evaluator, the same random numbers"
+    assert score == pytest.approx(last["eval/first/pass@1"]), (
+        "the same evaluator, the same random numbers"
+    )
     node = model_of_run(trained, ["model.chat=false", "part=3"])
     assert (node.source, node.chat, node.name) == (str(trained / "model"), False, "tiny")
     with pytest.raises(ValueError, match="give one of the two"):
@@ -174,9 +195,12 @@ def test_evaluations_are_compared_and_unequal_settings_noted(
 def test_suites_pass_on_what_is_common_and_name_what_they_cannot(finished: Path) -> None:
     data = Path(__file__).resolve().parents[2] / "tests" / "data"
     node = composed(
-        "benchmark=paper", f"data_dir={data}", "benchmark.samples=2", "benchmark.suite.aime24.limit=1"
+        "benchmark=paper",
+        f"data_dir={data}",
+        "benchmark.samples=2",
+        "benchmark.suite.aime24.limit=1",
     ).benchmark
-    from g2rl.cli.build.trainer import build_benchmarks
+    from g2rl.cli.build.benchmarks import build_benchmarks
 
     made = {benchmark.name: benchmark for benchmark in build_benchmarks(node)}
     assert list(made) == ["math500", "amc23", "aime24", "aime25", "gpqa_diamond", "mmlu_pro"]
@@ -215,7 +239,9 @@ def test_good_words_pass() -> None:
     assert explain_mistakes(words, "evaluate") is None
     changed = ["~benchmark.suite.gpqa_diamond", "+benchmark@benchmark.suite.aime24=aime24"]
     assert (
-        explain_mistakes(["benchmark=general", *changed, "benchmark.suite.aime24.limit=2"], "evaluate")
+        explain_mistakes(
+            ["benchmark=general", *changed, "benchmark.suite.aime24.limit=2"], "evaluate"
+        )
         is None
     )
     assert groups_of("evaluate") == ["benchmark", "encoder", "engine", "model", "tracking"]
@@ -263,7 +289,9 @@ def test_the_command_sweeps_and_explains_itself(trained: Path, tmp_path: Path) -
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_closed_grader_is_not_left_behind(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_grader_is_not_left_behind(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     closed: list[Grader] = []
     close = Grader.close
     monkeypatch.setattr(Grader, "close", lambda self: (closed.append(self), close(self))[1])

@@ -9,19 +9,26 @@ import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
 
-from g2rl.cli.config.launch import config_dir, register_resolvers
+from g2rl.cli.config.choices import config_dir
+from g2rl.cli.config.launch import register_resolvers
 from g2rl.cli.jobs.evaluate import evaluate
 from tests.runs.wandb_files import offline_folders, read_run
 
 register_resolvers()
 
 
-def test_an_evaluation_is_mirrored_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_evaluation_is_mirrored_when_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "")
     words = [
-        "benchmark.problems=3", "benchmark.samples=2", "benchmark.ks=[1,2]", "benchmark.max_tokens=40",
-        "tracking=wandb", "tracking.samples=4",
-    ]  # fmt: skip
+        "benchmark.problems=3",
+        "benchmark.samples=2",
+        "benchmark.ks=[1,2]",
+        "benchmark.max_tokens=40",
+        "tracking=wandb",
+        "tracking.samples=4",
+    ]
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         score = evaluate(compose("evaluate", overrides=words), tmp_path, words)
     [folder] = offline_folders(tmp_path)

@@ -14,7 +14,12 @@ CASES = [
     {"kind": "mcq", "gold": "B", "prediction": "The answer is (B)."},
     {"kind": "math", "gold": "x+1", "prediction": r"\boxed{1+x}"},
     {"kind": "mcq", "gold": "B", "prediction": "The answer is 5 cm.", "choices": ["5 m", "5 cm"]},
-    {"kind": "mcq", "gold": "B", "prediction": "The answer is 5 m.", "meta": {"choices": ["5 m", "5 cm"]}},
+    {
+        "kind": "mcq",
+        "gold": "B",
+        "prediction": "The answer is 5 m.",
+        "meta": {"choices": ["5 m", "5 cm"]},
+    },
     {"kind": "math", "gold": "3", "prediction": "I give up\ud800\u2028"},
 ]
 
@@ -24,9 +29,16 @@ def write(path: Path, rows: list[object]) -> Path:
     return path
 
 
-def test_verdicts_come_in_the_order_of_the_cases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verdicts_come_in_the_order_of_the_cases(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "new" / "verdicts.jsonl"
-    assert audit.main([str(write(tmp_path / "cases.jsonl", CASES)), "--out", str(out), "--workers", "1"]) == 0
+    assert (
+        audit.main(
+            [str(write(tmp_path / "cases.jsonl", CASES)), "--out", str(out), "--workers", "1"]
+        )
+        == 0
+    )
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [(row["correct"], row["answer"], row["route"]) for row in rows] == [
         (True, "0.5", "number"),
@@ -52,7 +64,10 @@ def test_verdicts_come_in_the_order_of_the_cases(tmp_path: Path, capsys: pytest.
         ('{"kind": "math", "gold": 1, "prediction": ""}', '"gold" is a int; write it as a string'),
         ('{"kind": "code", "gold": "1", "prediction": ""}', "use one of math, mcq"),
         ('{"kind": "math", "gold": " ", "prediction": ""}', '"gold" is empty'),
-        ('{"kind": "mcq", "gold": "A", "prediction": "", "choices": "AB"}', "a list of 2 to 26 strings"),
+        (
+            '{"kind": "mcq", "gold": "A", "prediction": "", "choices": "AB"}',
+            "a list of 2 to 26 strings",
+        ),
     ],
 )
 def test_malformed_rows_are_refused_by_line(

@@ -19,7 +19,9 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from g2rl.analysis.comparison.sweep import Arm, sweep_frame, sweep_table, write_sweep
-from g2rl.cli.config.launch import arm_name, config_dir, register_resolvers
+from g2rl.cli.config.choices import config_dir
+from g2rl.cli.config.launch import register_resolvers
+from g2rl.cli.config.names import arm_name
 from g2rl.cli.folder import alone_in
 from g2rl.cli.sweep.callback import (
     PlannedArm,
@@ -35,10 +37,18 @@ from g2rl.runs.interrupt import Interrupted, StopRequest, asked, hand_on
 register_resolvers()
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
-    "tracking=local", "trainer.probe_problems=0", "trainer.prompts_per_step=2", "trainer.group_size=2",
-    "trainer.eval_every=0", "benchmark.problems=2", "benchmark.samples=2", "benchmark.ks=[1,2]",
-    "task.max_response_tokens=40", "optimizer.mini_batches=1", "trainer.checkpoint_every=1",
-)  # fmt: skip
+    "tracking=local",
+    "trainer.probe_problems=0",
+    "trainer.prompts_per_step=2",
+    "trainer.group_size=2",
+    "trainer.eval_every=0",
+    "benchmark.problems=2",
+    "benchmark.samples=2",
+    "benchmark.ks=[1,2]",
+    "task.max_response_tokens=40",
+    "optimizer.mini_batches=1",
+    "trainer.checkpoint_every=1",
+)
 SPY = """
 import json, os, pathlib, time
 from hydra.experimental.callback import Callback
@@ -56,9 +66,13 @@ def start(folder: Path, *arguments: str, **environment: str | None) -> subproces
     found = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
     return subprocess.Popen(
         [sys.executable, "-m", "g2rl.cli.train", *TINY, *arguments],
-        cwd=folder, env={key: value for key, value in found.items() if value is not None},
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        cwd=folder,
+        env={key: value for key, value in found.items() if value is not None},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def sweep(folder: Path, *arguments: str, **environment: str | None) -> tuple[int, str]:
@@ -95,9 +109,11 @@ def results(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("experiment", "swept", "values", "seeds"),
-    [("lambda_ablation", "exploration.lam", "0,0.1,0.3,1,3,10", "0,1,2"),
-     ("signals", "exploration", "none,entropy,evol,g2rl", "0,1,2,3,4")],
-)  # fmt: skip
+    [
+        ("lambda_ablation", "exploration.lam", "0,0.1,0.3,1,3,10", "0,1,2"),
+        ("signals", "exploration", "none,entropy,evol,g2rl", "0,1,2,3,4"),
+    ],
+)
 def test_a_study_is_a_sweep_by_itself(experiment: str, swept: str, values: str, seeds: str) -> None:
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         config = compose("train", overrides=[f"experiment={experiment}"], return_hydra_config=True)
@@ -105,14 +121,19 @@ def test_a_study_is_a_sweep_by_itself(experiment: str, swept: str, values: str, 
     assert dict(config.hydra.sweeper.params) == {swept: values, "seed": seeds}
     assert config.hydra.sweep.dir == f"runs/{experiment}"
     observed = config.exploration.observe
-    assert observed == (["g2rl"] if experiment == "signals" else [])  # there the signal is g2rl itself
+    assert observed == (
+        ["g2rl"] if experiment == "signals" else []
+    )  # there the signal is g2rl itself
 
 
 def test_an_arm_is_named_after_what_the_study_sweeps() -> None:
     swept, excluded = {"exploration.lam": "0,1", "seed": "0,1"}, ["seed", "experiment"]
     lam = ["exploration.lam=0.3", "seed=1", "experiment=x"]
     assert arm_name(lam, swept, excluded) == "lam=0.3"
-    assert arm_name([*lam, "trainer.steps=9", "hydra.mode=RUN"], swept, excluded) == "lam=0.3-trainer.steps=9"
+    assert (
+        arm_name([*lam, "trainer.steps=9", "hydra.mode=RUN"], swept, excluded)
+        == "lam=0.3-trainer.steps=9"
+    )
     long = arm_name([*lam, f"a={'b' * 99}"], swept, excluded)
     assert re.fullmatch(r"lam=0\.3-[0-9a-f]{8}", long)
     assert arm_name([*lam, f"a={'c' * 99}"], swept, excluded) != long
@@ -241,7 +262,10 @@ def test_two_processes_never_write_one_run(tmp_path: Path) -> None:
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
-        [sys.executable, "-c", program], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", program],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
@@ -272,7 +296,10 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_study_writes_its_tables_beside_its_arms(study: Path) -> None:
     place = study / "runs" / "x"
     folders = sorted(path.name for path in place.iterdir() if path.is_dir())
-    assert [re.sub("-[0-9a-f]{8}-", "-", name) for name in folders] == ["lam=0-seed0", "lam=1-seed0"]
+    assert [re.sub("-[0-9a-f]{8}-", "-", name) for name in folders] == [
+        "lam=0-seed0",
+        "lam=1-seed0",
+    ]
     frame = pd.read_parquet(place / "sweep.parquet")
     assert frame["status"].unique().tolist() == ["finished"]
     for name in folders:
@@ -349,7 +376,9 @@ def test_a_stopped_and_a_killed_sweep_end_like_an_undisturbed_one(
     assert "not finished: 1 interrupted, 1 missing" in output
     process = start(tmp_path, *LONG)
     wait_for(process, "continuing after step")
-    wait_for(process, "step 2/6")  # of the second arm, unless the first was still in its second step
+    wait_for(
+        process, "step 2/6"
+    )  # of the second arm, unless the first was still in its second step
     process.kill()
     process.communicate()
     code, output = sweep(tmp_path, *LONG)
@@ -364,9 +393,14 @@ def test_joblib_runs_two_arms_at_once_each_with_its_share_of_the_cores(
     (tmp_path / "spy.py").write_text(SPY)
     path = os.pathsep.join((str(tmp_path), str(ROOT)))
     code, output = sweep(
-        tmp_path, *LONG, "hydra/launcher=joblib", "+hydra.callbacks.spy._target_=spy.Spy",
-        PYTHONPATH=path, OMP_NUM_THREADS=None, OMP_WAIT_POLICY=None,
-    )  # fmt: skip
+        tmp_path,
+        *LONG,
+        "hydra/launcher=joblib",
+        "+hydra.callbacks.spy._target_=spy.Spy",
+        PYTHONPATH=path,
+        OMP_NUM_THREADS=None,
+        OMP_WAIT_POLICY=None,
+    )
     assert code == 0, output
     first, second = sorted((tmp_path / "runs" / "lambda_ablation").glob("lam=*"))
     begun = [(run / "config.yaml").stat().st_mtime for run in (first, second)]
@@ -396,7 +430,9 @@ def marked(text: str) -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks at /proc")
-@pytest.mark.parametrize("how", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "how", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
 def test_workers_stop_with_their_sweep_and_lose_nothing(
     tmp_path: Path, whole: dict[str, Any], how: signal.Signals
 ) -> None:
@@ -424,15 +460,20 @@ def test_submitit_runs_arms_in_turn_and_puts_a_preempted_one_back(
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     mark = f"G2RL_TEST_MARK={tmp_path}"
     process = start(
-        tmp_path, *LONG, "hydra/launcher=submitit_local", "hydra.callbacks.sweep.local_arms=1",
+        tmp_path,
+        *LONG,
+        "hydra/launcher=submitit_local",
+        "hydra.callbacks.sweep.local_arms=1",
         G2RL_TEST_MARK=str(tmp_path),
-    )  # fmt: skip
+    )
     place = tmp_path / "runs" / "lambda_ablation"
     deadline = time.monotonic() + 120
     while not list(place.glob("lam=*/checkpoints/step_000002")):
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    [run] = [path.parent for path in place.glob("lam=*/metrics.jsonl")]  # the other waits for its turn
+    [run] = [
+        path.parent for path in place.glob("lam=*/metrics.jsonl")
+    ]  # the other waits for its turn
     marks = [(pid, Path(f"/proc/{pid}/cmdline").read_text()) for pid in marked(mark)]
     jobs = [pid for pid, command in marks if "submitit.core._submit" in command]
     assert len(jobs) == 2

@@ -14,8 +14,9 @@ from g2rl.engines.engine import uniforms
 from g2rl.engines.next_token import next_tokens
 from g2rl.engines.transformers import TransformersEngine
 from g2rl.policy.batching import Sequences
-from g2rl.policy.loading import LoadedModel, encode_prompt
+from g2rl.policy.loading import LoadedModel
 from g2rl.policy.policy import Policy
+from g2rl.policy.prompts import encode_prompt
 from g2rl.policy.scoring import score
 from g2rl.types import Completion, SamplingParams
 
@@ -26,7 +27,9 @@ ALMOST_ONE = float(np.nextafter(1.0, 0.0))
 def draw(probs: list[float], us: list[float], **params: float) -> list[int]:
     """Tokens for a list of uniforms, each on its own row of log(probs)."""
     logits = torch.tensor(probs, dtype=torch.float64).log().float().expand(len(us), -1)
-    return next_tokens(logits, torch.tensor(us, dtype=torch.float64), SamplingParams(**params)).tolist()
+    return next_tokens(
+        logits, torch.tensor(us, dtype=torch.float64), SamplingParams(**params)
+    ).tolist()
 
 
 def test_inverse_cdf_by_hand() -> None:
@@ -57,7 +60,9 @@ def test_greedy_is_the_most_probable_token_whatever_the_uniform() -> None:
 
 
 @pytest.mark.parametrize("params", [{}, {"top_k": 3}, {"top_p": 0.999}])
-@pytest.mark.parametrize("probs", [[0.0, 0.3, 0.7, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
+@pytest.mark.parametrize(
+    "probs", [[0.0, 0.3, 0.7, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
+)
 def test_tokens_without_mass_are_never_drawn(probs: list[float], params: dict[str, float]) -> None:
     """u = 0 and u almost 1 are where an off-by-one or a rounding would show."""
     tokens = draw(probs, [0.0, 1e-300, 0.5, ALMOST_ONE, 1.0], **params)
@@ -66,7 +71,9 @@ def test_tokens_without_mass_are_never_drawn(probs: list[float], params: dict[st
 
 def test_almost_one_over_a_large_vocabulary_stays_inside() -> None:
     logits = torch.zeros(4, 50_000)
-    tokens = next_tokens(logits, torch.full((4,), ALMOST_ONE, dtype=torch.float64), SamplingParams())
+    tokens = next_tokens(
+        logits, torch.full((4,), ALMOST_ONE, dtype=torch.float64), SamplingParams()
+    )
     assert tokens.tolist() == [49_999] * 4
 
 
@@ -81,7 +88,9 @@ def kept(probs: np.ndarray, top_k: int, top_p: float) -> set[int]:
     return set(head)
 
 
-@pytest.mark.parametrize(("top_k", "top_p"), [(3, 1.0), (0, 0.7), (5, 0.8), (1, 1.0), (0, 0.05), (20, 0.99)])
+@pytest.mark.parametrize(
+    ("top_k", "top_p"), [(3, 1.0), (0, 0.7), (5, 0.8), (1, 1.0), (0, 0.05), (20, 0.99)]
+)
 def test_top_k_and_top_p_keep_the_brute_force_set(top_k: int, top_p: float) -> None:
     """On 20 random distributions of 9 tokens: a fine grid of u reaches all kept tokens, in their odds."""
     rng = np.random.default_rng(top_k)
@@ -115,7 +124,12 @@ def test_uniforms_are_a_function_of_key_and_sample() -> None:
     assert base.max() < 1
 
 
-TEXTS = ("use 3 7 2 make 13 :", "use 8 3 7 2 make 29 :", "use 10 4 6 make 16 :", "use 5 5 make 10 :")
+TEXTS = (
+    "use 3 7 2 make 13 :",
+    "use 8 3 7 2 make 29 :",
+    "use 10 4 6 make 16 :",
+    "use 5 5 make 10 :",
+)
 PARAMS = SamplingParams(max_tokens=40)
 KEYS = [(7, p) for p in range(len(TEXTS))]
 GROUP = 6
@@ -141,9 +155,13 @@ def test_greedy_equals_generate(tiny: LoadedModel, prompts: list[list[int]]) -> 
     found = engine(tiny).generate(prompts, KEYS, 2, SamplingParams(temperature=0.0, max_tokens=30))
     for prompt, group in zip(prompts, found, strict=True):
         ids = tiny.model.generate(
-            torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),
-            do_sample=False, max_new_tokens=30, eos_token_id=tiny.stop_ids, pad_token_id=tiny.pad_id,
-        )  # fmt: skip
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),
+            do_sample=False,
+            max_new_tokens=30,
+            eos_token_id=tiny.stop_ids,
+            pad_token_id=tiny.pad_id,
+        )
         assert [c.token_ids for c in group] == [ids[0, len(prompt) :].tolist()] * 2
 
 
@@ -173,7 +191,9 @@ def test_samples_do_not_depend_on_the_other_prompts_or_on_their_order(
     tiny: LoadedModel, prompts: list[list[int]], sampled: list[list[Completion]]
 ) -> None:
     order = [2, 0, 3, 1]
-    moved = engine(tiny).generate([prompts[p] for p in order], [KEYS[p] for p in order], GROUP, PARAMS)
+    moved = engine(tiny).generate(
+        [prompts[p] for p in order], [KEYS[p] for p in order], GROUP, PARAMS
+    )
     assert moved == [sampled[p] for p in order]
     assert engine(tiny).generate(prompts[1:2], KEYS[1:2], GROUP, PARAMS) == sampled[1:2]
     assert engine(tiny).generate(prompts, KEYS, 2, PARAMS) == [group[:2] for group in sampled]
@@ -189,15 +209,20 @@ def test_the_key_decides(
 
 @pytest.mark.parametrize("share", [0.0, 2.0])
 def test_compaction_never_changes_a_result(
-    tiny: LoadedModel, prompts: list[list[int]], sampled: list[list[Completion]],
-    monkeypatch: pytest.MonkeyPatch, share: float,
-) -> None:  # fmt: skip
+    tiny: LoadedModel,
+    prompts: list[list[int]],
+    sampled: list[list[Completion]],
+    monkeypatch: pytest.MonkeyPatch,
+    share: float,
+) -> None:
     """Rows that leave at every step (0) or only at the end (2)."""
     monkeypatch.setattr(engine_module, "COMPACT_AT", share)
     assert engine(tiny).generate(prompts, KEYS, GROUP, PARAMS) == sampled
 
 
-def test_a_prompt_of_one_token_beside_longer_ones(tiny: LoadedModel, prompts: list[list[int]]) -> None:
+def test_a_prompt_of_one_token_beside_longer_ones(
+    tiny: LoadedModel, prompts: list[list[int]]
+) -> None:
     """Its prefill is nothing but padding."""
     lone = engine(tiny).generate([[1]], [(3,)], 3, PARAMS)
     assert engine(tiny).generate([[1], *prompts], [(3,), *KEYS], 3, PARAMS)[0] == lone[0]
@@ -232,17 +257,25 @@ def test_surprise_of_the_samples_equals_their_entropy(
     tiny: LoadedModel, prompts: list[list[int]], tau: float
 ) -> None:
     """E[sum_t (-log p(y_t) - H_t)] = 0 when samples come from p: |z| < 4 over 300 responses."""
-    drawn = engine(tiny).generate(prompts[:2], KEYS[:2], 150, SamplingParams(temperature=tau, max_tokens=40))
-    rows = Sequences([p for p in prompts[:2] for _ in range(150)], [c.token_ids for c in flat(drawn)])
+    drawn = engine(tiny).generate(
+        prompts[:2], KEYS[:2], 150, SamplingParams(temperature=tau, max_tokens=40)
+    )
+    rows = Sequences(
+        [p for p in prompts[:2] for _ in range(150)], [c.token_ids for c in flat(drawn)]
+    )
     scores = score(Policy(tiny.model), rows, temperature=tau, token_budget=2000)
 
     def z(values: Tensor) -> float:
         return float(values.mean() / values.std() * len(values) ** 0.5)
 
-    gaps = torch.stack([(-x - h).sum() for x, h in zip(scores.logps, scores.entropies, strict=True)])
+    gaps = torch.stack(
+        [(-x - h).sum() for x, h in zip(scores.logps, scores.entropies, strict=True)]
+    )
     assert abs(z(gaps)) < 4
     hotter = score(Policy(tiny.model), rows, temperature=2.0, token_budget=2000)
-    gaps = torch.stack([(-x - h).sum() for x, h in zip(hotter.logps, hotter.entropies, strict=True)])
+    gaps = torch.stack(
+        [(-x - h).sum() for x, h in zip(hotter.logps, hotter.entropies, strict=True)]
+    )
     assert abs(z(gaps)) > 10
 
 

@@ -26,7 +26,9 @@ from g2rl.types import Completion, SamplingParams
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
-def test_missing_vllm_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tiny: LoadedModel) -> None:
+def test_missing_vllm_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tiny: LoadedModel
+) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(ImportError, match=r"g2rl\[vllm\].*make test-vllm"):
         VllmEngine(Policy(tiny.model), tiny.tokenizer, tiny.stop_ids)
@@ -86,7 +88,8 @@ class MadeUpLLM:
         type(self).calls = []
         self.folder, self.arguments = folder, arguments
         config = SimpleNamespace(
-            model_config=SimpleNamespace(max_model_len=512), cache_config=SimpleNamespace(block_size=16)
+            model_config=SimpleNamespace(max_model_len=512),
+            cache_config=SimpleNamespace(block_size=16),
         )
         core = SimpleNamespace(shutdown=lambda: self.calls.append("shutdown"))
         self.llm_engine = SimpleNamespace(vllm_config=config, engine_core=core)
@@ -121,9 +124,10 @@ class MadeUpLLM:
             logits = self.policy.model(torch.tensor([[*ids, 5, 6, 2]])).logits[0, len(ids) - 1 : -1]
             logps = (logits / (params.temperature or 1)).log_softmax(-1)[torch.arange(3), [5, 6, 2]]
             output = SimpleNamespace(
-                token_ids=(5, 6, 2), finish_reason="stop",
+                token_ids=(5, 6, 2),
+                finish_reason="stop",
                 logprobs=SimpleNamespace(logprobs=(logps + self.shift).tolist()),
-            )  # fmt: skip
+            )
             found.append(SimpleNamespace(outputs=[output]))
         return found
 
@@ -164,10 +168,19 @@ def test_a_push_goes_in_its_order(made_up: Policy, tiny: LoadedModel) -> None:
     engine.push_weights()
     engine.generate([[3, 4]], [(0,)], 2, SamplingParams(max_tokens=8))
     assert engine.llm.calls == [
-        "generate 2", "sleep 1",
-        "wake None", "reset", "generate 2", "sleep 1",
-        "wake ['weights']", *push, "wake ['kv_cache']", "reset", "generate 2", "sleep 1",
-    ]  # fmt: skip
+        "generate 2",
+        "sleep 1",
+        "wake None",
+        "reset",
+        "generate 2",
+        "sleep 1",
+        "wake ['weights']",
+        *push,
+        "wake ['kv_cache']",
+        "reset",
+        "generate 2",
+        "sleep 1",
+    ]
     folder = Path(engine.folder)
     assert folder.is_dir()
     llm = engine.llm
@@ -179,7 +192,9 @@ def test_a_push_goes_in_its_order(made_up: Policy, tiny: LoadedModel) -> None:
 
 
 def test_what_is_asked_of_vllm(made_up: Policy, tiny: LoadedModel) -> None:
-    engine = build(made_up, tiny, kv_cache_mb=3, block_size=16, options={"max_num_batched_tokens": 99})
+    engine = build(
+        made_up, tiny, kv_cache_mb=3, block_size=16, options={"max_num_batched_tokens": 99}
+    )
     arguments = engine.llm.arguments
     assert arguments["logprobs_mode"] == "processed_logprobs"
     assert (arguments["dtype"], arguments["kv_cache_memory_bytes"]) == ("float32", 3 << 20)
@@ -250,11 +265,14 @@ def test_drift_of_numbers_by_hand(tiny: LoadedModel) -> None:
 @pytest.mark.parametrize(
     ("largest", "mean", "dtype", "passes"),
     [
-        (9e-4, 1e-4, "float32", True), (2e-3, 1e-5, "float32", False),
-        (0.9, 0.19, "bfloat16", True), (0.9, 0.21, "bfloat16", False),
-        (float("inf"), 0.1, "bfloat16", False), (float("nan"), 0.1, "bfloat16", False),
+        (9e-4, 1e-4, "float32", True),
+        (2e-3, 1e-5, "float32", False),
+        (0.9, 0.19, "bfloat16", True),
+        (0.9, 0.21, "bfloat16", False),
+        (float("inf"), 0.1, "bfloat16", False),
+        (float("nan"), 0.1, "bfloat16", False),
     ],
-)  # fmt: skip
+)
 def test_tolerance_is_of_the_largest_in_float32_and_of_the_mean_in_bfloat16(
     largest: float, mean: float, dtype: str, passes: bool
 ) -> None:
@@ -286,9 +304,11 @@ def test_the_exported_configuration_builds_the_same_architecture(tiny: LoadedMod
 
 def small(tied: bool) -> Any:
     return load(
-        "builtin:tiny", device="cpu", random_init=True,
+        "builtin:tiny",
+        device="cpu",
+        random_init=True,
         overrides={"tie_word_embeddings": tied},
-    ).model  # fmt: skip
+    ).model
 
 
 def test_a_tied_head_is_pushed_once_and_with_an_adapter_as_its_own() -> None:

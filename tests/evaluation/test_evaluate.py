@@ -18,9 +18,16 @@ from hypothesis import strategies as st
 from g2rl.engines.engine import uniforms
 from g2rl.evaluation.compare import compare
 from g2rl.evaluation.console import EvalReporter, comparison_table, results_table
-from g2rl.evaluation.evaluate import EVAL_STREAM, answer_classes, estimate, evaluate
+from g2rl.evaluation.estimates import answer_classes, estimate
+from g2rl.evaluation.evaluate import EVAL_STREAM, evaluate
 from g2rl.evaluation.files import SAMPLES, EvaluationError, read_samples, write_rows
-from g2rl.evaluation.folder import Evaluation, folder_digest, problems_digest, regrade, verifier_named
+from g2rl.evaluation.folder import (
+    Evaluation,
+    folder_digest,
+    problems_digest,
+    regrade,
+    verifier_named,
+)
 from g2rl.evaluation.tables import find
 from g2rl.formulas.estimators import maj_at_k
 from g2rl.tasks.benchmarks.benchmark import Benchmark
@@ -45,7 +52,9 @@ def letters(count: int, samples: int = 4, name: str = "letters") -> Benchmark:
         )
         for i in range(count)
     ]
-    return Benchmark(name, problems, LETTERS, samples=samples, ks=None, params=SamplingParams(max_tokens=4))
+    return Benchmark(
+        name, problems, LETTERS, samples=samples, ks=None, params=SamplingParams(max_tokens=4)
+    )
 
 
 class Words:
@@ -107,7 +116,9 @@ def graders(verifier: Any) -> Grader:
     return Grader(verifier, workers=1)
 
 
-def run(folder: Path, benchmarks: list[Benchmark], engine: MadeUp, part: int = 3, seed: int = 0) -> Silent:
+def run(
+    folder: Path, benchmarks: list[Benchmark], engine: MadeUp, part: int = 3, seed: int = 0
+) -> Silent:
     reporter = Silent()
     evaluation = Evaluation(folder, benchmarks, part, seed)
     evaluation.sample(engine, Words(), graders, reporter, chat=False)
@@ -154,7 +165,12 @@ def test_the_files_hold_what_is_promised(finished: Path) -> None:
     ):
         row = table.loc[("letters", name)]
         assert row["low"] <= row["value"] <= row["high"]
-        assert (row["n_problems"], row["n_samples"], row["exact"], row["standard_error"]) == (8, 4, True, 0)
+        assert (row["n_problems"], row["n_samples"], row["exact"], row["standard_error"]) == (
+            8,
+            4,
+            True,
+            0,
+        )
     assert ("others", "pass@4") not in table.index
     assert table.loc[("letters", "maj@1"), "value"] == table.loc[("letters", "pass@1"), "value"]
     assert set(groups["group"]) == {"odd", "even"}
@@ -168,9 +184,19 @@ def test_keys_belong_to_places_so_training_and_standing_evaluation_draw_the_same
         result = evaluate(benchmark, engine, grader, Words(), chat=False, seed=5, samples=2)
     assert engine.calls == [[(5, EVAL_STREAM, i) for i in range(4)]]
     assert set(result.metrics) == {
-        "pass@1", "pass@2", "maj@2", "pass@1_low", "pass@1_high", "pass@2_low", "pass@2_high", "maj@2_low",
-        "maj@2_high", "length", "truncated", "distinct",
-    }  # fmt: skip
+        "pass@1",
+        "pass@2",
+        "maj@2",
+        "pass@1_low",
+        "pass@1_high",
+        "pass@2_low",
+        "pass@2_high",
+        "maj@2_low",
+        "maj@2_high",
+        "length",
+        "truncated",
+        "distinct",
+    }
 
 
 @pytest.mark.parametrize("stop_after", [0, 1, 3, 4])
@@ -199,7 +225,9 @@ def test_a_damaged_part_is_sampled_again(finished: Path, tmp_path: Path) -> None
     engine = MadeUp()
     run(tmp_path, benchmarks, engine)
     assert [keys[0][-1] for keys in engine.calls] == [0, 3, 0, 3]
-    assert (tmp_path / "results.parquet").read_bytes() == (finished / "results.parquet").read_bytes()
+    assert (tmp_path / "results.parquet").read_bytes() == (
+        finished / "results.parquet"
+    ).read_bytes()
 
 
 def test_a_finished_evaluation_is_not_sampled_again(finished: Path) -> None:
@@ -210,18 +238,23 @@ def test_a_finished_evaluation_is_not_sampled_again(finished: Path) -> None:
     assert (finished / "results.parquet").read_bytes() == before
 
 
-def test_grading_again_gives_the_same_and_repairs_what_was_wrong(finished: Path, tmp_path: Path) -> None:
+def test_grading_again_gives_the_same_and_repairs_what_was_wrong(
+    finished: Path, tmp_path: Path
+) -> None:
     regrade(finished / "samples.parquet", tmp_path / "same", graders, Silent())
     for name in FILES:
         assert (tmp_path / "same" / name).read_bytes() == (finished / name).read_bytes(), name
     damaged = pd.read_parquet(finished / "samples.parquet")
     damaged["correct"], damaged["answer"] = False, None
-    damaged.sample(frac=1, random_state=0).to_parquet(tmp_path / "samples.parquet")  # another program's order
+    damaged.sample(frac=1, random_state=0).to_parquet(
+        tmp_path / "samples.parquet"
+    )  # another program's order
     regrade(tmp_path / "samples.parquet", tmp_path / "again", graders, Silent())
     same, again = (pd.read_parquet(tmp_path / n / "results.parquet") for n in ("same", "again"))
     columns = ["benchmark", "metric"]
     pd.testing.assert_frame_equal(
-        same.sort_values(columns).reset_index(drop=True), again.sort_values(columns).reset_index(drop=True)
+        same.sort_values(columns).reset_index(drop=True),
+        again.sort_values(columns).reset_index(drop=True),
     )
     with pytest.raises(EvaluationError, match="write elsewhere"):
         regrade(finished / "samples.parquet", finished, graders, Silent())
@@ -247,7 +280,13 @@ def test_unusable_samples_files_are_refused(tmp_path: Path, finished: Path) -> N
 
 @pytest.mark.parametrize(
     "name",
-    ["os.system", "builtins.eval", "g2rl.tasks.grading.grader.Grader", "g2rl.tasks.grading.absent.X", "x"],
+    [
+        "os.system",
+        "builtins.eval",
+        "g2rl.tasks.grading.grader.Grader",
+        "g2rl.tasks.grading.absent.X",
+        "x",
+    ],
 )
 def test_a_samples_file_names_no_code_of_its_own(name: str) -> None:
     with pytest.raises(EvaluationError, match="no verifier"):
@@ -257,7 +296,9 @@ def test_a_samples_file_names_no_code_of_its_own(name: str) -> None:
 
 groups_of_answers = st.integers(2, 6).flatmap(
     lambda n: st.lists(
-        st.lists(st.sampled_from(["A", "B", "C", None]), min_size=n, max_size=n), min_size=1, max_size=6
+        st.lists(st.sampled_from(["A", "B", "C", None]), min_size=n, max_size=n),
+        min_size=1,
+        max_size=6,
     )
 )
 
@@ -304,15 +345,21 @@ def test_the_vote_of_one_is_pass_at_1(answers: list[list[str | None]]) -> None:
         for group in answers:
             verdicts = [Verdict(a == "B", a, "letter") for a in group]
             found = maj_at_k(answer_classes(verdicts, grader), [v.correct for v in verdicts], 1)
-            assert found.value == pytest.approx(estimate([verdicts], [1], grader).values["pass@1"][0])
+            assert found.value == pytest.approx(
+                estimate([verdicts], [1], grader).values["pass@1"][0]
+            )
 
 
 def test_answers_are_grouped_by_meaning_and_failures_stand_alone() -> None:
     said = [
-        ("1/2", True, "number"), ("0.5", True, "number"), ("\\frac{1}{2}", True, "string"),
-        ("3", False, "number"), ("9^9^9", False, "refused"), ("9^9^9", False, "refused"),
+        ("1/2", True, "number"),
+        ("0.5", True, "number"),
+        ("\\frac{1}{2}", True, "string"),
+        ("3", False, "number"),
+        ("9^9^9", False, "refused"),
+        ("9^9^9", False, "refused"),
         (None, False, "unparsed"),
-    ]  # fmt: skip
+    ]
     group = [Verdict(ok, answer, route) for answer, ok, route in said]
     with graders(MathVerifier()) as grader:
         classes = answer_classes(group, grader)
@@ -332,16 +379,22 @@ def test_answers_are_grouped_by_meaning_and_failures_stand_alone() -> None:
 def test_comparison_pairs_problems_and_resamples_seeds(tmp_path: Path) -> None:
     for seed in range(3):
         run(tmp_path / str(seed), [letters(8)], MadeUp(), seed=seed)
-    rows = compare({"a": [tmp_path / "0"], "b": [tmp_path / "1", tmp_path / "2"], "c": [tmp_path / "0"]})
+    rows = compare(
+        {"a": [tmp_path / "0"], "b": [tmp_path / "1", tmp_path / "2"], "c": [tmp_path / "0"]}
+    )
     found = {(row["other"], row["metric"]): row for row in rows}
     for metric in ("pass@1", "pass@4", "maj@4"):
         row = found["b", metric]
-        values = [pd.read_parquet(tmp_path / str(s) / "problems.parquet")[metric].mean() for s in range(3)]
+        values = [
+            pd.read_parquet(tmp_path / str(s) / "problems.parquet")[metric].mean() for s in range(3)
+        ]
         assert row["difference"] == pytest.approx(np.mean(values[1:]) - values[0])
         assert row["low"] <= row["difference"] <= row["high"]
         assert (row["baseline_runs"], row["other_runs"]) == (1, 2)
         same = found["c", metric]
-        assert (same["difference"], same["low"], same["high"]) == (0, 0, 0), "pairing removes what is shared"
+        assert (same["difference"], same["low"], same["high"]) == (0, 0, 0), (
+            "pairing removes what is shared"
+        )
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:

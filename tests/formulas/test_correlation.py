@@ -20,7 +20,9 @@ from g2rl.formulas.correlation import (
 
 
 def test_hand_worked_values_and_ties() -> None:
-    assert point(np.array([1.0, 2, 3, 4]), np.array([1.0, 3, 2, 4]), "pearson") == pytest.approx(0.8)
+    assert point(np.array([1.0, 2, 3, 4]), np.array([1.0, 3, 2, 4]), "pearson") == pytest.approx(
+        0.8
+    )
     # ranks 1, 2.5, 2.5, 4 and 1, 3, 2, 4: covariance 4.5, squares 4.5 and 5
     x, y = np.array([10.0, 20, 20, 90]), np.array([1.0, 3, 2, 4])
     assert point(x, y, "spearman") == pytest.approx(4.5 / math.sqrt(4.5 * 5))
@@ -58,7 +60,9 @@ def test_bootstrap_resamples_whole_groups(kind: str) -> None:
     found = bootstrap_draws(x, y, groups, kind, resamples=25, seed=9)
     picks = np.random.default_rng(9).multinomial(4, np.full(4, 0.25), size=25)
     for counts, value in zip(picks, found, strict=True):
-        rows = np.concatenate([np.flatnonzero(groups == p) for p in range(4) for _ in range(counts[p])])
+        rows = np.concatenate(
+            [np.flatnonzero(groups == p) for p in range(4) for _ in range(counts[p])]
+        )
         repeated = pd.DataFrame({"x": x[rows], "y": y[rows]})
         assert value == pytest.approx(repeated.corr(method=kind).loc["x", "y"], abs=1e-12)
 

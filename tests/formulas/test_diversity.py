@@ -38,7 +38,12 @@ def test_an_orthonormal_set_has_full_rank() -> None:
     for value in (effective_rank(rows), participation_ratio(rows), vendi_score(np.eye(5))):
         assert value == pytest.approx(5)
     pairs = pair_values(np.eye(5))
-    assert (len(pairs), mean_cosine(pairs), negative_ratio(pairs), near_orthogonal_ratio(pairs)) == (
+    assert (
+        len(pairs),
+        mean_cosine(pairs),
+        negative_ratio(pairs),
+        near_orthogonal_ratio(pairs),
+    ) == (
         10,
         0,
         0,
@@ -64,7 +69,9 @@ def test_antipodal_pairs_are_one_direction_each() -> None:
     assert mean_cosine(pairs) == pytest.approx(-1 / 3)
     assert negative_ratio(pairs) == pytest.approx(1 / 3)
     assert near_orthogonal_ratio(pairs) == pytest.approx(2 / 3)
-    assert histogram_entropy(pairs) == pytest.approx(-(1 / 3) * math.log(1 / 3) - (2 / 3) * math.log(2 / 3))
+    assert histogram_entropy(pairs) == pytest.approx(
+        -(1 / 3) * math.log(1 / 3) - (2 / 3) * math.log(2 / 3)
+    )
     for value in (effective_rank(rows), participation_ratio(rows), vendi_score(cosines(rows))):
         assert value == pytest.approx(2)
 
@@ -118,14 +125,18 @@ def test_a_zero_vector_a_group_of_one_and_nothing_but_zeros_are_defined() -> Non
         math.exp(-2 / 3 * math.log(2 / 3) - 1 / 3 * math.log(1 / 3))
     )
     alone = group_numbers([[3.0, 4.0]], [True])
-    assert [alone[k] for k in ("effective_rank", "participation_ratio", "vendi_score")] == pytest.approx(
-        [1, 1, 1]
-    )
+    assert [
+        alone[k] for k in ("effective_rank", "participation_ratio", "vendi_score")
+    ] == pytest.approx([1, 1, 1])
     for name in ("mean_cosine", "negative_ratio", "near_orthogonal_ratio"):
         assert math.isnan(alone[name]), name
     assert math.isnan(histogram_entropy([]))
     nothing = group_numbers(np.zeros((3, 2)), [True, False, False])
-    assert (nothing["effective_rank"], nothing["participation_ratio"], nothing["zero_features"]) == (0, 0, 3)
+    assert (
+        nothing["effective_rank"],
+        nothing["participation_ratio"],
+        nothing["zero_features"],
+    ) == (0, 0, 3)
     assert nothing["vendi_score"] == pytest.approx(3)
     assert (nothing["mean_cosine"], nothing["correct"]) == (0, 1)
 
@@ -169,28 +180,37 @@ def test_numbers_are_pooled_by_pair_class() -> None:
     pairs, groups = pair_frame(features, correct), group_frame(features, correct)
     assert pairs["cosine"].tolist() == [1, 0, 0, -1, 0, 0]
     assert pairs["pair"].tolist() == [
-        "correct-correct", "correct-wrong", "correct-wrong", "wrong-wrong", "correct-wrong", "correct-wrong"
-    ]  # fmt: skip
+        "correct-correct",
+        "correct-wrong",
+        "correct-wrong",
+        "wrong-wrong",
+        "correct-wrong",
+        "correct-wrong",
+    ]
     table = numbers(pairs, groups).set_index(["pair", "metric"])
     for name, mean, negative, near in (
-        ("all", 0, 1 / 6, 4 / 6), ("correct-correct", 1, 0, 0), ("correct-wrong", 0, 0, 1),
+        ("all", 0, 1 / 6, 4 / 6),
+        ("correct-correct", 1, 0, 0),
+        ("correct-wrong", 0, 0, 1),
         ("wrong-wrong", -1, 1, 0),
-    ):  # fmt: skip
+    ):
         for metric, value in (
             ("mean_cosine", mean),
             ("negative_ratio", negative),
             ("near_orthogonal_ratio", near),
         ):
             assert table.loc[(name, metric), "value"] == pytest.approx(value), (name, metric)
-    assert table.loc[("all", "mean_cosine"), ["low", "high", "pairs", "problems"]].tolist() == pytest.approx(
-        [-1 / 3, 1 / 3, 6, 2]
-    )
+    assert table.loc[
+        ("all", "mean_cosine"), ["low", "high", "pairs", "problems"]
+    ].tolist() == pytest.approx([-1 / 3, 1 / 3, 6, 2])
     assert table.loc[("correct-correct", "mean_cosine"), ["pairs", "problems"]].tolist() == [1, 1]
     assert table.loc[("all", "effective_rank"), "value"] == pytest.approx(
         math.exp(-2 / 3 * math.log(2 / 3) - 1 / 3 * math.log(1 / 3))
     )
     shares = np.array([4, 1, 1]) / 6
-    assert table.loc[("all", "histogram_entropy"), "value"] == pytest.approx(-(shares * np.log(shares)).sum())
+    assert table.loc[("all", "histogram_entropy"), "value"] == pytest.approx(
+        -(shares * np.log(shares)).sum()
+    )
 
 
 def test_intervals_of_a_class_weigh_groups_by_their_pairs() -> None:
@@ -206,7 +226,9 @@ def test_intervals_of_a_class_weigh_groups_by_their_pairs() -> None:
     found = table.loc[("correct-wrong", "mean_cosine")]
     each = mixed.groupby("problem")["cosine"].mean()
     assert found["value"] == pytest.approx(mixed["cosine"].mean())
-    assert found["value"] != pytest.approx(each.mean(), abs=1e-3), "pooled, not averaged over groups"
+    assert found["value"] != pytest.approx(each.mean(), abs=1e-3), (
+        "pooled, not averaged over groups"
+    )
     assert (found["low"], found["high"]) == pytest.approx((each.min(), each.max()))
 
 
@@ -218,8 +240,12 @@ def test_a_class_without_pairs_has_no_row_and_numbers_match_group_averages() -> 
     assert set(table["pair"]) == {"all", "correct-correct"}
     for metric in ("mean_cosine", "negative_ratio", "near_orthogonal_ratio"):
         found = table[(table["pair"] == "all") & (table["metric"] == metric)].iloc[0]
-        assert found["value"] == pytest.approx(groups[metric].mean()), "equal groups: pooling is averaging"
-        plain = bootstrap_interval(groups[metric].to_numpy())  # other draws: equal up to Monte Carlo error
+        assert found["value"] == pytest.approx(groups[metric].mean()), (
+            "equal groups: pooling is averaging"
+        )
+        plain = bootstrap_interval(
+            groups[metric].to_numpy()
+        )  # other draws: equal up to Monte Carlo error
         assert (found["low"], found["high"]) == pytest.approx((plain.low, plain.high), abs=0.02)
 
 

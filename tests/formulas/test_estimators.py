@@ -17,7 +17,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from g2rl.formulas.estimators import bootstrap_interval, maj_at_k, mean_at_k, paired_bootstrap, pass_at_k
+from g2rl.formulas.estimators import (
+    bootstrap_interval,
+    maj_at_k,
+    mean_at_k,
+    paired_bootstrap,
+    pass_at_k,
+)
 
 Case = tuple[list[int], list[bool], int]
 """Answer classes, verdicts, k."""
@@ -30,7 +36,9 @@ def pass_oracle(n: int, c: int, k: int) -> Fraction:
 def maj_oracle(classes: list[int], correct: list[bool], k: int) -> float:
     """Every subset, every winner, in plain Python."""
     share = {
-        a: Fraction(sum(r for b, r in zip(classes, correct, strict=True) if b == a), classes.count(a))
+        a: Fraction(
+            sum(r for b, r in zip(classes, correct, strict=True) if b == a), classes.count(a)
+        )
         for a in classes
     }
     total = Fraction(0)
@@ -119,7 +127,9 @@ def test_pass_at_k_broadcasts() -> None:
         (8, -1, 2, "k=2, n=8, c=-1"),
     ],
 )
-def test_counts_out_of_range_are_named(metric: Callable, n: Any, c: Any, k: int, words: str) -> None:
+def test_counts_out_of_range_are_named(
+    metric: Callable, n: Any, c: Any, k: int, words: str
+) -> None:
     with pytest.raises(ValueError, match=words):
         metric(n, c, k)
 
@@ -168,7 +178,9 @@ def test_maj_at_k_equals_enumeration(case: Case) -> None:
 
 
 @pytest.mark.parametrize("k", range(1, 13))
-@pytest.mark.parametrize("sizes", [(2, 2, 2, 2, 2), (1, 2, 3, 3), (4, 4), (3, 2, 2, 1, 1, 1), (1,) * 9])
+@pytest.mark.parametrize(
+    "sizes", [(2, 2, 2, 2, 2), (1, 2, 3, 3), (4, 4), (3, 2, 2, 1, 1, 1), (1,) * 9]
+)
 def test_maj_at_k_of_twelve_samples_equals_enumeration(sizes: tuple[int, ...], k: int) -> None:
     classes = [a for a, size in enumerate(sizes) for _ in range(size)]
     correct = [a % 2 == 0 or i % 3 == 0 for i, a in enumerate(classes)]
@@ -187,7 +199,9 @@ def test_maj_at_k_ignores_sample_order_and_labels(case: Case, random: Random) ->
     moved = [labels[classes[i]] if classes[i] >= 0 else -1 for i in order]
     for exact in (True, False):
         # Relative 1e-12: two classes of equal size and share may swap places, which moves one rounding.
-        assert maj_at_k(moved, [correct[i] for i in order], k, exact=exact, draws=50).value == pytest.approx(
+        assert maj_at_k(
+            moved, [correct[i] for i in order], k, exact=exact, draws=50
+        ).value == pytest.approx(
             maj_at_k(classes, correct, k, exact=exact, draws=50).value, rel=1e-12, abs=0
         )
 
@@ -204,15 +218,22 @@ def test_maj_at_one_is_pass_at_one(case: Case) -> None:
 @given(graded(consistent=True))
 def test_maj_at_k_never_beats_pass_at_k(case: Case) -> None:
     classes, correct, k = case
-    assert maj_at_k(classes, correct, k).value <= float(pass_at_k(len(classes), sum(correct), k)) + 1e-12
+    assert (
+        maj_at_k(classes, correct, k).value
+        <= float(pass_at_k(len(classes), sum(correct), k)) + 1e-12
+    )
 
 
-@pytest.mark.parametrize(("n", "right", "k"), [(10_000, 4_800, 99), (1_000, 480, 301), (301, 151, 301)])
+@pytest.mark.parametrize(
+    ("n", "right", "k"), [(10_000, 4_800, 99), (1_000, 480, 301), (301, 151, 301)]
+)
 def test_maj_at_k_of_many_samples(n: int, right: int, k: int) -> None:
     # Two classes, odd k, no ties: the right one wins iff it has more than k/2 votes (hypergeometric tail).
     tail = sum(math.comb(right, v) * math.comb(n - right, k - v) for v in range(k // 2 + 1, k + 1))
     want = float(Fraction(tail, math.comb(n, k)))
-    got = maj_at_k([0] * right + [1] * (n - right), [True] * right + [False] * (n - right), k, exact=True)
+    got = maj_at_k(
+        [0] * right + [1] * (n - right), [True] * right + [False] * (n - right), k, exact=True
+    )
     assert got.value == pytest.approx(want, rel=1e-10)
 
 
@@ -334,7 +355,9 @@ def test_paired_bootstrap_resamples_the_seeds_of_each_arm_separately() -> None:
     assert (same.low, same.high) == (-1.0, 1.0)
 
 
-def test_bootstrap_repeats_under_its_seed_and_is_split_invisibly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bootstrap_repeats_under_its_seed_and_is_split_invisibly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     values = np.random.default_rng(0).random(20)
     assert bootstrap_interval(values, seed=1) == bootstrap_interval(values, seed=1)
     assert bootstrap_interval(values, seed=1) != bootstrap_interval(values, seed=2)

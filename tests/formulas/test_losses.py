@@ -10,7 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from g2rl.formulas.losses import NORMALIZERS, LossInputs, PolicyLoss, kl_divergence, response_weights
+from g2rl.formulas.losses import (
+    NORMALIZERS,
+    LossInputs,
+    PolicyLoss,
+    kl_divergence,
+    response_weights,
+)
 from g2rl.types import SamplingParams
 
 MAX_TOKENS = 9
@@ -46,7 +52,9 @@ def padded(seed: int = 0) -> Padded:
     )
 
 
-def flat(p: Padded, normalizer: str, rows: list[int] | None = None, with_ref: bool = True) -> LossInputs:
+def flat(
+    p: Padded, normalizer: str, rows: list[int] | None = None, with_ref: bool = True
+) -> LossInputs:
     """The rows as g2rl sees them: response tokens only, weights of the whole mini-batch."""
     rows = list(range(len(LENGTHS))) if rows is None else rows
     weights = response_weights(normalizer, LENGTHS, GROUPS, MAX_TOKENS).double()
@@ -61,12 +69,16 @@ def flat(p: Padded, normalizer: str, rows: list[int] | None = None, with_ref: bo
         segments_T=segments,
         rows=len(rows),
         entropy_T=p.entropy[rows][keep],
-        entropy_weights_T=torch.full((int(keep.sum()),), 1.0 / float(LENGTHS.sum()), dtype=torch.float64),
+        entropy_weights_T=torch.full(
+            (int(keep.sum()),), 1.0 / float(LENGTHS.sum()), dtype=torch.float64
+        ),
         ref_logps_T=p.ref[rows][keep] if with_ref else None,
     )
 
 
-def reference_cost(p: Padded, surrogate: str, ratio: str, low: float, high: float, beta: float) -> Tensor:
+def reference_cost(
+    p: Padded, surrogate: str, ratio: str, low: float, high: float, beta: float
+) -> Tensor:
     """l_t as a (B, T) matrix: PPO or CISPO surrogate plus beta times k3."""
     log_ratio = p.logps - p.old
     if ratio == "sequence":  # GSPO: exp of the mean log ratio of the response
@@ -107,7 +119,9 @@ def test_value_and_gradient_equal_the_padded_reference(
     p = padded()
     loss = PolicyLoss(surrogate, ratio, 0.15, 0.25, normalizer, beta, "k3")
     found, _ = loss(flat(p, normalizer))
-    expected = reference_loss(reference_cost(p, surrogate, ratio, 0.15, 0.25, beta), p.mask, normalizer)
+    expected = reference_loss(
+        reference_cost(p, surrogate, ratio, 0.15, 0.25, beta), p.mask, normalizer
+    )
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
     (mine,) = torch.autograd.grad(found, p.logps)
     (oracle,) = torch.autograd.grad(expected, p.logps)
@@ -121,10 +135,14 @@ def test_the_loss_of_a_mini_batch_is_the_sum_over_its_micro_batches(normalizer: 
     p = padded(1)
     loss = PolicyLoss(normalizer=normalizer, kl_coef=0.1)
     whole, metrics = loss(flat(p, normalizer), entropy_coef=0.2)
-    parts = [loss(flat(p, normalizer, rows), entropy_coef=0.2) for rows in ([5, 0], [3, 2], [1], [4])]
+    parts = [
+        loss(flat(p, normalizer, rows), entropy_coef=0.2) for rows in ([5, 0], [3, 2], [1], [4])
+    ]
     torch.testing.assert_close(sum(value for value, _ in parts), whole, rtol=1e-9, atol=1e-12)
     for name, value in metrics.items():
-        torch.testing.assert_close(sum(part[name] for _, part in parts), value, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(
+            sum(part[name] for _, part in parts), value, rtol=1e-9, atol=1e-12
+        )
 
 
 def one_token(ratio: float, advantage: float) -> tuple[Tensor, LossInputs]:
@@ -132,7 +150,9 @@ def one_token(ratio: float, advantage: float) -> tuple[Tensor, LossInputs]:
     logp = torch.tensor([-1.0], dtype=torch.float64, requires_grad=True)
     one = torch.ones(1, dtype=torch.float64)
     old = logp.detach() - torch.tensor(ratio, dtype=torch.float64).log()
-    return logp, LossInputs(logp, old, one * advantage, one, torch.zeros(1, dtype=torch.int64), 1, one, one)
+    return logp, LossInputs(
+        logp, old, one * advantage, one, torch.zeros(1, dtype=torch.int64), 1, one, one
+    )
 
 
 @pytest.mark.parametrize(
@@ -245,7 +265,9 @@ def test_sum_of_weights_times_lengths(normalizer: str, total: float) -> None:
 
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
 def test_all_responses_empty_weigh_nothing(normalizer: str) -> None:
-    weights = response_weights(normalizer, torch.zeros(3, dtype=torch.int64), torch.tensor([0, 0, 1]), 4)
+    weights = response_weights(
+        normalizer, torch.zeros(3, dtype=torch.int64), torch.tensor([0, 0, 1]), 4
+    )
     assert weights.tolist() == [0.0, 0.0, 0.0]
 
 
@@ -279,16 +301,23 @@ def test_on_policy_gradient_is_reinforce() -> None:
         p.old = p.logps.detach().clone()
         loss, _ = PolicyLoss(surrogate, kl_coef=0.0)(flat(p, "token_mean", with_ref=False))
         (slope,) = torch.autograd.grad(loss, p.logps)
-        torch.testing.assert_close(slope, -p.advantages[:, None] * p.mask / 16, rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(
+            slope, -p.advantages[:, None] * p.mask / 16, rtol=1e-6, atol=1e-8
+        )
 
 
 @pytest.mark.parametrize(
     "bad",
     [
-        {"surrogate": "x"}, {"ratio": "x"}, {"normalizer": "x"}, {"kl_estimator": "x"},
-        {"clip_low": 1.1}, {"clip_high": -0.1}, {"kl_coef": -1.0},
+        {"surrogate": "x"},
+        {"ratio": "x"},
+        {"normalizer": "x"},
+        {"kl_estimator": "x"},
+        {"clip_low": 1.1},
+        {"clip_high": -0.1},
+        {"kl_coef": -1.0},
     ],
-)  # fmt: skip
+)
 def test_settings_are_checked(bad: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="algorithm"):
         PolicyLoss(**bad)
@@ -329,11 +358,15 @@ def test_truncated_importance_sampling_by_hand(mode: str, surrogate: str) -> Non
             else:
                 cost = -ratio.clamp(max=1.2).detach() * a * p.logps[n, t]
             d = p.ref[n, t] - p.logps[n, t]
-            expected = expected + (min(raw, cap) * cost + beta * (d.exp() - d - 1)) / (len(LENGTHS) * length)
+            expected = expected + (min(raw, cap) * cost + beta * (d.exp() - d - 1)) / (
+                len(LENGTHS) * length
+            )
     torch.testing.assert_close(loss, expected)
     assert 0 < capped < tokens
     assert metrics["sampler_capped"].item() == pytest.approx(capped / tokens)
-    found, wanted = (torch.autograd.grad(x, p.logps, retain_graph=True)[0] for x in (loss, expected))
+    found, wanted = (
+        torch.autograd.grad(x, p.logps, retain_graph=True)[0] for x in (loss, expected)
+    )
     torch.testing.assert_close(found, wanted)
 
 

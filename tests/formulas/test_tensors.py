@@ -9,7 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from g2rl.formulas.tensors import cosine_matrix, midrank, minmax, segment_mean, segment_sum, unit_rows
+from g2rl.formulas.tensors import (
+    cosine_matrix,
+    midrank,
+    minmax,
+    segment_mean,
+    segment_sum,
+    unit_rows,
+)
 
 DEGENERATE = [0.0, -0.0, 1.0, -1.0, 0.5, 1e-45, -1e-38, 1e-30, 1e-13, 1e-6, 1e10, 1e30, -3e38, 3e38]
 rows = st.lists(st.sampled_from(DEGENERATE), min_size=3, max_size=3)
@@ -32,7 +39,9 @@ def test_unit_rows_of_huge_and_tiny_vectors_neither_overflow_nor_vanish() -> Non
 def test_unit_rows_widens_bfloat16_and_keeps_float64() -> None:
     assert unit_rows(torch.ones(2, 3, dtype=torch.bfloat16))[0].dtype == torch.float32
     unit, _ = unit_rows(torch.ones(2, 3, dtype=torch.float64))
-    torch.testing.assert_close(unit, torch.full((2, 3), 3**-0.5, dtype=torch.float64), rtol=1e-15, atol=0)
+    torch.testing.assert_close(
+        unit, torch.full((2, 3), 3**-0.5, dtype=torch.float64), rtol=1e-15, atol=0
+    )
 
 
 @settings(max_examples=300, deadline=None)
@@ -59,7 +68,9 @@ def test_cosine_matrix_of_degenerate_groups(vectors: list[list[float]]) -> None:
     """Symmetric, finite, within [-1, 1], 1 on the diagonal, and the float64 cosine elsewhere."""
     cosine, zero = cosine_matrix(torch.tensor([vectors]))
     wide = torch.tensor(vectors).double()
-    unit = torch.where(zero[0][:, None], 0.0, wide / wide.norm(dim=-1, keepdim=True).clamp_min(1e-300))
+    unit = torch.where(
+        zero[0][:, None], 0.0, wide / wide.norm(dim=-1, keepdim=True).clamp_min(1e-300)
+    )
     expected = (unit @ unit.T).fill_diagonal_(1.0)
     torch.testing.assert_close(cosine[0].double(), expected, rtol=0, atol=1e-6)
     assert cosine.abs().max() <= 1
@@ -67,7 +78,9 @@ def test_cosine_matrix_of_degenerate_groups(vectors: list[list[float]]) -> None:
 
 def test_minmax_by_hand_and_floor() -> None:
     values = torch.tensor([[1.0, 3.0, 2.0], [5.0, 5.0, 5.0], [0.0, 1e-7, 2e-7]])
-    torch.testing.assert_close(minmax(values, floor=1e-6), torch.tensor([[0, 1, 0.5], [0, 0, 0], [0, 0, 0]]))
+    torch.testing.assert_close(
+        minmax(values, floor=1e-6), torch.tensor([[0, 1, 0.5], [0, 0, 0], [0, 0, 0]])
+    )
     torch.testing.assert_close(minmax(values)[2], torch.tensor([0.0, 0.5, 1.0]))
     assert minmax(torch.tensor([[7.0]])).tolist() == [[0.0]]
 

@@ -33,7 +33,9 @@ def tile_bytes(rows: int, vocabulary: int = V, dtype: torch.dtype = torch.float6
     return limit
 
 
-def inputs(dtype: torch.dtype = torch.float64, seed: int = 0, grad: bool = False) -> tuple[Tensor, ...]:
+def inputs(
+    dtype: torch.dtype = torch.float64, seed: int = 0, grad: bool = False
+) -> tuple[Tensor, ...]:
     """Random hidden (T, D), weight (V, D), bias (V,) and targets (T,)."""
     rng = torch.Generator().manual_seed(seed)
     hidden, weight, bias = (
@@ -54,9 +56,14 @@ def full(
     return logp[torch.arange(len(targets)), targets], -(logp.exp() * logp).sum(-1)
 
 
-def literal_phi(hidden: Tensor, weight: Tensor, target: int, tau: float, bias: Tensor | None) -> Tensor:
+def literal_phi(
+    hidden: Tensor, weight: Tensor, target: int, tau: float, bias: Tensor | None
+) -> Tensor:
     """phi_t = W[y_t] - sum_v p_t(v) W[v], one token, a loop over the vocabulary."""
-    scores = [float(weight[v] @ hidden + (0 if bias is None else bias[v])) / tau for v in range(len(weight))]
+    scores = [
+        float(weight[v] @ hidden + (0 if bias is None else bias[v])) / tau
+        for v in range(len(weight))
+    ]
     p = torch.tensor(scores, dtype=torch.float64).softmax(0)
     phi = weight[target].clone()
     for v in range(len(weight)):
@@ -72,7 +79,9 @@ def literal_feature(
     for n in range(COUNT):
         tokens = [t for t in range(T) if int(SEGMENTS[t]) == n]
         total = sum(float(alpha[t]) for t in tokens)
-        phi = [alpha[t] * literal_phi(hidden[t], weight, int(targets[t]), tau, bias) for t in tokens]
+        phi = [
+            alpha[t] * literal_phi(hidden[t], weight, int(targets[t]), tau, bias) for t in tokens
+        ]
         rows.append(sum(phi) / total if total else torch.zeros(D, dtype=torch.float64))
     return torch.stack(rows)
 
@@ -111,10 +120,14 @@ def test_the_backward_is_the_same_for_every_slice(columns: int) -> None:
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("tau", [0.6, 1.0, 1.7])
 @pytest.mark.parametrize("rows", [1, 3, T, 64])
-def test_logps_and_entropies_equal_the_full_log_softmax(rows: int, tau: float, with_bias: bool) -> None:
+def test_logps_and_entropies_equal_the_full_log_softmax(
+    rows: int, tau: float, with_bias: bool
+) -> None:
     hidden, weight, bias, targets = inputs()
     bias_V = bias if with_bias else None
-    output = head_pass(hidden, weight, targets, temperature=tau, bias_V=bias_V, tile_bytes=tile_bytes(rows))
+    output = head_pass(
+        hidden, weight, targets, temperature=tau, bias_V=bias_V, tile_bytes=tile_bytes(rows)
+    )
     logps, entropies = full(hidden, weight, targets, tau, bias_V)
     torch.testing.assert_close(output.logps_T, logps, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(output.entropy_T, entropies, rtol=1e-12, atol=1e-12)
@@ -124,7 +137,9 @@ def test_logps_and_entropies_equal_the_full_log_softmax(rows: int, tau: float, w
 def test_huge_logits_stay_finite_and_right() -> None:
     hidden, weight, _bias, targets = inputs()
     output = head_pass(hidden.float() * 1e4, weight.float(), targets, temperature=0.5)
-    logps, entropies = full((hidden.float() * 1e4).double(), weight.float().double(), targets, 0.5, None)
+    logps, entropies = full(
+        (hidden.float() * 1e4).double(), weight.float().double(), targets, 0.5, None
+    )
     torch.testing.assert_close(output.logps_T.double(), logps, rtol=1e-5, atol=1e-2)
     torch.testing.assert_close(output.entropy_T.double(), entropies, rtol=1e-3, atol=1e-3)
 
@@ -132,7 +147,9 @@ def test_huge_logits_stay_finite_and_right() -> None:
 LOSSES = {
     "logps": lambda logps, entropies: (logps * torch.linspace(-1, 2, T)).sum(),
     "entropies": lambda logps, entropies: (entropies * torch.linspace(-1, 2, T)).sum(),
-    "both": lambda logps, entropies: ((logps * entropies).sin() + logps.exp() - entropies.square()).sum(),
+    "both": lambda logps, entropies: (
+        (logps * entropies).sin() + logps.exp() - entropies.square()
+    ).sum(),
 }
 
 
@@ -142,8 +159,12 @@ LOSSES = {
 def test_gradients_equal_autograd_of_the_full_logits(rows: int, tau: float, loss: str) -> None:
     """d loss / d (hidden, weight, bias) of any function of log-probs and entropies."""
     hidden, weight, bias, targets = inputs(grad=True)
-    output = head_pass(hidden, weight, targets, temperature=tau, bias_V=bias, tile_bytes=tile_bytes(rows))
-    found = torch.autograd.grad(LOSSES[loss](output.logps_T, output.entropy_T), (hidden, weight, bias))
+    output = head_pass(
+        hidden, weight, targets, temperature=tau, bias_V=bias, tile_bytes=tile_bytes(rows)
+    )
+    found = torch.autograd.grad(
+        LOSSES[loss](output.logps_T, output.entropy_T), (hidden, weight, bias)
+    )
     expected = torch.autograd.grad(
         LOSSES[loss](*full(hidden, weight, targets, tau, bias)), (hidden, weight, bias)
     )
@@ -176,7 +197,9 @@ def test_phi_is_tau_times_the_gradient_of_the_log_probability(tau: float) -> Non
     """phi_t = tau * d log p(y_t) / d h_t, with one token a response so that Phi = phi_t."""
     hidden, weight, bias, targets = inputs()
     request = FeatureRequest(torch.arange(T), T, tau)
-    found = head_pass(hidden, weight, targets, temperature=tau, bias_V=bias, features=request).features_ND
+    found = head_pass(
+        hidden, weight, targets, temperature=tau, bias_V=bias, features=request
+    ).features_ND
     leaf = hidden.clone().requires_grad_(True)
     (gradient,) = torch.autograd.grad(full(leaf, weight, targets, tau, bias)[0].sum(), (leaf,))
     torch.testing.assert_close(found, tau * gradient, rtol=1e-10, atol=1e-12)
@@ -192,13 +215,19 @@ def test_features_by_identity_equal_the_literal_token_sum(
     hidden, weight, bias, targets = inputs(seed=1)
     alpha = torch.linspace(0.2, 3, T, dtype=torch.float64) if weighted else None
     request = FeatureRequest(SEGMENTS, COUNT, feature_tau, alpha)
-    output = head_pass(hidden, weight, targets, bias_V=bias, features=request, tile_bytes=tile_bytes(rows))
+    output = head_pass(
+        hidden, weight, targets, bias_V=bias, features=request, tile_bytes=tile_bytes(rows)
+    )
     ones = torch.ones(T, dtype=torch.float64)
-    expected = literal_feature(hidden, weight, targets, feature_tau, bias, ones if alpha is None else alpha)
+    expected = literal_feature(
+        hidden, weight, targets, feature_tau, bias, ones if alpha is None else alpha
+    )
     torch.testing.assert_close(output.features_ND, expected, rtol=1e-10, atol=1e-12)
     assert (output.features_ND[[2, 4, 6]] == 0).all()
     logps, _ = full(hidden, weight, targets, 1.0, bias)
-    torch.testing.assert_close(output.logps_T, logps)  # the feature temperature must not leak into log-probs
+    torch.testing.assert_close(
+        output.logps_T, logps
+    )  # the feature temperature must not leak into log-probs
 
 
 def test_zero_weights_mask_tokens_and_whole_responses() -> None:
@@ -229,7 +258,9 @@ def test_features_do_not_change_the_gradient_and_carry_none() -> None:
     output = head_pass(hidden, weight, targets, features=request)
     assert not output.features_ND.requires_grad
     found = torch.autograd.grad(output.logps_T.sum(), (hidden, weight))
-    expected = torch.autograd.grad(full(hidden, weight, targets, 1.0, None)[0].sum(), (hidden, weight))
+    expected = torch.autograd.grad(
+        full(hidden, weight, targets, 1.0, None)[0].sum(), (hidden, weight)
+    )
     for mine, oracle in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, oracle, rtol=1e-10, atol=1e-11)
 
@@ -258,15 +289,23 @@ def test_one_optimizer_step_equals_that_of_the_full_logits(optimizer: Any) -> No
 def test_bfloat16_inputs_within_their_rounding() -> None:
     hidden, weight, bias, targets = inputs(torch.bfloat16, grad=True)
     request = FeatureRequest(SEGMENTS, COUNT, 1.0)
-    output = head_pass(hidden, weight, targets, bias_V=bias, features=request, tile_bytes=tile_bytes(3) // 2)
+    output = head_pass(
+        hidden, weight, targets, bias_V=bias, features=request, tile_bytes=tile_bytes(3) // 2
+    )
     wide = [x.detach().double().requires_grad_(True) for x in (hidden, weight, bias)]
     logps, entropies = full(wide[0], wide[1], targets, 1.0, wide[2])
-    assert output.logps_T.dtype == output.entropy_T.dtype == output.features_ND.dtype == torch.float32
+    assert (
+        output.logps_T.dtype == output.entropy_T.dtype == output.features_ND.dtype == torch.float32
+    )
     torch.testing.assert_close(output.logps_T.double(), logps, rtol=2e-2, atol=2e-2)
     torch.testing.assert_close(output.entropy_T.double(), entropies, rtol=2e-2, atol=2e-2)
-    expected = literal_feature(*(x.detach() for x in wide[:2]), targets, 1.0, wide[2].detach(), torch.ones(T))
+    expected = literal_feature(
+        *(x.detach() for x in wide[:2]), targets, 1.0, wide[2].detach(), torch.ones(T)
+    )
     torch.testing.assert_close(output.features_ND.double(), expected, rtol=2e-2, atol=2e-2)
-    found = torch.autograd.grad(LOSSES["both"](output.logps_T, output.entropy_T), (hidden, weight, bias))
+    found = torch.autograd.grad(
+        LOSSES["both"](output.logps_T, output.entropy_T), (hidden, weight, bias)
+    )
     oracle = torch.autograd.grad(LOSSES["both"](logps, entropies), wide)
     for mine, theirs in zip(found, oracle, strict=True):
         assert mine.dtype == torch.bfloat16
@@ -300,13 +339,19 @@ def test_no_tensor_exceeds_the_tile_the_head_or_the_residuals(
     limit = max(rows * vocabulary, vocabulary * width, count * vocabulary, tokens * MIN_SLICE)
     with LargestOutput() as tiled:
         output = head_pass(
-            hidden, weight, targets, temperature=0.9, features=request,
+            hidden,
+            weight,
+            targets,
+            temperature=0.9,
+            features=request,
             tile_bytes=tile_bytes(rows, vocabulary, dtype),
-        )  # fmt: skip
+        )
         (output.logps_T.sum() + output.entropy_T.square().sum()).backward()
     assert tokens * vocabulary >= 40 * limit
     assert 0 < tiled.largest <= limit
-    with LargestOutput() as untiled:  # the recorder does see a full (T, V) matrix, in the backward too
+    with (
+        LargestOutput() as untiled
+    ):  # the recorder does see a full (T, V) matrix, in the backward too
         logps, _ = full(hidden, weight, targets, 0.9, None)
     assert untiled.largest == tokens * vocabulary
     with LargestOutput() as untiled_backward:
@@ -339,11 +384,19 @@ ALL = slice(0, T)
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("tau", [0.7, 1.0])
 @pytest.mark.parametrize("rows", [1, 4, 64])
-def test_a_fused_loss_has_the_gradient_of_the_full_logits(rows: int, tau: float, objective: str) -> None:
+def test_a_fused_loss_has_the_gradient_of_the_full_logits(
+    rows: int, tau: float, objective: str
+) -> None:
     hidden, weight, bias, targets = leaves = inputs(grad=True)
     loss = OBJECTIVES[objective]
     output = head_pass(
-        hidden, weight, targets, temperature=tau, bias_V=bias, objective=loss, tile_bytes=tile_bytes(rows)
+        hidden,
+        weight,
+        targets,
+        temperature=tau,
+        bias_V=bias,
+        objective=loss,
+        tile_bytes=tile_bytes(rows),
     )
     logps, entropies = full(hidden, weight, targets, tau, bias)
     torch.testing.assert_close(output.loss, loss(ALL, logps, entropies), rtol=1e-12, atol=1e-12)
@@ -360,7 +413,9 @@ def test_words_of_no_probability_have_a_finite_gradient() -> None:
     """exp underflows to 0, whose logarithm is not a number times 0."""
     hidden, weight, _bias, targets = inputs(torch.float32, grad=True)
     big = (hidden * 300).detach().requires_grad_(True)
-    output = head_pass(big, weight, targets, objective=lambda tile, logps, entropies: entropies.sum())
+    output = head_pass(
+        big, weight, targets, objective=lambda tile, logps, entropies: entropies.sum()
+    )
     wide = [x.detach().double().requires_grad_(True) for x in (big, weight)]
     _, entropies = full(wide[0], wide[1], targets, 1.0, None)
     assert (torch.softmax(big @ weight.T, -1) == 0).any()
@@ -393,29 +448,40 @@ def test_what_is_not_fused_leaves_the_loss_to_the_caller(monkeypatch: pytest.Mon
     hidden, weight, _bias, targets = inputs(grad=True)
     assert head_pass(hidden, weight, targets, objective=never).loss is None
     monkeypatch.setattr(head, "FUSE_FROM", 0)
-    assert head_pass(hidden, weight, targets, objective=never, tile_bytes=tile_bytes(T - 1)).loss is None
+    assert (
+        head_pass(hidden, weight, targets, objective=never, tile_bytes=tile_bytes(T - 1)).loss
+        is None
+    )
     assert head_pass(hidden.bfloat16(), weight.bfloat16(), targets, objective=never).loss is None
     with torch.no_grad():
         assert head_pass(hidden, weight, targets, objective=never).loss is None
     with pytest.raises(AssertionError, match="called"):
         head_pass(hidden, weight, targets, objective=never)
     with pytest.raises(ValueError, match="one of them"):
-        head_pass(hidden, weight, targets, objective=never, features=FeatureRequest(SEGMENTS, COUNT, 1.0))
+        head_pass(
+            hidden, weight, targets, objective=never, features=FeatureRequest(SEGMENTS, COUNT, 1.0)
+        )
 
 
-def test_a_fused_loss_keeps_no_more_than_a_tile_and_its_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fused_loss_keeps_no_more_than_a_tile_and_its_gradients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(tiles, "CHUNK", 4096)
     monkeypatch.setattr(head, "FUSE_ROWS", 0)
     tokens, vocabulary, width, rows = 400, 20_480, 8, 4
     hidden, weight = (torch.randn(n, width, requires_grad=True) for n in (tokens, vocabulary))
     with LargestOutput() as fused:
         output = head_pass(
-            hidden, weight, torch.randint(vocabulary, (tokens,)),
+            hidden,
+            weight,
+            torch.randint(vocabulary, (tokens,)),
             objective=lambda tile, logps, entropies: (logps + entropies.square()).sum(),
             tile_bytes=tile_bytes(rows, vocabulary, torch.float32),
-        )  # fmt: skip
+        )
         output.loss.backward()
-    assert 0 < fused.largest <= max(rows * vocabulary, vocabulary * width) < tokens * vocabulary / 40
+    assert (
+        0 < fused.largest <= max(rows * vocabulary, vocabulary * width) < tokens * vocabulary / 40
+    )
 
 
 @pytest.mark.parametrize(("tau", "feature_tau"), [(0.0, 1.0), (-1.0, 1.0), (1.0, 0.0)])
@@ -423,5 +489,9 @@ def test_a_temperature_must_be_positive(tau: float, feature_tau: float) -> None:
     hidden, weight, _, targets = inputs()
     with pytest.raises(ValueError, match="temperature"):
         head_pass(
-            hidden, weight, targets, temperature=tau, features=FeatureRequest(SEGMENTS, COUNT, feature_tau)
+            hidden,
+            weight,
+            targets,
+            temperature=tau,
+            features=FeatureRequest(SEGMENTS, COUNT, feature_tau),
         )

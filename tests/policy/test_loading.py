@@ -12,22 +12,23 @@ from safetensors.torch import load_file, save_file
 
 from g2rl.policy.loading import (
     ModelError,
-    encode_prompt,
     forget_quantization,
     load,
     resolve_source,
     resolve_stop_ids,
 )
 from g2rl.policy.policy import Policy
+from g2rl.policy.prompts import encode_prompt
 from g2rl.tasks.countdown_policy import build_tokenizer
 
 
 def tokenizer(**changes: object) -> SimpleNamespace:
     vocabulary = {"<|endoftext|>": 1, "<|im_end|>": 2, "a": 3}
     fields: dict[str, object] = {
-        "get_vocab": lambda: vocabulary, "eos_token_id": 1,
+        "get_vocab": lambda: vocabulary,
+        "eos_token_id": 1,
         "chat_template": "{{ messages[0].content }}<|im_end|>",
-    }  # fmt: skip
+    }
     return SimpleNamespace(**{**fields, **changes})
 
 

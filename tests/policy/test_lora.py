@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from g2rl.cli.build.trainer import frozen_copy, load_model
-from g2rl.cli.config.launch import config_dir, register_resolvers
-from g2rl.cli.jobs.evaluate import model_of_run
+from g2rl.cli.build.model import frozen_copy, load_model, model_of_run
+from g2rl.cli.config.choices import config_dir
+from g2rl.cli.config.launch import register_resolvers
 from g2rl.cli.jobs.train import train
 from g2rl.engines.transformers import TransformersEngine
 from g2rl.formulas.losses import PolicyLoss
@@ -46,7 +46,9 @@ from g2rl.types import SamplingParams
 peft = pytest.importorskip("peft")
 register_resolvers()
 ROOT = Path(__file__).resolve().parents[2]
-SEQUENCES = Sequences([[1, 3, 27, 30, 5]] * 4, [[23, 34, 2], [40, 2], [9, 30, 24, 31, 2], [7, 8, 2]])
+SEQUENCES = Sequences(
+    [[1, 3, 27, 30, 5]] * 4, [[23, 34, 2], [40, 2], [9, 30, 24, 31, 2], [7, 8, 2]]
+)
 TEMPERATURE = 0.7
 
 
@@ -64,9 +66,12 @@ def base_model(tiny: LoadedModel, dtype: torch.dtype = torch.float64) -> Any:
 
 
 def adapted(
-    tiny: LoadedModel, dtype: torch.dtype = torch.float64, noise: float = 0.3,
-    adapters: torch.dtype | None = None, **settings: Any,
-) -> Any:  # fmt: skip
+    tiny: LoadedModel,
+    dtype: torch.dtype = torch.float64,
+    noise: float = 0.3,
+    adapters: torch.dtype | None = None,
+    **settings: Any,
+) -> Any:
     """The tiny model with adapters; with noise, their B are drawn instead of 0."""
     torch.manual_seed(0)
     model = base_model(tiny, dtype)
@@ -95,9 +100,13 @@ def merged_by_hand(tiny: LoadedModel, lora: Any, scale: float) -> Any:
 
 def full_formula(model: Any, batch: MicroBatch) -> tuple[Tensor, Tensor]:
     """Log-probs and entropies from the model's own, whole logits."""
-    logits_TV = model(input_ids=batch.input_ids_BL).logits.flatten(0, 1)[batch.positions_T] / TEMPERATURE
+    logits_TV = (
+        model(input_ids=batch.input_ids_BL).logits.flatten(0, 1)[batch.positions_T] / TEMPERATURE
+    )
     logp_TV = logits_TV.log_softmax(-1)
-    return logp_TV.gather(1, batch.targets_T[:, None]).squeeze(1), -(logp_TV.exp() * logp_TV).sum(-1)
+    return logp_TV.gather(1, batch.targets_T[:, None]).squeeze(1), -(logp_TV.exp() * logp_TV).sum(
+        -1
+    )
 
 
 @pytest.mark.parametrize("include_head", [False, True])
@@ -109,7 +118,9 @@ def test_scores_are_those_of_a_plain_model_with_merged_weights(
     found = Policy(lora)(batch, TEMPERATURE, features=True)
     expected = Policy(plain)(batch, TEMPERATURE, features=True)
     for name in ("logps_T", "entropy_T", "features_ND"):
-        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(
+            getattr(found, name), getattr(expected, name), rtol=1e-9, atol=1e-9
+        )
     if include_head:  # the base's head gives other features: the test can tell
         weight_VD = plain.lm_head.weight - lora.lm_head.base_layer.weight
         assert weight_VD.abs().max() > 0.1
@@ -130,13 +141,17 @@ def test_gradients_of_the_adapters_are_autograds_through_whole_logits(
         (weights_T * (output.logps_T + 0.3 * output.entropy_T)).sum(), list(trained.values())
     )
     logps_T, entropy_T = full_formula(lora, batch)
-    expected = torch.autograd.grad((weights_T * (logps_T + 0.3 * entropy_T)).sum(), list(trained.values()))
+    expected = torch.autograd.grad(
+        (weights_T * (logps_T + 0.3 * entropy_T)).sum(), list(trained.values())
+    )
     for name, a, b in zip(trained, found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10, msg=name)
         assert b.abs().max() > 0, name
 
 
-def test_checkpointing_gives_the_adapters_the_same_gradients(tiny: LoadedModel, batch: MicroBatch) -> None:
+def test_checkpointing_gives_the_adapters_the_same_gradients(
+    tiny: LoadedModel, batch: MicroBatch
+) -> None:
     """The base is frozen, so that no input of a recomputed layer would need a gradient by itself."""
     grads = []
     for on in (False, True):
@@ -165,9 +180,13 @@ def test_the_reference_is_the_base_bit_for_bit_and_leaves_no_trace(
     flags = {name: p.requires_grad for name, p in policy.named_parameters()}
     reference = frozen_copy(policy)
     assert isinstance(reference, BaseOf)
-    assert {id(p) for p in reference.parameters()} == {id(p) for p in policy.parameters()}, "a second copy"
+    assert {id(p) for p in reference.parameters()} == {id(p) for p in policy.parameters()}, (
+        "a second copy"
+    )
     found = reference(batch, TEMPERATURE, features=True)
-    expected = frozen_copy(Policy(base_model(tiny, torch.float32)))(batch, TEMPERATURE, features=True)
+    expected = frozen_copy(Policy(base_model(tiny, torch.float32)))(
+        batch, TEMPERATURE, features=True
+    )
     assert torch.equal(found.logps_T, expected.logps_T)
     assert torch.equal(found.features_ND, expected.features_ND)  # type: ignore[arg-type]
     assert not found.logps_T.requires_grad
@@ -193,20 +212,33 @@ def test_only_adapters_are_optimised_and_the_base_keeps_its_bits(tiny: LoadedMod
     policy = Policy(adapted(tiny, torch.float32, noise=0, include_head=True))
     before = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
     updater = Updater(
-        policy, PolicyLoss(kl_coef=0.0), OptimizerSettings(lr=1e-2, weight_decay=0.1, mini_batches=1),
-        temperature=1.0, max_tokens=8, seed=0, total_updates=2,
-    )  # fmt: skip
+        policy,
+        PolicyLoss(kl_coef=0.0),
+        OptimizerSettings(lr=1e-2, weight_decay=0.1, mini_batches=1),
+        temperature=1.0,
+        max_tokens=8,
+        seed=0,
+        total_updates=2,
+    )
     held = {id(p) for group in updater.optimizer.param_groups for p in group["params"]}
     assert held == {id(p) for name, p in policy.named_parameters() if "lora_" in name}
     for step in (1, 2):
         behaviour = score(policy, SEQUENCES, temperature=1.0, token_budget=64)
         advantages_N = torch.tensor([1.0, -1.0, 0.5, 1.0])
-        updater.step(UpdateBatch(SEQUENCES, torch.tensor([0, 0, 1, 1]), advantages_N, behaviour), step)
-    moved = {name for name, tensor in policy.state_dict().items() if not torch.equal(tensor, before[name])}
+        updater.step(
+            UpdateBatch(SEQUENCES, torch.tensor([0, 0, 1, 1]), advantages_N, behaviour), step
+        )
+    moved = {
+        name
+        for name, tensor in policy.state_dict().items()
+        if not torch.equal(tensor, before[name])
+    }
     assert moved == {name for name in before if "lora_" in name}
 
 
-def test_adapters_of_a_bfloat16_base_are_float32_and_move(tiny: LoadedModel, batch: MicroBatch) -> None:
+def test_adapters_of_a_bfloat16_base_are_float32_and_move(
+    tiny: LoadedModel, batch: MicroBatch
+) -> None:
     lora = adapted(tiny, torch.bfloat16, noise=0, include_head=True, adapters=torch.float32)
     assert {p.dtype for p in lora.parameters() if p.requires_grad} == {torch.float32}
     assert {p.dtype for p in lora.parameters() if not p.requires_grad} == {torch.bfloat16}
@@ -300,7 +332,8 @@ def test_an_adapter_that_lacks_weights_is_refused(tiny: LoadedModel, tmp_path: P
     weights = load_file(tmp_path / "adapter_model.safetensors")
     name = sorted(weights)[0]
     save_file(
-        {key: value for key, value in weights.items() if key != name}, tmp_path / "adapter_model.safetensors"
+        {key: value for key, value in weights.items() if key != name},
+        tmp_path / "adapter_model.safetensors",
     )
     with pytest.raises(ValueError, match="does not fit"):
         load_adapter(base_model(tiny, torch.float32), tmp_path)
@@ -331,12 +364,16 @@ def test_settings_that_make_no_sense_are_refused(
 def test_target_modules_are_only_those_named(tiny: LoadedModel) -> None:
     lora = adapted(tiny, target_modules=["q_proj", "v_proj"])
     trained = {
-        name.split(".lora_")[0].rsplit(".", 1)[-1] for name, p in lora.named_parameters() if p.requires_grad
+        name.split(".lora_")[0].rsplit(".", 1)[-1]
+        for name, p in lora.named_parameters()
+        if p.requires_grad
     }
     assert trained == {"q_proj", "v_proj"}
 
 
-def test_without_peft_the_extra_is_named(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_peft_the_extra_is_named(
+    tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ImportError, match=r"g2rl\[peft\]"):
         add_lora(base_model(tiny), LoraSettings(r=2), "builtin:tiny")
@@ -350,13 +387,18 @@ LORA = ("model.lora.r=4", "model.lora.include_head=true", "model.lr=5e-2", "trai
 
 def run(folder: Path, *overrides: str) -> float:
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        config = compose("train", overrides=["experiment=smoke", "tracking=local", *LORA, *overrides])
+        config = compose(
+            "train", overrides=["experiment=smoke", "tracking=local", *LORA, *overrides]
+        )
     return train(config, folder)
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
     found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in found]
+    return [
+        {name: value for name, value in row.items() if not name.startswith("time/")}
+        for row in found
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -405,7 +447,9 @@ def test_both_exports_are_evaluated_as_the_same_model(finished: Path, tmp_path: 
         assert not has_lora(loaded.model)
         logits.append(loaded.model(ids).logits)
     torch.testing.assert_close(logits[0], logits[1])
-    assert not torch.allclose(logits[0], load("builtin:tiny", device="cpu").model(ids).logits, atol=0.1)
+    assert not torch.allclose(
+        logits[0], load("builtin:tiny", device="cpu").model(ids).logits, atol=0.1
+    )
 
 
 def test_an_adapter_export_needs_a_base_that_can_be_found_again(tmp_path: Path) -> None:
@@ -416,9 +460,15 @@ def test_an_adapter_export_needs_a_base_that_can_be_found_again(tmp_path: Path) 
 def test_the_command_trains_an_adapter(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [
-        sys.executable, "-m", "g2rl.cli.train", "experiment=smoke", "tracking=local", "trainer.steps=1",
-        "model.lora.r=4", "hydra.run.dir=out",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "g2rl.cli.train",
+        "experiment=smoke",
+        "tracking=local",
+        "trainer.steps=1",
+        "model.lora.r=4",
+        "hydra.run.dir=out",
+    ]
     result = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )

@@ -24,7 +24,9 @@ def gradients(policy: Policy, batch: MicroBatch) -> list[torch.Tensor]:
     return [p.grad for p in policy.parameters() if p.grad is not None]
 
 
-def test_bfloat16_compute_stays_close_and_keeps_float32_weights(tiny: LoadedModel, batch: MicroBatch) -> None:
+def test_bfloat16_compute_stays_close_and_keeps_float32_weights(
+    tiny: LoadedModel, batch: MicroBatch
+) -> None:
     full = Policy(copy.deepcopy(tiny.model))
     mixed = Policy(copy.deepcopy(tiny.model), compute_dtype="bfloat16")
     a, b = full(batch, features=True), mixed(batch, features=True)

@@ -50,7 +50,12 @@ def no_account(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def mirror(**settings: Any) -> WandbMirror:
-    labels = {"group": "a-study", "arm": "g2rl-lam=3", "name": "g2rl-lam=3-seed1", "tags": ["g2rl", "tiny"]}
+    labels = {
+        "group": "a-study",
+        "arm": "g2rl-lam=3",
+        "name": "g2rl-lam=3-seed1",
+        "tags": ["g2rl", "tiny"],
+    }
     return WandbMirror(**{**labels, "samples_every": 2, "samples": 3, **settings})
 
 
@@ -87,12 +92,16 @@ def test_the_training_step_is_the_axis_of_everything(written: tuple[Path, WandbR
     _, found = written
     assert found.metrics["*"].step_metric == "step"
     assert found.metrics["step"].options.hidden
-    assert all(metric.step_metric == "step" for name, metric in found.metrics.items() if name != "step")
+    assert all(
+        metric.step_metric == "step" for name, metric in found.metrics.items() if name != "step"
+    )
     assert [row["step"] for row in found.history] == [1, 2, 3, 4]
     assert [row["train/accuracy"] for row in found.history] == [0.1, 0.2, 0.3, 0.4]
 
 
-def test_the_summary_keeps_the_best_and_the_last_held_out_accuracy(written: tuple[Path, WandbRun]) -> None:
+def test_the_summary_keeps_the_best_and_the_last_held_out_accuracy(
+    written: tuple[Path, WandbRun],
+) -> None:
     _, found = written
     summary = found.metrics["eval/countdown/pass@1"].summary
     assert (summary.max, summary.last, summary.mean) == (True, True, False)
@@ -106,7 +115,11 @@ def test_every_second_step_has_a_table_of_samples(written: tuple[Path, WandbRun]
     folder, found = written
     assert [row["step"] for row in found.history if "samples" in row] == [2, 4]
     entry = found.history[1]["samples"]
-    assert (entry["_type"], entry["nrows"], entry["ncols"]) == ("table-file", 3, len(SAMPLE_COLUMNS))
+    assert (entry["_type"], entry["nrows"], entry["ncols"]) == (
+        "table-file",
+        3,
+        len(SAMPLE_COLUMNS),
+    )
     table = json.loads((folder / "files" / entry["path"]).read_text(encoding="utf-8"))
     assert table["columns"] == list(SAMPLE_COLUMNS)
     assert table["data"] == [
@@ -122,8 +135,15 @@ def test_every_observed_step_has_its_histograms(written: tuple[Path, WandbRun]) 
         assert row.keys() & set(HISTOGRAMS) == {"histogram/cosine_correct_wrong"}
         histogram = row["histogram/cosine_correct_wrong"]
         assert histogram["_type"] == "histogram"
-        assert np.flatnonzero(histogram["values"]).tolist() == [16, 40]  # -0.5 and 0.25 in 64 bins of [-1, 1]
-        assert (histogram["bins"][0], histogram["bins"][-1], len(histogram["bins"])) == (-1, 1, BINS + 1)
+        assert np.flatnonzero(histogram["values"]).tolist() == [
+            16,
+            40,
+        ]  # -0.5 and 0.25 in 64 bins of [-1, 1]
+        assert (histogram["bins"][0], histogram["bins"][-1], len(histogram["bins"])) == (
+            -1,
+            1,
+            BINS + 1,
+        )
 
 
 def test_nothing_is_written_outside_the_run_folder(
@@ -166,7 +186,9 @@ def test_tables_and_histograms_can_be_turned_off(tmp_path: Path) -> None:
 
 
 def test_online_without_an_account_is_refused_with_the_mend(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"tracking\.mode=online: W&B does not start.*tracking=local"):
+    with pytest.raises(
+        RuntimeError, match=r"tracking\.mode=online: W&B does not start.*tracking=local"
+    ):
         Tracker(tmp_path, mirror(mode="online")).start(None, {})
     assert not (tmp_path / "metrics.jsonl").exists()
 

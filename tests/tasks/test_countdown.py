@@ -66,7 +66,9 @@ def text_of(tree: Tree, rng: random.Random) -> str:
 
 @settings(max_examples=300, deadline=None)
 @given(trees, st.randoms(use_true_random=False))
-def test_parse_reads_the_value_and_the_numbers_of_a_random_tree(tree: Tree, rng: random.Random) -> None:
+def test_parse_reads_the_value_and_the_numbers_of_a_random_tree(
+    tree: Tree, rng: random.Random
+) -> None:
     text = text_of(tree, rng)
     if len(text) > 512 or sum(text.count(c) for c in "+-*/()") + len(numbers_of(tree)) > 64:
         return
@@ -85,7 +87,9 @@ def commuted(tree: Tree, rng: random.Random) -> Tree:
 
 @settings(max_examples=200, deadline=None)
 @given(trees, st.randoms(use_true_random=False))
-def test_canonical_does_not_change_when_operands_are_swapped(tree: Tree, rng: random.Random) -> None:
+def test_canonical_does_not_change_when_operands_are_swapped(
+    tree: Tree, rng: random.Random
+) -> None:
     texts = [text_of(tree, rng), text_of(commuted(tree, rng), rng)]
     if max(map(len, texts)) > 120:
         return
@@ -147,14 +151,61 @@ def test_division_by_zero_has_no_value() -> None:
 
 
 HOSTILE = [
-    "", " ", "+", "1 +", "* 2", "1 2", "()", "(1", "1)", ")(", "1 + + 2",
-    "-1", "3 - -1", "(-1)", "+1", "2 ** 3", "2 // 3", "7 % 2", "2 ^ 3", "1.5", "1e3", "0x10", "1_000",
-    "__import__('os')", "__import__('os').system('x')", "exec(1)", "a", "x + 1", "lambda: 1", "[1]", "{1}",
-    "1²", "1٣ + 2", "²", "1 + ²", "٣ + 1", "１ + 2", "\u0661", "1\x00+2", "1\u00a0+ 2",
-    "\\frac{1}{2}", "1 = 1", "1;2", "1,2", "1234567", "9" * 400, "1" + "+1" * 40,
-    "(" * 70 + "1" + ")" * 70, "(" * 500, "1" * 100_000, "+" * 100_000, "(" * 100_000, " " * 1_000_000,
+    "",
+    " ",
+    "+",
+    "1 +",
+    "* 2",
+    "1 2",
+    "()",
+    "(1",
+    "1)",
+    ")(",
+    "1 + + 2",
+    "-1",
+    "3 - -1",
+    "(-1)",
+    "+1",
+    "2 ** 3",
+    "2 // 3",
+    "7 % 2",
+    "2 ^ 3",
+    "1.5",
+    "1e3",
+    "0x10",
+    "1_000",
+    "__import__('os')",
+    "__import__('os').system('x')",
+    "exec(1)",
+    "a",
+    "x + 1",
+    "lambda: 1",
+    "[1]",
+    "{1}",
+    "1²",
+    "1٣ + 2",
+    "²",
+    "1 + ²",
+    "٣ + 1",
+    "１ + 2",
+    "\u0661",
+    "1\x00+2",
+    "1\u00a0+ 2",
+    "\\frac{1}{2}",
+    "1 = 1",
+    "1;2",
+    "1,2",
+    "1234567",
+    "9" * 400,
+    "1" + "+1" * 40,
+    "(" * 70 + "1" + ")" * 70,
+    "(" * 500,
+    "1" * 100_000,
+    "+" * 100_000,
+    "(" * 100_000,
+    " " * 1_000_000,
     "9**9**9**9",
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
@@ -169,7 +220,11 @@ PROBLEM = Problem("p", "use 8 3 7 2 make 29 :", "29", {"numbers": [8, 3, 7, 2], 
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.one_of(st.text(), st.text(alphabet="0123456789+-*/() {}\\boxed").map(lambda s: f"\\boxed{{{s}}}")))
+@given(
+    st.one_of(
+        st.text(), st.text(alphabet="0123456789+-*/() {}\\boxed").map(lambda s: f"\\boxed{{{s}}}")
+    )
+)
 def test_grading_never_raises(text: str) -> None:
     verdict = CountdownVerifier().grade(text, PROBLEM)
     assert verdict.route in ("unparsed", "expression")
@@ -239,7 +294,9 @@ def check_derivation(numbers: list[int], steps: list[Step]) -> None:
     assert +pool == Counter([steps[-1].result])
 
 
-def test_training_problems_are_solvable_within_bounds(training: list[tuple[list[int], list[Step]]]) -> None:
+def test_training_problems_are_solvable_within_bounds(
+    training: list[tuple[list[int], list[Step]]],
+) -> None:
     for numbers, steps in training:
         check_derivation(numbers, steps)
         target = steps[-1].result
@@ -251,19 +308,29 @@ def test_training_problems_are_solvable_within_bounds(training: list[tuple[list[
     assert 0.2 * DRAWS < three < 0.8 * DRAWS
 
 
-def test_the_written_derivation_solves_its_problem(training: list[tuple[list[int], list[Step]]]) -> None:
+def test_the_written_derivation_solves_its_problem(
+    training: list[tuple[list[int], list[Step]]],
+) -> None:
     """The minimal parentheses of `expression_of` keep the value, and the verifier accepts the text."""
     for numbers, steps in training[:800]:
         target = steps[-1].result
         problem = Problem("p", "", str(target), {"numbers": numbers, "target": target})
-        assert CountdownVerifier().grade(f"\\boxed{{ {expression_of(numbers, steps)} }}", problem).correct
+        assert (
+            CountdownVerifier()
+            .grade(f"\\boxed{{ {expression_of(numbers, steps)} }}", problem)
+            .correct
+        )
 
 
-def test_training_never_contains_a_held_out_problem(training: list[tuple[list[int], list[Step]]]) -> None:
+def test_training_never_contains_a_held_out_problem(
+    training: list[tuple[list[int], list[Step]]],
+) -> None:
     held = {(p.meta["target"], *sorted(p.meta["numbers"])) for p in held_out_problems(512)}
     assert len(held) == 512  # no problem twice
     assert not held & {(steps[-1].result, *sorted(numbers)) for numbers, steps in training}
-    undisturbed = {(s[-1].result, *sorted(n)) for n, s in (draw_training(3, i, 0) for i in range(DRAWS))}
+    undisturbed = {
+        (s[-1].result, *sorted(n)) for n, s in (draw_training(3, i, 0) for i in range(DRAWS))
+    }
     assert held & undisturbed  # without the exclusion they would collide
 
 

@@ -43,9 +43,12 @@ def test_bad_files_are_refused_with_the_place(tmp_path: Path, content: str, comp
 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:
     for name, content in (
-        ("x.json", b'[{"a": 1},'), ("x.json", b"[1]"), ("x.parquet", b"PAR1 but no more"),
-        ("x.jsonl", b'{"a": "\xff\xfe"}\n'), ("x.json", b'{"a": 1}'),
-    ):  # fmt: skip
+        ("x.json", b'[{"a": 1},'),
+        ("x.json", b"[1]"),
+        ("x.parquet", b"PAR1 but no more"),
+        ("x.jsonl", b'{"a": "\xff\xfe"}\n'),
+        ("x.json", b'{"a": 1}'),
+    ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError, match=str(tmp_path / name)):
             read_rows(str(tmp_path / name))
@@ -55,7 +58,10 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     ("second", "complaint"),
     [
         ({"id": "a", "problem": "3?", "answer": "3"}, r"x\.jsonl: two rows share the id 'm/a'"),
-        ({"id": "b", "problem": None, "answer": "3"}, r"x\.jsonl, row 1: problem holds no text \(None\)"),
+        (
+            {"id": "b", "problem": None, "answer": "3"},
+            r"x\.jsonl, row 1: problem holds no text \(None\)",
+        ),
         ({"id": "b", "problem": "  ", "answer": "3"}, r"row 1: problem holds no text"),
         ({"id": "b", "problem": 3, "answer": "3"}, r"row 1: problem holds no text \(3\)"),
     ],
@@ -111,7 +117,9 @@ def test_every_epoch_visits_every_row_once_and_splits_agree() -> None:
     for epoch in range(3):
         assert sorted(whole[7 * epoch : 7 * epoch + 7]) == sorted(p.id for p in problems)
     assert whole[:7] != whole[7:14]
-    pieces = [p.id for i in range(0, 21, 5) for p in stream_from_rows(problems, 3, i, min(5, 21 - i))]
+    pieces = [
+        p.id for i in range(0, 21, 5) for p in stream_from_rows(problems, 3, i, min(5, 21 - i))
+    ]
     assert pieces == whole
 
 

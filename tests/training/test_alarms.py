@@ -11,11 +11,18 @@ from g2rl.training.alarms import ALARMS, HealthLimits, Watch, alarms
 
 LIMITS = HealthLimits(window=2, unsolved_steps=3)
 WELL = {
-    "train/entropy": 0.8, "train/truncated": 0.1, "train/empty": 0.0, "train/solved_any": 0.4,
-    "advantage/uniform_correct": 0.1, "advantage/uniform_wrong": 0.3, "verify/timeout": 0.0,
-    "verify/killed": 0.0, "update/skipped": 0.0, "update/first_ratio": 1.0001,
+    "train/entropy": 0.8,
+    "train/truncated": 0.1,
+    "train/empty": 0.0,
+    "train/solved_any": 0.4,
+    "advantage/uniform_correct": 0.1,
+    "advantage/uniform_wrong": 0.3,
+    "verify/timeout": 0.0,
+    "verify/killed": 0.0,
+    "update/skipped": 0.0,
+    "update/first_ratio": 1.0001,
     "update/sampler_kl": 0.001,
-}  # fmt: skip
+}
 SICK = {
     "entropy_collapse": {"train/entropy": 0.01},
     "no_contrast": {"advantage/uniform_correct": 0.5, "advantage/uniform_wrong": 0.48},
@@ -70,7 +77,9 @@ def test_each_is_warned_of_once_and_a_resumed_run_does_not_repeat_it(
     assert [set(new) for new in raised] == [set(), set(), {"truncation"}, set()]
     assert caplog.text.count("health alarm truncation at step 2") == 1
     assert Watch(LIMITS, found[:3])(found[3]) == {}
-    assert set(Watch(LIMITS, found[:2])(found[2])) == {"truncation"}, "that row was lost with the process"
+    assert set(Watch(LIMITS, found[:2])(found[2])) == {"truncation"}, (
+        "that row was lost with the process"
+    )
 
 
 @pytest.mark.parametrize("wrong", [{"window": 0}, {"unsolved_steps": 0}, {"ratio": -1.0}])

@@ -16,33 +16,30 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen3Con
 
 from g2rl.cli.build.memory import job_of
 from g2rl.cli.build.trainer import build_settings
-from g2rl.cli.config.launch import config_dir, register_resolvers
+from g2rl.cli.config.choices import config_dir
+from g2rl.cli.config.launch import register_resolvers
 from g2rl.cli.jobs.train import train
 from g2rl.policy.batching import Sequences, make_micro_batch
 from g2rl.policy.loading import read_config, set_checkpointing
 from g2rl.policy.lora import LoraSettings, add_lora
 from g2rl.policy.policy import Policy
 from g2rl.training.memory import Job, activations, compute_copy, estimate, kv_cache, saved_by_block
-from g2rl.training.memory_plan import (
-    CARD,
-    MODELS,
-    QWEN3,
-    RESPONSE_TOKENS,
-    Plan,
-    PlanError,
-    device_memory,
-    main,
-    paper_job,
-    shape_of,
-)
+from g2rl.training.memory_plan import Plan, PlanError, device_memory, shape_of
 from g2rl.training.optimizer import parameter_groups
+from speed.memory_table import CARD, MODELS, QWEN3, RESPONSE_TOKENS, main, paper_job
 
 register_resolvers()
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = {
-    "hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-    "head_dim": 96, "intermediate_size": 640, "vocab_size": 1000, "tie_word_embeddings": True,
-}  # fmt: skip
+    "hidden_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 96,
+    "intermediate_size": 640,
+    "vocab_size": 1000,
+    "tie_word_embeddings": True,
+}
 CONFIGS = {
     "qwen3": Qwen3Config(**SIZES),
     "llama": LlamaConfig(**(SIZES | {"head_dim": 64, "tie_word_embeddings": False})),
@@ -54,11 +51,19 @@ ROWS, LENGTH = 4, 256
 def job(precision: str = "float32", **changes: Any) -> Job:
     weight_bytes, autocast = PRECISIONS[precision]
     settings: dict[str, Any] = {
-        "prompts": 1, "group_size": ROWS, "prompt_tokens": 4, "response_tokens": LENGTH - 4,
-        "micro_batch_tokens": ROWS * LENGTH, "score_tokens": ROWS * LENGTH, "max_rows": ROWS,
-        "tile_bytes": 1 << 20, "weight_bytes": weight_bytes, "autocast": autocast, "reference": False,
+        "prompts": 1,
+        "group_size": ROWS,
+        "prompt_tokens": 4,
+        "response_tokens": LENGTH - 4,
+        "micro_batch_tokens": ROWS * LENGTH,
+        "score_tokens": ROWS * LENGTH,
+        "max_rows": ROWS,
+        "tile_bytes": 1 << 20,
+        "weight_bytes": weight_bytes,
+        "autocast": autocast,
+        "reference": False,
         "features": False,
-    }  # fmt: skip
+    }
     return Job(**(settings | changes))
 
 
@@ -97,13 +102,17 @@ def test_parameters_gradients_and_moments_are_exact(
     for parameter in trained:
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
-    moments = [state[name] for state in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
+    moments = [
+        state[name] for state in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")
+    ]
     found = estimate(shape_of(config, lora), job(precision))
     assert found.always == {"parameters": size(policy.parameters()), "optimizer": size(moments)}
     assert found.phases["optimizer step"]["gradients"] == size(p.grad for p in trained)
 
 
-@pytest.mark.parametrize(("name", "published"), [("Qwen3-1.7B", 1_720_574_976), ("Qwen3-4B", 4_022_468_096)])
+@pytest.mark.parametrize(
+    ("name", "published"), [("Qwen3-1.7B", 1_720_574_976), ("Qwen3-4B", 4_022_468_096)]
+)
 def test_the_table_is_about_models_of_the_right_size(name: str, published: int) -> None:
     """By hand: tied embedding; per layer q k v o, gate up down, two norms, two head norms; last norm."""
     sizes = MODELS[name]
@@ -153,7 +162,9 @@ def test_activations_are_what_autograd_saves(kind: str, precision: str) -> None:
     """Within 1.5 %: token ids and the shared cosines and sines of the positions are not in the formula."""
     shape, plan = shape_of(CONFIGS[kind]), job(precision)
     found = saved_bytes(build(kind, precision), plan.autocast)
-    if plan.autocast:  # the weights' bfloat16 copies are saved too; the plan has them as compute copy
+    if (
+        plan.autocast
+    ):  # the weights' bfloat16 copies are saved too; the plan has them as compute copy
         found -= shape.layers * (shape.block - 2 * shape.width - 2 * 96 * shape.qk_norm) * 2
     expected = activations(shape, plan, ROWS * LENGTH)
     assert 1.0 <= found / expected < 1.015
@@ -227,15 +238,17 @@ def test_sharding_divides_what_is_trained_and_offloading_removes_it() -> None:
 def test_a_gpu_samples_whole_groups_and_no_more_than_there_are() -> None:
     shape = shape_of(CONFIGS["qwen3"])
     cache = {
-        (prompts, rows): estimate(shape, job(prompts=prompts, gpus=4, max_rows=rows)).phases["sampling"][
-            "KV cache"
-        ]
+        (prompts, rows): estimate(shape, job(prompts=prompts, gpus=4, max_rows=rows)).phases[
+            "sampling"
+        ]["KV cache"]
         for prompts, rows in [(4, 100), (5, 100), (5, 6)]
     }
     assert cache[4, 100] == kv_cache(shape, job(), ROWS, LENGTH)
     assert cache[5, 100] == kv_cache(shape, job(), 2 * ROWS, LENGTH)
     assert cache[5, 6] == kv_cache(shape, job(), 6, LENGTH)
-    longer = estimate(shape, job(eval_rows=7, eval_tokens=1000, max_rows=5)).phases["sampling"]["KV cache"]
+    longer = estimate(shape, job(eval_rows=7, eval_tokens=1000, max_rows=5)).phases["sampling"][
+        "KV cache"
+    ]
     assert longer == kv_cache(shape, job(), 5, 1004)
     assert estimate(shape, job(vllm_bytes=77)).phases["sampling"] == {"vllm": 77}
     awake = estimate(shape, job(vllm_bytes=77, vllm_sleeps=False))
@@ -255,13 +268,17 @@ def test_what_cannot_fit_is_refused_with_a_knob_that_helps() -> None:
         PlanError, match=r"sampling needs about .* GiB .*KV cache .*engine\.max_rows=16,"
     ) as error:
         plan.refuse()
-    assert str(error.value) in " ".join((ROOT / "docs" / "memory.md").read_text(encoding="utf-8").split())
+    assert str(error.value) in " ".join(
+        (ROOT / "docs" / "memory.md").read_text(encoding="utf-8").split()
+    )
     Plan(QWEN_1_7B, replace(validating, max_rows=16), CARD).refuse()
     with pytest.raises(PlanError):
         Plan(QWEN_1_7B, replace(validating, max_rows=32), CARD).refuse()
 
 
-@pytest.mark.parametrize(("name", "experiment"), [("Qwen3-1.7B", "paper_1_7b"), ("Qwen3-4B", "paper_4b")])
+@pytest.mark.parametrize(
+    ("name", "experiment"), [("Qwen3-1.7B", "paper_1_7b"), ("Qwen3-4B", "paper_4b")]
+)
 @pytest.mark.parametrize("gpus", [1, 8])
 def test_the_table_is_about_the_experiments(
     name: str, experiment: str, gpus: int, monkeypatch: pytest.MonkeyPatch
@@ -277,7 +294,8 @@ def test_the_table_is_about_the_experiments(
 def test_each_component_has_its_knob() -> None:
     asked = replace(paper_job(8192, 1), checkpointing=False)
     with pytest.raises(
-        PlanError, match=r"activations .*gradient_checkpointing=true, optimizer\.micro_batch_tokens="
+        PlanError,
+        match=r"activations .*gradient_checkpointing=true, optimizer\.micro_batch_tokens=",
     ):
         Plan(QWEN_1_7B, asked, CARD).refuse()
     with pytest.raises(PlanError, match=r"optimizer .*model\.lora\.r=16, parallel=fsdp"):
@@ -292,7 +310,11 @@ def test_each_component_has_its_knob() -> None:
 
 def test_little_to_spare_is_a_warning() -> None:
     peak = estimate(QWEN_1_7B, paper_job(8192, 1)).peak[1]
-    for memory, tight, fits in ((2 * peak, False, True), (peak, True, True), (peak - 1, False, False)):
+    for memory, tight, fits in (
+        (2 * peak, False, True),
+        (peak, True, True),
+        (peak - 1, False, False),
+    ):
         plan = Plan(QWEN_1_7B, paper_job(8192, 1), memory)
         assert (plan.warning() is not None, plan.fits) == (tight, fits)
 
@@ -306,7 +328,9 @@ def test_the_plan_adds_up() -> None:
     # weights, two moments and reference of a quarter, and the whole sampler in bfloat16
     assert always == pytest.approx(1_720_574_976 * (16 / 4 + 2) / 2**30, abs=0.06)
     [updating] = [line for line in lines if line.split()[0] == "update"]
-    parts = sum(float(part.rsplit(" ", 1)[-1]) for part in updating.split("always + ")[1].split(", "))
+    parts = sum(
+        float(part.rsplit(" ", 1)[-1]) for part in updating.split("always + ")[1].split(", ")
+    )
     assert float(updating.split()[1]) == pytest.approx(always + parts, abs=0.5)
 
 
@@ -334,10 +358,22 @@ def test_the_docs_hold_what_the_command_prints(
 
 
 def run(folder: Path, *overrides: str) -> float:
-    quick = ["trainer.steps=1", "trainer.probe_problems=0", "benchmark.problems=2", "benchmark.samples=2"]
+    quick = [
+        "trainer.steps=1",
+        "trainer.probe_problems=0",
+        "benchmark.problems=2",
+        "benchmark.samples=2",
+    ]
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         config = compose(
-            "train", overrides=["experiment=smoke", "tracking=local", *quick, "benchmark.ks=[1]", *overrides]
+            "train",
+            overrides=[
+                "experiment=smoke",
+                "tracking=local",
+                *quick,
+                "benchmark.ks=[1]",
+                *overrides,
+            ],
         )
     return train(config, folder)
 

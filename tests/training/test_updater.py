@@ -159,7 +159,9 @@ def test_the_first_mini_batch_serves_itself(mini_batches: int) -> None:
     expected = [logps.clone() for logps in scored.behaviour.logps]
     rows = lean.rows_to_score(holed.group_N, 5)
     assert len(rows) == {1: 0, 2: 2, 3: 4}[mini_batches]  # three groups of two
-    holed.behaviour = score(lean.policy, holed.sequences, temperature=1.0, token_budget=1000, parts=[rows])
+    holed.behaviour = score(
+        lean.policy, holed.sequences, temperature=1.0, token_budget=1000, parts=[rows]
+    )
     assert [n for n, logps in enumerate(holed.behaviour.logps) if logps is not None] == rows
     found, known = lean.step(holed, 5), full.step(scored, 5)
     assert found["loss"] == pytest.approx(known["loss"], abs=1e-5)
@@ -177,7 +179,9 @@ def test_the_first_mini_batch_serves_itself(mini_batches: int) -> None:
 def count_forwards(updater: Updater) -> list[int]:
     """Grows by the rows of every forward of the policy."""
     seen: list[int] = []
-    updater.policy.register_forward_hook(lambda module, given, output: seen.append(len(given[0].rows)))
+    updater.policy.register_forward_hook(
+        lambda module, given, output: seen.append(len(given[0].rows))
+    )
     return seen
 
 
@@ -244,16 +248,26 @@ def test_several_ranks_keep_nothing() -> None:
     assert updater.forwards_to_keep(batch.sequences, batch.group_N, 0) == []
     with pytest.raises(ValueError, match="without keep"):
         score(
-            updater.policy, batch.sequences, temperature=1.0, token_budget=100,
-            parts=[[0]], keep=[[1]], world=updater.world,
-        )  # fmt: skip
+            updater.policy,
+            batch.sequences,
+            temperature=1.0,
+            token_budget=100,
+            parts=[[0]],
+            keep=[[1]],
+            world=updater.world,
+        )
 
 
 @pytest.mark.parametrize(
     ("loss", "fused"),
     [
         (PolicyLoss(kl_coef=0.1), True),
-        (PolicyLoss(surrogate="cispo", normalizer="sequence_mean", kl_coef=0.1, kl_estimator="k2"), True),
+        (
+            PolicyLoss(
+                surrogate="cispo", normalizer="sequence_mean", kl_coef=0.1, kl_estimator="k2"
+            ),
+            True,
+        ),
         (PolicyLoss(sampler_correction="sequence"), False),
         (PolicyLoss(ratio="sequence", normalizer="sequence_mean"), False),
     ],
@@ -272,7 +286,9 @@ def test_a_fused_head_ends_at_the_same_weights(
         batch = batch_for(updater, [1.0, -1.0, 0.5, -0.5, 2.0, -2.0])
         shift = torch.linspace(-0.3, 0.3, 3)
         batch.ref_logps = [logps + shift[: len(logps)] for logps in known(batch.behaviour.logps)]
-        batch.sampler_logps = [logps - shift[: len(logps)] for logps in known(batch.behaviour.logps)]
+        batch.sampler_logps = [
+            logps - shift[: len(logps)] for logps in known(batch.behaviour.logps)
+        ]
         batch.token_bonus = [0.1 * shift[: len(logps)] for logps in known(batch.behaviour.logps)]
         batch.entropy_coef = 0.05
         calls.clear()
@@ -286,7 +302,9 @@ def test_a_fused_head_ends_at_the_same_weights(
 def test_a_later_mini_batch_must_have_been_scored() -> None:
     updater = make(OptimizerSettings(mini_batches=2))
     batch = batch_for(updater, [1.0, -1.0, 1.0, -1.0])
-    batch.behaviour = score(updater.policy, batch.sequences, temperature=1.0, token_budget=1000, parts=[[]])
+    batch.behaviour = score(
+        updater.policy, batch.sequences, temperature=1.0, token_budget=1000, parts=[[]]
+    )
     with pytest.raises(ValueError, match="not scored"):
         updater.step(batch, 0)
 
@@ -308,7 +326,9 @@ def test_the_plan_is_the_cheapest_there_is() -> None:
         sequences = Sequences([[1]] * 7, [[2] * (n - 1) for n in lengths])
         plan = plan_micro_batches(sequences, rng.permutation(7).tolist(), budget)
 
-        def cost(parts: list[list[int]], lengths: list[int] = lengths, budget: int = budget) -> float:
+        def cost(
+            parts: list[list[int]], lengths: list[int] = lengths, budget: int = budget
+        ) -> float:
             padded = [len(part) * max(lengths[n] for n in part) for part in parts]
             fits = all(p <= budget or len(part) == 1 for p, part in zip(padded, parts, strict=True))
             return sum(padded) + CALL_TOKENS * len(parts) if fits else math.inf
@@ -328,7 +348,8 @@ def test_micro_batches_fit_the_budget_and_hold_every_row_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"schedule": "cosin"}, {"lr": -1.0}, {"grad_clip": 0.0}, {"mini_batches": 0}, {"epochs": 0}]
+    "bad",
+    [{"schedule": "cosin"}, {"lr": -1.0}, {"grad_clip": 0.0}, {"mini_batches": 0}, {"epochs": 0}],
 )
 def test_impossible_settings_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="optimizer"):
@@ -337,7 +358,9 @@ def test_impossible_settings_are_refused(bad: dict[str, object]) -> None:
 
 def test_a_sampler_that_was_surer_than_the_policy_is_weighted_down() -> None:
     """Uniformly twice as sure halves every weight, and so the gradient that the optimizer sees."""
-    settings = OptimizerSettings(lr=1e5, mini_batches=1, eps=1e6, grad_clip=1e9)  # update ~ gradient
+    settings = OptimizerSettings(
+        lr=1e5, mini_batches=1, eps=1e6, grad_clip=1e9
+    )  # update ~ gradient
     plain, corrected = make(settings), make(settings)
     before = [p.clone() for p in plain.policy.parameters()]
     one, two = (batch_for(updater, [1.0, -1.0, 0.5, -0.5]) for updater in (plain, corrected))
@@ -346,7 +369,9 @@ def test_a_sampler_that_was_surer_than_the_policy_is_weighted_down() -> None:
     metrics = corrected.step(two, 0)
     assert metrics["sampler_ratio"] == pytest.approx(0.5, abs=1e-5)
     assert metrics["sampler_capped"] == 0.0
-    for start, a, b in zip(before, plain.policy.parameters(), corrected.policy.parameters(), strict=True):
+    for start, a, b in zip(
+        before, plain.policy.parameters(), corrected.policy.parameters(), strict=True
+    ):
         torch.testing.assert_close(b - start, (a - start) / 2, rtol=1e-3, atol=1e-6)
 
 

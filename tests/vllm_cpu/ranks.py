@@ -40,7 +40,9 @@ def sample(rank: int = 0, world: int = 1, tensor_parallel: int = 1) -> list[list
             told: list[int] = []
             keys = [(seed, p) for p in mine]
             params = SamplingParams(0.9, max_tokens=20)
-            groups = engine.generate([prompts[p] for p in mine], keys, 4, params, on_progress=told.append)
+            groups = engine.generate(
+                [prompts[p] for p in mine], keys, 4, params, on_progress=told.append
+            )
             assert sum(told) == 4 * len(mine)
             drawn.append([[[c.token_ids, c.logps] for c in group] for group in groups])
     finally:

@@ -55,14 +55,18 @@ def gaps(policy: Policy, groups: list[list[Completion]], temperature: float) -> 
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6, 1.4])
-def test_log_probs_are_those_of_the_policy_at_the_temperature(engine: VllmEngine, temperature: float) -> None:
+def test_log_probs_are_those_of_the_policy_at_the_temperature(
+    engine: VllmEngine, temperature: float
+) -> None:
     found = engine.generate(PROMPTS, KEYS, GROUP, SamplingParams(temperature, max_tokens=24))
     assert gaps(engine.policy, found, temperature).max() < 1e-3
     assert gaps(engine.policy, found, temperature * 1.01).max() > 1e-3  # the bound can fail
 
 
 @pytest.mark.parametrize(("top_p", "top_k"), [(0.6, 0), (1.0, 3), (0.8, 5)])
-def test_log_probs_under_truncation_are_renormalised(engine: VllmEngine, top_p: float, top_k: int) -> None:
+def test_log_probs_under_truncation_are_renormalised(
+    engine: VllmEngine, top_p: float, top_k: int
+) -> None:
     """By hand from a full forward: the k most probable, then the head of these that holds top_p."""
     params = SamplingParams(0.8, top_p=top_p, top_k=top_k, max_tokens=6)
     for prompt, group in zip(PROMPTS, engine.generate(PROMPTS, KEYS, GROUP, params), strict=True):
@@ -84,7 +88,13 @@ def test_frequencies_of_the_first_token_pass_a_chi_square_test(engine: VllmEngin
     """4,000 seeds of one prompt: sum (O - E)^2 / E over tokens with E >= 5, below mean + 4.5 deviations."""
     [group] = engine.generate([PROMPTS[4]], [(3,)], 4000, SamplingParams(max_tokens=1))
     with torch.no_grad():
-        probs = engine.policy.model(torch.tensor([PROMPTS[4]])).logits[0, -1].double().softmax(0).numpy()
+        probs = (
+            engine.policy.model(torch.tensor([PROMPTS[4]]))
+            .logits[0, -1]
+            .double()
+            .softmax(0)
+            .numpy()
+        )
     counts = np.bincount([c.token_ids[0] for c in group], minlength=len(probs))
     often = probs * 4000 >= 5
     assert often.sum() > 5
@@ -174,12 +184,16 @@ def test_a_planted_stale_push_is_caught(
     engine.push_weights()
 
 
-def test_a_weight_left_out_of_a_push_is_caught(engine: VllmEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_weight_left_out_of_a_push_is_caught(
+    engine: VllmEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scramble(engine.policy, 12)
     all_weights = engine.policy.weights
     with monkeypatch.context() as patch:
         patch.setattr(
-            engine.policy, "weights", lambda: (w for w in all_weights() if "layers.1.mlp.down" not in w[0])
+            engine.policy,
+            "weights",
+            lambda: (w for w in all_weights() if "layers.1.mlp.down" not in w[0]),
         )
         with pytest.raises(DriftError):
             engine.push_weights()

@@ -24,17 +24,26 @@ WORDS = (
 
 def rows(folder: Path) -> list[dict[str, Any]]:
     lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if not k.startswith("time/")} for line in lines]
+    return [
+        {k: v for k, v in json.loads(line).items() if not k.startswith("time/")} for line in lines
+    ]
 
 
 def test_two_sharded_ranks_give_the_run_of_one_process(tmp_path: Path) -> None:
     run(sys.executable, *WORDS, f"hydra.run.dir={tmp_path / 'one'}")
     said = run(
-        str(BIN / "torchrun"), "--standalone", "--nproc-per-node", "2", *WORDS, "parallel=fsdp",
+        str(BIN / "torchrun"),
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        *WORDS,
+        "parallel=fsdp",
         f"hydra.run.dir={tmp_path / 'two'}",
-    )  # fmt: skip
+    )
     assert "of 2 processes, sharded" in said
     for ours, theirs in zip(rows(tmp_path / "two"), rows(tmp_path / "one"), strict=True):
-        ratio = ours.pop("update/first_ratio", 1.0)  # in one process scoring's forward is the update's
+        ratio = ours.pop(
+            "update/first_ratio", 1.0
+        )  # in one process scoring's forward is the update's
         assert ratio == pytest.approx(1.0, abs=1e-4)
         assert ours == pytest.approx(theirs, abs=1e-4)

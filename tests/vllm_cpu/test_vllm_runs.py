@@ -24,7 +24,9 @@ def run(*command: str) -> str:
         command, capture_output=True, text=True, timeout=600, env=environment, cwd=HERE, check=False
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    assert "destroy_process_group() was not called" not in done.stderr  # torch's word for an unclean end
+    assert (
+        "destroy_process_group() was not called" not in done.stderr
+    )  # torch's word for an unclean end
     return done.stdout + done.stderr
 
 
@@ -32,9 +34,14 @@ def run(*command: str) -> str:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     run(
-        str(BIN / "g2rl-train"), "engine=vllm_cpu", "experiment=smoke", "tracking=local", "trainer.steps=4",
-        "engine.drift_every=1", f"hydra.run.dir={folder}",
-    )  # fmt: skip
+        str(BIN / "g2rl-train"),
+        "engine=vllm_cpu",
+        "experiment=smoke",
+        "tracking=local",
+        "trainer.steps=4",
+        "engine.drift_every=1",
+        f"hydra.run.dir={folder}",
+    )
     return folder
 
 
@@ -52,9 +59,14 @@ def test_four_training_steps(trained: Path) -> None:
 def test_the_trained_model_is_evaluated(trained: Path, tmp_path: Path) -> None:
     """`g2rl-eval` pushes and closes as well; its samples are those of the exported weights."""
     said = run(
-        str(BIN / "g2rl-eval"), f"run={trained}", "engine=vllm_cpu", "benchmark.problems=8",
-        "benchmark.samples=4", "benchmark.ks=[1,4]", f"hydra.run.dir={tmp_path / 'eval'}",
-    )  # fmt: skip
+        str(BIN / "g2rl-eval"),
+        f"run={trained}",
+        "engine=vllm_cpu",
+        "benchmark.problems=8",
+        "benchmark.samples=4",
+        "benchmark.ks=[1,4]",
+        f"hydra.run.dir={tmp_path / 'eval'}",
+    )
     assert "pass@1" in said
     assert (tmp_path / "eval" / "samples.parquet").is_file()
 
@@ -70,9 +82,16 @@ def test_two_ranks_sample_what_one_does(
 ) -> None:
     """One engine a rank, or one for both: the same tokens for the same keys, and close log-probs."""
     run(
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        str(HERE / "ranks.py"), str(tmp_path), str(tensor_parallel),
-    )  # fmt: skip
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(HERE / "ranks.py"),
+        str(tmp_path),
+        str(tensor_parallel),
+    )
     drawn = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
     for step, groups in enumerate(alone):
         for p, group in enumerate(groups):

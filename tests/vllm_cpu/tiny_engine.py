@@ -10,7 +10,13 @@ from g2rl.policy.policy import Policy
 from g2rl.tasks.countdown_policy import build_config, build_tokenizer
 
 STOPS = [2]
-SETTINGS = {"kv_cache_mb": 256, "enforce_eager": True, "block_size": 32, "max_rows": 64, "drift_every": 1}
+SETTINGS = {
+    "kv_cache_mb": 256,
+    "enforce_eager": True,
+    "block_size": 32,
+    "max_rows": 64,
+    "drift_every": 1,
+}
 
 
 def scramble(policy: Policy, seed: int) -> None:

@@ -17,10 +17,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 
-from g2rl.cli.config.launch import config_dir, register_resolvers
+from g2rl.cli.config.choices import config_dir
+from g2rl.cli.config.launch import register_resolvers
+from g2rl.cli.errors import raise_cleanly
 from g2rl.cli.folder import refuse_unwritable
 from g2rl.cli.jobs.train import train
-from g2rl.cli.train import raise_cleanly
 from g2rl.engines.rollouts import Rollouts
 from g2rl.exploration.encoders.ngram import NgramHashing
 from g2rl.policy.loading import load
@@ -39,7 +40,12 @@ register_resolvers()
 
 def run(folder: Path, *overrides: str) -> float:
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        common = ["experiment=smoke", "tracking=local", "trainer.probe_problems=0", "trainer.eval_every=0"]
+        common = [
+            "experiment=smoke",
+            "tracking=local",
+            "trainer.probe_problems=0",
+            "trainer.eval_every=0",
+        ]
         return train(compose("train", overrides=[*common, *overrides]), folder)
 
 
@@ -57,7 +63,10 @@ def no_room(*_: object, **__: object) -> None:
 def test_a_full_disk_is_named_and_the_file_before_stays(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("old")
     for writer in (atomic_path, atomic_folder):
-        with pytest.raises(DiskFullError, match=f"no room in {tmp_path}"), writer(tmp_path / "file"):
+        with (
+            pytest.raises(DiskFullError, match=f"no room in {tmp_path}"),
+            writer(tmp_path / "file"),
+        ):
             no_room()
     assert (tmp_path / "file").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
@@ -68,7 +77,9 @@ def test_other_errors_pass_unchanged(tmp_path: Path) -> None:
         raise KeyError("not about disks")
 
 
-def test_a_row_that_does_not_fit_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_that_does_not_fit_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tracker = Tracker(tmp_path)
     tracker.start(None, {})
     monkeypatch.setattr(os, "fsync", no_room)
@@ -200,7 +211,9 @@ def test_too_many_in_a_row_stop_the_run_with_the_tensors_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_nan_features(monkeypatch, {0, 1})
-    with pytest.raises(UpdateError, match=r"step 2: 2 updates in a row.*features_PGD.*groups \[1\]") as stop:
+    with pytest.raises(
+        UpdateError, match=r"step 2: 2 updates in a row.*features_PGD.*groups \[1\]"
+    ) as stop:
         run(tmp_path, "optimizer.max_bad_updates=2")
     place = tmp_path / "failure" / "step_000002"
     assert str(place) in str(stop.value)
@@ -222,15 +235,25 @@ def test_a_loss_that_is_not_finite_names_its_groups_and_leaves_its_tensors(
         return scores
 
     monkeypatch.setattr(loop, "score", broken)
-    with pytest.raises(UpdateError, match=r"step 1: 1 updates in a row.*non-finite loss in groups \[2\]"):
+    with pytest.raises(
+        UpdateError, match=r"step 1: 1 updates in a row.*non-finite loss in groups \[2\]"
+    ):
         run(tmp_path, "optimizer.max_bad_updates=1", "optimizer.mini_batches=4", "exploration=none")
     tensors = load_file(tmp_path / "failure" / "step_000001" / "tensors.safetensors")
-    assert {"advantages_N", "old_logps_T", "ref_logps_T", "response_lengths_N", "update_rows"} <= set(tensors)
+    assert {
+        "advantages_N",
+        "old_logps_T",
+        "ref_logps_T",
+        "response_lengths_N",
+        "update_rows",
+    } <= set(tensors)
     assert tensors["update_rows"].tolist() == [8, 9, 10, 11]
     assert (~torch.isfinite(tensors["old_logps_T"])).sum() == 1
 
 
-def test_a_signal_that_makes_nan_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_that_makes_nan_stops_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def nan(self: object, batch: GroupBatch) -> Shaped:
         rewards_PG = batch.rewards_PG.clone()
         rewards_PG[3, 0] = torch.nan
@@ -250,7 +273,9 @@ def test_empty_and_truncated_groups_are_counted() -> None:
     words = Completion([3, 2], "stop", "1 + 2")
     empty = Completion([2], "stop", " ")
     cut = Completion([3, 3], "length", "1 1")
-    rollouts = Rollouts([Problem("a", "", "")] * 2, [[1]] * 2, [[words, empty, cut], [cut, cut, cut]])
+    rollouts = Rollouts(
+        [Problem("a", "", "")] * 2, [[1]] * 2, [[words, empty, cut], [cut, cut, cut]]
+    )
     batch = GroupBatch(
         rewards_PG=-torch.ones(2, 3),
         correct_PG=torch.zeros(2, 3, dtype=torch.bool),
@@ -261,7 +286,9 @@ def test_empty_and_truncated_groups_are_counted() -> None:
     assert metrics["train/empty"] == pytest.approx(1 / 6)
     assert metrics["train/truncated"] == pytest.approx(4 / 6)
     assert metrics["train/truncated_groups"] == 0.5
-    assert "train/entropy" not in metrics, "a row must be finite; explore/nonfinite_groups counts the group"
+    assert "train/entropy" not in metrics, (
+        "a row must be finite; explore/nonfinite_groups counts the group"
+    )
 
 
 @pytest.mark.parametrize("exploration", ["none", "entropy", "evol", "g2rl"])

@@ -18,12 +18,25 @@ from g2rl.training.optimizer import OptimizerSettings
 from g2rl.training.updater import Updater
 
 TAU, MAX_TOKENS, LR, EPS = 0.8, 16, 0.5, 1.0
-PROMPTS = [[1, 3, 25, 29, 24, 4, 35, 5], [1, 3, 26, 28, 4, 40, 5], [1, 3, 25, 29, 24, 27, 23, 4, 31, 5]]
+PROMPTS = [
+    [1, 3, 25, 29, 24, 4, 35, 5],
+    [1, 3, 26, 28, 4, 40, 5],
+    [1, 3, 25, 29, 24, 27, 23, 4, 31, 5],
+]
 RESPONSES = [
-    [20, 24, 14, 25, 21, 2], [20, 29, 2], [10, 25, 14, 24, 13, 27, 12, 2], [9],
-    [20, 26, 14, 28, 2], [], [6, 26, 15, 28, 8, 2], [20, 2],
-    [2], [9, 35, 13, 29, 17, 23, 12, 20, 21, 2], [10, 20, 2], [20, 25, 15, 21, 2],
-]  # fmt: skip
+    [20, 24, 14, 25, 21, 2],
+    [20, 29, 2],
+    [10, 25, 14, 24, 13, 27, 12, 2],
+    [9],
+    [20, 26, 14, 28, 2],
+    [],
+    [6, 26, 15, 28, 8, 2],
+    [20, 2],
+    [2],
+    [9, 35, 13, 29, 17, 23, 12, 20, 21, 2],
+    [10, 20, 2],
+    [20, 25, 15, 21, 2],
+]
 SEQUENCES = Sequences([PROMPTS[n // 4] for n in range(12)], RESPONSES)
 ALL = list(range(12))
 
@@ -64,14 +77,20 @@ def test_scores_equal_the_full_logits_of_each_row(policy: Policy, one_by_one: Sc
         entropy = -(logp.exp() * logp).sum(-1)
         torch.testing.assert_close(one_by_one.entropies[n].double(), entropy, rtol=1e-4, atol=2e-5)
         mean = entropy.mean() if response else torch.zeros(()).double()
-        torch.testing.assert_close(one_by_one.mean_entropy_N[n].double(), mean, rtol=1e-4, atol=2e-5)
+        torch.testing.assert_close(
+            one_by_one.mean_entropy_N[n].double(), mean, rtol=1e-4, atol=2e-5
+        )
         phi = weight[response] - logp.exp() @ weight
         feature = phi.sum(0) / max(len(response), 1)
-        torch.testing.assert_close(one_by_one.features_ND[n].double(), feature, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            one_by_one.features_ND[n].double(), feature, rtol=1e-4, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("budget", [24, 50, 100_000])
-def test_scores_do_not_depend_on_the_token_budget(policy: Policy, one_by_one: Scores, budget: int) -> None:
+def test_scores_do_not_depend_on_the_token_budget(
+    policy: Policy, one_by_one: Scores, budget: int
+) -> None:
     assert_same_scores(scored(policy, SEQUENCES, budget), one_by_one, ALL)
 
 
@@ -83,7 +102,9 @@ def test_scores_do_not_depend_on_the_token_budget(policy: Policy, one_by_one: Sc
         [7, 2, 9, 0, 5, 11, 3, 1, 8, 10, 4, 6],  # no order at all
     ],
 )
-def test_scores_follow_the_order_of_the_rows(policy: Policy, one_by_one: Scores, order: list[int]) -> None:
+def test_scores_follow_the_order_of_the_rows(
+    policy: Policy, one_by_one: Scores, order: list[int]
+) -> None:
     moved = Sequences([SEQUENCES.prompts[m] for m in order], [RESPONSES[m] for m in order])
     assert_same_scores(scored(policy, moved, 60), one_by_one, order)
 
@@ -92,7 +113,9 @@ def test_scores_follow_the_order_of_the_rows(policy: Policy, one_by_one: Scores,
 def test_padding_is_never_seen(policy: Policy, pad_id: int) -> None:
     rows = [0, 3, 5, 9]
     tight = policy(make_micro_batch(SEQUENCES, rows, policy.device), TAU, features=True)
-    wide = policy(make_micro_batch(SEQUENCES, rows, policy.device, pad_id, pad_to=47), TAU, features=True)
+    wide = policy(
+        make_micro_batch(SEQUENCES, rows, policy.device, pad_id, pad_to=47), TAU, features=True
+    )
     torch.testing.assert_close(wide.logps_T, tight.logps_T, rtol=1e-4, atol=2e-5)
     torch.testing.assert_close(wide.entropy_T, tight.entropy_T, rtol=1e-4, atol=2e-5)
     torch.testing.assert_close(wide.features_ND, tight.features_ND, rtol=1e-4, atol=1e-5)
@@ -120,9 +143,13 @@ def batch_of(order: list[int], scores: Scores) -> UpdateBatch:
     rng = torch.Generator().manual_seed(0)
     advantages = torch.randn(12, generator=rng)
     old, ref, bonus = (
-        [x + scale * torch.randn(len(x), generator=rng) for x in scores.logps] for scale in (0.2, 0.5, 0.0)
+        [x + scale * torch.randn(len(x), generator=rng) for x in scores.logps]
+        for scale in (0.2, 0.5, 0.0)
     )
-    bonus = [0.1 * (b - x) + 0.05 * torch.arange(len(x)) for b, x in zip(bonus, scores.logps, strict=True)]
+    bonus = [
+        0.1 * (b - x) + 0.05 * torch.arange(len(x))
+        for b, x in zip(bonus, scores.logps, strict=True)
+    ]
     return UpdateBatch(
         sequences=Sequences([SEQUENCES.prompts[m] for m in order], [RESPONSES[m] for m in order]),
         group_N=torch.tensor([m // 4 for m in order]),
@@ -144,9 +171,14 @@ def step(
         lr=LR, eps=EPS, grad_clip=1e9, mini_batches=1, micro_batch_tokens=budget, weight_decay=0.0
     )
     updater = Updater(
-        policy, PolicyLoss(normalizer=normalizer, kl_coef=0.1), settings,
-        temperature=TAU, max_tokens=MAX_TOKENS, total_updates=1, seed=0,
-    )  # fmt: skip
+        policy,
+        PolicyLoss(normalizer=normalizer, kl_coef=0.1),
+        settings,
+        temperature=TAU,
+        max_tokens=MAX_TOKENS,
+        total_updates=1,
+        seed=0,
+    )
     metrics = updater.step(batch, 0)
     before = dict(tiny.model.named_parameters())
     return {k: v.detach() - before[k].detach() for k, v in policy.model.named_parameters()}, metrics
@@ -170,19 +202,28 @@ def reference_step(tiny: LoadedModel, batch: UpdateBatch, normalizer: str) -> di
     ):
         if not response:
             continue
-        logits = model(input_ids=torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1] / TAU
+        logits = (
+            model(input_ids=torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1] / TAU
+        )
         log_p = logits.log_softmax(-1)
         logps = log_p[torch.arange(lengths[n]), torch.tensor(response)]
         entropy = -(log_p.exp() * log_p).sum(-1)
         rho = (logps - batch.behaviour.logps[n]).exp()
         advantage = batch.advantages_N[n] + batch.token_bonus[n]
         gap = batch.ref_logps[n] - logps
-        cost = -torch.min(rho * advantage, rho.clamp(0.8, 1.2) * advantage) + 0.1 * (gap.exp() - gap - 1)
-        in_group = sum(x for x, g in zip(lengths, batch.group_N, strict=True) if g == batch.group_N[n])
+        cost = -torch.min(rho * advantage, rho.clamp(0.8, 1.2) * advantage) + 0.1 * (
+            gap.exp() - gap - 1
+        )
+        in_group = sum(
+            x for x, g in zip(lengths, batch.group_N, strict=True) if g == batch.group_N[n]
+        )
         share = {
-            "token_mean": 1 / tokens, "sequence_mean": 1 / (12 * lengths[n]), "sequence_sum": 1 / 12,
-            "constant": 1 / (12 * MAX_TOKENS), "group_mean": 1 / (3 * in_group),
-        }[normalizer]  # fmt: skip
+            "token_mean": 1 / tokens,
+            "sequence_mean": 1 / (12 * lengths[n]),
+            "sequence_sum": 1 / 12,
+            "constant": 1 / (12 * MAX_TOKENS),
+            "group_mean": 1 / (3 * in_group),
+        }[normalizer]
         loss = loss + share * cost.sum() - batch.entropy_coef * entropy.sum() / tokens
     loss.backward()
     return {k: -LR * p.grad / (p.grad.abs() + EPS) for k, p in model.named_parameters()}

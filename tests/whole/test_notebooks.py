@@ -19,8 +19,12 @@ from nbclient import NotebookClient
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = {
-    "training_dynamics": 2, "gradient_geometry": 5, "lambda_ablation": 2, "fidelity": 4, "read_a_run": 1,
-}  # fmt: skip
+    "training_dynamics": 2,
+    "gradient_geometry": 5,
+    "lambda_ablation": 2,
+    "fidelity": 4,
+    "read_a_run": 1,
+}
 """Each with the number of figures it shows."""
 SECONDS = 120  # a notebook may take that long beside other work; here it is a few
 KERNEL = "g2rl-tests"
@@ -41,8 +45,10 @@ def kernel(place: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     spec = {
         "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-        "display_name": KERNEL, "language": "python", "env": {"OMP_NUM_THREADS": "1"},
-    }  # fmt: skip
+        "display_name": KERNEL,
+        "language": "python",
+        "env": {"OMP_NUM_THREADS": "1"},
+    }
     (folder / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
     monkeypatch.setenv("JUPYTER_PATH", str(folder.parent.parent))
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(place.parent / "runtime"))
@@ -64,9 +70,15 @@ def test_a_notebook_runs_and_shows_its_figures(
     )
     client.execute()  # raises the error of a cell
     assert time.monotonic() - started < SECONDS
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert not [output for output in outputs if output.output_type in ("error", "stream")], "nothing is said"
-    shown = [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {})]
+    outputs = [
+        output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
+    ]
+    assert not [output for output in outputs if output.output_type in ("error", "stream")], (
+        "nothing is said"
+    )
+    shown = [
+        output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {})
+    ]
     assert len(shown) == NOTEBOOKS[name]
     for text in shown:
         pixels = matplotlib.image.imread(io.BytesIO(base64.b64decode(text)))
@@ -80,14 +92,21 @@ def small_run(folder: Path) -> Path:
         return folder
     for name in ("geometry", "probe", "rollouts"):
         (folder / name).mkdir(parents=True)
-    rows = [{"step": step, "train/accuracy": 0.1 * step, "eval/countdown/pass@1": 0.2} for step in range(3)]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    rows = [
+        {"step": step, "train/accuracy": 0.1 * step, "eval/countdown/pass@1": 0.2}
+        for step in range(3)
+    ]
+    (folder / "metrics.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+    )
     responses = pd.read_parquet(FOLDER / "data" / "geometry" / "start" / "responses.parquet")
     pairs = pd.read_parquet(FOLDER / "data" / "geometry" / "start" / "pairs.parquet")
     for step in (1, 2):
         file = f"step_{step:06d}.parquet"
         responses.to_parquet(folder / "rollouts" / file)
-        measured = responses[["problem", "sample", "correct"]].assign(step=step, nu=0.1 * step, reward=1.0)
+        measured = responses[["problem", "sample", "correct"]].assign(
+            step=step, nu=0.1 * step, reward=1.0
+        )
         measured.to_parquet(folder / "geometry" / file)
         pairs[["first", "second", "cosine", "pair"]].to_parquet(folder / "probe" / file)
     return folder
@@ -106,7 +125,9 @@ def test_a_notebook_is_valid_thin_and_kept_without_outputs(name: str) -> None:
             assert cell.outputs == [], "clear the outputs: they are large, and differ every time"
             assert cell.execution_count is None
             tree = ast.parse(cell.source)
-            made = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+            made = [
+                node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)
+            ]
             assert not made, "logic belongs in g2rl.analysis"
             assert len(cell.source.splitlines()) <= 20
 

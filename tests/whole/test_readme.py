@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from g2rl.cli.config.launch import choices, groups
+from g2rl.cli.config.choices import choices
+from g2rl.cli.config.mistakes import groups
 from g2rl.types import GroupBatch
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")

@@ -18,11 +18,13 @@ from hydra.errors import InstantiationException
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from g2rl.cli.config.launch import config_dir, register_resolvers
+from g2rl.cli.config.choices import config_dir
+from g2rl.cli.config.launch import register_resolvers
 from g2rl.cli.jobs.train import train
 from g2rl.engines.transformers import TransformersEngine
-from g2rl.policy.loading import encode_prompt, load
+from g2rl.policy.loading import load
 from g2rl.policy.policy import Policy
+from g2rl.policy.prompts import encode_prompt
 from g2rl.runs.interrupt import Interrupted
 from g2rl.training.trainer import Trainer
 from g2rl.types import SamplingParams
@@ -65,12 +67,18 @@ def test_an_observer_changes_nothing_in_the_training(tmp_path: Path, kept_forwar
         common.append("optimizer.micro_batch_tokens=120")
     run(alone, *common)
     run(observed, *common, "exploration.observe=[g2rl]")
-    kept = ("update/first_ratio", "observe/", "train/entropy")  # reported by one alone, or by another forward
+    kept = (
+        "update/first_ratio",
+        "observe/",
+        "train/entropy",
+    )  # reported by one alone, or by another forward
     for one, two in zip(rows(alone), rows(observed), strict=True):
         assert {k: v for k, v in untimed(one).items() if not k.startswith(kept)} == {
             k: v for k, v in untimed(two).items() if not k.startswith(kept)
         }
-    first, second = (load_file(folder / "model" / "model.safetensors") for folder in (alone, observed))
+    first, second = (
+        load_file(folder / "model" / "model.safetensors") for folder in (alone, observed)
+    )
     assert all(torch.equal(first[name], second[name]) for name in first)
     ratios = [row["update/first_ratio"] for row in rows(observed) if "update/first_ratio" in row]
     assert len(ratios) == (0 if kept_forward else 3)
@@ -79,7 +87,15 @@ def test_an_observer_changes_nothing_in_the_training(tmp_path: Path, kept_forwar
 
 def test_every_promised_file_is_there(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
-    assert {"config.yaml", "metrics.jsonl", "rollouts", "geometry", "probe", "checkpoints", "model"} <= names
+    assert {
+        "config.yaml",
+        "metrics.jsonl",
+        "rollouts",
+        "geometry",
+        "probe",
+        "checkpoints",
+        "model",
+    } <= names
     assert {"learning_curves.png", "cosine_distribution.png", "summary.json"} <= names
     assert len(list((finished / "rollouts").iterdir())) == 3
     assert not [path for path in finished.rglob("*") if "partial" in path.name]
@@ -88,16 +104,32 @@ def test_every_promised_file_is_there(finished: Path) -> None:
 def test_metrics_have_one_row_a_step_and_the_promised_names(finished: Path) -> None:
     found = rows(finished)
     assert [row["step"] for row in found] == [0, 1, 2, 3]
-    assert {"eval/countdown/pass@1", "eval/countdown/maj@4", "eval/countdown/pass@4", "probe/cosine"} <= set(
-        found[0]
-    )
     assert {
-        "train/accuracy", "train/entropy", "train/truncated", "explore/nu_mean", "explore/reward_shift",
-        "advantage/uniform_wrong", "update/kl", "update/clip_fraction", "update/grad_norm", "update/skipped",
-        "train/empty", "train/truncated_groups", "explore/nonfinite_groups",
-        "explore/feature_norm", "verify/unparsed", "verify/timeout", "time/step",
+        "eval/countdown/pass@1",
+        "eval/countdown/maj@4",
+        "eval/countdown/pass@4",
+        "probe/cosine",
+    } <= set(found[0])
+    assert {
+        "train/accuracy",
+        "train/entropy",
+        "train/truncated",
+        "explore/nu_mean",
+        "explore/reward_shift",
+        "advantage/uniform_wrong",
+        "update/kl",
+        "update/clip_fraction",
+        "update/grad_norm",
+        "update/skipped",
+        "train/empty",
+        "train/truncated_groups",
+        "explore/nonfinite_groups",
+        "explore/feature_norm",
+        "verify/unparsed",
+        "verify/timeout",
+        "time/step",
         "observe/evol/evol_novelty_mean",
-    } <= set(found[1])  # fmt: skip
+    } <= set(found[1])
     assert all(np.isfinite(value) for row in found for value in row.values())
 
 
@@ -124,7 +156,9 @@ def test_the_export_loads_in_plain_transformers_and_says_the_same(finished: Path
     engine = TransformersEngine(Policy(ours.model), ours.tokenizer, ours.stop_ids)
     for prompt in ("use 3 7 8 make 29 :", "use 5 8 1 4 make 17 :"):
         ids = encode_prompt(tokenizer, prompt, chat=True)
-        [[completion]] = engine.generate([ids], [(0,)], 1, SamplingParams(temperature=0, max_tokens=40))
+        [[completion]] = engine.generate(
+            [ids], [(0,)], 1, SamplingParams(temperature=0, max_tokens=40)
+        )
         out = model.generate(torch.tensor([ids]), max_new_tokens=40, do_sample=False)[0, len(ids) :]
         assert out.tolist() == completion.token_ids
     trained = load_file(finished / "checkpoints" / "step_000003" / "model.safetensors")
@@ -177,7 +211,9 @@ def test_resume_repeats_the_uninterrupted_run_bit_for_bit(
     assert (tmp_path / place).read_bytes() == (finished / place).read_bytes()
     for kind in ("rollouts", "geometry", "probe"):
         for path in (finished / kind).iterdir():
-            pd.testing.assert_frame_equal(pd.read_parquet(path), pd.read_parquet(tmp_path / kind / path.name))
+            pd.testing.assert_frame_equal(
+                pd.read_parquet(path), pd.read_parquet(tmp_path / kind / path.name)
+            )
 
 
 @pytest.mark.parametrize(
@@ -185,9 +221,14 @@ def test_resume_repeats_the_uninterrupted_run_bit_for_bit(
 )
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_finishes_the_step_and_saves_it(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, call: int, saved: int,
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+    call: int,
+    saved: int,
     number: int,
-) -> None:  # fmt: skip
+) -> None:
     """Asked in the evaluation before training, in a step between checkpoints, and in the last step."""
     original, calls = getattr(Trainer, moment), iter(range(1, 99))
 
@@ -213,7 +254,9 @@ def test_checkpoints_carry_the_held_out_score(finished: Path) -> None:
     assert manifest["score"] == rows(finished)[3]["eval/countdown/pass@1"]
 
 
-def test_an_alarm_is_raised_while_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_alarm_is_raised_while_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING):
         run(tmp_path, "health.window=1", "health.truncated=0", "task.max_response_tokens=2")
     assert caplog.text.count("health alarm truncation at step 1: 100% of the responses") == 1
@@ -314,11 +357,17 @@ def test_prompts_over_the_limit_are_refused_before_anything_is_sampled(tmp_path:
     questions = ["use 3 7 2 make 13 :", "use 3 7 2 make 13 : : : : : : : :"]
     long.write_text("".join(json.dumps({"problem": q, "answer": "13"}) + "\n" for q in questions))
     task = (
-        "task=math", f"task.source.source={long}", "task.source.data_dir=null",
+        "task=math",
+        f"task.source.source={long}",
+        "task.source.data_dir=null",
         "+task.source.instruction=':'",
-        "task.max_prompt_tokens=12", "benchmark=countdown", "trainer.probe_problems=0",
-    )  # fmt: skip
-    with pytest.raises(ValueError, match=r"1 of 2 prompts .*max_prompt_tokens=12; .*math/train/1, has 1\d"):
+        "task.max_prompt_tokens=12",
+        "benchmark=countdown",
+        "trainer.probe_problems=0",
+    )
+    with pytest.raises(
+        ValueError, match=r"1 of 2 prompts .*max_prompt_tokens=12; .*math/train/1, has 1\d"
+    ):
         run(tmp_path / "refused", *task, "task.overlong=error")
     assert not (tmp_path / "refused" / "metrics.jsonl").exists()
     run(tmp_path / "dropped", *task, "trainer.steps=1")

@@ -53,10 +53,19 @@ def trainer(tiny: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A GRPOTrainer on a copy of the tiny policy; its data set and reward function are never used."""
     datasets = pytest.importorskip("datasets")
     config = trl.GRPOConfig(
-        output_dir=str(tmp_path_factory.mktemp("trl")), use_cpu=True, bf16=False, report_to=[],
-        per_device_train_batch_size=4, num_generations=4, max_completion_length=MAX_TOKENS,
-        temperature=TAU, beta=BETA, epsilon=LOW, epsilon_high=HIGH, disable_tqdm=True,
-    )  # fmt: skip
+        output_dir=str(tmp_path_factory.mktemp("trl")),
+        use_cpu=True,
+        bf16=False,
+        report_to=[],
+        per_device_train_batch_size=4,
+        num_generations=4,
+        max_completion_length=MAX_TOKENS,
+        temperature=TAU,
+        beta=BETA,
+        epsilon=LOW,
+        epsilon_high=HIGH,
+        disable_tqdm=True,
+    )
     made = trl.GRPOTrainer(
         model=copy.deepcopy(tiny.model),
         reward_funcs=lambda **_: [0.0],
@@ -72,7 +81,9 @@ def trainer(tiny: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def pad(rows: list[Any], left: bool = False) -> Tensor:
     rows = [torch.as_tensor(row) for row in rows]
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_side="left" if left else "right")
+    return torch.nn.utils.rnn.pad_sequence(
+        rows, batch_first=True, padding_side="left" if left else "right"
+    )
 
 
 def trl_inputs(old: list[Tensor], ref: list[Tensor]) -> dict[str, Tensor]:
@@ -95,7 +106,9 @@ def gradient_of(loss: Tensor, model: torch.nn.Module) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def g2rl_loss(policy: Policy, loss: PolicyLoss, old: list[Tensor], ref: list[Tensor], coef: float) -> Tensor:
+def g2rl_loss(
+    policy: Policy, loss: PolicyLoss, old: list[Tensor], ref: list[Tensor], coef: float
+) -> Tensor:
     micro = make_micro_batch(Sequences(PROMPTS, RESPONSES), [0, 1, 2, 3], policy.device)
     output, segments = policy(micro, TAU), micro.segments_T
     lengths = torch.tensor([len(r) for r in RESPONSES])
@@ -103,18 +116,30 @@ def g2rl_loss(policy: Policy, loss: PolicyLoss, old: list[Tensor], ref: list[Ten
     total = float(lengths.sum())
     return loss(
         LossInputs(
-            output.logps_T, torch.cat(old), torch.tensor(ADVANTAGES)[segments], weights[segments], segments,
-            4, output.entropy_T, torch.full((int(total),), 1 / total), torch.cat(ref),
+            output.logps_T,
+            torch.cat(old),
+            torch.tensor(ADVANTAGES)[segments],
+            weights[segments],
+            segments,
+            4,
+            output.entropy_T,
+            torch.full((int(total),), 1 / total),
+            torch.cat(ref),
         ),
         coef,
-    )[0]  # fmt: skip
+    )[0]
 
 
 @pytest.mark.parametrize("ratio", ["token", "sequence"])
 @pytest.mark.parametrize("entropy_coef", [0.0, 0.05])
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)
 def test_loss_and_gradient_equal_trl(
-    loss_type: str, entropy_coef: float, ratio: str, trainer: Any, policy: Policy, logps: list[Tensor]
+    loss_type: str,
+    entropy_coef: float,
+    ratio: str,
+    trainer: Any,
+    policy: Policy,
+    logps: list[Tensor],
 ) -> None:
     surrogate, normalizer = LOSS_TYPES[loss_type]
     old = [x + e for x, e in zip(logps, noise(0.4, 0), strict=True)]

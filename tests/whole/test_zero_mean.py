@@ -15,8 +15,9 @@ import torch
 
 from g2rl.engines.transformers import TransformersEngine
 from g2rl.policy.batching import Sequences
-from g2rl.policy.loading import LoadedModel, encode_prompt
+from g2rl.policy.loading import LoadedModel
 from g2rl.policy.policy import Policy
+from g2rl.policy.prompts import encode_prompt
 from g2rl.policy.scoring import score
 from g2rl.types import SamplingParams
 
@@ -39,7 +40,9 @@ def drawn(tiny: LoadedModel) -> dict[str, list[Sequences]]:
     return {
         name: [
             Sequences([prompt] * SAMPLES, [c.token_ids for c in group])
-            for prompt, group in zip(prompts, engine.generate(prompts, keys, SAMPLES, params), strict=True)
+            for prompt, group in zip(
+                prompts, engine.generate(prompts, keys, SAMPLES, params), strict=True
+            )
         ]
         for name, params in SAMPLING.items()
     }
@@ -49,13 +52,21 @@ def z_value(tiny: LoadedModel, groups: list[Sequences], feature_temperature: flo
     """Standardised sum over prompts of n m' C^-1 m, m and C mean and covariance of the projected T * Phi."""
     policy, total = Policy(tiny.model), 0.0
     width = tiny.model.get_output_embeddings().weight.shape[1]
-    directions_DK = torch.randn(width, DIRECTIONS, generator=torch.Generator().manual_seed(0)).double()
+    directions_DK = torch.randn(
+        width, DIRECTIONS, generator=torch.Generator().manual_seed(0)
+    ).double()
     for sequences in groups:
         scores = score(
-            policy, sequences, temperature=1.0, token_budget=2_000,
-            features=True, feature_temperature=feature_temperature,
-        )  # fmt: skip
-        sums_NK = (scores.features_ND.double() * sequences.lengths_N.double().unsqueeze(1)) @ directions_DK
+            policy,
+            sequences,
+            temperature=1.0,
+            token_budget=2_000,
+            features=True,
+            feature_temperature=feature_temperature,
+        )
+        sums_NK = (
+            scores.features_ND.double() * sequences.lengths_N.double().unsqueeze(1)
+        ) @ directions_DK
         mean_K = sums_NK.mean(0)
         total += SAMPLES * float(mean_K @ torch.linalg.solve(sums_NK.T.cov(), mean_K))
     return (total - FREEDOM) / math.sqrt(2 * FREEDOM)
@@ -81,6 +92,8 @@ def test_it_does_not_vanish_at_another_temperature_or_under_truncation(
     assert z > 6
 
 
-def test_the_sample_holds_stopped_and_truncated_responses(drawn: dict[str, list[Sequences]]) -> None:
+def test_the_sample_holds_stopped_and_truncated_responses(
+    drawn: dict[str, list[Sequences]],
+) -> None:
     lengths = torch.cat([sequences.lengths_N for sequences in drawn["tau 1.0"]])
     assert 0.05 < float((lengths == LIMIT).float().mean()) < 0.95

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from g2rl.analysis.comparison.runs import RunsError, at_end
+from g2rl.analysis.comparison.runs import RunsError
+from g2rl.analysis.tables import at_end
 from g2rl.formulas.intervals import seed_interval
 
 
@@ -25,9 +26,13 @@ def paired_differences(frame: pd.DataFrame, metric: str, against: str) -> dict[s
     """
     arms = list(dict.fromkeys(frame["arm"]))
     if against not in arms:
-        raise RunsError(f"no arm {against!r} to compare with; there is {', '.join(map(repr, arms))}")
+        raise RunsError(
+            f"no arm {against!r} to compare with; there is {', '.join(map(repr, arms))}"
+        )
     ends = at_end(frame, metric).set_index(["arm", "seed"])["value"]
-    base = ends.loc[against] if against in ends.index.get_level_values(0) else pd.Series(dtype=float)
+    base = (
+        ends.loc[against] if against in ends.index.get_level_values(0) else pd.Series(dtype=float)
+    )
     found: dict[str, list[float]] = {}
     for arm in arms:
         if arm != against:
@@ -43,7 +48,9 @@ def paired_rows(frame: pd.DataFrame, metrics: Mapping[str, str], against: str) -
     rows = [[f"minus {against}", "seeds", *metrics.values()]]
     for arm in next(iter(columns.values()), {}):
         most = max(len(found[arm]) for found in columns.values())
-        rows.append([arm, str(most), *(difference_cell(found[arm], most) for found in columns.values())])
+        rows.append(
+            [arm, str(most), *(difference_cell(found[arm], most) for found in columns.values())]
+        )
     return rows
 
 

@@ -15,20 +15,12 @@ from typing import Any
 import pandas as pd
 import yaml  # type: ignore[import-untyped]
 
-from g2rl.formulas.intervals import seed_interval
+from g2rl.analysis.palette import SIGNAL_COLOURS
+from g2rl.runs.identity import NOT_AN_ARM
 from g2rl.runs.tracking import read_metrics
-
-# Okabe-Ito, one colour a signal in every figure
-SIGNAL_COLOURS = {"none": "#000000", "entropy": "#E69F00", "evol": "#0072B2", "g2rl": "#D55E00"}
-OTHER_COLOURS = ("#009E73", "#CC79A7", "#56B4E9", "#F0E442")
 
 SIGNAL = "exploration.name"
 """Stands for exploration._target_ and says the signal by its short name."""
-NOT_AN_ARM = (
-    "seed", "resume", "tracking", "verify", "health", "plan", "data_dir", "trainer.keep_checkpoints",
-    "trainer.keep_best", "trainer.checkpoint_every", "parallel",
-)  # fmt: skip
-"""Settings that do not change what a run computes, or that make it another seed of the same arm."""
 COLUMNS = ("arm", "seed", "run", "step", "metric", "value")
 
 
@@ -102,7 +94,9 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
             raise RunsError(f"{folder}: no such folder")
         here = list(_below(folder))
         if not here:
-            raise RunsError(f"{folder} holds no run of g2rl-train (no config.yaml of one, at any depth)")
+            raise RunsError(
+                f"{folder} holds no run of g2rl-train (no config.yaml of one, at any depth)"
+            )
         for run in here:
             found.setdefault(run.folder.resolve(), run)
     return list(found.values())
@@ -138,7 +132,9 @@ def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> dict[str, list[Ru
     """
     for key in by:
         if not any(key in run.settings for run in runs):
-            raise RunsError(f"no run has the setting {key!r}; the runs differ in {_list(differing(runs))}")
+            raise RunsError(
+                f"no run has the setting {key!r}; the runs differ in {_list(differing(runs))}"
+            )
     groups: dict[tuple[str, ...], list[Run]] = {(): list(runs)}
     keys = list(by or differing(runs))
     for key in keys:
@@ -199,7 +195,10 @@ def _list(keys: Sequence[str]) -> str:
 
 def arms(folders: Sequence[Path], by: Sequence[str] = ()) -> dict[str, list[Path]]:
     """Label of each arm to the folders of its runs, in order of seed; see `find_runs` and `group_runs`."""
-    return {label: [r.folder for r in runs] for label, runs in group_runs(find_runs(folders), by).items()}
+    return {
+        label: [r.folder for r in runs]
+        for label, runs in group_runs(find_runs(folders), by).items()
+    }
 
 
 def collect(folders: Sequence[Path], by: Sequence[str] = (), partial: bool = False) -> pd.DataFrame:
@@ -232,57 +231,3 @@ def collect(folders: Sequence[Path], by: Sequence[str] = (), partial: bool = Fal
                 if name != "step"
             ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def at_end(frame: pd.DataFrame, metric: str, first: bool = False) -> pd.DataFrame:
-    """The last (or first) value that each run reports of a metric: one row a run."""
-    chosen = frame[frame["metric"] == metric].sort_values(["arm", "seed", "step"])
-    grouped = chosen.groupby(["arm", "seed"], sort=False)
-    return (grouped.head(1) if first else grouped.tail(1)).reset_index(drop=True)
-
-
-def comparison_rows(
-    frame: pd.DataFrame, metrics: Mapping[str, str] | Sequence[str], first: bool = False
-) -> list[list[str]]:
-    """Cells of `comparison_table`, the headings first."""
-    headings = metrics if isinstance(metrics, Mapping) else {name: name for name in metrics}
-    ends = {metric: at_end(frame, metric, first) for metric in headings}
-    rows = [["arm", "seeds", *headings.values()]]
-    for arm in dict.fromkeys(frame["arm"]):
-        seeds = frame.loc[frame["arm"] == arm, "seed"].nunique()
-        cells = [cell(end.loc[end["arm"] == arm, "value"].tolist(), seeds) for end in ends.values()]
-        rows.append([arm, str(seeds), *cells])
-    return rows
-
-
-def comparison_table(
-    frame: pd.DataFrame, metrics: Mapping[str, str] | Sequence[str], first: bool = False
-) -> str:
-    """Markdown: one row an arm, number of seeds, mean over seeds [95 % t-interval over seeds].
-
-    Args:
-        frame: of `collect`.
-        metrics: names, or names to headings.
-        first: the first value of each run (before training) instead of the last.
-
-    With one seed there is no interval; an arm that does not report a metric shows "-".
-    """
-    return markdown(comparison_rows(frame, metrics, first))
-
-
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as a table, the headings first."""
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
-
-
-def cell(values: Sequence[float], seeds: int) -> str:
-    """``0.490 [0.467, 0.513]``, ``0.490`` of one seed, ``-`` of none.
-
-    Where only some of the arm's `seeds` report the metric, that is said: ``0.490 [0.467, 0.513] (2 of 3)``.
-    """
-    if not values:
-        return "-"
-    mean, low, high = seed_interval(values)
-    bounds = f" [{low:.3f}, {high:.3f}]" if len(values) > 1 else ""
-    return f"{mean:.3f}{bounds}" + (f" ({len(values)} of {seeds})" if len(values) < seeds else "")

@@ -12,15 +12,18 @@ from typing import Any
 
 import pandas as pd
 
-from g2rl.analysis.comparison.runs import cell
+from g2rl.analysis.tables import cell
 from g2rl.runs.files import atomic_path
 
 STATUSES = ("finished", "failed", "interrupted", "missing")
 HEADLINES = (
-    (r"eval/.+/pass@\d+", ""), (r"eval/.+/maj@\d+", ""), (r"eval/.+/distinct", "distinct solutions"),
-    (r"eval/.+/length", "length, tokens"), (r"probe/cosine", "gradient cosine"),
+    (r"eval/.+/pass@\d+", ""),
+    (r"eval/.+/maj@\d+", ""),
+    (r"eval/.+/distinct", "distinct solutions"),
+    (r"eval/.+/length", "length, tokens"),
+    (r"probe/cosine", "gradient cosine"),
     (r"probe/negative_pairs", "negative pairs"),
-)  # fmt: skip
+)
 """Metrics of the short table, as patterns, and their headings; "" takes the metric's name without eval/."""
 
 
@@ -51,15 +54,23 @@ def sweep_frame(arms: Sequence[Arm]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for arm in arms:
         head = {
-            "arm": arm.label, **arm.settings, "seed": arm.seed, "status": arm.status,
+            "arm": arm.label,
+            **arm.settings,
+            "seed": arm.seed,
+            "status": arm.status,
             "folder": str(arm.folder),
-        }  # fmt: skip
+        }
         if arm.status != "finished":
             rows.append({**head, "metric": None, "before": math.nan, "after": math.nan})
             continue
         summary = json.loads((arm.folder / "summary.json").read_text(encoding="utf-8"))
         rows += [
-            {**head, "metric": name, "before": summary["before"].get(name, math.nan), "after": value}
+            {
+                **head,
+                "metric": name,
+                "before": summary["before"].get(name, math.nan),
+                "after": value,
+            }
             for name, value in summary["after"].items()
             if name != "step"
         ]
@@ -129,5 +140,7 @@ def write_sweep(arms: Sequence[Arm], folder: Path) -> str:
         frame.to_parquet(aside, index=False)
     table = sweep_table(frame)
     with atomic_path(folder / "table.md") as aside:
-        aside.write_text(f"{table}\n\nMean over seeds [95 % t-interval over seeds].\n", encoding="utf-8")
+        aside.write_text(
+            f"{table}\n\nMean over seeds [95 % t-interval over seeds].\n", encoding="utf-8"
+        )
     return table

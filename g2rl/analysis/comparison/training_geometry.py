@@ -48,5 +48,7 @@ def training_geometry(frame: pd.DataFrame) -> pd.DataFrame:
             found = step_numbers(path)
             if found is None:
                 break  # a run writes cosines at every step or at none
-            rows += [(arm, seed, run, step, f"{PREFIX}{name}", value) for name, value in found.items()]
+            rows += [
+                (arm, seed, run, step, f"{PREFIX}{name}", value) for name, value in found.items()
+            ]
     return pd.DataFrame(rows, columns=list(COLUMNS))

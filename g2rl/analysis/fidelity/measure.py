@@ -78,21 +78,31 @@ def measure(
     for p in range(count):
         own = slice(p * size, (p + 1) * size)
         found = group_grams(
-            policy, Sequences(sequences.prompts[own], sequences.responses[own]), members,
-            temperature=temperature, projection=projection, seed=(seed, p),
-        )  # fmt: skip
+            policy,
+            Sequences(sequences.prompts[own], sequences.responses[own]),
+            members,
+            temperature=temperature,
+            projection=projection,
+            seed=(seed, p),
+        )
         for name, gram_GG in found.items():
             grams.setdefault(name, []).append(gram_GG)
         if on_progress:
             on_progress(size)
     stacked = {name: np.stack(values) for name, values in grams.items()}
     similarity, scores = predictors(
-        policy, groups, temperature=temperature, feature_temperature=feature_temperature,
-        token_budget=token_budget, encoder=encoder,
-    )  # fmt: skip
+        policy,
+        groups,
+        temperature=temperature,
+        feature_temperature=feature_temperature,
+        token_budget=token_budget,
+        encoder=encoder,
+    )
     sizes = {name: sum(p.numel() for p in own) for name, own in members.items()}
     pairs = pair_table(groups, similarity, stacked)
-    return Measured(pairs, response_table(groups, similarity["phi"], scores.mean_entropy_N, stacked), sizes)
+    return Measured(
+        pairs, response_table(groups, similarity["phi"], scores.mean_entropy_N, stacked), sizes
+    )
 
 
 def pair_table(
@@ -103,7 +113,9 @@ def pair_table(
     ids = [problem.id for problem in groups.rollouts.problems]
     first, second = np.triu_indices(groups.rollouts.shape[1], k=1)
     frame = pd.DataFrame({name: columns[name] for name in ("problem", "first", "second", "pair")})
-    tokens = [[completion.token_ids for completion in group] for group in groups.rollouts.completions]
+    tokens = [
+        [completion.token_ids for completion in group] for group in groups.rollouts.completions
+    ]
     frame["identical"] = [
         tokens[p][i] == tokens[p][j]
         for p, i, j in zip(frame["problem"], frame["first"], frame["second"], strict=True)
@@ -140,7 +152,9 @@ def response_table(
     return frame
 
 
-def summarise(measured: Measured, *, projection: int | None, resamples: int, seed: int) -> dict[str, Any]:
+def summarise(
+    measured: Measured, *, projection: int | None, resamples: int, seed: int
+) -> dict[str, Any]:
     """Correlations of each predictor with the true cosines: all pairs, by class, by block; and of nu.
 
     Returns:
@@ -152,7 +166,9 @@ def summarise(measured: Measured, *, projection: int | None, resamples: int, see
     for target in (TOTAL, *measured.blocks):
         rows += [_row(pairs, name, target, "all", resamples, seed) for name in names]
     for label, chosen in pair_subsets(pairs).items():
-        usable = [name for name in names if name != "verdict" or label == DISTINCT]  # constant in a class
+        usable = [
+            name for name in names if name != "verdict" or label == DISTINCT
+        ]  # constant in a class
         rows += [_row(chosen, name, TOTAL, label, resamples, seed) for name in usable]
     square = {f"norm/{name}": responses[f"norm/{name}"] ** 2 for name in (TOTAL, *measured.blocks)}
     share = {
@@ -167,7 +183,9 @@ def summarise(measured: Measured, *, projection: int | None, resamples: int, see
         "accuracy": float(responses["correct"].mean()),
         "true_cosine": _moments(pairs, TRUE + TOTAL),
         "phi_cosine": _moments(pairs, "phi"),
-        "blocks": {n: {"parameters": k, "gradient_share": share[n]} for n, k in measured.blocks.items()},
+        "blocks": {
+            n: {"parameters": k, "gradient_share": share[n]} for n, k in measured.blocks.items()
+        },
         "projection": _projection_error(pairs[TRUE + TOTAL].to_numpy(), projection),
         "correlations": rows,
         "phi_minus_rival": _differences(pairs, names, resamples, seed),
@@ -210,7 +228,8 @@ def _differences(
         {
             "rival": name,
             **{
-                k: plain(difference(phi, pairs[name].to_numpy(), y, codes, k, resamples, seed)) for k in KINDS
+                k: plain(difference(phi, pairs[name].to_numpy(), y, codes, k, resamples, seed))
+                for k in KINDS
             },
         }
         for name in names

@@ -81,9 +81,13 @@ def predictors(
     rollouts = groups.rollouts
     shape, sequences = rollouts.shape, rollouts.sequences
     scores = score(
-        policy, sequences, temperature=temperature, token_budget=token_budget,
-        features=True, feature_temperature=feature_temperature,
-    )  # fmt: skip
+        policy,
+        sequences,
+        temperature=temperature,
+        token_budget=token_budget,
+        features=True,
+        feature_temperature=feature_temperature,
+    )
     assert scores.features_ND is not None
     hidden_ND = mean_hidden(policy, sequences, token_budget)
     tokens = [[completion.token_ids for completion in group] for group in rollouts.completions]

@@ -37,7 +37,9 @@ LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 GRAM_COLUMNS = 1 << 20  # entries widened to float64 at a time
 
 
-def parameter_blocks(model: Any, chosen: Sequence[str] | None = None) -> dict[str, list[nn.Parameter]]:
+def parameter_blocks(
+    model: Any, chosen: Sequence[str] | None = None
+) -> dict[str, list[nn.Parameter]]:
     """Parameters by block, in the model's own order: embedding, layer.0, ..., final norm, head.
 
     With a tied head one block named "embedding + head" holds the shared matrix. Parameters that are none of
@@ -52,7 +54,9 @@ def parameter_blocks(model: Any, chosen: Sequence[str] | None = None) -> dict[st
     """
     tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
     inside = {id(p): "embedding" for p in model.get_input_embeddings().parameters()}
-    heads = {id(p): "head" for p in model.get_output_embeddings().parameters() if id(p) not in inside}
+    heads = {
+        id(p): "head" for p in model.get_output_embeddings().parameters() if id(p) not in inside
+    }
     found: dict[str, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         layer = LAYER.search(name)
@@ -76,7 +80,11 @@ def parameter_blocks(model: Any, chosen: Sequence[str] | None = None) -> dict[st
 
 
 def response_gradient(
-    policy: Policy, prompt: list[int], response: list[int], parameters: Sequence[Tensor], temperature: float
+    policy: Policy,
+    prompt: list[int],
+    response: list[int],
+    parameters: Sequence[Tensor],
+    temperature: float,
 ) -> list[Tensor]:
     """Gradient of the mean token log-probability of one response, one tensor a parameter.
 
@@ -91,7 +99,10 @@ def response_gradient(
     with torch.enable_grad():
         mean = policy(batch, temperature).logps_T.mean()
         grads = torch.autograd.grad(mean, parameters, allow_unused=True)
-    return [torch.zeros_like(p) if g is None else g.detach() for p, g in zip(parameters, grads, strict=True)]
+    return [
+        torch.zeros_like(p) if g is None else g.detach()
+        for p, g in zip(parameters, grads, strict=True)
+    ]
 
 
 def sketch(gradients: Sequence[Tensor], cells: int, seed: Sequence[int]) -> Tensor:
@@ -102,11 +113,15 @@ def sketch(gradients: Sequence[Tensor], cells: int, seed: Sequence[int]) -> Tens
     """
     if sum(g.numel() for g in gradients) <= cells:
         return torch.cat([g.flatten() for g in gradients])
-    out = gradients[0].new_zeros(cells, dtype=torch.promote_types(gradients[0].dtype, torch.float32))
+    out = gradients[0].new_zeros(
+        cells, dtype=torch.promote_types(gradients[0].dtype, torch.float32)
+    )
     state = int(np.random.SeedSequence(tuple(seed)).generate_state(1, np.uint64)[0] >> np.uint64(1))
     generator = torch.Generator().manual_seed(state)
     for gradient in gradients:
-        draw = torch.randint(2 * cells, (gradient.numel(),), generator=generator).to(gradient.device)
+        draw = torch.randint(2 * cells, (gradient.numel(),), generator=generator).to(
+            gradient.device
+        )
         signed = gradient.flatten().to(out.dtype) * ((draw & 1) * 2 - 1)
         out.index_add_(0, draw >> 1, signed)
     return out
@@ -158,7 +173,9 @@ def group_grams(
     was_training = policy.training
     policy.eval()
     try:
-        for number, (prompt, response) in enumerate(zip(sequences.prompts, sequences.responses, strict=True)):
+        for number, (prompt, response) in enumerate(
+            zip(sequences.prompts, sequences.responses, strict=True)
+        ):
             left = iter(response_gradient(policy, prompt, response, parameters, temperature))
             for place, (name, members) in enumerate(blocks.items()):
                 own = [next(left) for _ in members]

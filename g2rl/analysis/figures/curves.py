@@ -15,18 +15,21 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_rgb
 
-from g2rl.analysis.comparison.runs import OTHER_COLOURS, SIGNAL_COLOURS
 from g2rl.analysis.comparison.training_geometry import PREFIX
-from g2rl.analysis.figures.one_run import plt, save_figure, tidy_axis
+from g2rl.analysis.figures.one_run import plt
+from g2rl.analysis.figures.style import save_figure, tidy_axis
+from g2rl.analysis.palette import OTHER_COLOURS, SIGNAL_COLOURS
 from g2rl.formulas.intervals import t_quantile
 
 Colour = tuple[float, ...]
 Panels = Mapping[str, tuple[str, str]]
 """Metric to title and unit."""
 CLASSES = {
-    "": "all pairs", "_correct_correct": "correct-correct", "_correct_wrong": "correct-wrong",
+    "": "all pairs",
+    "_correct_correct": "correct-correct",
+    "_correct_wrong": "correct-wrong",
     "_wrong_wrong": "wrong-wrong",
-}  # fmt: skip
+}
 TRAINING = {
     "train/accuracy": ("training accuracy", "share of responses"),
     "train/length": ("response length in training", "tokens"),
@@ -93,15 +96,23 @@ def learning_panels(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
     """Held-out pass@1 of each benchmark (at most four), training accuracy, length, entropy; if reported."""
     names = list(dict.fromkeys(frame["metric"]))
     held_out = [name for name in names if re.fullmatch(r"eval/[^/]+/pass@1", name)][:HELD_OUT]
-    panels = {name: (f"held-out {name.split('/')[1]}, pass@1", "share of problems") for name in held_out}
+    panels = {
+        name: (f"held-out {name.split('/')[1]}, pass@1", "share of problems") for name in held_out
+    }
     return panels | {name: text for name, text in TRAINING.items() if name in names}
 
 
-def draw_curves(frame: pd.DataFrame, panels: Panels, path: Path, columns: int = 2, title: str = "") -> Path:
+def draw_curves(
+    frame: pd.DataFrame, panels: Panels, path: Path, columns: int = 2, title: str = ""
+) -> Path:
     """One panel a metric, one line an arm, bands over seeds, one legend with the number of seeds."""
     rows = -(-len(panels) // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(4.6 * columns, 3.1 * rows + 0.6), layout="constrained", squeeze=False
+        rows,
+        columns,
+        figsize=(4.6 * columns, 3.1 * rows + 0.6),
+        layout="constrained",
+        squeeze=False,
     )
     arms = list(dict.fromkeys(frame["arm"]))
     colours = arm_colours(arms)
@@ -124,10 +135,14 @@ def band_caption(frame: pd.DataFrame, panels: Panels, few: bool) -> str:
     found = [curve(frame, arm, metric) for arm in frame["arm"].unique() for metric in panels]
     blocks = sorted({one.block for one in found if one is not None} - {1})
     points = (
-        f"points: means of {' or '.join(map(str, blocks))} steps where every step reports; " if blocks else ""
+        f"points: means of {' or '.join(map(str, blocks))} steps where every step reports; "
+        if blocks
+        else ""
     )
     more = "; bands of two seeds leave the panels" if few else ""
-    return f"{points}line: mean over seeds; band: 95 % t-interval over seeds (none for one seed){more}"
+    return (
+        f"{points}line: mean over seeds; band: 95 % t-interval over seeds (none for one seed){more}"
+    )
 
 
 def draw_arm(axis: Any, found: Curve | None, colour: Colour) -> None:
@@ -139,15 +154,26 @@ def draw_arm(axis: Any, found: Curve | None, colour: Colour) -> None:
         axis.fill_between(found.steps, found.low, found.high, color=colour, alpha=0.15, lw=0)
 
 
-def name_arms(figure: Any, frame: pd.DataFrame, colours: Mapping[str, Colour], title: str = "") -> None:
+def name_arms(
+    figure: Any, frame: pd.DataFrame, colours: Mapping[str, Colour], title: str = ""
+) -> None:
     """One legend above the panels: arms and their number of seeds, below the figure's title."""
     seeds = frame.groupby("arm", sort=False)["seed"].nunique()
     handles = [plt.Line2D([], [], color=colours[arm], lw=2) for arm in seeds.index]
     names = [f"{arm} ({count} {'seed' if count == 1 else 'seeds'})" for arm, count in seeds.items()]
-    wide = figure.get_figwidth() / (0.55 + 0.085 * max(map(len, names)))  # handle and gap, inches a letter
+    wide = figure.get_figwidth() / (
+        0.55 + 0.085 * max(map(len, names))
+    )  # handle and gap, inches a letter
     columns = max(1, min(4, len(names), int(wide)))
-    figure.legend(handles, names, ncols=columns, frameon=False, loc="outside upper center",
-                  title=title or None, title_fontsize=11)  # fmt: skip
+    figure.legend(
+        handles,
+        names,
+        ncols=columns,
+        frameon=False,
+        loc="outside upper center",
+        title=title or None,
+        title_fontsize=11,
+    )
 
 
 def focus(axis: Any, values: pd.Series) -> None:
@@ -166,8 +192,10 @@ def draw_geometry_curves(frame: pd.DataFrame, caption: str, path: Path) -> Path:
             ("negative_pairs", "negative pairs", "share of pairs"),
         )
         for suffix, label in CLASSES.items()
-    }  # fmt: skip
-    figure, axes = plt.subplots(2, 4, figsize=(16, 6.6), layout="constrained", sharex=True, sharey="row")
+    }
+    figure, axes = plt.subplots(
+        2, 4, figsize=(16, 6.6), layout="constrained", sharex=True, sharey="row"
+    )
     arms = list(dict.fromkeys(frame["arm"]))
     colours = arm_colours(arms)
     for axis, (metric, (title, unit)) in zip(axes.flat, panels.items(), strict=True):

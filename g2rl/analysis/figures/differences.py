@@ -9,11 +9,14 @@ import pandas as pd
 
 from g2rl.analysis.comparison.paired import paired_differences
 from g2rl.analysis.figures.curves import FEW, Panels, arm_colours
-from g2rl.analysis.figures.one_run import plt, save_figure
+from g2rl.analysis.figures.one_run import plt
+from g2rl.analysis.figures.style import save_figure
 from g2rl.formulas.intervals import seed_interval
 
 
-def draw_differences(frame: pd.DataFrame, panels: Panels, against: str, path: Path, title: str = "") -> Path:
+def draw_differences(
+    frame: pd.DataFrame, panels: Panels, against: str, path: Path, title: str = ""
+) -> Path:
     """One panel a metric, one row an arm: mean difference to `against`, its 95 % t-interval, every seed.
 
     Args:
@@ -25,9 +28,13 @@ def draw_differences(frame: pd.DataFrame, panels: Panels, against: str, path: Pa
     colours = arm_colours(arms)
     others = [arm for arm in arms if arm != against]
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(2.2 + 3.1 * len(panels), 1.3 + 0.42 * len(others)), layout="constrained",
-        squeeze=False, sharey=True,
-    )  # fmt: skip
+        1,
+        len(panels),
+        figsize=(2.2 + 3.1 * len(panels), 1.3 + 0.42 * len(others)),
+        layout="constrained",
+        squeeze=False,
+        sharey=True,
+    )
     for axis, (metric, (heading, unit)) in zip(axes[0], panels.items(), strict=True):
         found = paired_differences(frame, metric, against)
         axis.axvline(0.0, color="0.35", lw=1)
@@ -37,7 +44,9 @@ def draw_differences(frame: pd.DataFrame, panels: Panels, against: str, path: Pa
             mean, low, high = seed_interval(np.array(found[arm]))
             bars = [[mean - low], [high - mean]] if len(found[arm]) > 1 else None
             seeds = [row + 0.22] * len(found[arm])
-            axis.plot(found[arm], seeds, "o", ms=3.5, mfc="white", mec=colours[arm], mew=0.9, zorder=2)
+            axis.plot(
+                found[arm], seeds, "o", ms=3.5, mfc="white", mec=colours[arm], mew=0.9, zorder=2
+            )
             axis.errorbar(
                 mean, row, xerr=bars, fmt="D", ms=5, color=colours[arm], capsize=3, lw=1.5, zorder=3
             )

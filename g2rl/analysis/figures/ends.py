@@ -10,16 +10,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from g2rl.analysis.comparison.runs import at_end
 from g2rl.analysis.figures.curves import FEW, Colour, Panels, arm_colours, focus
-from g2rl.analysis.figures.one_run import plt, save_figure
+from g2rl.analysis.figures.one_run import plt
+from g2rl.analysis.figures.style import save_figure
+from g2rl.analysis.tables import at_end
 from g2rl.formulas.intervals import seed_interval
 
 GREY = "0.35"
 PROBE = {
-    "": "all pairs", "_correct_correct": "correct-correct pairs", "_correct_wrong": "correct-wrong pairs",
+    "": "all pairs",
+    "_correct_correct": "correct-correct pairs",
+    "_correct_wrong": "correct-wrong pairs",
     "_wrong_wrong": "wrong-wrong pairs",
-}  # fmt: skip
+}
 
 
 def held_out_panels(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
@@ -29,7 +32,11 @@ def held_out_panels(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
     benchmarks = [name.split("/")[1] for name in names if re.fullmatch(r"eval/[^/]+/pass@1", name)]
     if benchmarks:
         prefix = f"eval/{benchmarks[0]}/"
-        ks = [int(name.partition("@")[2]) for name in names if re.fullmatch(rf"{prefix}pass@\d+", name)]
+        ks = [
+            int(name.partition("@")[2])
+            for name in names
+            if re.fullmatch(rf"{prefix}pass@\d+", name)
+        ]
         for k in sorted({1, max(ks)}):
             found[f"{prefix}pass@{k}"] = (f"held-out pass@{k}", "share of problems")
         found[f"{prefix}distinct"] = ("distinct right solutions", "solutions a problem")
@@ -93,7 +100,11 @@ def draw_ends(
 
 
 def draw_panel(
-    axis: Any, before: pd.DataFrame, after: pd.DataFrame, arms: Sequence[str], colours: Mapping[str, Colour]
+    axis: Any,
+    before: pd.DataFrame,
+    after: pd.DataFrame,
+    arms: Sequence[str],
+    colours: Mapping[str, Colour],
 ) -> None:
     """Mean, interval and seeds of each arm; dashed, the mean before training where it was measured."""
     untrained = before[before["step"] == 0]["value"]
@@ -109,7 +120,9 @@ def draw_panel(
             beside = place + 0.2 + np.linspace(-0.05, 0.05, len(values))
             axis.plot(beside, values, "o", ms=3.5, mfc="white", mec=colours[arm], mew=0.9, zorder=2)
             bars = [[mean - low], [high - mean]]
-        axis.errorbar(place, mean, bars, fmt="D", ms=6, color=colours[arm], capsize=4, lw=1.6, zorder=3)
+        axis.errorbar(
+            place, mean, bars, fmt="D", ms=6, color=colours[arm], capsize=4, lw=1.6, zorder=3
+        )
     axis.spines[["top", "right"]].set_visible(False)
 
 

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from g2rl.analysis.figures.one_run import PAIR_COLOURS, draw_cosines, plt, save_figure, truncation
+from g2rl.analysis.captions import conditions, truncation
+from g2rl.analysis.figures.one_run import draw_cosines, plt
+from g2rl.analysis.figures.style import save_figure
 from g2rl.analysis.geometry.numbers import ALL, GRADIENT, SEMANTIC
-from g2rl.analysis.geometry.report import CLASSES, cells, conditions, numbers_of, source
+from g2rl.analysis.geometry.report import CLASSES, cells, numbers_of, source
+from g2rl.analysis.palette import PAIR_COLOURS
 
 CLASS_COLOURS = {ALL: "#000000", **PAIR_COLOURS}
 SHAPES = {GRADIENT: "o", SEMANTIC: "s"}
@@ -57,8 +60,9 @@ def draw_geometry(
     figure.supxlabel(
         f"{source(about)};{' ' if columns > 2 else chr(10)}{conditions(about, sampled_at, scored_at)}; "
         "bars: 95 % bootstrap over problems",
-        fontsize=8, color=GREY,
-    )  # fmt: skip
+        fontsize=8,
+        color=GREY,
+    )
     return save_figure(figure, path)
 
 
@@ -78,7 +82,9 @@ def panels(count: int, columns: int) -> tuple[Any, list[Any]]:
     return figure, list(axes.flat[:count])
 
 
-def draw_classes(axis: Any, spaces: Mapping[str, pd.DataFrame], metric: str, percent: bool = False) -> None:
+def draw_classes(
+    axis: Any, spaces: Mapping[str, pd.DataFrame], metric: str, percent: bool = False
+) -> None:
     """One point and interval a pair class and space."""
     scale = 100 if percent else 1
     for shift, (space, numbers) in enumerate(spaces.items()):
@@ -87,19 +93,36 @@ def draw_classes(axis: Any, spaces: Mapping[str, pd.DataFrame], metric: str, per
         for place, name in enumerate(CLASSES):
             if name not in rows.index:
                 continue
-            value, low, high = (scale * rows.loc[name, column] for column in ("value", "low", "high"))
+            value, low, high = (
+                scale * rows.loc[name, column] for column in ("value", "low", "high")
+            )
             axis.errorbar(
-                place + offset, value, [[value - low], [high - value]], fmt=SHAPES[space], ms=7, capsize=3,
-                color=CLASS_COLOURS[name], mfc=CLASS_COLOURS[name] if space == GRADIENT else "white",
-            )  # fmt: skip
+                place + offset,
+                value,
+                [[value - low], [high - value]],
+                fmt=SHAPES[space],
+                ms=7,
+                capsize=3,
+                color=CLASS_COLOURS[name],
+                mfc=CLASS_COLOURS[name] if space == GRADIENT else "white",
+            )
             axis.annotate(
-                f"{value:.0f}" if percent else f"{value:+.2f}", (place + offset, value),
-                textcoords="offset points", xytext=(8, 0), va="center", fontsize=8,
-            )  # fmt: skip
+                f"{value:.0f}" if percent else f"{value:+.2f}",
+                (place + offset, value),
+                textcoords="offset points",
+                xytext=(8, 0),
+                va="center",
+                fontsize=8,
+            )
     if len(spaces) > 1:
         for space in spaces:
             axis.plot(
-                [], [], SHAPES[space], color=GREY, mfc=GREY if space == GRADIENT else "white", label=space
+                [],
+                [],
+                SHAPES[space],
+                color=GREY,
+                mfc=GREY if space == GRADIENT else "white",
+                label=space,
             )
         axis.legend(frameon=False, fontsize=8, loc="best")
     axis.set_xticks(range(len(CLASSES)), [name.replace("-", "-\n") for name in CLASSES], fontsize=8)
@@ -110,14 +133,21 @@ def draw_semantic(axis: Any, pairs: pd.DataFrame) -> None:
     """Every pair as a dot; black: mean gradient cosine in slices of equal numbers of pairs."""
     for name, colour in PAIR_COLOURS.items():
         mine = pairs[pairs["pair"] == name]
-        axis.scatter(mine["semantic"], mine["cosine"], s=7, alpha=0.35, lw=0, color=colour, rasterized=True)
+        axis.scatter(
+            mine["semantic"], mine["cosine"], s=7, alpha=0.35, lw=0, color=colour, rasterized=True
+        )
     order = pairs.sort_values("semantic", kind="stable")
     slices = [part for part in np.array_split(np.arange(len(order)), SLICES) if len(part)]
     means = [order.iloc[part][["semantic", "cosine"]].mean() for part in slices]
     axis.plot(
-        [m["semantic"] for m in means], [m["cosine"] for m in means], "o-", color="black", lw=1.5, ms=4,
+        [m["semantic"] for m in means],
+        [m["cosine"] for m in means],
+        "o-",
+        color="black",
+        lw=1.5,
+        ms=4,
         label=f"mean of each {100 / SLICES:g} % of the pairs",
-    )  # fmt: skip
+    )
     axis.axhline(0, color="0.7", lw=0.8, zorder=0)
     axis.set_ylim(-1.05, 1.3)
     axis.legend(frameon=False, fontsize=8, loc="upper left")
@@ -128,7 +158,9 @@ def draw_grid(tables: Tables, about: Mapping[str, Any], path: Path) -> Path:
     places = cells(tables)
     sampled = list(dict.fromkeys(s for s, _ in places))
     palette = plt.get_cmap("viridis")(np.linspace(0, 0.85, len(sampled)))
-    figure, axes = plt.subplots(2, 4, figsize=(15, 7), sharex=True, sharey="row", layout="constrained")
+    figure, axes = plt.subplots(
+        2, 4, figsize=(15, 7), sharex=True, sharey="row", layout="constrained"
+    )
     for line, (sampled_at, colour) in enumerate(zip(sampled, palette, strict=True)):
         scored = sorted(b for s, b in places if s == sampled_at)
         shift = (line - (len(sampled) - 1) / 2) * 0.012 * max(b for _, b in places)
@@ -137,7 +169,9 @@ def draw_grid(tables: Tables, about: Mapping[str, Any], path: Path) -> Path:
                 points = [_point(tables, sampled_at, b, name, metric) for b in scored]
                 found = [(b, *p) for b, p in zip(scored, points, strict=True) if p is not None]
                 if found:
-                    draw_line(axis, np.array(found) * [1, scale, scale, scale], sampled_at, shift, colour)
+                    draw_line(
+                        axis, np.array(found) * [1, scale, scale, scale], sampled_at, shift, colour
+                    )
     for axis, name in zip(axes[0], CLASSES, strict=True):
         title(axis, f"{name} pairs")
         axis.axhline(0, color="0.7", lw=0.8, zorder=0)
@@ -149,13 +183,20 @@ def draw_grid(tables: Tables, about: Mapping[str, Any], path: Path) -> Path:
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, title="sampled at temperature", ncols=len(sampled), frameon=False,
-                  loc="outside upper center")  # fmt: skip
+    figure.legend(
+        handles,
+        labels,
+        title="sampled at temperature",
+        ncols=len(sampled),
+        frameon=False,
+        loc="outside upper center",
+    )
     figure.supxlabel(
         f"{source(about)}; {truncation(about['top_p'], about['top_k'])}; ringed: scored at the sampling "
         "temperature; bars: 95 % bootstrap over problems",
-        fontsize=8, color=GREY,
-    )  # fmt: skip
+        fontsize=8,
+        color=GREY,
+    )
     return save_figure(figure, path)
 
 
@@ -163,9 +204,16 @@ def draw_line(axis: Any, points: np.ndarray, sampled_at: float, shift: float, co
     """Columns scored_at, value, low, high: values with intervals; a ring where both temperatures agree."""
     x, value, low, high = points.T
     axis.errorbar(
-        x + shift, value, [value - low, high - value], fmt="o-", ms=4, lw=1.4, capsize=2, color=colour,
+        x + shift,
+        value,
+        [value - low, high - value],
+        fmt="o-",
+        ms=4,
+        lw=1.4,
+        capsize=2,
+        color=colour,
         label=f"{sampled_at:g}",
-    )  # fmt: skip
+    )
     same = np.isclose(x, sampled_at)
     axis.plot(x[same] + shift, value[same], "o", ms=11, mfc="none", mec=colour, mew=1.6)
 

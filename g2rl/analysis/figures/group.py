@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from g2rl.analysis.figures.one_run import PAIR_COLOURS, plt, save_figure
-from g2rl.analysis.geometry.report import cells, conditions, samples_of
+from g2rl.analysis.captions import conditions
+from g2rl.analysis.figures.one_run import plt
+from g2rl.analysis.figures.style import save_figure
+from g2rl.analysis.geometry.report import cells, samples_of
+from g2rl.analysis.palette import PAIR_COLOURS
 
 RIGHT, WRONG = PAIR_COLOURS["correct-correct"], PAIR_COLOURS["wrong-wrong"]
 GREY = "0.35"
@@ -48,7 +51,9 @@ def class_means(cosine_GG: np.ndarray, correct_G: np.ndarray) -> dict[str, float
     right = correct_G[first].astype(int) + correct_G[second]
     values = cosine_GG[first, second]
     names = {2: "right-right", 1: "right-wrong", 0: "wrong-wrong"}
-    return {name: float(values[right == k].mean()) for k, name in names.items() if (right == k).any()}
+    return {
+        name: float(values[right == k].mean()) for k, name in names.items() if (right == k).any()
+    }
 
 
 def draw_group(
@@ -73,7 +78,9 @@ def draw_group(
     problem = problem or most_mixed(responses)
     group = responses[responses["problem"] == problem].sort_values("sample")
     if group.empty:
-        raise ValueError(f"no problem {problem!r}; there are {', '.join(responses['problem'].unique())}")
+        raise ValueError(
+            f"no problem {problem!r}; there are {', '.join(responses['problem'].unique())}"
+        )
     pairs = tables["pairs"].query(
         "problem == @problem and sampled_at == @sampled_at and scored_at == @scored_at"
     )
@@ -91,19 +98,29 @@ def draw_group(
     figure.supxlabel(
         f"{about['model']}; {conditions(about, sampled_at, scored_at)}; ✓ right, ✗ wrong; "
         f"text cut to {width} characters",
-        fontsize=8, color=GREY,
-    )  # fmt: skip
+        fontsize=8,
+        color=GREY,
+    )
     return save_figure(figure, path)
 
 
 def draw_heat(figure: Any, axis: Any, cosine_GG: np.ndarray, group: pd.DataFrame) -> None:
     """S with a line between right and wrong; red and blue are told apart by any colour vision."""
     image = axis.imshow(cosine_GG, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
-    figure.colorbar(image, ax=axis, shrink=0.85, location="left", label="cosine of gradient features, S")
+    figure.colorbar(
+        image, ax=axis, shrink=0.85, location="left", label="cosine of gradient features, S"
+    )
     for i, j in np.ndindex(cosine_GG.shape) if len(group) <= NUMBERED else ():
         value = cosine_GG[i, j]
-        axis.text(j, i, f"{value:.1f}".replace("-0.0", "0.0"), ha="center", va="center", fontsize=7,
-                  color="white" if abs(value) > 0.6 else "black")  # fmt: skip
+        axis.text(
+            j,
+            i,
+            f"{value:.1f}".replace("-0.0", "0.0"),
+            ha="center",
+            va="center",
+            fontsize=7,
+            color="white" if abs(value) > 0.6 else "black",
+        )
     border = int(group["correct"].sum()) - 0.5
     if 0 < border < len(group) - 1:
         axis.axhline(border, color="black", lw=1.6)
@@ -121,8 +138,15 @@ def write_responses(axis: Any, group: pd.DataFrame, width: int) -> None:
     """A line a response at the height of its row."""
     for row, (text, correct) in enumerate(zip(group["completion"], group["correct"], strict=True)):
         line = cut(text, width).replace("$", r"\$")  # a dollar would start mathematics
-        axis.text(0, row, line, va="center", fontsize=8, family="monospace",
-                  color=RIGHT if correct else WRONG)  # fmt: skip
+        axis.text(
+            0,
+            row,
+            line,
+            va="center",
+            fontsize=8,
+            family="monospace",
+            color=RIGHT if correct else WRONG,
+        )
     axis.set(xlim=(0, 1), ylim=(len(group) - 0.5, -0.5))
     axis.axis("off")
 
@@ -131,7 +155,11 @@ def cut(text: str, width: int) -> str:
     """One line of at most `width` characters; what is too long keeps its beginning and its end."""
     line = " ".join(text.split())
     head = (width - 3) // 2
-    return line if len(line) <= width else f"{line[:head].rstrip()} … {line[head + 3 - width :].lstrip()}"
+    return (
+        line
+        if len(line) <= width
+        else f"{line[:head].rstrip()} … {line[head + 3 - width :].lstrip()}"
+    )
 
 
 def mark(correct: bool) -> str:

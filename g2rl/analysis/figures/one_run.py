@@ -16,11 +16,11 @@ if "inline" not in os.environ.get("MPLBACKEND", ""):
 import matplotlib.pyplot as plt
 import pandas as pd
 
+from g2rl.analysis.captions import probe_caption
+from g2rl.analysis.figures.style import save_figure, tidy_axis
+from g2rl.analysis.palette import CURVE_COLOURS, PAIR_COLOURS
 from g2rl.runs.tracking import read_metrics
 
-# Okabe-Ito: distinguishable with any colour vision; one colour a pair class everywhere
-PAIR_COLOURS = {"correct-correct": "#009E73", "correct-wrong": "#0072B2", "wrong-wrong": "#D55E00"}
-CURVE_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 TRAIN_PANELS = (
     ("train/accuracy", "training accuracy", "share of responses"),
     ("train/length", "response length", "tokens"),
@@ -68,22 +68,32 @@ def held_out_curves(row: Mapping[str, float], benchmarks: Sequence[str]) -> dict
     found = {k: k.removeprefix(prefix) for k in row if k.startswith(prefix) and f"{k}_low" in row}
     if len(found) > len(CURVE_COLOURS):
         largest = max(int(label.partition("@")[2]) for label in found.values())
-        found = {k: v for k, v in found.items() if v in ("pass@1", f"pass@{largest}", f"maj@{largest}")}
+        found = {
+            k: v for k, v in found.items() if v in ("pass@1", f"pass@{largest}", f"maj@{largest}")
+        }
     return found
 
 
 def cosine_distribution(run_dir: Path, before: Path, after: Path) -> Path:
     """Cosines between gradient features of responses to the same problem, by pair class."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharex=True, sharey=True, layout="constrained")
-    for axis, path, title in zip(axes, (before, after), ("before training", "after training"), strict=True):
+    figure, axes = plt.subplots(
+        1, 2, figsize=(10, 4), sharex=True, sharey=True, layout="constrained"
+    )
+    for axis, path, title in zip(
+        axes, (before, after), ("before training", "after training"), strict=True
+    ):
         pairs = pd.read_parquet(path)
         draw_cosines(axis, pairs)
         negative = (pairs["cosine"] < 0).mean()
-        tidy_axis(axis, f"{title}: mean {pairs['cosine'].mean():+.3f}, {negative:.0%} negative", "density")
+        tidy_axis(
+            axis, f"{title}: mean {pairs['cosine'].mean():+.3f}, {negative:.0%} negative", "density"
+        )
         axis.set_xlabel("cosine of gradient features, pairs of one group")
         axis.legend(frameon=False, fontsize=8, loc="upper left")
         axis.set_ylim(top=axis.get_ylim()[1] * 1.15)
-    figure.supxlabel(probe_caption(read_metrics(run_dir / "metrics.jsonl")[0]), fontsize=8, color="0.35")
+    figure.supxlabel(
+        probe_caption(read_metrics(run_dir / "metrics.jsonl")[0]), fontsize=8, color="0.35"
+    )
     return save_figure(figure, run_dir / "cosine_distribution.png")
 
 
@@ -93,43 +103,13 @@ def draw_cosines(axis: Any, pairs: pd.DataFrame) -> None:
         chosen = pairs.loc[pairs["pair"] == name, "cosine"]
         if len(chosen):
             axis.hist(
-                chosen, bins=20, range=(-1, 1), density=True, histtype="step", lw=1.8, color=colour,
+                chosen,
+                bins=20,
+                range=(-1, 1),
+                density=True,
+                histtype="step",
+                lw=1.8,
+                color=colour,
                 label=f"{name} ({len(chosen)}), mean {chosen.mean():+.3f}",
-            )  # fmt: skip
+            )
     axis.axvline(0, color="0.7", lw=0.8, zorder=0)
-
-
-def probe_caption(row: Mapping[str, float]) -> str:
-    """How the responses of a probe were sampled and scored: what the mean cosine depends on."""
-    return (
-        f"{sampling_caption(row['probe/sampled_at'], row['probe/top_p'], row['probe/top_k'])}; "
-        f"p_t scored at temperature {row['probe/scored_at']:g}"
-    )
-
-
-def sampling_caption(sampled_at: float, top_p: float, top_k: float) -> str:
-    """``sampled at temperature 0.6, top-p 0.9``; "no truncation" where nothing was cut."""
-    return f"sampled at temperature {sampled_at:g}, {truncation(top_p, top_k)}"
-
-
-def truncation(top_p: float, top_k: float) -> str:
-    """``top-p 0.9 and top-k 50``, or ``no truncation``."""
-    cuts = [f"top-p {top_p:g}"] if top_p < 1 else []
-    cuts += [f"top-k {top_k:g}"] if top_k else []
-    return " and ".join(cuts) or "no truncation"
-
-
-def tidy_axis(axis: Any, title: str, unit: str) -> None:
-    """Title, unit of the vertical axis, steps below, no box."""
-    axis.set_title(title, fontsize=10)
-    axis.set_ylabel(unit)
-    axis.set_xlabel("step")
-    axis.spines[["top", "right"]].set_visible(False)
-
-
-def save_figure(figure: Any, path: Path) -> Path:
-    """Write a PNG, making its folder, and close the figure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
-    return path

@@ -27,12 +27,13 @@ from g2rl.analysis.geometry.numbers import (
 )
 from g2rl.analysis.geometry.strategies import style_of
 from g2rl.analysis.groups import GradedGroups
-from g2rl.engines.rollouts import Rollouts, grouped, rollout_table
-from g2rl.evaluation.evaluate import answer_classes
+from g2rl.engines.rollouts import Rollouts, grouped
+from g2rl.evaluation.estimates import answer_classes
 from g2rl.exploration.encoders.encoder import Encoder
 from g2rl.formulas.correlation import correlate
 from g2rl.policy.policy import Policy
 from g2rl.policy.scoring import Scores, score
+from g2rl.runs.tables import rollout_table
 from g2rl.tasks.grading.grader import Grader
 
 SCORED_TOGETHER = 8  # problems: only the steps of the progress bar
@@ -70,18 +71,26 @@ def score_groups(
     for start in range(0, len(rollouts.problems), SCORED_TOGETHER):
         stop = start + SCORED_TOGETHER
         part = Rollouts(
-            rollouts.problems[start:stop], rollouts.prompts[start:stop], rollouts.completions[start:stop]
+            rollouts.problems[start:stop],
+            rollouts.prompts[start:stop],
+            rollouts.completions[start:stop],
         )
         scores: Scores = score(
-            policy, part.sequences, temperature=sampled_at, token_budget=token_budget,
-            features=True, feature_temperature=scored_at,
-        )  # fmt: skip
+            policy,
+            part.sequences,
+            temperature=sampled_at,
+            token_budget=token_budget,
+            features=True,
+            feature_temperature=scored_at,
+        )
         assert scores.features_ND is not None
         features.append(scores.features_ND)
         entropies.append(scores.mean_entropy_N)
         if on_progress is not None:
             on_progress(len(part.flat))
-    return grouped(torch.cat(features), rollouts.shape), grouped(torch.cat(entropies), rollouts.shape)
+    return grouped(torch.cat(features), rollouts.shape), grouped(
+        torch.cat(entropies), rollouts.shape
+    )
 
 
 def add_set(
@@ -108,13 +117,24 @@ def add_set(
     for temperature in scoring_temperatures(sampled_at, scored_at):
         with phase(f"scoring at {temperature:g}", len(groups.rollouts.flat)) as advance:
             features_PGD, entropy_PG = score_groups(
-                policy, groups.rollouts, sampled_at=sampled_at, scored_at=temperature,
-                token_budget=token_budget, on_progress=advance,
-            )  # fmt: skip
+                policy,
+                groups.rollouts,
+                sampled_at=sampled_at,
+                scored_at=temperature,
+                token_budget=token_budget,
+                on_progress=advance,
+            )
         add_cell(
-            geometry, groups, features_PGD, entropy_PG, classes, sampled_at=sampled_at,
-            scored_at=temperature, threshold=threshold, embedded_PGE=embedded_PGE,
-        )  # fmt: skip
+            geometry,
+            groups,
+            features_PGD,
+            entropy_PG,
+            classes,
+            sampled_at=sampled_at,
+            scored_at=temperature,
+            threshold=threshold,
+            embedded_PGE=embedded_PGE,
+        )
     if embedded_PGE is not None:
         add_semantic(geometry, groups, embedded_PGE, sampled_at=sampled_at, threshold=threshold)
 
@@ -149,7 +169,9 @@ def add_cell(
     geometry.pairs.append(named(pairs.assign(**at), names))
     geometry.groups.append(named(each.assign(space=GRADIENT, **at), names))
     geometry.numbers.append(found.assign(space=GRADIENT, **at))
-    table = pd.DataFrame(rollout_table(groups.rollouts, [v for group in groups.verdicts for v in group]))
+    table = pd.DataFrame(
+        rollout_table(groups.rollouts, [v for group in groups.verdicts for v in group])
+    )
     table["answer_class"] = [label for group in classes for label in group]
     table["style"] = [style_of(text) for text in table["completion"]]
     table["entropy"] = entropy_PG.flatten().tolist()
@@ -158,7 +180,12 @@ def add_cell(
 
 
 def add_semantic(
-    geometry: Geometry, groups: GradedGroups, embedded_PGE: Tensor, *, sampled_at: float, threshold: float
+    geometry: Geometry,
+    groups: GradedGroups,
+    embedded_PGE: Tensor,
+    *,
+    sampled_at: float,
+    threshold: float,
 ) -> None:
     """Append the numbers of the embeddings of one sampled set."""
     at = {"space": SEMANTIC, "sampled_at": sampled_at, "scored_at": float("nan")}
@@ -178,8 +205,12 @@ def correlations(pairs: pd.DataFrame) -> pd.DataFrame:
     for kind in ("pearson", "spearman"):
         x, y, place = (pairs[name].to_numpy() for name in ("semantic", "cosine", "problem"))
         value, low, high = correlate(x, y, place, kind).pooled
-        rows.append((ALL, f"semantic_{kind}", value, low, high, len(pairs), pairs["problem"].nunique()))
-    return pd.DataFrame(rows, columns=["pair", "metric", "value", "low", "high", "pairs", "problems"])
+        rows.append(
+            (ALL, f"semantic_{kind}", value, low, high, len(pairs), pairs["problem"].nunique())
+        )
+    return pd.DataFrame(
+        rows, columns=["pair", "metric", "value", "low", "high", "pairs", "problems"]
+    )
 
 
 def named(frame: pd.DataFrame, names: np.ndarray) -> pd.DataFrame:

@@ -32,10 +32,15 @@ def pair_frame(features_PGD: Tensor, correct_PG: Tensor) -> pd.DataFrame:
     return pd.DataFrame(probe_table(cosine_matrix(features_PGD.double())[0], correct_PG)[0])
 
 
-def group_frame(features_PGD: Tensor, correct_PG: Tensor, threshold: float = NEAR_ORTHOGONAL) -> pd.DataFrame:
+def group_frame(
+    features_PGD: Tensor, correct_PG: Tensor, threshold: float = NEAR_ORTHOGONAL
+) -> pd.DataFrame:
     """One row a group: problem (its number) and the numbers of `group_numbers`."""
     rows = [
-        {"problem": place, **group_numbers(features_GD.double().numpy(), correct_G.numpy(), threshold)}
+        {
+            "problem": place,
+            **group_numbers(features_GD.double().numpy(), correct_G.numpy(), threshold),
+        }
         for place, (features_GD, correct_G) in enumerate(zip(features_PGD, correct_PG, strict=True))
     ]
     return pd.DataFrame(rows)
@@ -63,7 +68,9 @@ def numbers(
     for metric in GROUP_METRICS:
         interval = bootstrap_interval(groups[metric].to_numpy())
         rows.append((ALL, metric, *interval, len(pairs), len(groups)))
-    return pd.DataFrame(rows, columns=["pair", "metric", "value", "low", "high", "pairs", "problems"])
+    return pd.DataFrame(
+        rows, columns=["pair", "metric", "value", "low", "high", "pairs", "problems"]
+    )
 
 
 def _pair_intervals(pairs: pd.DataFrame, threshold: float, bins: int) -> dict[str, Interval]:
@@ -71,7 +78,9 @@ def _pair_intervals(pairs: pd.DataFrame, threshold: float, bins: int) -> dict[st
     sums = []
     for _, values in pairs.groupby("problem")["cosine"]:
         v = values.to_numpy()
-        sums.append([len(v), v.sum(), (v < 0).sum(), (np.abs(v) < threshold).sum(), *histogram(v, bins)])
+        sums.append(
+            [len(v), v.sum(), (v < 0).sum(), (np.abs(v) < threshold).sum(), *histogram(v, bins)]
+        )
     parts_BK = np.array(sums, dtype=np.float64)
     found = {
         metric: sums_interval(parts_BK[:, [column, 0]], _ratio)
@@ -119,7 +128,9 @@ def sums_interval(
     return Interval(float(statistic(parts.sum(axis=0))), float(low), float(high))
 
 
-def embeddings_PGE(encode: Callable[[Sequence[str]], Tensor], texts: Sequence[Sequence[str]]) -> Tensor:
+def embeddings_PGE(
+    encode: Callable[[Sequence[str]], Tensor], texts: Sequence[Sequence[str]]
+) -> Tensor:
     """Unit embeddings of P groups of G texts (P, G, E); empty texts are zero rows."""
     flat = [text for group in texts for text in group]
     embedded_NE = encode(flat)

@@ -10,7 +10,7 @@ import pandas as pd
 from rich import box
 from rich.table import Table
 
-from g2rl.analysis.figures.one_run import truncation
+from g2rl.analysis.captions import conditions
 from g2rl.analysis.geometry.numbers import ALL, GRADIENT, SEMANTIC
 from g2rl.analysis.geometry.strategies import OTHER, distinct_interval, style_shares
 from g2rl.formulas.diversity import BINS
@@ -35,12 +35,6 @@ def cells(tables: Tables) -> list[tuple[float, float]]:
     """Sampling and scoring temperature of each cell, in the order in which they were measured."""
     keys = tables["responses"][["sampled_at", "scored_at"]].drop_duplicates()
     return [(float(a), float(b)) for a, b in keys.itertuples(index=False)]
-
-
-def conditions(about: Mapping[str, Any], sampled_at: float, scored_at: float) -> str:
-    """What the mean cosine depends on: temperatures and truncation. Stands under every table and figure."""
-    cut = truncation(about["top_p"], about["top_k"])
-    return f"sampled at temperature {sampled_at:g}, {cut}; p_t scored at temperature {scored_at:g}"
 
 
 def source(about: Mapping[str, Any]) -> str:
@@ -87,21 +81,28 @@ def summary(tables: Tables, about: Mapping[str, Any]) -> dict[str, Any]:
         zeros = tables["groups"].query(
             "space == @GRADIENT and sampled_at == @sampled_at and scored_at == @scored_at"
         )
-        found.append({
-            "sampled_at": sampled_at, "scored_at": scored_at,
-            "caption": f"{source(about)}; {conditions(about, sampled_at, scored_at)}",
-            "zero_features": int(zeros["zero_features"].sum()),
-            "responses": {k: v._asdict() for k, v in sample_facts(responses).items()},
-            "strategies": _records(style_shares(responses)) if has_styles(responses) else None,
-            "gradient": _records(gradient), "semantic": _records(semantic) or None,
-        })  # fmt: skip
+        found.append(
+            {
+                "sampled_at": sampled_at,
+                "scored_at": scored_at,
+                "caption": f"{source(about)}; {conditions(about, sampled_at, scored_at)}",
+                "zero_features": int(zeros["zero_features"].sum()),
+                "responses": {k: v._asdict() for k, v in sample_facts(responses).items()},
+                "strategies": _records(style_shares(responses)) if has_styles(responses) else None,
+                "gradient": _records(gradient),
+                "semantic": _records(semantic) or None,
+            }
+        )
     return {"settings": dict(about), "histogram_bins": BINS, "cells": found}
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    plain = frame.drop(columns=["space", "sampled_at", "scored_at"], errors="ignore").to_dict("records")
+    plain = frame.drop(columns=["space", "sampled_at", "scored_at"], errors="ignore").to_dict(
+        "records"
+    )
     return [
-        {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in plain
+        {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
+        for row in plain
     ]
 
 
@@ -134,7 +135,9 @@ def sentences(tables: Tables, sampled_at: float, scored_at: float) -> list[str]:
     """Pairs in each class, accuracy, length, entropy, solutions and strategies of one cell."""
     responses = samples_of(tables, sampled_at, scored_at)
     gradient = numbers_of(tables, GRADIENT, sampled_at, scored_at).query("metric == 'mean_cosine'")
-    pairs = ", ".join(f"{r['pair']} {r['pairs']} in {r['problems']} problems" for _, r in gradient.iterrows())
+    pairs = ", ".join(
+        f"{r['pair']} {r['pairs']} in {r['problems']} problems" for _, r in gradient.iterrows()
+    )
     facts = sample_facts(responses)
     said = [
         f"Pairs: {pairs}.",
@@ -159,7 +162,9 @@ def headline(tables: Tables) -> str:
     """The first cell in two lines: mean cosine and negative pairs of all pairs; mean cosine by class."""
     mine = numbers_of(tables, GRADIENT, *cells(tables)[0]).set_index(["metric", "pair"])["value"]
     means = mine["mean_cosine"]
-    classes = ", ".join(f"{name} {means[name]:+.2f}" for name in CLASSES if name != ALL and name in means)
+    classes = ", ".join(
+        f"{name} {means[name]:+.2f}" for name in CLASSES if name != ALL and name in means
+    )
     return (
         f"mean cosine {means[ALL]:+.2f} over all pairs, {mine['negative_ratio'][ALL]:.0%} negative;\n"
         f"mean of {classes}"
@@ -172,7 +177,12 @@ def _interval(interval: Interval, form: str) -> str:
 
 def markdown(tables: Tables, about: Mapping[str, Any]) -> str:
     """One table a cell, each under its caption."""
-    parts = ["# Geometry of responses", "", f"{source(about)}. 95 % bootstrap intervals over problems.", ""]
+    parts = [
+        "# Geometry of responses",
+        "",
+        f"{source(about)}. 95 % bootstrap intervals over problems.",
+        "",
+    ]
     for sampled_at, scored_at in cells(tables):
         parts += [f"## {conditions(about, sampled_at, scored_at)}", ""]
         parts += ["| | " + " | ".join(CLASSES) + " |", "|---" * (len(CLASSES) + 1) + "|"]
@@ -188,8 +198,12 @@ def markdown(tables: Tables, about: Mapping[str, Any]) -> str:
 
 def cell_table(tables: Tables, about: Mapping[str, Any]) -> Table:
     """The terminal's table: every number of a single cell; of a grid, cosine and negative pairs of each."""
-    table = Table(title=f"{source(about)}, 95 % bootstrap intervals over problems", title_justify="left",
-                  box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))  # fmt: skip
+    table = Table(
+        title=f"{source(about)}, 95 % bootstrap intervals over problems",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     table.add_column("")
     for name in CLASSES:
         table.add_column(name, justify="right")
@@ -197,6 +211,9 @@ def cell_table(tables: Tables, about: Mapping[str, Any]) -> Table:
     for sampled_at, scored_at in cells(tables):
         table.add_row(conditions(about, sampled_at, scored_at), style="bold")
         for row in lines(tables, about, sampled_at, scored_at):
-            if not several or row[0] in (f"{GRADIENT}: mean cosine", f"{GRADIENT}: negative pairs, share"):
+            if not several or row[0] in (
+                f"{GRADIENT}: mean cosine",
+                f"{GRADIENT}: negative pairs, share",
+            ):
                 table.add_row(row[0], *(text.replace(" [", "\n\\[") for text in row[1:]))
     return table

@@ -45,7 +45,7 @@ def distinct_solutions(responses: pd.DataFrame) -> pd.Series:
     """Number of different right answers to each problem, indexed by problem; 0 where none is right.
 
     Args:
-        responses: columns problem, correct, answer_class: classes of `g2rl.evaluation.evaluate.answer_classes`, which
+        responses: columns problem, correct, answer_class: classes of `g2rl.evaluation.estimates.answer_classes`, which
             on Countdown are expressions up to commutativity and associativity, so that `2 * 4 + 3` and
             `3 + 4 * 2` count once. -1 is no answer.
 

@@ -41,7 +41,9 @@ def plan_memory(
     if config.plan not in CHOICES:
         raise ValueError(f"plan must be one of {CHOICES}, got {config.plan!r}")
     node = config.model
-    found = read_config(node.source, node.gguf_file, node.revision, OmegaConf.to_container(node.overrides))  # type: ignore[arg-type]
+    found = read_config(
+        node.source, node.gguf_file, node.revision, OmegaConf.to_container(node.overrides)
+    )  # type: ignore[arg-type]
     try:
         shape = shape_of(found, lora)
     except ValueError as error:
@@ -79,19 +81,25 @@ def job_of(
     fixed = option("engine.kv_cache_mb")
     engine_bytes = int(memory * config.engine.gpu_memory_utilization) if own_engine else None
     return Job(
-        prompts=settings.prompts_per_step, group_size=settings.group_size, gpus=gpus,
+        prompts=settings.prompts_per_step,
+        group_size=settings.group_size,
+        gpus=gpus,
         sharded=bool(option("parallel.shard", gpus > 1)),
-        prompt_tokens=settings.max_prompt_tokens, response_tokens=settings.sampling.max_tokens,
+        prompt_tokens=settings.max_prompt_tokens,
+        response_tokens=settings.sampling.max_tokens,
         eval_rows=-(-max((len(b.problems) * b.samples for b in benchmarks), default=0) // gpus),
         eval_tokens=max((b.params.max_tokens for b in benchmarks), default=0),
-        micro_batch_tokens=config.optimizer.micro_batch_tokens, score_tokens=settings.score_tokens,
-        max_rows=config.engine.max_rows, tile_bytes=config.model.tile_mb << 20,
+        micro_batch_tokens=config.optimizer.micro_batch_tokens,
+        score_tokens=settings.score_tokens,
+        max_rows=config.engine.max_rows,
+        tile_bytes=config.model.tile_mb << 20,
         weight_bytes=FLOAT if config.model.dtype == "float32" else 2,
         autocast=config.model.compute_dtype is not None,
         checkpointing=config.model.gradient_checkpointing,
-        reference=config.algorithm.kl_coef != 0, features=features,
+        reference=config.algorithm.kl_coef != 0,
+        features=features,
         offload_reference=bool(option("parallel.offload_reference", False)),
         offload_optimizer=bool(option("parallel.offload_optimizer", False)),
         vllm_bytes=fixed << 20 if own_engine and fixed is not None else engine_bytes,
         vllm_sleeps=option("engine.sleep", "auto") is not False,
-    )  # fmt: skip
+    )

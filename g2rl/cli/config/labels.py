@@ -8,12 +8,20 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig
 
-from g2rl.cli.config.launch import run_group, run_tag
-from g2rl.cli.sweep.finished import FREE_TO_CHANGE
+from g2rl.cli.config.names import run_group, run_tag
+from g2rl.runs.identity import FREE_TO_CHANGE
 
 ELSEWHERE = (
-    *FREE_TO_CHANGE, "seed", "model", "task", "exploration", "benchmark", "run", "experiment", "data_dir",
-)  # fmt: skip
+    *FREE_TO_CHANGE,
+    "seed",
+    "model",
+    "task",
+    "exploration",
+    "benchmark",
+    "run",
+    "experiment",
+    "data_dir",
+)
 """Overrides that do not make another arm, or that group, tags and signal show already."""
 
 
@@ -39,7 +47,9 @@ def training_labels(config: DictConfig) -> dict[str, Any]:
 def evaluation_labels(config: DictConfig) -> dict[str, Any]:
     """Group: the benchmark. Arm: the run evaluated, else the model."""
     node = config.benchmark
-    benchmark = chosen("benchmark") or node.get("name") or node.get("_target_", "a.suite.of").split(".")[-2]
+    benchmark = (
+        chosen("benchmark") or node.get("name") or node.get("_target_", "a.suite.of").split(".")[-2]
+    )
     arm = config.model.name if config.run is None else Path(config.run).name
     return {
         "group": f"eval-{benchmark}",

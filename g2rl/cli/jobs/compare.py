@@ -34,25 +34,39 @@ WIDTH = 200  # of the table where the output is no terminal: in a file nothing n
 def parser() -> argparse.ArgumentParser:
     """The words of the command."""
     made = argparse.ArgumentParser(
-        "g2rl-analyze compare", description="Join runs into one table and one figure.", epilog=EPILOG,
+        "g2rl-analyze compare",
+        description="Join runs into one table and one figure.",
+        epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     made.add_argument(
         "runs", metavar="RUN", nargs="+", type=Path, help="folder of a run, or one that holds runs"
     )
-    made.add_argument("--out", metavar="FOLDER", type=Path, help="where to write (default: evals/runs-HASH)")
     made.add_argument(
-        "--by", metavar="KEY", nargs="+", default=[], action="extend",
+        "--out", metavar="FOLDER", type=Path, help="where to write (default: evals/runs-HASH)"
+    )
+    made.add_argument(
+        "--by",
+        metavar="KEY",
+        nargs="+",
+        default=[],
+        action="extend",
         help="settings that tell arms apart; exploration.name is the signal (default: what differs)",
-    )  # fmt: skip
+    )
     made.add_argument(
-        "--metrics", metavar="NAME", nargs="+", default=[], action="extend",
+        "--metrics",
+        metavar="NAME",
+        nargs="+",
+        default=[],
+        action="extend",
         help="columns of the table, * stands for anything (default: accuracies, length, geometry)",
-    )  # fmt: skip
+    )
     made.add_argument(
         "--against", metavar="ARM", help="also the differences to this arm, seed by seed (paired)"
     )
-    made.add_argument("--partial", action="store_true", help="also take unfinished runs as far as they are")
+    made.add_argument(
+        "--partial", action="store_true", help="also take unfinished runs as far as they are"
+    )
     return made
 
 
@@ -83,15 +97,18 @@ def compare(
     import pandas as pd
 
     from g2rl.analysis.comparison.paired import paired_rows
-    from g2rl.analysis.comparison.runs import collect, comparison_rows, find_runs, group_runs
+    from g2rl.analysis.comparison.runs import collect, find_runs, group_runs
     from g2rl.analysis.comparison.training_geometry import training_geometry
+    from g2rl.analysis.tables import comparison_rows
     from g2rl.runs.files import atomic_path
 
     frame = collect(folders, by, partial)
     columns = chosen_metrics(frame, metrics)
     differences = paired_rows(frame, columns, against) if against is not None else []
     geometry = training_geometry(frame)
-    name = hashlib.sha256(repr(([str(f.resolve()) for f in folders], list(by))).encode()).hexdigest()[:8]
+    name = hashlib.sha256(
+        repr(([str(f.resolve()) for f in folders], list(by))).encode()
+    ).hexdigest()[:8]
     out = out or Path("evals") / f"runs-{name}"
     out.mkdir(parents=True, exist_ok=True)
     with atomic_path(out / "runs.parquet") as aside:
@@ -100,7 +117,8 @@ def compare(
     with atomic_path(out / "table.md") as aside:
         aside.write_text(report(frame, columns, groups, differences), encoding="utf-8")
     show(
-        comparison_rows(frame, columns), "last value of each run: mean over seeds, 95 % t-interval over seeds"
+        comparison_rows(frame, columns),
+        "last value of each run: mean over seeds, 95 % t-interval over seeds",
     )
     if differences:
         show(differences, "paired differences: mean over shared seeds, 95 % t-interval")
@@ -152,7 +170,10 @@ def chosen_metrics(frame: pd.DataFrame, patterns: Sequence[str]) -> dict[str, st
     for pattern in patterns:
         here = fnmatch.filter(names, pattern)
         if not here:
-            near = difflib.get_close_matches(pattern, names, n=3) or [n for n in names if pattern in n][:3]
+            near = (
+                difflib.get_close_matches(pattern, names, n=3)
+                or [n for n in names if pattern in n][:3]
+            )
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
             raise ValueError(f"no run reports a metric {pattern!r}{hint}")
         found |= {name: name.removeprefix("eval/") for name in here}
@@ -166,19 +187,34 @@ def report(
     differences: Sequence[Sequence[str]] = (),
 ) -> str:
     """table.md: after and before training, what the runs differ in, and which folders are behind each arm."""
-    from g2rl.analysis.comparison.runs import comparison_table, differing, markdown
+    from g2rl.analysis.comparison.runs import differing
+    from g2rl.analysis.tables import comparison_table, markdown
 
     runs = [run for members in groups.values() for run in members]
     lines = [
-        "# Comparison of runs", "",
-        "Last value of each run: mean over seeds [95 % t-interval over seeds]; no interval for one seed.", "",
-        comparison_table(frame, columns), "",
-        "First value of each run, before training unless the metric is of training itself:", "",
-        comparison_table(frame, columns, first=True), "",
-        *(["Paired differences: mean over shared seeds [95 % t-interval].", "", markdown(differences), ""]
-          if differences else []),
-        f"The runs differ in: {', '.join(differing(runs)) or 'the seed only'}.", "",
-    ]  # fmt: skip
+        "# Comparison of runs",
+        "",
+        "Last value of each run: mean over seeds [95 % t-interval over seeds]; no interval for one seed.",
+        "",
+        comparison_table(frame, columns),
+        "",
+        "First value of each run, before training unless the metric is of training itself:",
+        "",
+        comparison_table(frame, columns, first=True),
+        "",
+        *(
+            [
+                "Paired differences: mean over shared seeds [95 % t-interval].",
+                "",
+                markdown(differences),
+                "",
+            ]
+            if differences
+            else []
+        ),
+        f"The runs differ in: {', '.join(differing(runs)) or 'the seed only'}.",
+        "",
+    ]
     for label, members in groups.items():
         inside = differing(members)
         mixed = f"; **its runs differ in {', '.join(inside)}**" if inside else ""
@@ -192,7 +228,7 @@ def _shown(run: Run) -> str:
 
 def geometry_caption(geometry: pd.DataFrame, groups: dict[str, list[Run]]) -> str:
     """Sampling and scoring temperature and truncation of training responses; "mixed" where runs differ."""
-    from g2rl.analysis.figures.one_run import truncation
+    from g2rl.analysis.captions import truncation
 
     def text(run: Run) -> str:
         task = {key: run.settings[f"task.{key}"] for key in ("temperature", "top_p", "top_k")}
@@ -218,12 +254,16 @@ def show(rows: Sequence[Sequence[str]], title: str) -> None:
     if not console.is_terminal:
         console = Console(highlight=False, width=WIDTH)
     table = Table(
-        title=title, title_justify="left",
-        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),
-    )  # fmt: skip
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     for heading in rows[0]:
         # broken at the slash: "countdown/pass@1" and "countdown/pass@16" cut to one width are the same
-        table.add_column(heading.replace("/", "/\n"), justify="left" if heading == rows[0][0] else "right")
+        table.add_column(
+            heading.replace("/", "/\n"), justify="left" if heading == rows[0][0] else "right"
+        )
     for row in rows[1:]:
         table.add_row(*(text.replace(" [", "\n\\[") for text in row))
     console.print(table)

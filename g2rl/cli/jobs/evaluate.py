@@ -11,24 +11,31 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from pyarrow import parquet
 
-from g2rl.cli.build.trainer import Graders, build_benchmarks, load_model
-from g2rl.cli.folder import differences, prepare
+from g2rl.cli.build.benchmarks import build_benchmarks
+from g2rl.cli.build.model import build_engine, model_of_run
+from g2rl.cli.folder import prepare
 from g2rl.evaluation.compare import COMPARISON, compare, problems_file
 from g2rl.evaluation.console import EvalReporter
 from g2rl.evaluation.files import write_rows
 from g2rl.evaluation.folder import Evaluation, averages, folder_digest, problems_digest, regrade
 from g2rl.evaluation.tables import Findings, findings_metrics
 from g2rl.policy.loading import resolve_source
-from g2rl.policy.policy import Policy
 from g2rl.runs.files import write_json
+from g2rl.runs.identity import differences
 from g2rl.runs.tracking import Guarded, Mirror
 from g2rl.tasks.benchmarks.benchmark import Benchmark
+from g2rl.tasks.grading.grader import Graders
 
 FREE_TO_CHANGE = ("resume", "verify", "data_dir", "tracking")
 OUTPUTS = (
-    "parts", "samples.parquet", "problems.parquet", "results.parquet", "groups.parquet", "inputs.json",
+    "parts",
+    "samples.parquet",
+    "problems.parquet",
+    "results.parquet",
+    "groups.parquet",
+    "inputs.json",
     "wandb",
-)  # fmt: skip
+)
 
 
 def evaluate(config: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> float | None:
@@ -56,7 +63,11 @@ def evaluate(config: DictConfig, folder: Path, overrides: Sequence[str] = ()) ->
 
 
 def sample(
-    config: DictConfig, folder: Path, overrides: Sequence[str], graders: Graders, reporter: EvalReporter
+    config: DictConfig,
+    folder: Path,
+    overrides: Sequence[str],
+    graders: Graders,
+    reporter: EvalReporter,
 ) -> Findings:
     """Evaluate the model of the configuration, or of its run, in `folder`."""
     config = config.copy()
@@ -94,39 +105,9 @@ def tell(mirror: Mirror, findings: Findings, samples: Path) -> None:
     mirror.finish()
 
 
-def build_engine(config: DictConfig) -> tuple[Any, Any]:
-    """The engine over the loaded model, and the tokenizer."""
-    loaded = load_model(OmegaConf.merge(config.model, {"gradient_checkpointing": False}))  # type: ignore[arg-type]
-    policy = Policy(loaded.model, config.model.tile_mb << 20, config.model.compute_dtype)
-    engine = instantiate(config.engine, policy=policy, tokenizer=loaded.tokenizer, stop_ids=loaded.stop_ids)
-    return engine, loaded.tokenizer
-
-
-def model_of_run(run: Path, overrides: Sequence[str]) -> DictConfig:
-    """The model settings of a run with its exported model as the source; typed `model.KEY=` settings win.
-
-    Raises:
-        ValueError: together with model=, or a folder that is no finished run.
-    """
-    chosen = [word for word in overrides if word.startswith("model=")]
-    if chosen:
-        raise ValueError(f"run={run} and {chosen[0]}: a run brings its own model; give one of the two")
-    if not (run / "config.yaml").is_file():
-        raise ValueError(f"run={run}: no config.yaml there; name the folder of a g2rl-train run")
-    if not (run / "model").is_dir():
-        raise ValueError(f"run={run}: the run has not ended, it has no exported model yet")
-    node = OmegaConf.load(run / "config.yaml").model
-    exported: dict[str, Any] = {"lora": {"r": None}, "adapter": None}
-    if (run / "model" / "adapter_config.json").is_file():  # model.lora.export=adapter: on the run's own base
-        exported["adapter"] = str(run / "model")
-    else:
-        exported |= {"source": str(run / "model"), "gguf_file": None, "revision": None, "random_init": False}
-        node.overrides = {}
-    typed = OmegaConf.from_dotlist([w for w in overrides if w.startswith("model.")]).get("model", {})
-    return OmegaConf.merge(node, exported, typed)  # type: ignore[return-value]
-
-
-def inputs(source: str, benchmarks: Sequence[Benchmark], adapter: str | None = None) -> dict[str, str]:
+def inputs(
+    source: str, benchmarks: Sequence[Benchmark], adapter: str | None = None
+) -> dict[str, str]:
     """Hashes of what the samples depend on and the configuration does not show."""
     place = Path(resolve_source(source)).expanduser()
     found = {"problems": problems_digest(benchmarks)}

@@ -10,15 +10,16 @@ import pandas as pd
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from g2rl.analysis.captions import truncation
 from g2rl.analysis.fidelity.measure import Measured, measure, summarise
-from g2rl.analysis.fidelity.report import draw, markdown
-from g2rl.analysis.figures.one_run import truncation
+from g2rl.analysis.fidelity.report import markdown
+from g2rl.analysis.figures.fidelity import draw
 from g2rl.analysis.groups import sample_groups
-from g2rl.cli.build.trainer import Graders
 from g2rl.cli.jobs.subject import begin, open_subject
 from g2rl.evaluation.console import EvalReporter
 from g2rl.runs.files import atomic_path, write_json
 from g2rl.tasks.benchmarks.benchmark import Benchmark
+from g2rl.tasks.grading.grader import Graders
 from g2rl.types import SamplingParams
 
 OUTPUTS = ("pairs.parquet", "responses.parquet", "fidelity.json", "table.md", "fidelity.png")
@@ -37,12 +38,15 @@ def fidelity(config: DictConfig, folder: Path, overrides: Sequence[str] = ()) ->
     encoder = instantiate(config.encoder) if config.embed else None
     reporter = EvalReporter()
     measured = _measure(config, benchmark, encoder, reporter)
-    summary = summarise(measured, projection=config.projection, resamples=config.resamples, seed=config.seed)
+    summary = summarise(
+        measured, projection=config.projection, resamples=config.resamples, seed=config.seed
+    )
     words = caption(config, benchmark.name, None if encoder is None else encoder.name, summary)
     for name in ("pairs", "responses"):
         write_parquet(getattr(measured, name), folder / f"{name}.parquet")
     write_json(
-        folder / "fidelity.json", {"caption": words, "encoder": getattr(encoder, "name", None), **summary}
+        folder / "fidelity.json",
+        {"caption": words, "encoder": getattr(encoder, "name", None), **summary},
     )
     table = markdown(summary, words)
     with atomic_path(folder / "table.md") as aside:
@@ -73,7 +77,9 @@ def check(config: DictConfig) -> None:
         raise ValueError(f"projection must be null or >= 1, got {config.projection}")
 
 
-def _measure(config: DictConfig, benchmark: Benchmark, encoder: Any, reporter: EvalReporter) -> Measured:
+def _measure(
+    config: DictConfig, benchmark: Benchmark, encoder: Any, reporter: EvalReporter
+) -> Measured:
     """Sample, grade and take gradients, with progress."""
     loaded, policy, engine = open_subject(config, benchmark)
     total = config.problems * config.responses
@@ -82,28 +88,46 @@ def _measure(config: DictConfig, benchmark: Benchmark, encoder: Any, reporter: E
         engine.push_weights()
         with reporter.phase("sampling", total) as advance:
             groups = sample_groups(
-                benchmark, engine, graders(benchmark.verifier), loaded.tokenizer,
-                problems=config.problems, responses=config.responses,
-                params=SamplingParams(config.temperature, config.top_p, config.top_k, config.max_tokens),
-                chat=config.model.chat, seed=config.seed, on_progress=advance,
-            )  # fmt: skip
+                benchmark,
+                engine,
+                graders(benchmark.verifier),
+                loaded.tokenizer,
+                problems=config.problems,
+                responses=config.responses,
+                params=SamplingParams(
+                    config.temperature, config.top_p, config.top_k, config.max_tokens
+                ),
+                chat=config.model.chat,
+                seed=config.seed,
+                on_progress=advance,
+            )
     finally:
         graders.close()
         engine.close()
     blocks = None if config.blocks is None else list(config.blocks)
     with reporter.phase("true gradients", total) as advance:
         return measure(
-            policy, groups, temperature=config.temperature,
-            feature_temperature=config.feature_temperature, token_budget=config.model.micro_batch_tokens,
-            encoder=encoder, blocks=blocks, projection=config.projection, seed=config.seed,
+            policy,
+            groups,
+            temperature=config.temperature,
+            feature_temperature=config.feature_temperature,
+            token_budget=config.model.micro_batch_tokens,
+            encoder=encoder,
+            blocks=blocks,
+            projection=config.projection,
+            seed=config.seed,
             on_progress=advance,
-        )  # fmt: skip
+        )
 
 
-def caption(config: DictConfig, benchmark: str, encoder: str | None, summary: dict[str, Any]) -> str:
+def caption(
+    config: DictConfig, benchmark: str, encoder: str | None, summary: dict[str, Any]
+) -> str:
     """How the numbers came about: model, problems, temperatures, truncation, exactness."""
     name = config.model.source if config.run is None else f"{config.model.name} after {config.run}"
-    scored = config.temperature if config.feature_temperature is None else config.feature_temperature
+    scored = (
+        config.temperature if config.feature_temperature is None else config.feature_temperature
+    )
     error = summary["projection"]
     how = (
         "exact gradients"

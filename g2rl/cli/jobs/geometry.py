@@ -15,17 +15,22 @@ from g2rl.analysis.figures.geometry import draw_geometry, draw_grid
 from g2rl.analysis.geometry.measure import Geometry, add_set, classes_of
 from g2rl.analysis.geometry.report import cell_table, markdown, summary
 from g2rl.analysis.groups import sample_groups
-from g2rl.cli.build.trainer import Graders
 from g2rl.cli.jobs.subject import begin, open_subject
 from g2rl.evaluation.console import EvalReporter
 from g2rl.runs.files import atomic_path, write_json
 from g2rl.tasks.benchmarks.benchmark import Benchmark
+from g2rl.tasks.grading.grader import Graders
 from g2rl.types import SamplingParams
 
 OUTPUTS = (
-    "pairs.parquet", "groups.parquet", "responses.parquet", "geometry.json", "table.md", "geometry.png",
+    "pairs.parquet",
+    "groups.parquet",
+    "responses.parquet",
+    "geometry.json",
+    "table.md",
+    "geometry.png",
     "grid.png",
-)  # fmt: skip
+)
 CUT_OFF = 0.5  # share of responses at the token limit above which the reader is warned
 
 
@@ -39,15 +44,25 @@ def geometry(config: DictConfig, folder: Path, overrides: Sequence[str] = ()) ->
     """
     check(config)
     config, benchmark = begin(config, folder, overrides, OUTPUTS)
-    encoder = instantiate(config.encoder) if config.embed and config.get("encoder") is not None else None
+    encoder = (
+        instantiate(config.encoder) if config.embed and config.get("encoder") is not None else None
+    )
     reporter = EvalReporter()
     tables = measure(config, benchmark, encoder, reporter).tables()
     about = {
-        "model": config.model.source if config.run is None else f"{config.model.name} after {config.run}",
-        "benchmark": benchmark.name, "problems": config.problems, "responses": config.responses,
-        "max_tokens": config.max_tokens, "top_p": config.top_p, "top_k": config.top_k, "seed": config.seed,
-        "near_orthogonal": config.near_orthogonal, "encoder": getattr(encoder, "name", None),
-    }  # fmt: skip
+        "model": config.model.source
+        if config.run is None
+        else f"{config.model.name} after {config.run}",
+        "benchmark": benchmark.name,
+        "problems": config.problems,
+        "responses": config.responses,
+        "max_tokens": config.max_tokens,
+        "top_p": config.top_p,
+        "top_k": config.top_k,
+        "seed": config.seed,
+        "near_orthogonal": config.near_orthogonal,
+        "encoder": getattr(encoder, "name", None),
+    }
     write(tables, about, folder)
     tell(tables, about, folder, reporter)
     return float(tables["numbers"].query("metric == 'mean_cosine'")["value"].iloc[0])
@@ -70,20 +85,27 @@ def check(config: DictConfig) -> None:
     for name in ("sampled_at", "scored_at"):
         values = config[name]
         if not OmegaConf.is_list(values) or not values:
-            raise ValueError(f"{name}={values}: write a list of temperatures, e.g. '{name}=[0.6,1.0]'")
+            raise ValueError(
+                f"{name}={values}: write a list of temperatures, e.g. '{name}=[0.6,1.0]'"
+            )
         bad = [v for v in values if v is not None and (not math.isfinite(v) or v <= 0)]
         if bad:
             what = "greedy samples are all the same, there is no distribution of pairs"
             raise ValueError(
-                f"{name}={list(values)}: a temperature must be > 0" + (f" ({what})" if 0 in bad else "")
+                f"{name}={list(values)}: a temperature must be > 0"
+                + (f" ({what})" if 0 in bad else "")
             )
     if None in config.sampled_at:
-        raise ValueError("sampled_at holds null: name the sampling temperatures (null is for scored_at)")
+        raise ValueError(
+            "sampled_at holds null: name the sampling temperatures (null is for scored_at)"
+        )
     if not 0 < config.near_orthogonal <= 1:
         raise ValueError(f"near_orthogonal must lie in (0, 1], got {config.near_orthogonal}")
 
 
-def measure(config: DictConfig, benchmark: Benchmark, encoder: Any, reporter: EvalReporter) -> Geometry:
+def measure(
+    config: DictConfig, benchmark: Benchmark, encoder: Any, reporter: EvalReporter
+) -> Geometry:
     """Sample each set once, and score it at every scoring temperature."""
     loaded, policy, engine = open_subject(config, benchmark)
     graders, found = Graders(config.verify), Geometry()
@@ -91,18 +113,35 @@ def measure(config: DictConfig, benchmark: Benchmark, encoder: Any, reporter: Ev
         engine.push_weights()
         grader = graders(benchmark.verifier)
         for sampled_at in dict.fromkeys(config.sampled_at):
-            with reporter.phase(f"sampling at {sampled_at:g}", config.problems * config.responses) as advance:
+            with reporter.phase(
+                f"sampling at {sampled_at:g}", config.problems * config.responses
+            ) as advance:
                 groups = sample_groups(
-                    benchmark, engine, grader, loaded.tokenizer, problems=config.problems,
-                    responses=config.responses, chat=config.model.chat, seed=config.seed,
-                    params=SamplingParams(sampled_at, config.top_p, config.top_k, config.max_tokens),
+                    benchmark,
+                    engine,
+                    grader,
+                    loaded.tokenizer,
+                    problems=config.problems,
+                    responses=config.responses,
+                    chat=config.model.chat,
+                    seed=config.seed,
+                    params=SamplingParams(
+                        sampled_at, config.top_p, config.top_k, config.max_tokens
+                    ),
                     on_progress=advance,
-                )  # fmt: skip
+                )
             add_set(
-                found, policy, groups, classes_of(groups, grader), sampled_at=sampled_at,
-                scored_at=list(config.scored_at), threshold=config.near_orthogonal,
-                token_budget=config.score_tokens, encoder=encoder, phase=reporter.phase,
-            )  # fmt: skip
+                found,
+                policy,
+                groups,
+                classes_of(groups, grader),
+                sampled_at=sampled_at,
+                scored_at=list(config.scored_at),
+                threshold=config.near_orthogonal,
+                token_budget=config.score_tokens,
+                encoder=encoder,
+                phase=reporter.phase,
+            )
     finally:
         engine.close()
         graders.close()
@@ -135,7 +174,9 @@ def tell(
                 f"warning: {cut:.0%} of the responses sampled at {sampled_at:g} were cut at max_tokens="
                 f"{about['max_tokens']}; their verdicts and features are of stumps"
             )
-    reporter.say(f"written: {folder} (pairs.parquet, groups.parquet, responses.parquet, geometry.json)")
+    reporter.say(
+        f"written: {folder} (pairs.parquet, groups.parquet, responses.parquet, geometry.json)"
+    )
     reporter.say(f"table: {folder / 'table.md'}   figure: {folder / 'geometry.png'}")
     if (folder / "grid.png").exists():
         reporter.say(f"grid: {folder / 'grid.png'}")

@@ -9,12 +9,13 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from g2rl.cli.build.trainer import build_benchmarks, check_context, load_model
+from g2rl.cli.build.benchmarks import build_benchmarks
+from g2rl.cli.build.model import check_context, load_model, model_of_run
 from g2rl.cli.folder import prepare
-from g2rl.cli.jobs.evaluate import model_of_run
 from g2rl.engines.engine import Engine
-from g2rl.policy.loading import LoadedModel, encode_prompt
+from g2rl.policy.loading import LoadedModel
 from g2rl.policy.policy import Policy
+from g2rl.policy.prompts import encode_prompt
 from g2rl.tasks.benchmarks.benchmark import Benchmark
 
 FREE_TO_CHANGE = ("resume", "verify", "data_dir")
@@ -54,7 +55,9 @@ def open_subject(config: DictConfig, benchmark: Benchmark) -> tuple[LoadedModel,
     refuse_long(loaded.model.config, max(prompts, default=0), config.max_tokens)
     policy = Policy(loaded.model, config.model.tile_mb << 20, config.model.compute_dtype)
     policy.check_head()
-    engine = instantiate(config.engine, policy=policy, tokenizer=loaded.tokenizer, stop_ids=loaded.stop_ids)
+    engine = instantiate(
+        config.engine, policy=policy, tokenizer=loaded.tokenizer, stop_ids=loaded.stop_ids
+    )
     return loaded, policy, engine
 
 

@@ -12,14 +12,16 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from g2rl.analysis.figures.one_run import plot_run
-from g2rl.cli.build.trainer import build_trainer, join_world
+from g2rl.cli.build.model import join_world
+from g2rl.cli.build.trainer import build_trainer
 from g2rl.cli.folder import alone_in, prepare
-from g2rl.cli.sweep.finished import FREE_TO_CHANGE, final_score
 from g2rl.policy.loading import LoadedModel
 from g2rl.policy.policy import Policy
 from g2rl.runs.checkpoints import export_model
 from g2rl.runs.files import write_json
+from g2rl.runs.identity import FREE_TO_CHANGE
 from g2rl.runs.interrupt import StopRequest
+from g2rl.runs.metric_names import final_score
 from g2rl.runs.tracking import read_metrics
 from g2rl.training.console import ConsoleReporter, SilentReporter, summary_rows
 from g2rl.training.trainer import Trainer
@@ -27,9 +29,19 @@ from g2rl.world import World
 
 log = logging.getLogger(__name__)
 OUTPUTS = (
-    "checkpoints", "rollouts", "geometry", "probe", "failure", "model", "wandb", "metrics.jsonl",
-    "summary.json", "error.txt", "learning_curves.png", "cosine_distribution.png",
-)  # fmt: skip
+    "checkpoints",
+    "rollouts",
+    "geometry",
+    "probe",
+    "failure",
+    "model",
+    "wandb",
+    "metrics.jsonl",
+    "summary.json",
+    "error.txt",
+    "learning_curves.png",
+    "cosine_distribution.png",
+)
 
 
 def train(config: DictConfig, run_dir: Path) -> float:
@@ -56,7 +68,11 @@ def train(config: DictConfig, run_dir: Path) -> float:
             trainer.parts.tracker.finish()
             reporter.close()
             trainer.parts.engine.close()  # last: vLLM takes torch's process groups down with it
-        return conclude(trainer, run_dir, reporter) if isinstance(reporter, ConsoleReporter) else math.nan
+        return (
+            conclude(trainer, run_dir, reporter)
+            if isinstance(reporter, ConsoleReporter)
+            else math.nan
+        )
 
 
 @contextmanager
@@ -71,7 +87,9 @@ def joined(config: DictConfig) -> Iterator[World]:
         world.close()
 
 
-def export(policy: Policy, loaded: LoadedModel, target: Path, lora_export: str, world: World) -> None:
+def export(
+    policy: Policy, loaded: LoadedModel, target: Path, lora_export: str, world: World
+) -> None:
     """Write the model in Hugging Face format; weights of a sharded one are gathered on the first rank."""
     model = loaded.model
     if policy.sharding is not None:
@@ -92,9 +110,12 @@ def conclude(trainer: Trainer, run_dir: Path, reporter: ConsoleReporter) -> floa
 
 
 def describe(
-    reporter: ConsoleReporter | SilentReporter, config: dict[str, Any], loaded: LoadedModel, trainer: Trainer,
+    reporter: ConsoleReporter | SilentReporter,
+    config: dict[str, Any],
+    loaded: LoadedModel,
+    trainer: Trainer,
     state: Any,
-) -> None:  # fmt: skip
+) -> None:
     """Say what is about to run: model, data, signal, stop tokens, and where it continues."""
     parameters = sum(p.numel() for p in loaded.model.parameters())
     stops = [f"{loaded.tokenizer.convert_ids_to_tokens(i)}={i}" for i in loaded.stop_ids]

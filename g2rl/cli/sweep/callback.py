@@ -29,7 +29,9 @@ from g2rl.runs.interrupt import EXIT_INTERRUPTED, StopRequest, asked
 # A worker process unpickles `Sweep`, and so imports this file, before it resolves or composes anything.
 register_resolvers()
 # conf/hydra/launcher/ has files of the plugins' names; that their keys are checked is just what we want.
-warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
+warnings.filterwarnings(
+    "ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema"
+)
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 PLUGINS = {"joblib": "sweep", "submitit_local": "sweep", "submitit_slurm": "sweep", "ray": "ray"}
 """Launchers that are not Hydra's own, and the extra of this package that brings each."""
@@ -188,7 +190,9 @@ def begin_sweep(config: DictConfig, home: Home) -> None:
         raise SystemExit(1) from None
     finished = [arm for arm in arms if status(arm) == "finished"]
     done = len(finished) if config.resume == "auto" else 0
-    print(f"sweep of {len(arms)} runs in {home.folder}: {done} finished already, {len(arms) - done} to do")
+    print(
+        f"sweep of {len(arms)} runs in {home.folder}: {done} finished already, {len(arms) - done} to do"
+    )
     # resume=never: what lies there from before is no result of this sweep until an arm has made it anew
     stale = {} if config.resume == "auto" else {arm.folder: written(arm) for arm in finished}
     _open = home.folder, arms, stale
@@ -225,13 +229,19 @@ def end_sweep() -> None:
         for arm in planned
     ]
     try:
-        print(f"\n{write_sweep(arms, folder)}\n\nsweep: {folder / 'sweep.parquet'}, {folder / 'table.md'}")
+        print(
+            f"\n{write_sweep(arms, folder)}\n\nsweep: {folder / 'sweep.parquet'}, {folder / 'table.md'}"
+        )
     except (OSError, ValueError) as error:
         print(f"error: the tables of the sweep could not be written: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     left = counts([arm.status for arm in arms if arm.status != "finished"])
     if left:
-        again = "runs only these" if planned[0].config.resume == "auto" else "begins again with every run"
+        again = (
+            "runs only these"
+            if planned[0].config.resume == "auto"
+            else "begins again with every run"
+        )
         print(f"not finished: {left}; the same command {again}", file=sys.stderr)
         raise SystemExit(EXIT_INTERRUPTED if asked() else 1)
 

@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from g2rl.cli.folder import differences
-
-FREE_TO_CHANGE = (
-    "resume", "tracking", "verify", "health", "trainer.keep_checkpoints", "trainer.keep_best",
-    "trainer.checkpoint_every", "plan", "parallel",
-)  # fmt: skip
-"""Settings that may differ when a run is continued; they do not matter to its result."""
-
-
-def final_score(row: Mapping[str, float]) -> float:
-    """Held-out pass@1 of a row of metrics, mean over its benchmarks."""
-    found = [float(value) for name, value in row.items() if re.fullmatch(r"eval/.+/pass@1", name)]
-    return sum(found) / len(found)
+from g2rl.runs.identity import FREE_TO_CHANGE, differences
+from g2rl.runs.metric_names import final_score
 
 
 def finished_score(config: DictConfig, run_dir: Path) -> float | None:
@@ -44,7 +31,11 @@ def finished_score(config: DictConfig, run_dir: Path) -> float | None:
 def whole_checkpoint(folder: Path) -> bool:
     """Whether every file of a checkpoint's manifest is there in its size; checksums are for loading."""
     try:
-        files: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
-        return bool(files) and all((folder / name).stat().st_size == f["bytes"] for name, f in files.items())
+        files: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))[
+            "files"
+        ]
+        return bool(files) and all(
+            (folder / name).stat().st_size == f["bytes"] for name, f in files.items()
+        )
     except (OSError, ValueError, KeyError):
         return False

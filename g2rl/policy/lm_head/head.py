@@ -77,10 +77,14 @@ def head_pass(
     if temperature <= 0 or (features is not None and features.temperature <= 0):
         raise ValueError("the head needs a temperature > 0 (greedy decoding has no distribution)")
     if objective is not None and features is not None:
-        raise ValueError("features are taken before the update, an objective in it: ask for one of them")
+        raise ValueError(
+            "features are taken before the update, an objective in it: ask for one of them"
+        )
     sums = 0  # of residuals share the memory of a tile, as far as half of it goes
     if features is not None:
-        sums = min(features.count * weight_VD.shape[0] * wide(hidden_TD.dtype).itemsize, tile_bytes // 2)
+        sums = min(
+            features.count * weight_VD.shape[0] * wide(hidden_TD.dtype).itemsize, tile_bytes // 2
+        )
     rows = tile_rows(weight_VD.shape[0], tile_bytes - sums, hidden_TD.dtype)
     if objective is not None and fuses(hidden_TD, weight_VD, rows):
         return _fused(hidden_TD, weight_VD, bias_V, targets_T, temperature, rows, objective)

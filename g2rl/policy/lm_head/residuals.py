@@ -42,7 +42,9 @@ def add_residuals(
     residual_NV[first : first + span].addmm_(select, exp, alpha=-1.0)
 
 
-def to_features(residual_NV: Tensor, weight_VD: Tensor, targets_T: Tensor, request: FeatureRequest) -> Tensor:
+def to_features(
+    residual_NV: Tensor, weight_VD: Tensor, targets_T: Tensor, request: FeatureRequest
+) -> Tensor:
     """Add the sampled tokens to the residual sums, normalise by sum_t a_t and multiply by W once."""
     weights_T = request.weights_T
     if weights_T is None:

@@ -12,7 +12,9 @@ from g2rl.policy.lm_head.residuals import FeatureRequest, add_residuals
 from g2rl.policy.lm_head.tiles import buffers, tile_logits, tile_scores, tiles, wide
 
 
-def _by_target(targets_T: Tensor, vocabulary: int, columns: int) -> tuple[Tensor, list[tuple[int, int]]]:
+def _by_target(
+    targets_T: Tensor, vocabulary: int, columns: int
+) -> tuple[Tensor, list[tuple[int, int]]]:
     """Tokens ordered by target, and which of them have theirs in each slice of the vocabulary."""
     ordered_T, order_T = targets_T.sort()
     edges = torch.arange(0, vocabulary + columns, columns, device=targets_T.device)

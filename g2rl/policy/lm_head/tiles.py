@@ -11,7 +11,9 @@ from torch import Tensor
 MAX_TILE_ROWS = 1024  # a tile of a tiny vocabulary would otherwise span hundreds of responses
 MIN_SLICE = 128
 CHUNK = 4096  # columns whose exponentials are taken at once
-_BUFFERS = 2  # of a slice in the backward: log-probabilities, and the entropy's part of the gradient
+_BUFFERS = (
+    2  # of a slice in the backward: log-probabilities, and the entropy's part of the gradient
+)
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
@@ -87,7 +89,9 @@ def tile_scores(logits: Tensor, targets: Tensor, chunk: Tensor) -> TileScores:
     sums, weighted = _exponentials(shifted, chunk)
     log_sums = sums.log()
     # H = log Z - sum_v p_v (z_v - max z)
-    return TileScores(chosen - log_sums, log_sums - weighted / sums, log_sums + peak.squeeze(1), sums)
+    return TileScores(
+        chosen - log_sums, log_sums - weighted / sums, log_sums + peak.squeeze(1), sums
+    )
 
 
 def _exponentials(shifted: Tensor, chunk: Tensor) -> tuple[Tensor, Tensor]:

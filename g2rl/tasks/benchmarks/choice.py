@@ -22,7 +22,16 @@ from typing import Any
 
 from g2rl.tasks.benchmarks.benchmark import Benchmark
 from g2rl.tasks.grading.choice import ChoiceVerifier
-from g2rl.tasks.rows import DataError, column, first_column, is_local, locate, read_rows, row_id, text_of
+from g2rl.tasks.rows import (
+    DataError,
+    column,
+    first_column,
+    is_local,
+    locate,
+    read_rows,
+    row_id,
+    text_of,
+)
 from g2rl.types import Problem, SamplingParams
 
 INSTRUCTION = "Please reason step by step, and put the letter of the right option within \\boxed{}."
@@ -68,7 +77,9 @@ def choice_benchmark(
     where = Path(place).name if is_local(place) else place
     rows = read_rows(place, split, config, revision)[:limit]
     problems = [
-        choice_problem(f"{name}/{row_id(row, number)}", row, instruction, shuffle_seed, where, number)
+        choice_problem(
+            f"{name}/{row_id(row, number)}", row, instruction, shuffle_seed, where, number
+        )
         for number, row in enumerate(rows)
     ]
     params = SamplingParams(temperature, top_p, top_k, max_tokens)
@@ -76,15 +87,24 @@ def choice_benchmark(
 
 
 def choice_problem(
-    id_: str, row: Mapping[str, Any], instruction: str, shuffle_seed: int | None, where: str, number: int
+    id_: str,
+    row: Mapping[str, Any],
+    instruction: str,
+    shuffle_seed: int | None,
+    where: str,
+    number: int,
 ) -> Problem:
     """One row as a problem; arguments and errors as in `choice_benchmark`."""
-    question = text_of(first_column(row, QUESTIONS, where, number), "question", where, number).strip()
+    question = text_of(
+        first_column(row, QUESTIONS, where, number), "question", where, number
+    ).strip()
     if CORRECT in row:
         names = [CORRECT, *(f"{INCORRECT}{i}" for i in (1, 2, 3))]
         options, right = [str(column(row, name, where, number)).strip() for name in names], 0
         if shuffle_seed is None:
-            raise DataError(f"{where}, row {number}: the right option stands first; set shuffle_seed")
+            raise DataError(
+                f"{where}, row {number}: the right option stands first; set shuffle_seed"
+            )
     else:
         listed = [str(option).strip() for option in first_column(row, OPTIONS, where, number)]
         right = _right_option(column(row, "answer", where, number), listed, where, number)
@@ -95,7 +115,10 @@ def choice_problem(
     if shuffle_seed is not None:
         order = shuffled(len(options), question, shuffle_seed)
         options, right = [options[i] for i in order], order.index(right)
-    lines = [f"{letter}. {option}" for letter, option in zip(string.ascii_uppercase, options, strict=False)]
+    lines = [
+        f"{letter}. {option}"
+        for letter, option in zip(string.ascii_uppercase, options, strict=False)
+    ]
     group = next((str(row[name]) for name in GROUPS if row.get(name)), None)
     meta = {"kind": "mcq", "choices": options, **({"group": group} if group else {})}
     prompt = "\n".join([question, "", *lines, "", instruction])
@@ -109,7 +132,9 @@ def _right_option(gold: Any, options: Sequence[str], where: str, number: int) ->
     if isinstance(gold, int):
         index = gold
     if not 0 <= index < len(options) or options[index] == PADDING:
-        raise DataError(f"{where}, row {number}: answer {gold!r} names none of its {len(options)} options")
+        raise DataError(
+            f"{where}, row {number}: answer {gold!r} names none of its {len(options)} options"
+        )
     return index
 
 
@@ -119,6 +144,7 @@ def shuffled(count: int, question: str, seed: int) -> list[int]:
     By sorted hashes rather than a random generator: the same in every version of every library.
     """
     keys = [
-        hashlib.sha256(f"{seed}\n{i}\n{question}".encode("utf-8", "replace")).digest() for i in range(count)
+        hashlib.sha256(f"{seed}\n{i}\n{question}".encode("utf-8", "replace")).digest()
+        for i in range(count)
     ]
     return sorted(range(count), key=keys.__getitem__)

@@ -23,6 +23,10 @@ def countdown_benchmark(
 ) -> Benchmark:
     """The first `problems` (at most `limit`) held-out Countdown problems."""
     return Benchmark(
-        name, held_out_problems(problems, template)[:limit], CountdownVerifier(),
-        samples=samples, ks=ks, params=SamplingParams(temperature, top_p, top_k, max_tokens),
-    )  # fmt: skip
+        name,
+        held_out_problems(problems, template)[:limit],
+        CountdownVerifier(),
+        samples=samples,
+        ks=ks,
+        params=SamplingParams(temperature, top_p, top_k, max_tokens),
+    )

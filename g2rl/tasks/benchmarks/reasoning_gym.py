@@ -35,14 +35,18 @@ def reasoning_gym_benchmark(
         ImportError: reasoning-gym is not installed. ValueError: a family that is not known to be safe.
     """
     if per_family < 1 or not families:
-        raise ValueError(f"reasoning_gym: per_family must be >= 1 and families not empty, got {per_family}")
+        raise ValueError(
+            f"reasoning_gym: per_family must be >= 1 and families not empty, got {per_family}"
+        )
     problems = [
         gym_problem(family, index, per_family, instruction)
         for index in range(per_family)
         for family in families
     ]
     params = SamplingParams(temperature, top_p, top_k, max_tokens)
-    return Benchmark("reasoning_gym", problems[:limit], GymVerifier(), samples=samples, ks=ks, params=params)
+    return Benchmark(
+        "reasoning_gym", problems[:limit], GymVerifier(), samples=samples, ks=ks, params=params
+    )
 
 
 def gym_problem(family: str, index: int, size: int, instruction: str) -> Problem:

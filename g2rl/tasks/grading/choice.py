@@ -39,7 +39,9 @@ _MARKER = re.compile(
     r"|答案\s?(?:是|为|為|[:：])",
     re.IGNORECASE,
 )
-_CORRECTION = re.compile(r"\b(?:no wait|wait|correction|I mean|actually)\b[,:]?\s(?:it(?:'s| is)\s)?", re.I)
+_CORRECTION = re.compile(
+    r"\b(?:no wait|wait|correction|I mean|actually)\b[,:]?\s(?:it(?:'s| is)\s)?", re.I
+)
 _SET_OFF = re.compile(r"\s{0,3}(?:\*\*|\))?\s?(?:[.,;:!。]|$)")
 _DECLARED = re.compile(
     r"(?:\b(?:option|choice|answer)\s)?(?:\((?P<round>[A-Z])\)|\b(?P<plain>[A-Z]))(?:\*\*)?\s"
@@ -50,7 +52,9 @@ _LEADING = re.compile(
 )
 _LABELLED = re.compile(r"\(?\s?(?P<plain>[A-Za-z])\s?(?:\)|[.:)]|\s|$)")
 
-_MARKUP = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mathit|left|right)(?![a-zA-Z])|\\[,;:! ]|[\\${}*\s~]")
+_MARKUP = re.compile(
+    r"\\(?:text|mathrm|textbf|mathbf|mathit|left|right)(?![a-zA-Z])|\\[,;:! ]|[\\${}*\s~]"
+)
 
 
 class ChoiceVerifier:
@@ -121,7 +125,9 @@ def _letters(choices: Sequence[str]) -> str:
 def _boxed_letter(content: str, choices: Sequence[str]) -> str | None:
     """The letter in a box that holds one, possibly with its text behind it."""
     content = re.sub(
-        r"\\(?:text|mathrm|textbf|mathbf|mathit|bf|rm)(?![a-z])\s?|[{}$]|\\[(),;!. ]|\*\*", " ", content
+        r"\\(?:text|mathrm|textbf|mathbf|mathit|bf|rm)(?![a-z])\s?|[{}$]|\\[(),;!. ]|\*\*",
+        " ",
+        content,
     )
     match = re.fullmatch(r"\s{0,9}\(?\s?([A-Za-z])\s?(?:[).:].{0,500}|\s{0,9})", content, re.DOTALL)
     if match and match[1].upper() in _letters(choices):
@@ -141,7 +147,9 @@ def _stated(text: str, choices: Sequence[str]) -> str | None:
         for marker in _CORRECTION.finditer(text, min(position for position, _ in stated)):
             letter = _LETTER.match(text, marker.end())
             if letter and _SET_OFF.match(text, letter.end()):
-                stated.append((letter.start(), letter["round"] or letter["square"] or letter["plain"]))
+                stated.append(
+                    (letter.start(), letter["round"] or letter["square"] or letter["plain"])
+                )
     last = max(stated, default=None)
     return last[1].upper() if last and last[1].upper() in _letters(choices) else None
 
@@ -150,7 +158,9 @@ def _option(text: str, choices: Sequence[str]) -> str | None:
     """The letter of the one option whose text this is, spelling and case aside."""
     wanted = _plain(text)
     matches = [
-        letter for letter, choice in zip(_letters(choices), choices, strict=True) if _plain(choice) == wanted
+        letter
+        for letter, choice in zip(_letters(choices), choices, strict=True)
+        if _plain(choice) == wanted
     ]
     return matches[0] if wanted and len(matches) == 1 else None
 

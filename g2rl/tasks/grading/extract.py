@@ -25,20 +25,32 @@ MAX_ANSWER = 2_000
 MAX_DEPTH = 60
 """An answer whose brackets nest deeper than this is no answer."""
 
-_TURN_END = re.compile(r"<\|(?:im_start|im_end|endoftext|eot_id|end_of_text|end)\|>|</s>|<end_of_turn>")
-_TOKEN = re.compile(r"\\{1,2}(?:boxed|fbox)(?![a-zA-Z])\s{0,5}(?P<brace>\{)?|\\[^a-zA-Z]|[{}]", re.DOTALL)
+_TURN_END = re.compile(
+    r"<\|(?:im_start|im_end|endoftext|eot_id|end_of_text|end)\|>|</s>|<end_of_turn>"
+)
+_TOKEN = re.compile(
+    r"\\{1,2}(?:boxed|fbox)(?![a-zA-Z])\s{0,5}(?P<brace>\{)?|\\[^a-zA-Z]|[{}]", re.DOTALL
+)
 _BARE_BOX = re.compile(r"-?[0-9][0-9.,/]{0,60}|-?\\?[A-Za-z]{1,20}")
 _GLUE = re.compile(r"\\[()\[\],;: !]|\\q?quad|\\(?:text|mathrm)\s?\{|[${}\s]")
 _SEPARATED = re.compile(r"(?:[,;，；、&]|and|or)(?:[A-Za-z]{1,3}(?:_\w{1,3})?=)?$")
-_TURNING = re.compile(r"\b(?:so|thus|hence|therefore|but|wait|actually|instead|no|not|then|now|finally)\b")
+_TURNING = re.compile(
+    r"\b(?:so|thus|hence|therefore|but|wait|actually|instead|no|not|then|now|finally)\b"
+)
 _ANSWER_IS = re.compile(
     r"\banswer\b(?:\*\*)?(?:\s?[:：=]|[^\n.:：$\\]{0,80}?\b(?:is|are|equals)\b\s?:?|(?=\s?(?:\$|\\[(\[])))"
     r"|答案\s?(?:是|为|為|[:：])",
     re.IGNORECASE,
 )
-_FINAL_ANSWER_IS = re.compile(r"\bfinal answer(?: is\b|\s?[:：])(?!\s?(?:the )?final answer)\s?:?", re.I)
-_SENTENCE_END = re.compile(r"\n\s{0,8}\n|(?<=[^\s.])\.(?=\s{1,3}[A-Z])|。|\s(?=I hope it is correct)")
-_NUMBER = r"(?<![A-Za-z0-9_.,/])-?(?:\d{1,40}(?:,\d{1,40}){0,9}(?:\.\d{1,40})?|\.\d{1,40})(?:/\d{1,40})?"
+_FINAL_ANSWER_IS = re.compile(
+    r"\bfinal answer(?: is\b|\s?[:：])(?!\s?(?:the )?final answer)\s?:?", re.I
+)
+_SENTENCE_END = re.compile(
+    r"\n\s{0,8}\n|(?<=[^\s.])\.(?=\s{1,3}[A-Z])|。|\s(?=I hope it is correct)"
+)
+_NUMBER = (
+    r"(?<![A-Za-z0-9_.,/])-?(?:\d{1,40}(?:,\d{1,40}){0,9}(?:\.\d{1,40})?|\.\d{1,40})(?:/\d{1,40})?"
+)
 _SPAN = re.compile(
     r"\$\$(?P<display>[^$]{1,2000})\$\$"
     r"|(?<![\\$])\$(?P<inline>(?:[^$\\]|\\.){1,2000})\$"
@@ -50,7 +62,9 @@ _SPAN = re.compile(
     re.DOTALL,
 )
 _PERCENT = re.compile(r"\s{0,2}(?:\\?%|percent\b)")
-_PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{2,30}\s+[A-Za-z]{2,30}\b|[\u0590-\u1fff\u3040-\uffff]")
+_PROSE = re.compile(
+    r"(?<![\\A-Za-z{])[A-Za-z]{2,30}\s+[A-Za-z]{2,30}\b|[\u0590-\u1fff\u3040-\uffff]"
+)
 
 _LABEL = re.compile(
     r"(?!(?:pi|sqrt|sin|cos|tan|log|ln)\b)[A-Za-z]{2,30}[ :]{1,3}(?=.{0,300}[\d$\\])", re.DOTALL
@@ -118,7 +132,9 @@ def boxes(text: str) -> tuple[list[tuple[int, int, str]], bool]:
     One pass with a stack: ``boxes(r"is \boxed{2}")`` is ``([(3, 12, "2")], True)``.
     """
     found: list[tuple[int, int, str]] = []
-    stack: list[tuple[int, int] | None] = []  # (start of the box, start of its content); None: plain brace
+    stack: list[
+        tuple[int, int] | None
+    ] = []  # (start of the box, start of its content); None: plain brace
     attempted = False
     for token in _TOKEN.finditer(text):
         symbol = token.group()

@@ -21,6 +21,7 @@ from pickle import PicklingError
 from types import TracebackType
 from typing import Any, Self
 
+from omegaconf import DictConfig
 from pebble import ProcessExpired, ProcessPool
 
 from g2rl.tasks.grading import workers
@@ -30,7 +31,14 @@ from g2rl.types import Problem, Verdict
 
 MAX_TASKS = 5000
 """A worker is replaced after this many items, because the caches of parsers grow without bound."""
-_START_ERRORS = (BrokenProcessPool, ProcessExpired, TimeoutError, PicklingError, AttributeError, TypeError)
+_START_ERRORS = (
+    BrokenProcessPool,
+    ProcessExpired,
+    TimeoutError,
+    PicklingError,
+    AttributeError,
+    TypeError,
+)
 START_SECONDS = 120.0
 """A pool that is not ready after this many seconds cannot start."""
 
@@ -58,7 +66,8 @@ class Handle:
         """The verdicts, in order. Raises RuntimeError when the workers cannot be kept running."""
         if self._verdicts is None:
             self._verdicts = [
-                slot if isinstance(slot, Verdict) else self._grader._verdict(slot) for slot in self._pending
+                slot if isinstance(slot, Verdict) else self._grader._verdict(slot)
+                for slot in self._pending
             ]
             self._pending = []
             self._grader._count(self._verdicts)
@@ -73,7 +82,11 @@ class Grader:
     """
 
     def __init__(
-        self, verifier: Verifier, workers: int = 2, timeout_seconds: float = 5.0, memory_mb: int = 2048
+        self,
+        verifier: Verifier,
+        workers: int = 2,
+        timeout_seconds: float = 5.0,
+        memory_mb: int = 2048,
     ) -> None:
         if workers < 1 or timeout_seconds <= 0 or memory_mb < 256:
             raise ValueError(
@@ -127,7 +140,10 @@ class Grader:
         new = self.counts - self._reported
         self._reported = Counter(self.counts)
         total = new["total"]
-        shares = {f"verify/{r}": new[r] / max(total, 1) for r in ("timeout", "killed", "unparsed", "error")}
+        shares = {
+            f"verify/{r}": new[r] / max(total, 1)
+            for r in ("timeout", "killed", "unparsed", "error")
+        }
         return {"verify/total": float(total), **shares}
 
     def close(self) -> None:
@@ -142,7 +158,10 @@ class Grader:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -179,7 +198,9 @@ class Grader:
             return verdict
         return self._schedule(workers.decide, (verdict.answer, problem.answer), verdict.answer)
 
-    def _schedule(self, call: Callable[..., Any], args: tuple[Any, ...], answer: str | None) -> _Job:
+    def _schedule(
+        self, call: Callable[..., Any], args: tuple[Any, ...], answer: str | None
+    ) -> _Job:
         assert self._pool is not None
         if not self._pool.active:
             self._restart()
@@ -239,3 +260,24 @@ class Grader:
     def _count(self, verdicts: list[Verdict]) -> None:
         self.counts["total"] += len(verdicts)
         self.counts.update(verdict.route for verdict in verdicts)
+
+
+class Graders:
+    """One pool of workers for each kind of verifier in use."""
+
+    def __init__(self, node: DictConfig) -> None:
+        self.options = {
+            "workers": node.workers,
+            "timeout_seconds": node.timeout_seconds,
+            "memory_mb": node.memory_mb,
+        }
+        self.made: dict[type, Grader] = {}
+
+    def __call__(self, verifier: Verifier) -> Grader:
+        if type(verifier) not in self.made:
+            self.made[type(verifier)] = Grader(verifier, **self.options)
+        return self.made[type(verifier)]
+
+    def close(self) -> None:
+        for grader in self.made.values():
+            grader.close()

@@ -30,7 +30,9 @@ MAX_PARSE_DEPTH = 20
 
 _DECIMAL = re.compile(r"([+-]?)\s?(\d{1,60}(?:\.\d{0,60})?)")
 _RATIO = re.compile(r"([+-]?)\s?(\d{1,60}(?:\.\d{1,60})?)\s?/\s?(\d{1,60}(?:\.\d{1,60})?)")
-_FRAC = re.compile(r"([+-]?)\s?(\d{0,20})\s?\\frac\{\s?([+-]?\d{1,60})\s?\}\{\s?([+-]?\d{1,60})\s?\}")
+_FRAC = re.compile(
+    r"([+-]?)\s?(\d{0,20})\s?\\frac\{\s?([+-]?\d{1,60})\s?\}\{\s?([+-]?\d{1,60})\s?\}"
+)
 _SCIENTIFIC = re.compile(r"([+-]?\d{1,20}(?:\.\d{1,20})?[eE][+-]?\d{1,2})")
 _MIXED = re.compile(r"([+-]?)\s?(\d{1,20})\s(\d{1,20})\s?/\s?(\d{1,20})")
 _BASED = re.compile(r"([0-9A-Z]{1,60})_\{?(\d{1,2})\}?")
@@ -38,7 +40,9 @@ _DECIMAL_COMMA = re.compile(r"-?\d{1,60},\d{1,60}")
 _NAME = re.compile(r"(?:[A-Za-z(){}':,/ ]|\\[A-Za-z]{1,12}|_\{?\w{1,8}\}?){1,60}")
 _HUGE_POWER = re.compile(r"\^\s?[({+-]{0,4}\s?(?:\d{6,}|\d{1,9}\s?\)?!)")
 _TWO_STOREYS = re.compile(r"\^\s?[({+-]{0,4}\s?(\d{1,9})\s?\^\s?[({+-]{0,4}\s?(\d{1,9})")
-_TOWER = re.compile(r"\^\s?[({]+[^(){}^]{0,40}\^\s?[({]+[^(){}^]{0,40}\^|\^\s?\w{1,9}\s?\^\s?\w{1,9}\s?\^")
+_TOWER = re.compile(
+    r"\^\s?[({]+[^(){}^]{0,40}\^\s?[({]+[^(){}^]{0,40}\^|\^\s?\w{1,9}\s?\^\s?\w{1,9}\s?\^"
+)
 _POWERED_POWER = re.compile(r"\^\s?\{?\d{3,}\}?\s?\)\s?\^\s?\{?\d{3,}")
 _HUGE_FACTORIAL = re.compile(r"\d{5,}\s?\)?\s?!|!\s?\)?\s?!|\^\S{1,20}\)\s?!")
 _HUGE_BINOMIAL = re.compile(r"binom\s?\{?\s?\d{5,}|\d{5,}\s?\}?\s?\\choose")
@@ -98,7 +102,9 @@ class MathVerifier:
         """Import the mathematics and use it once, so that the first item does not pay for it."""
         correct, route = _symbolic(r"\frac{\sqrt{2}}{2}", r"\sin(\pi/4)")
         if not correct:
-            raise RuntimeError(f"math-verify does not work here: sin(pi/4) was judged by {route!r} as wrong")
+            raise RuntimeError(
+                f"math-verify does not work here: sin(pi/4) was judged by {route!r} as wrong"
+            )
 
 
 @lru_cache(maxsize=4096)
@@ -197,7 +203,9 @@ def _unbase(left: str, right: str) -> tuple[str, str]:
 def _is_label(text: str) -> bool:
     """Whether only the spelling counts: one letter (A is not a), a numeral with its base, a time of day."""
     return bool(
-        re.fullmatch(r"[A-Za-z]|[0-9A-Z]{1,60}_\{?\d{1,2}\}?|\d{1,2}:\d\d(?:[AaPp]\.?[Mm]\.?)?", text)
+        re.fullmatch(
+            r"[A-Za-z]|[0-9A-Z]{1,60}_\{?\d{1,2}\}?|\d{1,2}:\d\d(?:[AaPp]\.?[Mm]\.?)?", text
+        )
     )
 
 

@@ -17,24 +17,69 @@ import unicodedata
 _SUPER = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 _SUB = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _SYMBOLS = {
-    "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ",
-    "÷": "/", "⁄": "/", "∕": "/", "π": r"\pi ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ",
-    "γ": r"\gamma ", "λ": r"\lambda ", "φ": r"\phi ", "ω": r"\omega ", "∞": r"\infty ", "≤": r"\leq ",
-    "≥": r"\geq ", "⩽": r"\leq ", "⩾": r"\geq ", "≠": r"\neq ", "≈": r"\approx ", "±": r"\pm ",
-    "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "°": r"^\circ ", "′": "'",
-    "“": '"', "”": '"', "‘": "'", "’": "'", "、": ",", "。": ".", "\u200b": "", "\ufeff": "", "\u2061": "",
-    "½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}",
-}  # fmt: skip
+    "−": "-",
+    "–": "-",
+    "—": "-",
+    "×": r"\times ",
+    "·": r"\cdot ",
+    "⋅": r"\cdot ",
+    "∙": r"\cdot ",
+    "÷": "/",
+    "⁄": "/",
+    "∕": "/",
+    "π": r"\pi ",
+    "θ": r"\theta ",
+    "α": r"\alpha ",
+    "β": r"\beta ",
+    "γ": r"\gamma ",
+    "λ": r"\lambda ",
+    "φ": r"\phi ",
+    "ω": r"\omega ",
+    "∞": r"\infty ",
+    "≤": r"\leq ",
+    "≥": r"\geq ",
+    "⩽": r"\leq ",
+    "⩾": r"\geq ",
+    "≠": r"\neq ",
+    "≈": r"\approx ",
+    "±": r"\pm ",
+    "∪": r"\cup ",
+    "∩": r"\cap ",
+    "∈": r"\in ",
+    "∅": r"\emptyset ",
+    "°": r"^\circ ",
+    "′": "'",
+    "“": '"',
+    "”": '"',
+    "‘": "'",
+    "’": "'",
+    "、": ",",
+    "。": ".",
+    "\u200b": "",
+    "\ufeff": "",
+    "\u2061": "",
+    "½": r"\frac{1}{2}",
+    "⅓": r"\frac{1}{3}",
+    "⅔": r"\frac{2}{3}",
+    "¼": r"\frac{1}{4}",
+    "¾": r"\frac{3}{4}",
+}
 _SYMBOL_TABLE = str.maketrans(_SYMBOLS)
 _REWRITES = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        (r"\\\\(?=[a-zA-Z]{2})(?<!\\\\\\\\)", r"\\"),  # doubled command backslashes outside matrices
+        (
+            r"\\\\(?=[a-zA-Z]{2})(?<!\\\\\\\\)",
+            r"\\",
+        ),  # doubled command backslashes outside matrices
         (r"\\(?:left|right|mleft|mright|[bB]igg?[lrm]?)(?![a-zA-Z])\s?\.?(?=[\s()\[\]|\\.]|$)", ""),
         (r"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits)(?![a-zA-Z])", ""),
         (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
         (r"\\[bBpv]?smallmatrix", "pmatrix"),
-        (r"(?<=\d),?\s?\\[!,]\s?(?=\d{3}(?!\d))|\\!|\\h?phantom(?![a-zA-Z])(?:\{[^{}]{0,20}\})?", ""),
+        (
+            r"(?<=\d),?\s?\\[!,]\s?(?=\d{3}(?!\d))|\\!|\\h?phantom(?![a-zA-Z])(?:\{[^{}]{0,20}\})?",
+            "",
+        ),
         (r"(?<!\\)\\[,;: ]|~|\\q?quad(?![a-zA-Z])|\\quad(?=x)", " "),
         (r"(?<=\d)\s?\{\s?,\s?\}\s?(?=\d{3}(?!\d))", ""),  # TeX for a thousands separator ...
         (r"(?<=\d)\s?\{\s?,\s?\}\s?(?=\d)", "."),  # ... and for a decimal comma
@@ -45,8 +90,11 @@ _REWRITES = [
         (r"\\ne(?![a-zA-Z])|!=", r"\\neq "),
         (r"\\lt(?![a-zA-Z])", "<"),
         (r"\\gt(?![a-zA-Z])", ">"),
-        (r"\\(?:text|textnormal|mathrm|mathit|mbox|textrm|textit|mathbf|textbf|mathsf|operatorname|rm|bf)"
-         r"(?![a-zA-Z])(?=\s?\{)", r"\\text"),
+        (
+            r"\\(?:text|textnormal|mathrm|mathit|mbox|textrm|textit|mathbf|textbf|mathsf|operatorname|rm|bf)"
+            r"(?![a-zA-Z])(?=\s?\{)",
+            r"\\text",
+        ),
         (r"\\frac\s?(\d)\s?(\d)", r"\\frac{\1}{\2}"),
         (r"\\frac\s?(\\pi|\\theta|[a-zA-Z])\s?(\d|[a-zA-Z])(?![a-zA-Z])", r"\\frac{\1}{\2}"),
         (r"^\s?\\approx", ""),
@@ -72,14 +120,18 @@ _REWRITES = [
         (r"\*\*", "^"),
         (r"(?<![0-9.])\.(?=\d)", "0."),
     )
-]  # fmt: skip
+]
 _PERCENT = re.compile(r"\s?(?:\\?%|\\text\s?\{\s?(?:percent|%|\\%)\s?\}|\bpercent(?:age)?\b)")
-_UNIT = re.compile(r"(?<=[\d})\]])\s?\\text\s?\{(?!\s?[ap]\.?m)[^{}]{0,60}\}(?:\s?\^\s?\{?\d\}?)?\s?$", re.I)
+_UNIT = re.compile(
+    r"(?<=[\d})\]])\s?\\text\s?\{(?!\s?[ap]\.?m)[^{}]{0,60}\}(?:\s?\^\s?\{?\d\}?)?\s?$", re.I
+)
 _WORD_UNIT = re.compile(
     r"^(-?[\d.,/]{1,60}|-?\d{0,20}\\frac\{\d{1,40}\}\{\d{1,40}\})\s?"
     r"([A-Za-z][A-Za-z .]{1,40})(?:\s?\^\s?\{?\d\}?)?$"
 )
-_NOT_A_UNIT = re.compile(r"^(?:[ap]\.?m\.?|mod|sqrt|sin|cos|tan|log|ln|to|times|over|if|for|base)\b", re.I)
+_NOT_A_UNIT = re.compile(
+    r"^(?:[ap]\.?m\.?|mod|sqrt|sin|cos|tan|log|ln|to|times|over|if|for|base)\b", re.I
+)
 _THOUSANDS = re.compile(r"^(-?\s?[1-9]\d{0,2})((?:,\s?\d{3})+)(?![\d,])")
 _SPACED_THOUSANDS = re.compile(r"^-?\d{1,3}(?: \d{3})+(?:\.\d+)?$")
 _TEXT = re.compile(r"\\text\s?\{([^{}]{0,200})\}")

@@ -17,7 +17,9 @@ CLEARLY = 1e-6
 
 
 def equal(
-    gold: str, answer: str, readings: Sequence[tuple[Fraction, Fraction]] = ((Fraction(1), Fraction(1)),)
+    gold: str,
+    answer: str,
+    readings: Sequence[tuple[Fraction, Fraction]] = ((Fraction(1), Fraction(1)),),
 ) -> tuple[bool, str]:
     """Whether two normalised answers are equal when scaled by any of `readings`: (verdict, route)."""
     _, verify, _ = _math_verify()
@@ -27,7 +29,9 @@ def equal(
             golds, answers = parsed(left), parsed(right)
             if not golds or not answers or _differ_at_a_point(left, right):
                 continue
-            if verify(list(golds), list(answers), allow_set_relation_comp=True, timeout_seconds=None):
+            if verify(
+                list(golds), list(answers), allow_set_relation_comp=True, timeout_seconds=None
+            ):
                 return True, "math"
     except Exception:  # the one catch-all of the project: sympy raises anything on hostile input
         return False, "error"
@@ -40,7 +44,11 @@ def _math_verify() -> tuple[Any, Any, Any]:
     from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse, verify
 
-    for name in ("math_verify", "latex2sympy2_extended", "sympy"):  # they warn that their timeouts are off
+    for name in (
+        "math_verify",
+        "latex2sympy2_extended",
+        "sympy",
+    ):  # they warn that their timeouts are off
         logging.getLogger(name).setLevel(logging.CRITICAL)
     # Its unit stripping takes the t of "sin t" for tonnes; `normalize` has dealt with units already.
     config = NormalizationConfig(basic_latex=True, malformed_operators=True, boxed="last")
@@ -54,7 +62,9 @@ def _math_verify() -> tuple[Any, Any, Any]:
 def parsed(normalized: str) -> tuple[Any, ...]:
     """What math-verify reads in an answer; empty when it cannot. Bare LaTeX parses only inside a box."""
     parse, _, targets = _math_verify()
-    read = parse(rf"\boxed{{{normalized}}}", targets, fallback_mode="no_fallback", parsing_timeout=None)
+    read = parse(
+        rf"\boxed{{{normalized}}}", targets, fallback_mode="no_fallback", parsing_timeout=None
+    )
     return tuple(read)
 
 
@@ -73,14 +83,27 @@ def _differ_at_a_point(left: str, right: str) -> bool:
 @lru_cache(maxsize=2048)
 def _value(normalized: str) -> complex | None:
     """The value of an answer with every variable set to a number that only depends on its name."""
-    from sympy import Derivative, Expr, Float, Function, Integral, Limit, Product, Rational, Sum, Symbol
+    from sympy import (
+        Derivative,
+        Expr,
+        Float,
+        Function,
+        Integral,
+        Limit,
+        Product,
+        Rational,
+        Sum,
+        Symbol,
+    )
     from sympy.core.function import AppliedUndef
     from sympy.matrices.expressions import MatrixExpr
 
     expression = parsed(normalized)[0]
     if not isinstance(expression, Expr) or isinstance(expression, Symbol | Function | MatrixExpr):
         return None
-    if expression.atoms(Float) or expression.has(Sum, Product, Integral, Limit, Derivative, AppliedUndef):
+    if expression.atoms(Float) or expression.has(
+        Sum, Product, Integral, Limit, Derivative, AppliedUndef
+    ):
         return None
     if expression.is_Mul and all(part.is_Symbol for part in expression.args):
         return None  # letters of a word, which math-verify compares as one

@@ -11,7 +11,11 @@ from g2rl.analysis.comparison.paired import difference_cell, paired_differences,
 from g2rl.analysis.comparison.runs import COLUMNS, RunsError
 from g2rl.analysis.figures import differences as paired_plots
 
-VALUES = {"none": {0: 0.50, 1: 0.40, 2: 0.60}, "g2rl": {0: 0.51, 1: 0.43, 2: 0.62, 7: 0.9}, "evol": {5: 0.3}}
+VALUES = {
+    "none": {0: 0.50, 1: 0.40, 2: 0.60},
+    "g2rl": {0: 0.51, 1: 0.43, 2: 0.62, 7: 0.9},
+    "evol": {5: 0.3},
+}
 
 
 def frame() -> pd.DataFrame:
@@ -48,9 +52,13 @@ def test_an_unknown_arm_is_named() -> None:
         paired_differences(frame(), "acc", "nonne")
 
 
-def test_the_figure_shows_every_seed_the_mean_and_its_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_figure_shows_every_seed_the_mean_and_its_interval(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     drawn = []
-    monkeypatch.setattr(paired_plots, "save_figure", lambda figure, path: drawn.append(figure) or path)
+    monkeypatch.setattr(
+        paired_plots, "save_figure", lambda figure, path: drawn.append(figure) or path
+    )
     paired_plots.draw_differences(frame(), {"acc": ("accuracy", "share")}, "none", Path("unused"))
     (axis,) = drawn[0].axes
     assert [label.get_text() for label in axis.get_yticklabels()] == ["g2rl", "evol"]

@@ -12,23 +12,19 @@ import pytest
 import torch
 import yaml
 
-from g2rl.analysis.comparison.runs import (
-    COLUMNS,
-    NOT_AN_ARM,
-    SIGNAL_COLOURS,
-    RunsError,
-    arms,
-    at_end,
-    collect,
-    comparison_table,
-    find_runs,
-)
+from g2rl.analysis.comparison.runs import COLUMNS, RunsError, arms, collect, find_runs
 from g2rl.analysis.comparison.training_geometry import step_numbers, training_geometry
 from g2rl.analysis.figures.curves import POINTS, arm_colours, curve, learning_panels
+from g2rl.analysis.palette import SIGNAL_COLOURS
+from g2rl.analysis.tables import at_end, comparison_table
 from g2rl.formulas.intervals import seed_interval, t_quantile
 from g2rl.formulas.tensors import cosine_matrix
+from g2rl.runs.identity import NOT_AN_ARM
 
-TARGETS = {"none": "g2rl.exploration.none.NoExploration", "g2rl": "g2rl.exploration.g2rl.GradientGuided"}
+TARGETS = {
+    "none": "g2rl.exploration.none.NoExploration",
+    "g2rl": "g2rl.exploration.g2rl.GradientGuided",
+}
 
 
 def make_run(
@@ -41,10 +37,15 @@ def make_run(
 ) -> Path:
     """A run's folder with two rows of metrics; settings like `exploration__lam=3` override."""
     config: dict[str, Any] = {
-        "seed": seed, "resume": "auto", "data_dir": None, "tracking": {"_target_": "a.B"},
-        "exploration": {"_target_": TARGETS[signal], "observe": []}, "model": {"name": "tiny"},
-        "trainer": {"steps": 2, "keep_best": True}, "optimizer": {"lr": 1e-4, "betas": [0.9, 0.95]},
-    }  # fmt: skip
+        "seed": seed,
+        "resume": "auto",
+        "data_dir": None,
+        "tracking": {"_target_": "a.B"},
+        "exploration": {"_target_": TARGETS[signal], "observe": []},
+        "model": {"name": "tiny"},
+        "trainer": {"steps": 2, "keep_best": True},
+        "optimizer": {"lr": 1e-4, "betas": [0.9, 0.95]},
+    }
     if signal == "g2rl":
         config["exploration"] |= {"lam": 1.0, "clip": 3.0}
     for key, setting in settings.items():
@@ -57,14 +58,23 @@ def make_run(
         {"step": 1, "train/accuracy": value / 2},
         {"step": 2, "train/accuracy": value, "eval/countdown/pass@1": value},
     ]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (folder / "metrics.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+    )
     if finished:
         (folder / "summary.json").write_text("{}", encoding="utf-8")
     return folder
 
 
 def test_t_quantiles_are_those_of_printed_tables() -> None:
-    for freedom, expected in ((1, 12.706), (2, 4.303), (4, 2.776), (9, 2.262), (30, 2.042), (1000, 1.962)):
+    for freedom, expected in (
+        (1, 12.706),
+        (2, 4.303),
+        (4, 2.776),
+        (9, 2.262),
+        (30, 2.042),
+        (1000, 1.962),
+    ):
         assert t_quantile(0.95, freedom) == pytest.approx(expected, abs=5e-4)
     assert t_quantile(0.99, 5) == pytest.approx(4.032, abs=5e-4)
     assert t_quantile(0.5, 1) == pytest.approx(1.0), "the quartile of Cauchy"
@@ -74,7 +84,9 @@ def test_t_quantiles_are_those_of_printed_tables() -> None:
 
 def test_the_interval_over_seeds_by_hand_and_its_coverage() -> None:
     mean, low, high = seed_interval([1.0, 2.0, 3.0])
-    assert (mean, low, high) == pytest.approx((2.0, 2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), abs=1e-4)
+    assert (mean, low, high) == pytest.approx(
+        (2.0, 2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), abs=1e-4
+    )
     alone = seed_interval([0.4])
     assert alone.value == 0.4
     assert np.isnan([alone.low, alone.high]).all()
@@ -89,7 +101,9 @@ def test_arms_are_what_differs_beside_the_seed(tmp_path: Path) -> None:
     for seed in (1, 0):
         make_run(tmp_path / f"a{seed}", seed)
         make_run(tmp_path / "deep" / "er" / f"b{seed}", seed, "g2rl")
-        make_run(tmp_path / f"c{seed}", seed, "g2rl", exploration__lam=10, trainer__keep_best=seed == 0)
+        make_run(
+            tmp_path / f"c{seed}", seed, "g2rl", exploration__lam=10, trainer__keep_best=seed == 0
+        )
         make_run(tmp_path / f"d{seed}", seed, "g2rl", exploration__lam=3.0)
     (tmp_path / "a0" / "eval").mkdir()
     (tmp_path / "a0" / "eval" / "config.yaml").write_text("benchmark: {}\nseed: 0\n")
@@ -101,9 +115,16 @@ def test_arms_are_what_differs_beside_the_seed(tmp_path: Path) -> None:
         "g2rl lam=3": [tmp_path / "d0", tmp_path / "d1"],
         "g2rl lam=10": [tmp_path / "c0", tmp_path / "c1"],
     }, "signals in their order, numbers by size, keys that do not matter left out"
-    assert list(arms([tmp_path / "c0", tmp_path / "d0"])) == ["lam=3", "lam=10"], "one signal is not named"
-    assert list(arms([tmp_path / "a0", tmp_path / "a1"])) == ["none"], "a single arm is named by its signal"
-    assert list(arms([tmp_path / "a0", tmp_path / "d0"], by=["exploration.name"])) == ["none", "g2rl"]
+    assert list(arms([tmp_path / "c0", tmp_path / "d0"])) == ["lam=3", "lam=10"], (
+        "one signal is not named"
+    )
+    assert list(arms([tmp_path / "a0", tmp_path / "a1"])) == ["none"], (
+        "a single arm is named by its signal"
+    )
+    assert list(arms([tmp_path / "a0", tmp_path / "d0"], by=["exploration.name"])) == [
+        "none",
+        "g2rl",
+    ]
     assert len(find_runs([tmp_path, tmp_path / "a0"])) == 8, "a run named twice counts once"
 
 
@@ -116,17 +137,23 @@ def test_a_whole_number_is_the_same_setting_and_equal_leaves_are_told_apart(tmp_
 
 
 def test_settings_that_may_change_in_a_run_make_no_arm() -> None:
-    from g2rl.cli.sweep.finished import FREE_TO_CHANGE
+    from g2rl.runs.identity import FREE_TO_CHANGE
 
-    assert set(FREE_TO_CHANGE) <= set(NOT_AN_ARM), "also write it down in g2rl/analysis/comparison/runs.py"
+    assert set(FREE_TO_CHANGE) <= set(NOT_AN_ARM), (
+        "also write it down in g2rl/analysis/comparison/runs.py"
+    )
 
 
 def test_what_cannot_be_joined_is_refused_by_name(tmp_path: Path) -> None:
     make_run(tmp_path / "runs" / "a", 0)
     make_run(tmp_path / "runs" / "b", 0, optimizer__lr=2e-4)
-    with pytest.raises(RunsError, match=r"holds seed 0 twice.*runs/a.*runs/b; they differ in optimizer\.lr"):
+    with pytest.raises(
+        RunsError, match=r"holds seed 0 twice.*runs/a.*runs/b; they differ in optimizer\.lr"
+    ):
         arms([tmp_path / "runs"], by=["exploration.name"])
-    with pytest.raises(RunsError, match=r"no run has the setting 'lam'; the runs differ in optimizer\.lr"):
+    with pytest.raises(
+        RunsError, match=r"no run has the setting 'lam'; the runs differ in optimizer\.lr"
+    ):
         arms([tmp_path / "runs"], by=["lam"])
     make_run(tmp_path / "runs" / "copy", 0)
     with pytest.raises(RunsError, match=r"seed 0 twice.*leave one out"):
@@ -176,7 +203,9 @@ def test_a_mean_over_some_of_the_seeds_says_so() -> None:
     rows = [("a", seed, "f", 1, "x", 0.5) for seed in (0, 1, 2)]
     rows += [("a", seed, "f", 1, "rare", value) for seed, value in ((0, 0.4), (2, 0.6))]
     half = 12.7062 * 0.2 / 2  # t(0.975; 1) s / sqrt(2), s = 0.2 / sqrt(2)
-    line = comparison_table(pd.DataFrame(rows, columns=list(COLUMNS)), ["x", "rare"]).splitlines()[2]
+    line = comparison_table(pd.DataFrame(rows, columns=list(COLUMNS)), ["x", "rare"]).splitlines()[
+        2
+    ]
     bounds = f"[{0.5 - half:.3f}, {0.5 + half:.3f}]"
     assert line == f"| a | 3 | 0.500 [0.500, 0.500] | 0.500 {bounds} (2 of 3) |"
 
@@ -192,7 +221,9 @@ def test_curves_average_seeds_over_shared_steps_in_blocks() -> None:
     assert len(found.steps) == 9 <= POINTS
     np.testing.assert_allclose(found.steps[:2], [2, 5])
     np.testing.assert_allclose(found.mean, found.steps + 1)
-    np.testing.assert_allclose(found.high - found.mean, 12.7062 * np.sqrt(2) / np.sqrt(2), rtol=1e-4)
+    np.testing.assert_allclose(
+        found.high - found.mean, 12.7062 * np.sqrt(2) / np.sqrt(2), rtol=1e-4
+    )
     assert curve(frame, "b", "m") is None
     alone = curve(frame[frame["seed"] == 0], "a", "m")
     assert alone is not None
@@ -225,12 +256,18 @@ def test_geometry_of_training_is_read_from_the_files_of_runs(tmp_path: Path) -> 
     (run / "geometry").mkdir()
     table.to_parquet(run / "geometry" / "step_000001.parquet")
     frame = training_geometry(collect([tmp_path])).set_index("metric")
-    assert frame["value"].to_dict() == pytest.approx({
-        "geometry/cosine": 0, "geometry/negative_pairs": 1 / 6,
-        "geometry/cosine_correct_correct": 1, "geometry/negative_pairs_correct_correct": 0,
-        "geometry/cosine_correct_wrong": 0, "geometry/negative_pairs_correct_wrong": 0,
-        "geometry/cosine_wrong_wrong": -1, "geometry/negative_pairs_wrong_wrong": 1,
-    })  # fmt: skip
+    assert frame["value"].to_dict() == pytest.approx(
+        {
+            "geometry/cosine": 0,
+            "geometry/negative_pairs": 1 / 6,
+            "geometry/cosine_correct_correct": 1,
+            "geometry/negative_pairs_correct_correct": 0,
+            "geometry/cosine_correct_wrong": 0,
+            "geometry/negative_pairs_correct_wrong": 0,
+            "geometry/cosine_wrong_wrong": -1,
+            "geometry/negative_pairs_wrong_wrong": 1,
+        }
+    )
     assert set(frame["step"]) == {1}
     table.iloc[:5].to_parquet(run / "geometry" / "step_000001.parquet")
     with pytest.raises(ValueError, match="whole groups"):

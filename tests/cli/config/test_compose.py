@@ -11,14 +11,11 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from g2rl.cli.build.trainer import (
-    build_algorithm,
-    build_benchmarks,
-    build_observers,
-    build_settings,
-    build_signal,
-)
-from g2rl.cli.config.launch import choices, config_dir, groups, register_resolvers
+from g2rl.cli.build.benchmarks import build_benchmarks
+from g2rl.cli.build.trainer import build_algorithm, build_observers, build_settings, build_signal
+from g2rl.cli.config.choices import choices, config_dir
+from g2rl.cli.config.launch import register_resolvers
+from g2rl.cli.config.mistakes import groups
 from g2rl.policy.loading import load
 from g2rl.policy.policy import Policy
 from g2rl.training.alarms import HealthLimits
@@ -76,8 +73,14 @@ def test_benchmarks_are_built(choice: str) -> None:
 def test_engines_are_built(choice: str) -> None:
     loaded = load("builtin:tiny")
     config = composed(f"engine={choice}").engine
-    parts = {"policy": Policy(loaded.model), "tokenizer": loaded.tokenizer, "stop_ids": loaded.stop_ids}
-    if choice.startswith("vllm") and find_spec("vllm") is None:  # its settings fit; tests/vllm_cpu builds it
+    parts = {
+        "policy": Policy(loaded.model),
+        "tokenizer": loaded.tokenizer,
+        "stop_ids": loaded.stop_ids,
+    }
+    if (
+        choice.startswith("vllm") and find_spec("vllm") is None
+    ):  # its settings fit; tests/vllm_cpu builds it
         with pytest.raises(InstantiationException, match=r"g2rl\[vllm\]"):
             instantiate(config, **parts)
         return

@@ -14,15 +14,25 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from g2rl.cli.config.launch import config_dir, register_resolvers
-from g2rl.cli.sweep.finished import FREE_TO_CHANGE
+from g2rl.cli.config.choices import config_dir
+from g2rl.cli.config.launch import register_resolvers
+from g2rl.runs.identity import FREE_TO_CHANGE
 
 register_resolvers()
 HOUSEKEEPING = (
-    "seed=3", "resume=never", "data_dir=x", "verify.workers=1", "tracking.samples=4", "hydra.verbose=true",
-    "plan=off", "health.window=3", "trainer.keep_checkpoints=1", "trainer.keep_best=false",
-    "trainer.checkpoint_every=5", "parallel=fsdp",
-)  # fmt: skip
+    "seed=3",
+    "resume=never",
+    "data_dir=x",
+    "verify.workers=1",
+    "tracking.samples=4",
+    "hydra.verbose=true",
+    "plan=off",
+    "health.window=3",
+    "trainer.keep_checkpoints=1",
+    "trainer.keep_best=false",
+    "trainer.checkpoint_every=5",
+    "parallel=fsdp",
+)
 Labels = Callable[..., dict[str, Any]]
 
 
@@ -32,7 +42,9 @@ def labels() -> Iterator[Labels]:
 
     def found(command: str, *words: str) -> dict[str, Any]:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            config = compose(command, overrides=["tracking=wandb", *words], return_hydra_config=True)
+            config = compose(
+                command, overrides=["tracking=wandb", *words], return_hydra_config=True
+            )
         HydraConfig.instance().set_config(config)
         return OmegaConf.to_container(config.tracking, resolve=True)  # type: ignore[return-value]
 
@@ -76,7 +88,13 @@ def test_an_evaluation_is_grouped_by_benchmark_and_named_by_run_or_model(labels:
 def test_every_label_can_be_overridden(labels: Labels) -> None:
     typed = ["group=g", "arm=a", "name=n", "job_type=j", "tags=[t]"]
     node = labels("train", *(f"tracking.{word}" for word in typed))
-    assert [node[key] for key in ("group", "arm", "name", "job_type", "tags")] == ["g", "a", "n", "j", ["t"]]
+    assert [node[key] for key in ("group", "arm", "name", "job_type", "tags")] == [
+        "g",
+        "a",
+        "n",
+        "j",
+        ["t"],
+    ]
 
 
 def test_the_real_command_resolves_them(tmp_path: Path) -> None:

@@ -5,17 +5,11 @@ from __future__ import annotations
 import pytest
 from omegaconf import OmegaConf
 
-from g2rl.cli.config.launch import (
-    _compose,
-    choices,
-    config_dir,
-    explain_mistakes,
-    groups,
-    overrides_of,
-    register_resolvers,
-    run_tag,
-)
-from g2rl.cli.sweep.finished import FREE_TO_CHANGE
+from g2rl.cli.config.choices import choices, config_dir
+from g2rl.cli.config.launch import register_resolvers
+from g2rl.cli.config.mistakes import _compose, explain_mistakes, groups, overrides_of
+from g2rl.cli.config.names import run_tag
+from g2rl.runs.identity import FREE_TO_CHANGE
 
 register_resolvers()
 
@@ -32,7 +26,7 @@ register_resolvers()
         ("explorations=none", "exploration"),
         ("lam=3", "exploration.lam"),
     ],
-)  # fmt: skip
+)
 def test_a_misspelt_override_is_refused_with_the_near_match(typed: str, meant: str) -> None:
     message = explain_mistakes([typed], "train")
     assert message is not None
@@ -55,7 +49,9 @@ def test_a_misspelt_override_is_refused_with_the_near_match(typed: str, meant: s
 )
 def test_good_overrides_pass(typed: list[str]) -> None:
     if typed == ["model.overrides.num_hidden_layers=2"]:
-        assert "overrides" in (explain_mistakes(typed, "train") or "")  # new keys need the + of Hydra
+        assert "overrides" in (
+            explain_mistakes(typed, "train") or ""
+        )  # new keys need the + of Hydra
     else:
         assert explain_mistakes(typed, "train") is None
 
@@ -73,10 +69,14 @@ def test_run_tag_is_short_safe_and_distinct() -> None:
     assert run_tag("") == ""
     assert run_tag("exploration.lam=3") == "-exploration.lam=3"
     long = [
-        run_tag(f"a.very.long.key.that.goes.on.and.on={i},another.key.as.long.as.that={i}") for i in range(3)
+        run_tag(f"a.very.long.key.that.goes.on.and.on={i},another.key.as.long.as.that={i}")
+        for i in range(3)
     ]
     assert len(set(long)) == 3
-    assert all(len(tag) <= 62 and "/" not in tag and " " not in tag for tag in [*long, run_tag("a='x/y z'")])
+    assert all(
+        len(tag) <= 62 and "/" not in tag and " " not in tag
+        for tag in [*long, run_tag("a='x/y z'")]
+    )
 
 
 def test_every_group_of_the_design_exists() -> None:
@@ -106,6 +106,8 @@ def test_settings_that_matter_to_no_result_make_no_other_folder(words: list[str]
         for part in name.split("."):
             node = node[part]
         leaves = (
-            [f"{name}.{leaf}" for leaf in node] if isinstance(node, dict) and name != "tracking" else [name]
+            [f"{name}.{leaf}" for leaf in node]
+            if isinstance(node, dict) and name != "tracking"
+            else [name]
         )
         assert set(leaves) <= left_out, name

@@ -24,7 +24,10 @@ def test_padding_is_dropped_and_the_letter_follows_its_option() -> None:
     first, second, third = choice_benchmark("mmlu_pro", MMLU).problems
     assert first.meta["choices"] == ["21", "27", "29", "33"]
     assert first.answer == "C"  # D in the file, before "N/A" was dropped
-    assert first.prompt == f"Which of these numbers is prime?\n\nA. 21\nB. 27\nC. 29\nD. 33\n\n{INSTRUCTION}"
+    assert (
+        first.prompt
+        == f"Which of these numbers is prime?\n\nA. 21\nB. 27\nC. 29\nD. 33\n\n{INSTRUCTION}"
+    )
     assert len(second.meta["choices"]) == 10
     assert third.meta["choices"] == ["Mass", "Temperature"]
     assert (first.id, first.meta["group"]) == ("mmlu_pro/1", "math")
@@ -36,7 +39,9 @@ def test_options_are_shuffled_by_the_row_alone() -> None:
     for row, problem in zip(rows, benchmark.problems, strict=True):
         assert problem.meta["choices"]["ABCD".index(problem.answer)] == row["Correct Answer"]
         assert sorted(problem.meta["choices"]) == sorted(v for k, v in row.items() if "Answer" in k)
-        assert made(row, 0).meta["choices"] == problem.meta["choices"], "whatever its place in the file"
+        assert made(row, 0).meta["choices"] == problem.meta["choices"], (
+            "whatever its place in the file"
+        )
     other = choice_benchmark("gpqa_diamond", GPQA, shuffle_seed=1)
     assert [p.answer for p in other.problems] != [p.answer for p in benchmark.problems]
 
@@ -56,15 +61,21 @@ def test_the_order_is_pinned() -> None:
 @pytest.mark.parametrize(
     ("row", "complaint"),
     [
-        ({"question": "q", "options": ["a", "b"], "answer": "C"}, "row 7: answer 'C' names none of its 2"),
+        (
+            {"question": "q", "options": ["a", "b"], "answer": "C"},
+            "row 7: answer 'C' names none of its 2",
+        ),
         ({"question": "q", "options": ["a", "N/A"], "answer": "B"}, "names none"),
-        ({"question": "q", "options": ["a", "N/A"], "answer": "A"}, "1 options; a question needs 2"),
+        (
+            {"question": "q", "options": ["a", "N/A"], "answer": "A"},
+            "1 options; a question needs 2",
+        ),
         ({"question": "q", "answer": "A"}, "no column 'choices or options'"),
         ({"options": ["a", "b"], "answer": "A"}, "no column 'problem or question or Question'"),
         ({"question": "q", "options": ["a", "b"]}, "no column 'answer'"),
         ({"Question": "q", "Correct Answer": "a"}, "no column 'Incorrect Answer 1'"),
     ],
-)  # fmt: skip
+)
 def test_unusable_rows_are_named(row: dict[str, Any], complaint: str) -> None:
     with pytest.raises(DataError, match=complaint):
         made(row, 0 if "Question" in row else None)

@@ -10,7 +10,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from g2rl.cli.config.launch import config_dir, register_resolvers
+from g2rl.cli.config.choices import config_dir
+from g2rl.cli.config.launch import register_resolvers
 from g2rl.tasks.benchmarks.benchmark import Benchmark, powers_of_two
 from g2rl.tasks.benchmarks.math import math_benchmark
 from g2rl.tasks.grading.grader import Grader
@@ -39,7 +40,11 @@ def node(choice: str, *overrides: str) -> Any:
 
 def test_questions_and_float_golds_as_in_published_amc_files() -> None:
     benchmark = math_benchmark(
-        "amc23", source="unused", data_dir=str(DATA), local_name="amc23.jsonl", problem_column="auto"
+        "amc23",
+        source="unused",
+        data_dir=str(DATA),
+        local_name="amc23.jsonl",
+        problem_column="auto",
     )
     assert [problem.answer for problem in benchmark.problems] == ["12", "81", "18"]
     assert benchmark.problems[0].prompt == f"How many edges has a cube?\n{PAPER_INSTRUCTION}"
@@ -73,12 +78,15 @@ def test_the_hub_is_asked_for_the_published_id_and_split(
     benchmark: Benchmark = instantiate(node(choice, "benchmark.revision=abc"))
     assert asked == [(*PUBLISHED[choice], "abc")]
     local: Benchmark = instantiate(node(choice, f"benchmark.data_dir={DATA}"))
-    assert benchmark.problems == local.problems, "the hub and a local copy of it are the same benchmark"
+    assert benchmark.problems == local.problems, (
+        "the hub and a local copy of it are the same benchmark"
+    )
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data")
 @pytest.mark.parametrize(
-    ("choice", "size"), [("math500", 500), ("amc23", 40), ("aime24", 30), ("aime25", 30), ("mmlu_pro", 280)]
+    ("choice", "size"),
+    [("math500", 500), ("amc23", 40), ("aime24", 30), ("aime25", 30), ("mmlu_pro", 280)],
 )
 def test_shared_copies_load_whole(choice: str, size: int) -> None:
     benchmark: Benchmark = instantiate(node(choice, f"data_dir={SHARED}"))
@@ -91,9 +99,13 @@ def test_a_local_copy_is_found_by_name_or_pattern_and_never_guessed(tmp_path: Pa
     (tmp_path / "mmlu_pro_part.jsonl").write_text("{}")
     assert locate("org/set", str(tmp_path), "mmlu_pro*.*") == str(tmp_path / "mmlu_pro_part.jsonl")
     (tmp_path / "mmlu_pro.jsonl").write_text("{}")
-    with pytest.raises(DataError, match=r"several of mmlu_pro\*\.\*: mmlu_pro.jsonl, mmlu_pro_part.jsonl"):
+    with pytest.raises(
+        DataError, match=r"several of mmlu_pro\*\.\*: mmlu_pro.jsonl, mmlu_pro_part.jsonl"
+    ):
         locate("org/set", str(tmp_path), "mmlu_pro*.*")
-    with pytest.raises(DataError, match=r"holds no aime24\.jsonl: put a local copy of org/set there"):
+    with pytest.raises(
+        DataError, match=r"holds no aime24\.jsonl: put a local copy of org/set there"
+    ):
         locate("org/set", str(tmp_path), "aime24.jsonl")
     with pytest.raises(DataError, match="no such folder"):
         locate("org/set", str(tmp_path / "absent"), "aime24.jsonl")

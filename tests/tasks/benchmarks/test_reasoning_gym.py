@@ -13,9 +13,16 @@ from g2rl.tasks.grading.gym import SAFE, GymVerifier, find_answer, scorer_of
 from g2rl.types import Problem
 
 EXECUTING = (
-    "binary_matrix", "countdown", "intermediate_integration", "n_queens", "polynomial_multiplication",
-    "puzzle24", "simple_integration", "spiral_matrix", "string_insertion",
-)  # fmt: skip
+    "binary_matrix",
+    "countdown",
+    "intermediate_integration",
+    "n_queens",
+    "polynomial_multiplication",
+    "puzzle24",
+    "simple_integration",
+    "spiral_matrix",
+    "string_insertion",
+)
 GRADE_HOSTILE = """
 import json, sys
 from g2rl.types import Problem
@@ -85,11 +92,27 @@ def test_problems_are_reproducible_and_take_turns() -> None:
 def test_hostile_answers_execute_nothing() -> None:
     pytest.importorskip("reasoning_gym")
     attacks = (
-        "__import__('os').system('true')", "[print(1) for _ in range(3)]", "().__class__", "9**9**9",
-        "(" * 1500, "exec('1')", '["a", "b"]', "{}", "[[1, 2], [3, 4]]",
-        "nan", "1e999", "\\frac{1}{0}", "1/0", "\x00",
-        "up " * 600, "lambda: 0", "f'{1}'", "１２", "True", "None",
-    )  # fmt: skip
+        "__import__('os').system('true')",
+        "[print(1) for _ in range(3)]",
+        "().__class__",
+        "9**9**9",
+        "(" * 1500,
+        "exec('1')",
+        '["a", "b"]',
+        "{}",
+        "[[1, 2], [3, 4]]",
+        "nan",
+        "1e999",
+        "\\frac{1}{0}",
+        "1/0",
+        "\x00",
+        "up " * 600,
+        "lambda: 0",
+        "f'{1}'",
+        "１２",
+        "True",
+        "None",
+    )
     fields = ("id", "prompt", "answer", "meta")
     cases = [
         (f"\\boxed{{{attack}}}", {name: getattr(problem, name) for name in fields})

@@ -36,7 +36,9 @@ class Misbehaving:
             return Verdict(bool(bytearray(8 << 30)), "hog", "hog")
         elif word == "modules":
             return Verdict(
-                True, " ".join(m for m in ("torch", "transformers", "pandas") if m in sys.modules), "-"
+                True,
+                " ".join(m for m in ("torch", "transformers", "pandas") if m in sys.modules),
+                "-",
             )
         elif word == "pid":
             return Verdict(True, str(os.getpid()), "-")
@@ -84,5 +86,6 @@ def peak_address_space_mb(pid: int) -> float:
     except OSError:
         return 0.0
     return next(
-        (int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmPeak")), 0.0
+        (int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmPeak")),
+        0.0,
     )

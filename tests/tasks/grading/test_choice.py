@@ -17,21 +17,45 @@ CHOICES = ["3 m", "4 m", "5 m", "both A and B"]
 @pytest.mark.parametrize(
     ("text", "letter"),
     [
-        (r"\boxed{B}", "B"), (r"\boxed{(B)}", "B"), (r"\boxed{b}", "B"), (r"\boxed{\text{B}}", "B"),
-        (r"\boxed{\text{(B) } 4 \text{ m}}", "B"), (r"\boxed{B. 4 m}", "B"), (r"$\boxed{\mathbf{B}}$", "B"),
-        (r"\boxed{A} no, \boxed{C}", "C"), (r"\boxed{4\text{ m}}", "B"), (r"\boxed{\text{4 m}}", "B"),
-        ("The answer is (B).", "B"), ("The answer is B", "B"), ("the answer is (b)", "B"), ("Answer: B", "B"),
-        ("**Answer: B**", "B"), ("Answer: **B**", "B"), ("The correct option is:\n\n**(B) 4 m**", "B"),
-        ("So the best choice is option B, as shown.", "B"), ("Option B is correct.", "B"),
-        ("(B) is the right one", "B"), ("The answer is A. Hmm, the answer is C.", "C"),
+        (r"\boxed{B}", "B"),
+        (r"\boxed{(B)}", "B"),
+        (r"\boxed{b}", "B"),
+        (r"\boxed{\text{B}}", "B"),
+        (r"\boxed{\text{(B) } 4 \text{ m}}", "B"),
+        (r"\boxed{B. 4 m}", "B"),
+        (r"$\boxed{\mathbf{B}}$", "B"),
+        (r"\boxed{A} no, \boxed{C}", "C"),
+        (r"\boxed{4\text{ m}}", "B"),
+        (r"\boxed{\text{4 m}}", "B"),
+        ("The answer is (B).", "B"),
+        ("The answer is B", "B"),
+        ("the answer is (b)", "B"),
+        ("Answer: B", "B"),
+        ("**Answer: B**", "B"),
+        ("Answer: **B**", "B"),
+        ("The correct option is:\n\n**(B) 4 m**", "B"),
+        ("So the best choice is option B, as shown.", "B"),
+        ("Option B is correct.", "B"),
+        ("(B) is the right one", "B"),
+        ("The answer is A. Hmm, the answer is C.", "C"),
         ("Answer: C, but A was right, no wait B.", "B"),
-        ("Answer: D, it doesn't make sense for it to be A or B", "D"), ("D. it can't be A or B", "D"),
-        ("B", "B"), ("(B)", "B"), ("B.", "B"), ("B) 4 m", "B"), ("because of that\nB", "B"),
-        ("hence\n(B)", "B"), ("The answer is 4 m.", "B"), ("It must be\n4 m", "B"), ("B不是 A", "B"),
-        ("答案是B。", "B"), ("<think>the answer is (A)</think>The answer is (B)", "B"),
-        ("The answer is $B$.", "B"), ("The answer is (B)<|im_end|>The answer is (A)", "B"),
+        ("Answer: D, it doesn't make sense for it to be A or B", "D"),
+        ("D. it can't be A or B", "D"),
+        ("B", "B"),
+        ("(B)", "B"),
+        ("B.", "B"),
+        ("B) 4 m", "B"),
+        ("because of that\nB", "B"),
+        ("hence\n(B)", "B"),
+        ("The answer is 4 m.", "B"),
+        ("It must be\n4 m", "B"),
+        ("B不是 A", "B"),
+        ("答案是B。", "B"),
+        ("<think>the answer is (A)</think>The answer is (B)", "B"),
+        ("The answer is $B$.", "B"),
+        ("The answer is (B)<|im_end|>The answer is (A)", "B"),
     ],
-)  # fmt: skip
+)
 def test_a_named_letter_is_read(text: str, letter: str) -> None:
     problem = Problem("p", "", letter, {"choices": CHOICES})
     verdict = VERIFIER.grade(text, problem)
@@ -43,14 +67,28 @@ def test_a_named_letter_is_read(text: str, letter: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "I do not know.", "A long time ago there was a king.", "The answer is a matter of taste.",
-        "the answer is c", "The answer is A or B.", "The answer is (A) or (B).", "The answer is (J).",
-        r"\boxed{J}", r"\boxed{7 m}", "The ratio of A to C is 0.6. The ratio of T to G is 0.7. The",
-        "The answer is not (B).", "Answer: A = 3 b", "<think>The answer is (B).</think>",
-        "<think>The answer is (B).", "The answer is 6 m.", "I'm sure",
-        "Let A be the area and B the base. Then A/B", "The answer is A lot of work.", r"\boxed{}",
+        "",
+        "I do not know.",
+        "A long time ago there was a king.",
+        "The answer is a matter of taste.",
+        "the answer is c",
+        "The answer is A or B.",
+        "The answer is (A) or (B).",
+        "The answer is (J).",
+        r"\boxed{J}",
+        r"\boxed{7 m}",
+        "The ratio of A to C is 0.6. The ratio of T to G is 0.7. The",
+        "The answer is not (B).",
+        "Answer: A = 3 b",
+        "<think>The answer is (B).</think>",
+        "<think>The answer is (B).",
+        "The answer is 6 m.",
+        "I'm sure",
+        "Let A be the area and B the base. Then A/B",
+        "The answer is A lot of work.",
+        r"\boxed{}",
     ],
-)  # fmt: skip
+)
 def test_what_names_no_offered_letter_is_unparsed(text: str) -> None:
     for gold in "ABCD":
         verdict = VERIFIER.grade(text, Problem("p", "", gold, {"choices": CHOICES}))
@@ -68,7 +106,8 @@ def test_an_option_text_that_two_options_share_names_none() -> None:
 
 
 @pytest.mark.parametrize(
-    "gold", ["D", "(D)", "(D) Alina", "D Alina", "D. Alina", "the answer is\n(D) Alina", "both A and B"]
+    "gold",
+    ["D", "(D)", "(D) Alina", "D Alina", "D. Alina", "the answer is\n(D) Alina", "both A and B"],
 )
 def test_golds_are_read_in_every_spelling(gold: str) -> None:
     assert gold_letter(gold, CHOICES) == "D"
@@ -97,7 +136,8 @@ def test_cases_of_public_graders() -> None:
     missed = [
         row["id"]
         for row in cases
-        if VERIFIER.grade(row["prediction"], Problem("p", "", row["gold"])).correct != bool(row["expected"])
+        if VERIFIER.grade(row["prediction"], Problem("p", "", row["gold"])).correct
+        != bool(row["expected"])
     ]
     assert missed == []
 

@@ -140,13 +140,19 @@ def test_any_text_gives_a_clean_answer_or_none(text: str) -> None:
 @given(st.text(max_size=60), st.text(alphabet="abx0123456789+-=^_ ,.()", min_size=1, max_size=40))
 def test_what_stands_in_the_last_box_comes_out(before: str, content: str) -> None:
     answer = extract_answer(
-        "<think></think>" + before.replace("think", "") + " so we finally have \\boxed{" + content + "}"
+        "<think></think>"
+        + before.replace("think", "")
+        + " so we finally have \\boxed{"
+        + content
+        + "}"
     )
     depth_is_fine = content.strip() != ""
     assert answer == (content.strip() if depth_is_fine else None)
 
 
-@pytest.mark.parametrize("unit", ["\\boxed{", "{", "$", "answer is ", "1,", "\\", "**", "\\[x", "<think>"])
+@pytest.mark.parametrize(
+    "unit", ["\\boxed{", "{", "$", "answer is ", "1,", "\\", "**", "\\[x", "<think>"]
+)
 def test_time_grows_linearly(unit: str) -> None:
     def seconds(length: int) -> float:
         text = unit * (length // len(unit))

@@ -48,7 +48,9 @@ def math_grader() -> Iterator[Grader]:
 
 
 def test_verdicts_keep_the_order(math_grader: Grader) -> None:
-    items = [(rf"\boxed{{x+{i}}}", Problem(str(i), "", f"{i}+x" if i % 3 else "y")) for i in range(30)]
+    items = [
+        (rf"\boxed{{x+{i}}}", Problem(str(i), "", f"{i}+x" if i % 3 else "y")) for i in range(30)
+    ]
     verdicts = math_grader.grade(items)
     assert [v.answer for v in verdicts] == [f"x+{i}" for i in range(30)]
     assert [v.correct for v in verdicts] == [bool(i % 3) for i in range(30)]
@@ -73,7 +75,13 @@ def test_no_items_give_no_verdicts(math_grader: Grader) -> None:
 
 @pytest.mark.parametrize(
     ("what", "route"),
-    [("sleep", "timeout"), ("spin", "timeout"), ("crash", "killed"), ("segv", "killed"), ("hog", "killed")],
+    [
+        ("sleep", "timeout"),
+        ("spin", "timeout"),
+        ("crash", "killed"),
+        ("segv", "killed"),
+        ("hog", "killed"),
+    ],
 )
 def test_a_bad_item_costs_itself_only(grader: Grader, what: str, route: str) -> None:
     start = time.perf_counter()
@@ -81,7 +89,9 @@ def test_a_bad_item_costs_itself_only(grader: Grader, what: str, route: str) -> 
     elapsed = time.perf_counter() - start
     assert [v.correct for v in verdicts] == [True, True, False, True, True, False]
     assert verdicts[2].route == route
-    assert elapsed < grader.timeout_seconds + 1.0  # "spin" ignores SIGTERM handlers: it must be killed hard
+    assert (
+        elapsed < grader.timeout_seconds + 1.0
+    )  # "spin" ignores SIGTERM handlers: it must be killed hard
 
 
 def test_many_bad_items_in_a_row_leave_a_working_grader(grader: Grader) -> None:
@@ -125,9 +135,13 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     )
     root = Path(__file__).resolve().parents[3]
     result = subprocess.run(
-        [sys.executable, "-c", program], cwd=root, stdout=subprocess.PIPE, text=True, check=False,
+        [sys.executable, "-c", program],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
         stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
     pids = [int(pid) for pid in result.stdout.split()]
     assert len(pids) == 2
     deadline = time.monotonic() + 20
@@ -253,7 +267,9 @@ def test_impossible_limits_are_refused(wrong: dict[str, int]) -> None:
 
 def test_a_closed_grader_refuses_and_leaves_no_process() -> None:
     closing = Grader(Misbehaving(), workers=1)
-    mine = int(closing.grade([bad("pid")])[0].answer or 0)  # other graders may be replacing workers meanwhile
+    mine = int(
+        closing.grade([bad("pid")])[0].answer or 0
+    )  # other graders may be replacing workers meanwhile
     assert mine in worker_pids()
     closing.close()
     closing.close()

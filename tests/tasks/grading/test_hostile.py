@@ -94,11 +94,20 @@ def test_no_hostile_completion_is_right(
     hostile = run[0]
     assert len(hostile) == len(completions)
     assert [
-        completion[:80] for completion, verdict in zip(completions, hostile, strict=True) if verdict.correct
+        completion[:80]
+        for completion, verdict in zip(completions, hostile, strict=True)
+        if verdict.correct
     ] == []
     assert {verdict.route for verdict in hostile} <= {
-        "string", "number", "math", "unparsed", "refused", "timeout", "killed", "error",
-    }  # fmt: skip
+        "string",
+        "number",
+        "math",
+        "unparsed",
+        "refused",
+        "timeout",
+        "killed",
+        "error",
+    }
 
 
 def test_good_answers_in_between_are_right(run: tuple[list[Verdict], list[Verdict], float]) -> None:
@@ -132,14 +141,21 @@ def test_no_item_outlives_its_limit_by_a_second() -> None:
     """Bombs that the guards let through, one at a time, each against a rested worker."""
     bombs = [
         rf"\boxed{{{answer}}}"
-        for answer in (r"\Gamma(10^{9})", "(x+1)^{99999}", "(x+y+z)^{9999}", r"\binom{10^{9}}{10^{8}}")
+        for answer in (
+            r"\Gamma(10^{9})",
+            "(x+1)^{99999}",
+            "(x+y+z)^{9999}",
+            r"\binom{10^{9}}{10^{8}}",
+        )
     ]
     assert all(bomb[7:-1] in ARITHMETIC for bomb in bombs)
     routes = []
     with Grader(MathVerifier(), 2, TIMEOUT_SECONDS, MEMORY_MB) as grader:
         for bomb in bombs:
             # on a busy machine the worker that replaces a killed one may need more than one try to warm up
-            assert any(all(v.correct for v in grader.grade([(GOOD, PROBLEM)] * 4)) for _ in range(10))
+            assert any(
+                all(v.correct for v in grader.grade([(GOOD, PROBLEM)] * 4)) for _ in range(10)
+            )
             start = time.perf_counter()
             verdict = grader.grade([(bomb, PROBLEM)])[0]
             assert time.perf_counter() - start < TIMEOUT_SECONDS + 1.0, bomb

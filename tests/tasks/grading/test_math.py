@@ -26,36 +26,107 @@ def grade(completion: str, gold: str) -> Verdict:
 
 
 RIGHT = [
-    (r"\frac12", "0.5"), ("0.5", r"\frac{1}{2}"), (r"918\frac{1}{2}", "918.5"), ("2 1/2", "2.5"),
-    ("1e3", "1000"), (r"0.333333", r"\frac13"), ("7.0", "7"), ("007", "7"), ("1000,99", "1000.99"),
-    ("50%", "0.5"), ("0.5", r"50\%"), ("50", r"50\%"), (r"2^{10}", "1024"), ("5!", "120"),
-    (r"\binom{5}{2}", "10"), (r"1.5\times 10^3", "1500"), (r"\sqrt{8}", r"2\sqrt{2}"),
-    (r"\frac{1}{\sqrt2}", r"\frac{\sqrt2}{2}"), ("π/2", r"\frac{\pi}{2}"),
-    ("sqrt(2)/2", r"\frac{\sqrt{2}}{2}"), ("3.14159265", r"\pi"), (r"\log_2 8", "3"), ("(x+1)^2", "x^2+2x+1"),
-    (r"\tan^2 y + 1", r"\sec^2 y"), ("x=5", "5"), ("5", "x=5"), ("y=2x+1", "2x+1"), ("f(x) = x^2", "x^2"),
-    ("y=2x+1", "y-2x-1=0"), ("-x > -1", "x < 1"), ("5 < x", "x > 5"), ("(1,2)", r"\left( 1, 2 \right)"),
-    ("1,2", "(1,2)"), ("2,1", "1,2"), (r"\{2,1\}", r"\{1,2\}"), (r"1 \text{ or } 2", "1,2"),
-    (r"1\pm\sqrt2", r"1+\sqrt2,1-\sqrt2"), ("(1,2),(3,4)", "(3,4),(1,2)"), ("(a,b)=(3,2)", "(3,2)"),
-    (r"x \in [-1,2]", "[-1,2]"), (r"-1 \le x \le 2", "[-1,2]"), ("[-1,2]", r"-1 \le x \le 2"),
+    (r"\frac12", "0.5"),
+    ("0.5", r"\frac{1}{2}"),
+    (r"918\frac{1}{2}", "918.5"),
+    ("2 1/2", "2.5"),
+    ("1e3", "1000"),
+    (r"0.333333", r"\frac13"),
+    ("7.0", "7"),
+    ("007", "7"),
+    ("1000,99", "1000.99"),
+    ("50%", "0.5"),
+    ("0.5", r"50\%"),
+    ("50", r"50\%"),
+    (r"2^{10}", "1024"),
+    ("5!", "120"),
+    (r"\binom{5}{2}", "10"),
+    (r"1.5\times 10^3", "1500"),
+    (r"\sqrt{8}", r"2\sqrt{2}"),
+    (r"\frac{1}{\sqrt2}", r"\frac{\sqrt2}{2}"),
+    ("π/2", r"\frac{\pi}{2}"),
+    ("sqrt(2)/2", r"\frac{\sqrt{2}}{2}"),
+    ("3.14159265", r"\pi"),
+    (r"\log_2 8", "3"),
+    ("(x+1)^2", "x^2+2x+1"),
+    (r"\tan^2 y + 1", r"\sec^2 y"),
+    ("x=5", "5"),
+    ("5", "x=5"),
+    ("y=2x+1", "2x+1"),
+    ("f(x) = x^2", "x^2"),
+    ("y=2x+1", "y-2x-1=0"),
+    ("-x > -1", "x < 1"),
+    ("5 < x", "x > 5"),
+    ("(1,2)", r"\left( 1, 2 \right)"),
+    ("1,2", "(1,2)"),
+    ("2,1", "1,2"),
+    (r"\{2,1\}", r"\{1,2\}"),
+    (r"1 \text{ or } 2", "1,2"),
+    (r"1\pm\sqrt2", r"1+\sqrt2,1-\sqrt2"),
+    ("(1,2),(3,4)", "(3,4),(1,2)"),
+    ("(a,b)=(3,2)", "(3,2)"),
+    (r"x \in [-1,2]", "[-1,2]"),
+    (r"-1 \le x \le 2", "[-1,2]"),
+    ("[-1,2]", r"-1 \le x \le 2"),
     (r"(-\infty,2)\cup(3,\infty)", r"(-\infty, 2) \cup (3, \infty)"),
-    (r"\begin{bmatrix}1\\2\end{bmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"), (r"\text{(B)}", "B"),
-    ("Odd.", r"\text{odd}"), (r"12\text{ cm}^2", "12"), ("204", "204_5"), ("1+i", "i+1"),
-    (r"\langle 1,2\rangle", "(1,2)"), ("7:32", "S_{MBCN}:S=7:32"), (r"\sin^2 t+\cos^2 t", "1"),
-]  # fmt: skip
+    (r"\begin{bmatrix}1\\2\end{bmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
+    (r"\text{(B)}", "B"),
+    ("Odd.", r"\text{odd}"),
+    (r"12\text{ cm}^2", "12"),
+    ("204", "204_5"),
+    ("1+i", "i+1"),
+    (r"\langle 1,2\rangle", "(1,2)"),
+    ("7:32", "S_{MBCN}:S=7:32"),
+    (r"\sin^2 t+\cos^2 t", "1"),
+]
 
 WRONG = [
-    ("0.333", r"\frac13"), ("3.14", r"\pi"), ("5.1", "5"), ("5", "6"), ("5000", r"50\%"), ("5", "-5"),
-    ("100000000000000000000", "100000000000000000001"), ("0", "0.0000001"), (r"\frac{1}{0}", "5"),
-    ("1/0", "1/0+1"), ("(2,1)", "(1,2)"), ("(3,1,2)", "(1,2,3)"), ("2,1", "(1,2)"), ("[1,2]", "(1,2)"),
-    ("(1,2]", "(1,2)"), ("12", "1,2"), ("1 2", "12"), ("4 or 5", "5"), ("4,5", "5"), ("5 or maybe 6", "6"),
-    (r"the answer \frac{1}{2}", r"\frac{1}{2}"), ("y=5", "x=5"), ("5", "x^2=5"), ("0", "a+3z=0"),
-    ("1", "2x+z=1"), ("x+y=1", "x+y=2"), ("x \\leq 5", "x \\geq 5"), ("(x+1)(x-2)", "x^2-1"),
-    ("x+1", "x+2n+1"), ("2i", "-2i"), (r"\infty", r"-\infty"), (r"2021", r"\pm 2021"),
-    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}2\\1\end{pmatrix}"), ("204_6", "204_5"),
-    ("10_2", "10_3"), ("even", r"\text{odd}"), ("ddo", r"\text{odd}"), ("b", "B"), ("evil", "live"),
-    ("3:00 PM", "3:00 AM"), ("nan", "5"), (r"\mathrm{E}*2", "E"), (r"\frac{\pi}{6}", r"30^\circ"),
-    ("(-1,3),(1,2)", "(1,2),(3,-1)"), (r"1\sqrt{19}", "1"),
-]  # fmt: skip
+    ("0.333", r"\frac13"),
+    ("3.14", r"\pi"),
+    ("5.1", "5"),
+    ("5", "6"),
+    ("5000", r"50\%"),
+    ("5", "-5"),
+    ("100000000000000000000", "100000000000000000001"),
+    ("0", "0.0000001"),
+    (r"\frac{1}{0}", "5"),
+    ("1/0", "1/0+1"),
+    ("(2,1)", "(1,2)"),
+    ("(3,1,2)", "(1,2,3)"),
+    ("2,1", "(1,2)"),
+    ("[1,2]", "(1,2)"),
+    ("(1,2]", "(1,2)"),
+    ("12", "1,2"),
+    ("1 2", "12"),
+    ("4 or 5", "5"),
+    ("4,5", "5"),
+    ("5 or maybe 6", "6"),
+    (r"the answer \frac{1}{2}", r"\frac{1}{2}"),
+    ("y=5", "x=5"),
+    ("5", "x^2=5"),
+    ("0", "a+3z=0"),
+    ("1", "2x+z=1"),
+    ("x+y=1", "x+y=2"),
+    ("x \\leq 5", "x \\geq 5"),
+    ("(x+1)(x-2)", "x^2-1"),
+    ("x+1", "x+2n+1"),
+    ("2i", "-2i"),
+    (r"\infty", r"-\infty"),
+    (r"2021", r"\pm 2021"),
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}2\\1\end{pmatrix}"),
+    ("204_6", "204_5"),
+    ("10_2", "10_3"),
+    ("even", r"\text{odd}"),
+    ("ddo", r"\text{odd}"),
+    ("b", "B"),
+    ("evil", "live"),
+    ("3:00 PM", "3:00 AM"),
+    ("nan", "5"),
+    (r"\mathrm{E}*2", "E"),
+    (r"\frac{\pi}{6}", r"30^\circ"),
+    ("(-1,3),(1,2)", "(1,2),(3,-1)"),
+    (r"1\sqrt{19}", "1"),
+]
 
 
 @pytest.mark.parametrize(("answer", "gold"), RIGHT)
@@ -89,7 +160,8 @@ def test_routes_name_the_rule_that_decided(completion: str, gold: str, route: st
 def test_golds_may_be_bare_delimited_or_whole_solutions() -> None:
     assert read_gold(r"we get $x=1/5$, or $\boxed{20}$ percent.") == "20"
     assert all(
-        grade(r"\boxed{20}", gold).correct for gold in ("20", "$20$", r"\boxed{20}", r"so $\boxed{20}\%$")
+        grade(r"\boxed{20}", gold).correct
+        for gold in ("20", "$20$", r"\boxed{20}", r"so $\boxed{20}\%$")
     )
 
 
@@ -119,7 +191,12 @@ def test_boxed_only_is_stricter() -> None:
 
 
 def test_equivalence_does_not_depend_on_the_order() -> None:
-    for left, right in (("x=5", "5"), ("1,2", "(1,2)"), (r"\sqrt8", r"2\sqrt2"), ("[-1,2]", r"-1\le x\le 2")):
+    for left, right in (
+        ("x=5", "5"),
+        ("1,2", "(1,2)"),
+        (r"\sqrt8", r"2\sqrt2"),
+        ("[-1,2]", r"-1\le x\le 2"),
+    ):
         assert VERIFIER.equivalent(left, right), (left, right)
         assert VERIFIER.equivalent(right, left), (right, left)
 
@@ -134,10 +211,20 @@ def test_guards_let_ordinary_answers_through(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "9^{9^{9}}", "2^{2^{2^{2}}}", "9^9^9", "10^{1000000}", "(10!)!", "99999!", r"\binom{10000000}{5}",
-        "1" * 200, "x+" * 250 + "1", "(" * 21 + ")" * 21, "(9^{999})^{999}", "1e9999",
+        "9^{9^{9}}",
+        "2^{2^{2^{2}}}",
+        "9^9^9",
+        "10^{1000000}",
+        "(10!)!",
+        "99999!",
+        r"\binom{10000000}{5}",
+        "1" * 200,
+        "x+" * 250 + "1",
+        "(" * 21 + ")" * 21,
+        "(9^{999})^{999}",
+        "1e9999",
     ],
-)  # fmt: skip
+)
 def test_guards_stop_bombs(text: str) -> None:
     assert is_hostile(text)
 
@@ -179,7 +266,11 @@ def test_importing_the_verifier_imports_no_heavy_module() -> None:
 
 def test_cases_of_public_graders() -> None:
     cases = [row for row in rows("verifier_cases_dev") if row["kind"] == "math"]
-    missed = [row for row in cases if grade(row["prediction"], row["gold"]).correct != bool(row["expected"])]
+    missed = [
+        row
+        for row in cases
+        if grade(row["prediction"], row["gold"]).correct != bool(row["expected"])
+    ]
     assert len(missed) <= 0.06 * len(cases), [row["id"] for row in missed]
     without_policy = [row["id"] for row in missed if "policy" not in row.get("meta", {})]
     assert without_policy == []
@@ -210,6 +301,8 @@ def test_every_math_train_gold_is_right_against_itself_and_readable() -> None:
     assert len(golds) == 7498
     assert [gold for gold in golds if not grade(rf"\boxed{{{gold}}}", gold).correct] == []
     # Beyond equal strings: a rewritten gold must pass through mathematics.
-    pending = [gold for gold in dict.fromkeys(golds) if screen_pair(gold, f"{gold}+0")[1] == "pending"]
+    pending = [
+        gold for gold in dict.fromkeys(golds) if screen_pair(gold, f"{gold}+0")[1] == "pending"
+    ]
     unreadable = [gold for gold in pending if not VERIFIER.decide(gold, gold)[0]]
     assert len(unreadable) <= 0.005 * len(pending), unreadable

@@ -87,7 +87,9 @@ def test_different_answers_keep_different_keys(left: str, right: str) -> None:
 
 
 def test_percent_is_seen_in_every_spelling() -> None:
-    assert all(has_percent(text) for text in ("10%", r"10\%", "10 percent", r"10\text{ percent}", "10％"))
+    assert all(
+        has_percent(text) for text in ("10%", r"10\%", "10 percent", r"10\text{ percent}", "10％")
+    )
     assert not has_percent("10")
 
 

@@ -22,20 +22,31 @@ import torch
 ROOT = Path(__file__).resolve().parents[3]
 KILLED = Path(__file__).resolve().parent / "killed.py"
 SETTINGS = (
-    "experiment=smoke", "tracking=local", "trainer.checkpoint_every=2", "trainer.eval_every=2",
-    "trainer.keep_checkpoints=1", "exploration.observe=[evol]",
-)  # fmt: skip
+    "experiment=smoke",
+    "tracking=local",
+    "trainer.checkpoint_every=2",
+    "trainer.eval_every=2",
+    "trainer.keep_checkpoints=1",
+    "exploration.observe=[evol]",
+)
 DIED = -signal.SIGKILL
 
 
 def start(program: Sequence[str], folder: Path, *settings: str) -> subprocess.Popen[str]:
     environment = {
-        **os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1",
-    }  # fmt: skip
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
     return subprocess.Popen(
         [sys.executable, *program, *SETTINGS, *settings, f"hydra.run.dir={folder}"],
-        cwd=folder.parent, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        cwd=folder.parent,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 COMMAND = ("-m", "g2rl.cli.train")
@@ -69,7 +80,9 @@ def killed_after(seconds: float, folder: Path, *settings: str) -> int:
 def rows(folder: Path) -> list[str]:
     """The rows of metrics.jsonl without time/*, as text."""
     found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [json.dumps({k: v for k, v in row.items() if not k.startswith("time/")}) for row in found]
+    return [
+        json.dumps({k: v for k, v in row.items() if not k.startswith("time/")}) for row in found
+    ]
 
 
 def same(folder: Path, clean: Path, steps: int) -> None:
@@ -80,12 +93,16 @@ def same(folder: Path, clean: Path, steps: int) -> None:
     weights = f"{last}/model.safetensors"
     assert (folder / weights).read_bytes() == (clean / weights).read_bytes()
     state = f"{last}/training.pt"  # by value: pickle also writes down which objects are one and the same
-    torch.testing.assert_close(torch.load(folder / state), torch.load(clean / state), rtol=0, atol=0)
+    torch.testing.assert_close(
+        torch.load(folder / state), torch.load(clean / state), rtol=0, atol=0
+    )
     for part in ("rollouts", "geometry", "probe", "model"):
         names = sorted(path.name for path in (clean / part).iterdir())
         assert sorted(path.name for path in (folder / part).iterdir()) == names
         for name in names:
-            assert (folder / part / name).read_bytes() == (clean / part / name).read_bytes(), f"{part}/{name}"
+            assert (folder / part / name).read_bytes() == (clean / part / name).read_bytes(), (
+                f"{part}/{name}"
+            )
             checked += 1
     assert checked >= 10
     hidden = [path for path in folder.rglob(".*") if path.name.endswith((".partial", ".old"))]
@@ -115,12 +132,27 @@ def test_two_kills_and_a_preemption_change_nothing(tmp_path: Path) -> None:
 
 MOMENTS = (
     # in the middle of what, and how often it may happen first (drawn from the seed)
-    ("evaluation", 1, 15), ("rollout", 1, 60), ("scoring", 1, 10), ("grading", 1, 3), ("backward", 1, 5),
-    ("update", 1, 5), ("table", 1, 6), ("row", 2, 4), ("after_row", 2, 4), ("checkpoint_weights", 1, 2),
-    ("checkpoint_state", 1, 4), ("checkpoint_unnamed", 1, 4), ("checkpoint_named", 1, 4), ("rotation", 1, 2),
-    ("evaluation_graded", 1, 2), ("mending", 1, 1), ("rollout", 40, 150), ("evaluation", 20, 60),
-    ("update", 4, 9), ("checkpoint_named", 2, 4),
-)  # fmt: skip
+    ("evaluation", 1, 15),
+    ("rollout", 1, 60),
+    ("scoring", 1, 10),
+    ("grading", 1, 3),
+    ("backward", 1, 5),
+    ("update", 1, 5),
+    ("table", 1, 6),
+    ("row", 2, 4),
+    ("after_row", 2, 4),
+    ("checkpoint_weights", 1, 2),
+    ("checkpoint_state", 1, 4),
+    ("checkpoint_unnamed", 1, 4),
+    ("checkpoint_named", 1, 4),
+    ("rotation", 1, 2),
+    ("evaluation_graded", 1, 2),
+    ("mending", 1, 1),
+    ("rollout", 40, 150),
+    ("evaluation", 20, 60),
+    ("update", 4, 9),
+    ("checkpoint_named", 2, 4),
+)
 LAST_MOMENTS = ("export", "summary")
 RANDOM_KILLS = 8
 
@@ -136,7 +168,9 @@ def test_more_than_twenty_kills_change_nothing(tmp_path: Path, seed: int) -> Non
     code, output = finish(start(COMMAND, clean, steps))
     assert code == 0, output
     span = (time.monotonic() - started) * 0.6
-    plan: list[tuple[str, float]] = [(point, draw.randint(low, high)) for point, low, high in MOMENTS]
+    plan: list[tuple[str, float]] = [
+        (point, draw.randint(low, high)) for point, low, high in MOMENTS
+    ]
     plan += [("time", draw.uniform(0.0, span)) for _ in range(RANDOM_KILLS)]
     draw.shuffle(plan)
     kills, ended, log = 0, 0, []
@@ -149,7 +183,9 @@ def test_more_than_twenty_kills_change_nothing(tmp_path: Path, seed: int) -> Non
         kills += code == DIED
         place = folder / "metrics.jsonl"
         written = place.read_text().count("\n") if place.exists() else 0
-        log.append(f"{point} {number:.4g}: {'killed' if code == DIED else 'ended'} with {written} rows")
+        log.append(
+            f"{point} {number:.4g}: {'killed' if code == DIED else 'ended'} with {written} rows"
+        )
         if code == 0:
             same(folder, clean, count)
             ended += 1

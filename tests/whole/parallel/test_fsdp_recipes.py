@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from g2rl.cli.build.trainer import build_settings
-from g2rl.cli.config.launch import config_dir, register_resolvers
+from g2rl.cli.config.choices import config_dir
+from g2rl.cli.config.launch import register_resolvers
 from g2rl.policy.sharding import ShardSettings, shard
 
 register_resolvers()
@@ -50,7 +51,8 @@ def test_no_setting_of_it_makes_another_folder(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("param_dtype", "float16"), ("reduce_dtype", "int8"), ("accumulate", "never")]
+    ("name", "value"),
+    [("param_dtype", "float16"), ("reduce_dtype", "int8"), ("accumulate", "never")],
 )
 def test_a_wrong_setting_is_named(name: str, value: str) -> None:
     with pytest.raises(ValueError, match=rf"parallel\.{name} must be .*{value}"):

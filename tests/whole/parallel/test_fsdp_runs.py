@@ -25,13 +25,20 @@ from g2rl.runs.checkpoints import CheckpointError, Checkpoints
 from g2rl.runs.interrupt import Interrupted
 from tests.whole.parallel.twins import HERE, launch, train_in
 
-RUN = ["trainer.steps=3", "exploration=g2rl", "exploration.observe=[evol]", "trainer.probe_problems=3"]
+RUN = [
+    "trainer.steps=3",
+    "exploration=g2rl",
+    "exploration.observe=[evol]",
+    "trainer.probe_problems=3",
+]
 FSDP = [*RUN, "parallel=fsdp"]
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
     lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if not k.startswith("time/")} for line in lines]
+    return [
+        {k: v for k, v in json.loads(line).items() if not k.startswith("time/")} for line in lines
+    ]
 
 
 def assert_same_run(ours: Path, theirs: Path, atol: float = 1e-5) -> None:
@@ -44,7 +51,9 @@ def assert_same_run(ours: Path, theirs: Path, atol: float = 1e-5) -> None:
         for name in names:
             found, expected = (pd.read_parquet(folder / kind / name) for folder in (ours, theirs))
             pd.testing.assert_frame_equal(found, expected, rtol=0, atol=atol)
-    found, expected = (AutoModelForCausalLM.from_pretrained(f / "model").state_dict() for f in (ours, theirs))
+    found, expected = (
+        AutoModelForCausalLM.from_pretrained(f / "model").state_dict() for f in (ours, theirs)
+    )
     assert found.keys() == expected.keys()
     for name, value in found.items():
         torch.testing.assert_close(value, expected[name], atol=atol, rtol=0)
@@ -58,8 +67,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.raises(Interrupted):
         train_in(place / "one_two", RUN, stop_at=2)
     jobs = [
-        ("two", FSDP, 0), ("two_one", FSDP, 2), ("one_two", FSDP, 0),
-    ]  # fmt: skip
+        ("two", FSDP, 0),
+        ("two_one", FSDP, 2),
+        ("one_two", FSDP, 0),
+    ]
     torch.save(jobs, place / "jobs.pt")
     launch("training", place)
     for name in ("two_two", "two_alone"):
@@ -85,7 +96,9 @@ def test_continuing_in_as_many_processes_is_bit_exact(runs: Path) -> None:
 
 def test_the_files_are_those_of_one_process(runs: Path) -> None:
     def names(folder: Path) -> set[str]:
-        return {str(p.relative_to(folder)) for p in folder.rglob("*") if "checkpoints" not in p.parts}
+        return {
+            str(p.relative_to(folder)) for p in folder.rglob("*") if "checkpoints" not in p.parts
+        }
 
     assert names(runs / "two") == names(runs / "one")
     assert not [path for path in (runs / "two").rglob("*") if "partial" in path.name]
@@ -97,7 +110,9 @@ def test_a_sharded_checkpoint_says_what_is_wrong_with_it(
 ) -> None:
     shutil.copytree(runs / "two" / "checkpoints", tmp_path / "checkpoints")
     checkpoints = Checkpoints(tmp_path / "checkpoints")
-    assert [checkpoints.damage(step) for step in checkpoints.steps()] == [None] * len(checkpoints.steps())
+    assert [checkpoints.damage(step) for step in checkpoints.steps()] == [None] * len(
+        checkpoints.steps()
+    )
     newest = checkpoints.path(3) / "sharded" / "__1_0.distcp"
     newest.write_bytes(newest.read_bytes()[:-1] + b"?")
     assert checkpoints.damage(3) == "sharded/__1_0.distcp has another checksum"
@@ -113,7 +128,9 @@ def test_moments_of_two_processes_are_whole_in_one(runs: Path) -> None:
     found = Checkpoints(runs / "two" / "checkpoints").load_newest(
         Policy(load("builtin:tiny", device="cpu").model).model
     )
-    expected = Checkpoints(runs / "one" / "checkpoints").load_newest(load("builtin:tiny", device="cpu").model)
+    expected = Checkpoints(runs / "one" / "checkpoints").load_newest(
+        load("builtin:tiny", device="cpu").model
+    )
     assert found is not None
     assert expected is not None
     ours, theirs = (state["updater"]["optimizer"]["state"] for state in (found, expected))
@@ -128,9 +145,13 @@ def test_lora_is_sharded_continued_and_exported(tmp_path: Path, export: str) -> 
     """A plain run, and one that begins sharded and ends plain; checkpoints hold the adapters alone."""
     pytest.importorskip("peft")
     common = [
-        "trainer.steps=2", "trainer.probe_problems=0", "trainer.checkpoint_every=1", "model.lora.r=2",
-        f"model.lora.export={export}", f"model.lora.include_head={str(export == 'merged').lower()}",
-    ]  # fmt: skip
+        "trainer.steps=2",
+        "trainer.probe_problems=0",
+        "trainer.checkpoint_every=1",
+        "model.lora.r=2",
+        f"model.lora.export={export}",
+        f"model.lora.include_head={str(export == 'merged').lower()}",
+    ]
     train_in(tmp_path / "plain", common)
     with pytest.raises(Interrupted):
         train_in(tmp_path / "mixed", [*common, "parallel=fsdp"], stop_at=1)
@@ -151,15 +172,27 @@ def test_lora_is_sharded_continued_and_exported(tmp_path: Path, export: str) -> 
 
 def test_torchrun_without_fsdp_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match=r"WORLD_SIZE=2 with parallel=single: choose parallel=fsdp"):
+    with pytest.raises(
+        ValueError, match=r"WORLD_SIZE=2 with parallel=single: choose parallel=fsdp"
+    ):
         train_in(tmp_path, [])
 
 
 def torchrun(folder: Path, *overrides: str) -> subprocess.Popen[str]:
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        "-m", "g2rl.cli.train", "experiment=smoke", "tracking=local", *overrides, f"hydra.run.dir={folder}",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "g2rl.cli.train",
+        "experiment=smoke",
+        "tracking=local",
+        *overrides,
+        f"hydra.run.dir={folder}",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[2])}
     return subprocess.Popen(
         command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

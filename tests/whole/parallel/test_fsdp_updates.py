@@ -47,7 +47,9 @@ def compare(found: dict[str, Any], expected: dict[str, Any], atol: float = 1e-5)
             torch.testing.assert_close(ours[name], theirs[name], atol=atol, rtol=0)
     for step in (1, 2, 3):
         assert found[f"metrics {step}"] == pytest.approx(expected[f"metrics {step}"], abs=atol)
-        torch.testing.assert_close(found[f"late {step}"], expected[f"late {step}"], atol=atol, rtol=0)
+        torch.testing.assert_close(
+            found[f"late {step}"], expected[f"late {step}"], atol=atol, rtol=0
+        )
         ours, theirs = found[f"weights {step}"], expected[f"weights {step}"]
         assert list(ours) == list(theirs)
         for name in ours:
@@ -55,12 +57,16 @@ def compare(found: dict[str, Any], expected: dict[str, Any], atol: float = 1e-5)
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_two_processes_equal_one(name: str, single: dict[str, Any], two: list[dict[str, Any]]) -> None:
+def test_two_processes_equal_one(
+    name: str, single: dict[str, Any], two: list[dict[str, Any]]
+) -> None:
     compare(two[0][name], single[name])
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_one_sharded_process_equals_a_plain_one(name: str, single: dict[str, Any], alone: World) -> None:
+def test_one_sharded_process_equals_a_plain_one(
+    name: str, single: dict[str, Any], alone: World
+) -> None:
     compare(outcome(name, alone, **CASES[name]), single[name])
 
 
@@ -70,7 +76,8 @@ def test_the_cases_are_uneven(single: dict[str, Any]) -> None:
     assert losses.count(0.0) == 1
     assert sum(abs(loss) > 1e-3 for loss in losses) >= 3
     largest = [
-        max((g.abs().max() for g in found.values()), default=0) for found in single["LoRA"]["gradients"]
+        max((g.abs().max() for g in found.values()), default=0)
+        for found in single["LoRA"]["gradients"]
     ]
     assert sum(value > 1e-2 for value in largest) >= 3
     assert any(not found for found in single["token_mean"]["gradients"])
@@ -91,7 +98,9 @@ def test_a_bad_row_on_one_rank_skips_the_update_on_all(
 ) -> None:
     expected = single["bad numbers"]
     for found in (rank["bad numbers"] for rank in two):
-        assert found["metrics 1"]["skipped"] == expected["metrics 1"]["skipped"] == pytest.approx(0.2)
+        assert (
+            found["metrics 1"]["skipped"] == expected["metrics 1"]["skipped"] == pytest.approx(0.2)
+        )
         for name, value in found["weights 3"].items():
             torch.testing.assert_close(value, expected["weights 3"][name], atol=1e-5, rtol=0)
 
@@ -123,8 +132,11 @@ def test_exchanges(two: list[dict[str, Any]]) -> None:
 def test_a_world_of_one_is_the_identity_and_opens_nothing() -> None:
     world = World()
     assert (world.first, world.deal(range(3)), world.gather("a"), world.largest(7)) == (
-        True, [0, 1, 2], ["a"], 7,
-    )  # fmt: skip
+        True,
+        [0, 1, 2],
+        ["a"],
+        7,
+    )
     assert world.collect([4, 5]) == [4, 5]
     world.barrier()
     world.close()

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from g2rl.cli.build.trainer import frozen_copy
+from g2rl.cli.build.model import frozen_copy
 from g2rl.engines.transformers import TransformersEngine
 from g2rl.formulas.losses import PolicyLoss
 from g2rl.policy.batching import Sequences
@@ -37,9 +37,19 @@ from g2rl.world import World
 
 HERE = Path(__file__).resolve()
 RESPONSES = [  # groups of two; the third has a group without tokens, the fourth one long response
-    [23, 34, 25, 26, 2], [23], [24, 34], [25, 34, 26, 2], [], [], [23, 34] * 12 + [2], [34, 2],
-    [24], [25, 26, 2], [27, 28, 2], [34, 27, 28, 29, 30, 2],
-]  # fmt: skip
+    [23, 34, 25, 26, 2],
+    [23],
+    [24, 34],
+    [25, 34, 26, 2],
+    [],
+    [],
+    [23, 34] * 12 + [2],
+    [34, 2],
+    [24],
+    [25, 26, 2],
+    [27, 28, 2],
+    [34, 27, 28, 29, 30, 2],
+]
 
 
 def launch(function: str, folder: Path, size: int = 2) -> None:
@@ -48,18 +58,28 @@ def launch(function: str, folder: Path, size: int = 2) -> None:
     started = []
     for rank in range(size):
         variables = {
-            "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size,
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": ports[0], "PORTS": " ".join(map(str, ports)),
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": size,
+            "LOCAL_WORLD_SIZE": size,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": ports[0],
+            "PORTS": " ".join(map(str, ports)),
             "OMP_NUM_THREADS": 1,
-        }  # fmt: skip
+        }
         environment = {**os.environ, **{name: str(value) for name, value in variables.items()}}
-        environment["PYTHONPATH"] = os.pathsep.join([str(HERE.parents[2]), os.environ.get("PYTHONPATH", "")])
+        environment["PYTHONPATH"] = os.pathsep.join(
+            [str(HERE.parents[2]), os.environ.get("PYTHONPATH", "")]
+        )
         started.append(
             subprocess.Popen(
-                [sys.executable, str(HERE), function, str(folder)], env=environment, text=True,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                [sys.executable, str(HERE), function, str(folder)],
+                env=environment,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
             )
-        )  # fmt: skip
+        )
     try:
         said = [process.communicate(timeout=240)[0] for process in started]
     finally:
@@ -91,11 +111,18 @@ def tied() -> Policy:
 def small(tie: bool) -> Policy:
     torch.manual_seed(3)
     sizes = {
-        "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2, "vocab_size": 101,
-        "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 16, "tie_word_embeddings": tie,
-    }  # fmt: skip
+        "hidden_size": 48,
+        "intermediate_size": 80,
+        "num_hidden_layers": 2,
+        "vocab_size": 101,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "tie_word_embeddings": tie,
+    }
     return Policy(
-        load("builtin:tiny", device="cpu", overrides=sizes, random_init=True).model, tile_bytes=1 << 14
+        load("builtin:tiny", device="cpu", overrides=sizes, random_init=True).model,
+        tile_bytes=1 << 14,
     )
 
 
@@ -121,7 +148,10 @@ def poisoned(batch: UpdateBatch) -> None:
 
 FUSED = head._fused
 CASES: dict[str, dict[str, Any]] = {
-    "token_mean": {}, "sequence_mean": {}, "sequence_sum": {}, "constant": {},
+    "token_mean": {},
+    "sequence_mean": {},
+    "sequence_sum": {},
+    "constant": {},
     "group_mean": {"policy": tied},
     "whole gradients": {"shards": ShardSettings(accumulate="full", reshard_after_forward=False)},
     "checkpointing": {"policy": checkpointed},
@@ -130,7 +160,7 @@ CASES: dict[str, dict[str, Any]] = {
     "two epochs": {"epochs": 2},
     "bad numbers": {"spoil": poisoned},
     "bfloat16": {"shards": ShardSettings(param_dtype="bfloat16")},
-}  # fmt: skip
+}
 
 
 def outcome(
@@ -154,24 +184,37 @@ def outcome(
         if reference.__class__.__name__ != "BaseOf":
             reference.shard(world.mesh, shards or ShardSettings())
     updater = Updater(
-        model, PolicyLoss(kl_coef=0.01, normalizer=name if name.endswith(("mean", "sum")) else "constant"),
-        OptimizerSettings(lr=1e-3, mini_batches=5, micro_batch_tokens=40, epochs=epochs), temperature=0.9,
-        max_tokens=20, total_updates=10, seed=0, world=world,
-    )  # fmt: skip
+        model,
+        PolicyLoss(kl_coef=0.01, normalizer=name if name.endswith(("mean", "sum")) else "constant"),
+        OptimizerSettings(lr=1e-3, mini_batches=5, micro_batch_tokens=40, epochs=epochs),
+        temperature=0.9,
+        max_tokens=20,
+        total_updates=10,
+        seed=0,
+        world=world,
+    )
     count = len(RESPONSES)
     sequences = Sequences([[1, 3, 27, 30, 5][: 2 + n % 3] for n in range(count)], RESPONSES)
     common = {"temperature": 0.9, "token_budget": 60, "world": world}
     ref = score(reference, sequences, **common)
     scores = score(model, sequences, features=True, **common)
     batch = UpdateBatch(
-        sequences=sequences, group_N=torch.arange(count) // 2, behaviour=scores,
-        advantages_N=torch.linspace(-1, 1.4, count), ref_logps=known(ref.logps), entropy_coef=0.01,
-    )  # fmt: skip
+        sequences=sequences,
+        group_N=torch.arange(count) // 2,
+        behaviour=scores,
+        advantages_N=torch.linspace(-1, 1.4, count),
+        ref_logps=known(ref.logps),
+        entropy_coef=0.01,
+    )
     spoil(batch)
     found: dict[str, Any] = {
-        "logps": torch.cat(known(scores.logps)), "ref": torch.cat(known(ref.logps)),
-        "entropy": scores.mean_entropy_N, "features": scores.features_ND, "gradients": [], "losses": [],
-    }  # fmt: skip
+        "logps": torch.cat(known(scores.logps)),
+        "ref": torch.cat(known(ref.logps)),
+        "entropy": scores.mean_entropy_N,
+        "features": scores.features_ND,
+        "gradients": [],
+        "losses": [],
+    }
     for rows in updater._mini_batches(batch.group_N, 1, 0):
         model.train()
         found["losses"].append(updater._backward(batch, rows)[0])
@@ -182,7 +225,10 @@ def outcome(
         late = updater.rows_to_score(batch.group_N, step)
         batch.behaviour = score(model, sequences, parts=[late], **common)
         metrics = updater.step(batch, step)
-        found[f"metrics {step}"], found[f"late {step}"] = metrics, torch.cat(known(batch.behaviour.logps))
+        found[f"metrics {step}"], found[f"late {step}"] = (
+            metrics,
+            torch.cat(known(batch.behaviour.logps)),
+        )
         found[f"weights {step}"] = {n: t.clone() for n, t in model.weights()}
     assert bool(fused) == (fuse_from == 0)
     return found
@@ -199,7 +245,10 @@ def sampled(world: World) -> list[Any]:
         engine.push_weights()
         prompts = [[1, 3, 27, 30, 5], [1, 3, 28], [1, 4, 27, 30]]
         own = engine.generate(
-            world.deal(prompts), world.deal([(0, p) for p in range(3)]), 3, SamplingParams(max_tokens=12)
+            world.deal(prompts),
+            world.deal([(0, p) for p in range(3)]),
+            3,
+            SamplingParams(max_tokens=12),
         )
         found.append(copy.deepcopy(world.collect(own)))
         with torch.no_grad():
@@ -242,7 +291,8 @@ def train_in(folder: Path, overrides: list[str], stop_at: int = 0) -> None:
 
     from hydra import compose, initialize_config_dir
 
-    from g2rl.cli.config.launch import config_dir, register_resolvers
+    from g2rl.cli.config.choices import config_dir
+    from g2rl.cli.config.launch import register_resolvers
     from g2rl.cli.jobs.train import train
     from g2rl.training.trainer import Trainer
 
@@ -282,9 +332,15 @@ def full_step(world: World, folder: Path) -> None:
     started = time.perf_counter()
     torch.manual_seed(0)
     sizes = {
-        "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 2, "vocab_size": 151_936,
-        "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": True,
-    }  # fmt: skip
+        "hidden_size": 2048,
+        "intermediate_size": 6144,
+        "num_hidden_layers": 2,
+        "vocab_size": 151_936,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "tie_word_embeddings": True,
+    }
     loaded = load("builtin:tiny", device="cpu", overrides=sizes, random_init=True)
     policy = Policy(loaded.model)
     reference = frozen_copy(policy)
@@ -292,29 +348,42 @@ def full_step(world: World, folder: Path) -> None:
         policy.shard(world.mesh, ShardSettings())
         reference.shard(world.mesh, ShardSettings())
     updater = Updater(
-        policy, PolicyLoss(kl_coef=0.001), OptimizerSettings(lr=1e-3, mini_batches=1), temperature=1.0,
-        max_tokens=8, total_updates=1, seed=0, world=world,
-    )  # fmt: skip
+        policy,
+        PolicyLoss(kl_coef=0.001),
+        OptimizerSettings(lr=1e-3, mini_batches=1),
+        temperature=1.0,
+        max_tokens=8,
+        total_updates=1,
+        seed=0,
+        world=world,
+    )
     engine = TransformersEngine(policy, loaded.tokenizer, [2])
     engine.push_weights()
-    groups = engine.generate([[1, 3, 27], [1, 4]], [(0, 0), (0, 1)], 2, SamplingParams(max_tokens=8))
+    groups = engine.generate(
+        [[1, 3, 27], [1, 4]], [(0, 0), (0, 1)], 2, SamplingParams(max_tokens=8)
+    )
     responses = [completion.token_ids for group in groups for completion in group]
     sequences = Sequences([[1, 3, 27]] * 2 + [[1, 4]] * 2, responses)
     common = {"temperature": 1.0, "token_budget": 64, "world": world}
     scores = score(policy, sequences, features=True, **common)
     batch = UpdateBatch(
-        sequences=sequences, group_N=torch.tensor([0, 0, 1, 1]), behaviour=scores,
+        sequences=sequences,
+        group_N=torch.tensor([0, 0, 1, 1]),
+        behaviour=scores,
         advantages_N=torch.tensor([1.0, -1.0, 1.0, -1.0]),
         ref_logps=known(score(reference, sequences, **common).logps),
-    )  # fmt: skip
+    )
     metrics = updater.step(batch, 1)
     engine.push_weights()
     assert scores.features_ND is not None
     found = {
-        "responses": responses, "metrics": metrics, "features": scores.features_ND, "seconds": 0.0,
+        "responses": responses,
+        "metrics": metrics,
+        "features": scores.features_ND,
+        "seconds": 0.0,
         "bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "after": torch.cat(known(score(policy, sequences, **common).logps)),
-    }  # fmt: skip
+    }
     found["seconds"] = time.perf_counter() - started
     torch.save(found, folder / "found.pt")
 
@@ -322,6 +391,9 @@ def full_step(world: World, folder: Path) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     jobs = {
-        "updates": updates, "training": training, "large_plain": large_plain, "large_sharded": large_sharded,
-    }  # fmt: skip
+        "updates": updates,
+        "training": training,
+        "large_plain": large_plain,
+        "large_sharded": large_sharded,
+    }
     jobs[sys.argv[1]](Path(sys.argv[2]))

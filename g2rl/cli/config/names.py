@@ -1,0 +1,83 @@
+"""TODO docstring."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+
+TAG_LENGTH = 60
+ARM_LENGTH = 40
+
+
+def run_tag(overrides: str) -> str:
+    """Overrides as part of a folder name: readable when short, cut and hashed when long."""
+    if not overrides:
+        return ""
+    name = re.sub(r"[^\w.=+-]+", "_", overrides)
+    if len(name) > TAG_LENGTH:
+        name = f"{name[: TAG_LENGTH - 9]}-{hashlib.sha256(overrides.encode()).hexdigest()[:8]}"
+    return f"-{name}"
+
+
+def arm_name(words: Sequence[str], swept: Mapping[str, Any] | None, excluded: Sequence[str]) -> str:
+    """Folder of a sweep's arm: what the study sweeps, then other overrides, hashed when long.
+
+    Args:
+        words: overrides of one run, ``["exploration.lam=0.3", "seed=1", "trainer.steps=9"]``.
+        swept: hydra.sweeper.params, whose keys come first and by their last part.
+        excluded: keys that are not named.
+
+    Returns:
+        ``lam=0.3``, ``lam=0.3-trainer.steps=9``, ``lam=0.3-1f0c22ab``; ``default`` when nothing is left.
+    """
+    settings = [word.lstrip("+").split("=", 1) for word in words if not word.startswith("~")]
+    kept = [
+        (key, value)
+        for key, value in settings
+        if key not in excluded and not key.startswith("hydra.")
+    ]
+    head = [f"{key.rsplit('.', 1)[-1]}={value}" for key, value in kept if key in (swept or {})]
+    rest = ",".join(sorted(f"{key}={value}" for key, value in kept if key not in (swept or {})))
+    tag = run_tag(rest)
+    if len(tag) > ARM_LENGTH:
+        tag = f"-{hashlib.sha256(rest.encode()).hexdigest()[:8]}"
+    return f"{run_tag(','.join(head))}{tag}".removeprefix("-") or "default"
+
+
+def run_group(what: str) -> str:
+    """Name by which tracking groups runs: ``signals-countdown-tiny`` in experiment=signals, else `what`."""
+    chosen = (
+        HydraConfig.get().runtime.choices.get("experiment") if HydraConfig.initialized() else None
+    )
+    return what if chosen in (None, "null") else f"{chosen}-{what}"
+
+
+def eval_dir(
+    run: str | None,
+    samples: str | None,
+    compare: Sequence[Any],
+    model: str,
+    benchmark: str,
+    overrides: str,
+    absolute: bool = False,
+) -> str:
+    """Where an evaluation writes: beside the run or the samples it is about, else under evals/.
+
+    Names hold no "=", so that they can be typed in an override. `absolute` is for sweeps, whose folders
+    Hydra would put under another.
+    """
+    tag = run_tag(overrides.replace("benchmark.", "").replace("=", "-"))
+    if compare:
+        folder = Path("evals") / f"compare-{hashlib.sha256(str(compare).encode()).hexdigest()[:8]}"
+    elif samples is not None and Path(samples).expanduser().is_file():
+        folder = Path(samples).expanduser().parent / f"regraded{tag}"
+    elif run is not None and Path(run).expanduser().is_dir():
+        folder = Path(run).expanduser() / "eval" / f"{benchmark}{tag}"
+    else:
+        folder = Path("evals") / f"{model}-{benchmark}{tag}"
+    return str(folder.resolve() if absolute else folder)

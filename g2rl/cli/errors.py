@@ -1,0 +1,62 @@
+"""TODO docstring."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
+
+USER_ERRORS = (ValueError, OSError, ImportError, RuntimeError, TypeError, InstantiationException)
+
+
+class ArmFailedError(RuntimeError):
+    """One part of a sweep of evaluations failed; Hydra reports it after the others."""
+
+
+def keep_traceback(error: BaseException, run_dir: Path) -> str:
+    """Write the traceback into the run folder; says where it is."""
+    import traceback
+
+    place = run_dir / "error.txt"
+    try:
+        place.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    except OSError as full:  # perhaps the very error that is reported
+        traceback.print_exception(error)
+        return f"above; not in {place}: {full.strerror}"
+    return str(place)
+
+
+def report(error: BaseException, run_dir: Path) -> str:
+    """Keep the traceback and print one readable line, which is returned."""
+    place = keep_traceback(error, run_dir)
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__  # what the constructor said, without Hydra's account of where
+    print(f"error: {error}\n(traceback in {place})", file=sys.stderr)
+    return str(error)
+
+
+@contextmanager
+def reported(folder: Path) -> Iterator[None]:
+    """Say a user's error in one line, with the traceback in the folder; that of an earlier attempt goes."""
+    try:
+        yield
+        (folder / "error.txt").unlink(missing_ok=True)
+    except USER_ERRORS as error:
+        if logging.getLogger().isEnabledFor(logging.DEBUG):  # hydra.verbose=true
+            raise
+        raise_cleanly(error, folder)
+
+
+def raise_cleanly(error: BaseException, run_dir: Path) -> NoReturn:
+    """Report an error and end; in a sweep with an exception, because an exit would end its other parts."""
+    text = report(error, run_dir)
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise ArmFailedError(text) from None
+    raise SystemExit(1) from None
