@@ -347,7 +347,7 @@ def test_the_memory_of_this_machine_is_found() -> None:
 def test_the_docs_hold_what_the_command_prints(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["g2rl.training.memory_plan", "--table"])
+    monkeypatch.setattr(sys, "argv", ["memory_table.py"])
     main()
     printed = capsys.readouterr().out
     assert printed.count("\n") == 14

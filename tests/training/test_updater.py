@@ -11,10 +11,11 @@ import torch
 
 from g2rl.engines.rollouts import Rollouts
 from g2rl.formulas.losses import PolicyLoss
+from g2rl.policy import batching
 from g2rl.policy.batching import CALL_TOKENS, Sequences, plan_micro_batches
+from g2rl.policy.lm_head import head
 from g2rl.policy.loading import load
-from g2rl.policy.policy import Policy, batching
-from g2rl.policy.policy.lm_head import head
+from g2rl.policy.policy import Policy
 from g2rl.policy.scoring import known, score
 from g2rl.policy.sharding import ShardSettings
 from g2rl.training.micro_batch_update import UpdateBatch

@@ -1,6 +1,6 @@
 """Run by torchrun: every rank samples its share of the prompts and writes what it drew.
 
-python -m torch.distributed.run --nproc-per-node 2 ranks.py FOLDER TENSOR_PARALLEL
+python -m torch.distributed.run --nproc-per-node 2 -m tests.vllm_cpu.ranks FOLDER TENSOR_PARALLEL
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch.distributed as dist
-from tiny_engine import make_engine, make_policy, scramble
+from tests.vllm_cpu.tiny_engine import make_engine, make_policy, scramble
 
 from g2rl.types import SamplingParams
 

@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import ranks
+from tests.vllm_cpu import ranks
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
-HERE = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 
 
@@ -21,7 +21,7 @@ def run(*command: str) -> str:
     """Standard output and errors of a command that must succeed."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=600, env=environment, cwd=HERE, check=False
+        command, capture_output=True, text=True, timeout=600, env=environment, cwd=ROOT, check=False
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     assert (
@@ -88,7 +88,8 @@ def test_two_ranks_sample_what_one_does(
         "--standalone",
         "--nproc-per-node",
         "2",
-        str(HERE / "ranks.py"),
+        "-m",
+        "tests.vllm_cpu.ranks",
         str(tmp_path),
         str(tensor_parallel),
     )

@@ -193,7 +193,7 @@ def torchrun(folder: Path, *overrides: str) -> subprocess.Popen[str]:
         *overrides,
         f"hydra.run.dir={folder}",
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[2])}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[3])}
     return subprocess.Popen(
         command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )

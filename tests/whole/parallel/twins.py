@@ -23,10 +23,10 @@ from g2rl.cli.build.model import frozen_copy
 from g2rl.engines.transformers import TransformersEngine
 from g2rl.formulas.losses import PolicyLoss
 from g2rl.policy.batching import Sequences
+from g2rl.policy.lm_head import head
 from g2rl.policy.loading import load, set_checkpointing
 from g2rl.policy.lora import LoraSettings, add_lora
 from g2rl.policy.policy import Policy
-from g2rl.policy.policy.lm_head import head
 from g2rl.policy.scoring import known, score
 from g2rl.policy.sharding import ShardSettings, whole
 from g2rl.training.micro_batch_update import UpdateBatch
@@ -69,7 +69,7 @@ def launch(function: str, folder: Path, size: int = 2) -> None:
         }
         environment = {**os.environ, **{name: str(value) for name, value in variables.items()}}
         environment["PYTHONPATH"] = os.pathsep.join(
-            [str(HERE.parents[2]), os.environ.get("PYTHONPATH", "")]
+            [str(HERE.parents[3]), os.environ.get("PYTHONPATH", "")]
         )
         started.append(
             subprocess.Popen(
