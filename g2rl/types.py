@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, frozen=True)
 class Problem:
-    """One question with a verifiable answer, e.g. ``Problem("c-7", "use 3 7 2 make 13 :", "13")``."""
+    """One question with a verifiable answer, e.g. ``Problem("c-7", "use 3 7 2 make 13 :",
+    "13")``."""
 
     id: str
     """Unique within its task; names the problem in every file."""
@@ -31,7 +32,37 @@ class Problem:
     answer: str
     """The gold answer in the form the task's verifier expects."""
     meta: Mapping[str, Any] = field(default_factory=dict)
-    """Plain data the verifier needs (numbers and target, options of a multiple-choice question, ...)."""
+    """Plain data the verifier needs (numbers and target, options of a multiple-choice question,
+    ...)."""
+
+
+class Tokenizer(Protocol):
+    """The part of a transformers tokenizer that g2rl calls."""
+
+    chat_template: Any
+    all_special_ids: list[int]
+    eos_token_id: int | None
+    pad_token_id: int | None
+
+    def __call__(self, text: Any, **options: Any) -> Any:
+        """Encode text."""
+        ...
+
+    def decode(self, token_ids: Any, **options: Any) -> Any:
+        """Decode token ids."""
+        ...
+
+    def batch_decode(self, sequences: Any, **options: Any) -> Any:
+        """Decode several lists of token ids."""
+        ...
+
+    def apply_chat_template(self, conversation: Any, **options: Any) -> Any:
+        """Render and encode a conversation."""
+        ...
+
+    def convert_ids_to_tokens(self, ids: Any) -> Any:
+        """The tokens of ids, as text."""
+        ...
 
 
 @dataclass(slots=True, frozen=True)
@@ -47,10 +78,16 @@ class Verdict:
     seconds: float = 0.0
     """Wall-clock time the decision took."""
 
+    @property
+    def reward(self) -> float:
+        """Base reward: +1 for a right answer, -1 for a wrong one."""
+        return 1.0 if self.correct else -1.0
+
 
 @dataclass(slots=True, frozen=True)
 class SamplingParams:
-    """How responses are drawn. ``SamplingParams(temperature=0.8, max_tokens=1024)``; 0 means greedy."""
+    """How responses are drawn. ``SamplingParams(temperature=0.8, max_tokens=1024)``; 0 means
+    greedy."""
 
     temperature: float = 1.0
     top_p: float = 1.0
@@ -81,15 +118,15 @@ class Completion:
     """Decoded response without special tokens; hostile input, never evaluated."""
     logps: list[float] | None = None
     """Log-probability of each response token under the distribution that the sampler drew it from
-    (temperature and truncation applied); None from an engine that shares the policy's weights, and for
-    greedy samples."""
+    (temperature and truncation applied); None from an engine that shares the policy's weights, and
+    for greedy samples."""
 
 
 @dataclass(slots=True)
 class GroupBatch:
     """Everything a signal may look at: P whole groups of G responses, of all ranks.
 
-    Optional fields are None unless the signal's `needs` asks for them.
+    Optional fields are None unless the `needs` of a signal or an observer ask for them.
     """
 
     rewards_PG: Tensor
@@ -108,6 +145,21 @@ class GroupBatch:
     """External sentence embeddings, needs={"embeddings"}."""
     answers: list[list[str | None]] | None = None
     """Extracted final answers, P lists of G, needs={"answers"}."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors of the batch by field name, without those that are None."""
+        tensors = {
+            "rewards_PG": self.rewards_PG,
+            "correct_PG": self.correct_PG,
+            "lengths_PG": self.lengths_PG,
+        }
+        if self.features_PGD is not None:
+            tensors["features_PGD"] = self.features_PGD
+        if self.embeddings_PGE is not None:
+            tensors["embeddings_PGE"] = self.embeddings_PGE
+        if self.entropy_PG is not None:
+            tensors["entropy_PG"] = self.entropy_PG
+        return tensors
 
 
 @dataclass(slots=True)

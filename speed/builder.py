@@ -31,13 +31,13 @@ def make_trainer(*overrides: str) -> Trainer:
         config = compose("train", ["tracking=local", "trainer.tables_every=0", *overrides])
     folder = Path(tempfile.mkdtemp(prefix="g2rl-benchmark-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    trainer, _, graders = build_trainer(config, folder, Quiet(folder), lambda: None)
-    atexit.register(graders.close)
-    return trainer
+    job = build_trainer(config, folder, Quiet(folder), lambda: None)
+    atexit.register(job.graders.close)
+    return job.trainer
 
 
 def replay(trainer: Trainer, step: int) -> Any:
     """Make the trainer sample the responses of `step` once and give them again to every later step."""
-    rollouts = trainer.sample(step)
-    trainer.sample = lambda _: rollouts  # type: ignore[method-assign]
+    rollouts = trainer.step.sampler(step)
+    trainer.step.sampler = lambda _: rollouts  # type: ignore[assignment]
     return rollouts

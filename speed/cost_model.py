@@ -69,7 +69,7 @@ def tiny(repeats: int) -> list[str]:
         tokens.append(metrics["train/length"] * 256 + 256 * 12)
     rows, total = rows[1:], statistics.median(tokens[1:])
     rate = product_rate(256, 128, 256, repeats)
-    forward = 2 * matrix_parameters(trainer.parts.policy.model) * total
+    forward = 2 * matrix_parameters(trainer.step.scorer.policy.model) * total
     passes = {
         "sample": 1,
         "score": 2,

@@ -36,8 +36,8 @@ def g2rl_steps(case: str, steps: int) -> list[float]:
         f"task.max_response_tokens={FIXED if case == 'fixed' else LONGEST}",
     )
     if case == "fixed":
-        trainer.parts.engine.stop_ids = []  # type: ignore[attr-defined]
-    trainer.parts.engine.push_weights()
+        trainer.step.engine.stop_ids = []  # type: ignore[attr-defined]
+    trainer.step.engine.push_weights()
     seconds = []
     for step in range(1, steps + 1):
         started = time.perf_counter()

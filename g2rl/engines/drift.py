@@ -15,7 +15,7 @@ import torch
 
 from g2rl.policy.batching import Sequences
 from g2rl.policy.policy import Policy
-from g2rl.policy.scoring import known, score
+from g2rl.policy.scoring import ScoreRequest, require_scored, score
 from g2rl.types import Completion, SamplingParams
 
 STATISTIC = {"float32": "largest", "bfloat16": "mean"}
@@ -67,7 +67,7 @@ def measure(
     sequences = Sequences([prompt for prompt, _ in rows], [c.token_ids for _, c in rows])
     budget = 4 * max(sequences.total_length(n) for n in range(len(sequences)))
     expected_T = torch.cat(
-        known(score(policy, sequences, temperature=temperature, token_budget=budget).logps)
+        require_scored(score(policy, sequences, ScoreRequest(temperature=temperature, token_budget=budget)).logps)
     )
     found_T = torch.cat([torch.tensor(c.logps, dtype=torch.float64) for _, c in rows])
     gap_T = (found_T - expected_T.double()).abs()

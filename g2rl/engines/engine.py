@@ -19,6 +19,9 @@ Key = tuple[int, ...]
 class Engine(Protocol):
     """Draws responses from the current policy."""
 
+    reports_logps: bool
+    """Whether completions carry the log-probabilities that the engine sampled with."""
+
     def generate(
         self,
         prompts: Sequence[Sequence[int]],

@@ -73,6 +73,8 @@ class TransformersEngine:
         max_rows: responses decoded at once (bounds the memory of the KV cache).
     """
 
+    reports_logps = False
+
     def __init__(
         self, policy: Policy, tokenizer: Any, stop_ids: Sequence[int], max_rows: int = 512
     ) -> None:

@@ -99,6 +99,8 @@ class VllmEngine:
         ValueError: for a setting that does not fit the others or the machine.
     """
 
+    reports_logps = True
+
     def __init__(
         self,
         policy: Policy,

@@ -8,7 +8,6 @@ interrupted ends with the same bytes as one that was not.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -30,6 +29,7 @@ from g2rl.evaluation.files import (
 from g2rl.evaluation.tables import Findings, find
 from g2rl.tasks.benchmarks.benchmark import Benchmark
 from g2rl.tasks.grading.grader import Grader
+from g2rl.tasks.grading.registry import verifier_named
 from g2rl.tasks.grading.verifier import Verifier
 
 Graders = Callable[[Verifier], Grader]
@@ -133,6 +133,7 @@ def regrade(source: Path, folder: Path, graders: Graders, reporter: Reporter) ->
 
     Raises:
         EvaluationError: the file cannot be used, or `folder` is where it lies.
+        UnknownVerifierError: the file names a verifier that g2rl does not have.
     """
     if folder.resolve() == source.resolve().parent:
         raise EvaluationError(f"{folder} holds the samples to grade again; write elsewhere")
@@ -155,23 +156,6 @@ def regrade(source: Path, folder: Path, graders: Graders, reporter: Reporter) ->
     findings = find(rows, ks, chosen)
     findings.write(folder)
     return findings
-
-
-def verifier_named(name: str) -> Verifier:
-    """The verifier that a samples file names, from g2rl's own modules only.
-
-    Raises:
-        EvaluationError: for any other name.
-    """
-    module, _, kind = name.rpartition(".")
-    if module.startswith(("g2rl.tasks.grading.", "g2rl.tasks.", "g2rl.tasks.benchmarks.")):
-        try:
-            found = getattr(importlib.import_module(module), kind, None)
-        except ModuleNotFoundError:
-            found = None
-        if isinstance(found, type) and hasattr(found, "bounded") and hasattr(found, "grade"):
-            return found()
-    raise EvaluationError(f"there is no verifier {name!r} in this version of g2rl")
 
 
 def problems_digest(benchmarks: Sequence[Benchmark]) -> str:

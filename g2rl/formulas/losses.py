@@ -59,7 +59,7 @@ class LossInputs:
     """B."""
     entropy_T: Tensor
     """Token entropies; carries the gradient of the bonus."""
-    entropy_weights_T: Tensor
+    token_share_T: Tensor
     """1 / (tokens of the mini-batch): the bonus is a mean over tokens whatever the normaliser."""
     ref_logps_T: Tensor | None = None
     sampler_logps_T: Tensor | None = None
@@ -139,7 +139,7 @@ class PolicyLoss:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a micro-batch (its share of the mini-batch's) and detached sums for metrics.
 
-        Metrics are weighted by `entropy_weights_T`, so that summing them over micro-batches gives
+        Metrics are weighted by `token_share_T`, so that summing them over micro-batches gives
         means over the tokens of the mini-batch.
         """
         log_ratio_T = inputs.logps_T - inputs.old_logps_T
@@ -156,7 +156,7 @@ class PolicyLoss:
             self.clip_low,
             self.clip_high,
         )
-        share_T = inputs.entropy_weights_T
+        share_T = inputs.token_share_T
         metrics = {
             "clip_fraction": (share_T * self._clipped(ratio_T, inputs.advantages_T)).sum(),
             "ratio": (share_T * ratio_T).sum(),
@@ -199,14 +199,20 @@ class PolicyLoss:
         found["capped"] = (weight_T > self.sampler_cap).to(gap_T.dtype)
         return weight_T.clamp(max=self.sampler_cap), found
 
-    def refuse_truncated(self, params: SamplingParams, sampler_logps: object) -> None:
-        """Importance weights compare whole distributions; those of a truncated sampler are another's.
+    def refuse_truncated(self, params: SamplingParams, reports_logps: bool) -> None:
+        """Refuse importance weights whose sampling distribution is truncated.
+
+        The weights compare whole distributions; a sampler cut by top-p or top-k draws from another one.
+
+        Args:
+            params: how responses are sampled.
+            reports_logps: whether the engine reports the log-probabilities that it sampled with.
 
         Raises:
             ValueError: the engine reports log-probabilities of a distribution cut by top-p or top-k.
         """
-        cut = params.top_p < 1 or params.top_k > 0
-        if cut and sampler_logps is not None and self.sampler_correction != "none":
+        truncated = params.top_p < 1 or params.top_k > 0
+        if truncated and reports_logps and self.sampler_correction != "none":
             raise ValueError(
                 f"top_p={params.top_p:g}, top_k={params.top_k}: the engine's log-probabilities are those of "
                 "the truncated distribution, with which algorithm.sampler_correction="

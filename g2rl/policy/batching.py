@@ -1,4 +1,5 @@
-"""Micro-batches of similar length under a token budget, and the flat view of their response tokens."""
+"""Micro-batches of similar length under a token budget, and the flat view of their response
+tokens."""
 
 from __future__ import annotations
 
@@ -57,7 +58,8 @@ class MicroBatch:
 
 
 def mini_batches(group_N: Tensor, count: int, key: Sequence[int]) -> list[list[int]]:
-    """Rows of each mini-batch: whole groups, in an order that is a function of the key; at most `count`."""
+    """Rows of each mini-batch: whole groups, in an order that is a function of the key; at most
+    `count`."""
     labels = torch.unique(group_N).tolist()
     parts = min(count, len(labels))
     order = np.random.default_rng(np.random.SeedSequence(tuple(key))).permutation(labels)
@@ -78,10 +80,10 @@ def plan_micro_batches(
 ) -> list[list[int]]:
     """Split rows into micro-batches of similar length with as little padding as calls are worth.
 
-    Rows are sorted by length and cut where the sum over micro-batches of (rows x longest + CALL_TOKENS)
-    is least, each within the budget: a dynamic programme, exact. A row longer than the budget gets a
-    micro-batch of its own. The plan depends only on the lengths and on the order of rows, so it is the
-    same in every run.
+    Rows are sorted by length and cut where the sum over micro-batches of (rows x longest +
+    CALL_TOKENS) is least, each within the budget: a dynamic programme, exact. A row longer than the
+    budget gets a micro-batch of its own. The plan depends only on the lengths and on the order of
+    rows, so it is the same in every run.
     """
     if token_budget < 1:
         raise ValueError(f"micro-batch token budget must be >= 1, got {token_budget}")
@@ -107,7 +109,8 @@ def plan_micro_batches(
 def make_micro_batch(
     sequences: Sequences, rows: list[int], device: torch.device, pad_id: int = 0, pad_to: int = 0
 ) -> MicroBatch:
-    """Right-pad the given rows to their longest (or to `pad_to`) and index their response tokens."""
+    """Right-pad the given rows to their longest (or to `pad_to`) and index their response
+    tokens."""
     length = max(pad_to, *(sequences.total_length(n) for n in rows))
     padded: list[list[int]] = []
     positions: list[int] = []

@@ -1,8 +1,12 @@
-"""Score rollouts under a frozen policy: log-probabilities, entropies and what a signal asks for.
+"""Score responses under a policy whose weights do not change meanwhile.
 
-One pass in micro-batches of similar length, without gradients but for forwards that the update takes over;
-nothing is computed twice. Rows that the update's own forward will serve may be left out; they stay None
-until `Scores.fill`.
+One pass in micro-batches of similar length yields the log-probability and the entropy of every
+response token and, on request, the gradient feature of every response. No gradients are recorded,
+except in the micro-batches whose forward the coming update takes over
+(`ScorePlan.kept_micro_batches`).
+
+Responses that the update's own forward will score may be left out. Their entries in `Scores` stay
+None until `Scores.fill` supplies them.
 """
 
 from __future__ import annotations
@@ -20,159 +24,243 @@ from g2rl.policy.sharding import settle
 from g2rl.world import World
 
 
+@dataclass(slots=True, frozen=True)
+class ScorePlan:
+    """Which responses are scored, and in which company."""
+
+    passes: Sequence[Sequence[int]]
+    """Lists of responses. Each list is cut into micro-batches on its own, so that the scores of one
+    list do not depend on whether another list is scored as well."""
+    kept_micro_batches: Sequence[list[int]] = ()
+    """Micro-batches that are scored besides, and whose forward is kept with all that its backward
+    needs."""
+
+    @property
+    def response_count(self) -> int:
+        """Number of responses that the plan scores."""
+        return sum(len(rows) for rows in [*self.passes, *self.kept_micro_batches])
+
+
+@dataclass(slots=True, frozen=True)
+class ScoreRequest:
+    """What is computed of each response, e.g. ``ScoreRequest(temperature=1.0,
+    token_budget=16_384)``."""
+
+    temperature: float
+    """Sampling temperature of the responses."""
+    token_budget: int
+    """Padded tokens of one micro-batch."""
+    features: bool = False
+    """Compute the gradient features as well; then the plan has to score every response."""
+    feature_temperature: float | None = None
+    """Temperature of p_t in the features; None takes `temperature`."""
+    plan: ScorePlan | None = None
+    """Which responses to score; None scores all of them in one pass."""
+
+
 @dataclass(slots=True)
 class Scores:
-    """N responses under one policy; token lists follow the order of the responses, None if not scored yet."""
+    """What one policy says of N responses, in the order of the responses."""
 
     logps: list[Tensor | None]
-    """N tensors (T_n,), log-probabilities at the sampling temperature."""
+    """N tensors (T_n,): log-probabilities at the sampling temperature; None where not scored
+    yet."""
     entropies: list[Tensor | None]
-    """N tensors (T_n,), token entropies in nats."""
+    """N tensors (T_n,): token entropies in nats; None where not scored yet."""
     features_ND: Tensor | None = None
-    """Gradient features on the CPU, float32."""
+    """Gradient features, float32 on the CPU; None unless the request asked for them."""
     forwards: dict[tuple[int, ...], HeadOutput] = field(default_factory=dict)
-    """Forwards of some micro-batches that can still be differentiated; the update takes them out."""
+    """The kept forwards, by the rows of their micro-batch. They hold activations: whoever takes
+    them over takes them out, see `take_forwards`."""
 
     @property
     def mean_entropy_N(self) -> Tensor:
-        """Mean token entropy of each response; 0 for an empty one.
+        """Mean token entropy of each response, (N,), in nats; 0 for an empty response.
 
         Raises:
             ValueError: some responses are not scored yet.
         """
-        return torch.stack(
-            [e.mean() if e.numel() else e.new_zeros(()) for e in known(self.entropies)]
-        )
+        means: list[Tensor] = []
+        for entropy_T in require_scored(self.entropies):
+            means.append(entropy_T.mean() if entropy_T.numel() else entropy_T.new_zeros(()))
+        return torch.stack(means)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every response has been scored."""
+        return all(entropy_T is not None for entropy_T in self.entropies)
+
+    def copy(self) -> Scores:
+        """The same scores in lists of their own, without the kept forwards."""
+        return Scores(list(self.logps), list(self.entropies), self.features_ND)
+
+    def take_forwards(self) -> dict[tuple[int, ...], HeadOutput]:
+        """Hand over the kept forwards, so that their memory is freed as soon as the taker is
+        done."""
+        forwards = self.forwards
+        self.forwards = {}
+        return forwards
 
     def fill(
         self, rows: Sequence[int], logps_T: Tensor, entropy_T: Tensor, lengths: Sequence[int]
     ) -> None:
-        """Take over what a forward pass yielded for some rows, their tokens one after the other."""
-        for n, logp, entropy in zip(
-            rows, logps_T.cpu().split(lengths), entropy_T.cpu().split(lengths), strict=True
-        ):
-            self.logps[n], self.entropies[n] = logp, entropy
+        """Store what a forward yielded for some rows, whose tokens follow one another in both
+        tensors.
 
-    def exchange(self, own: Sequence[int], world: World) -> None:
-        """Give all ranks what this one has filled in for its own rows."""
+        Args:
+            rows: the responses, in the order of their tokens.
+            logps_T, entropy_T: (sum of lengths,) each, without gradients.
+            lengths: number of response tokens of each row.
+        """
+        logps_of_row = logps_T.cpu().split(list(lengths))
+        entropies_of_row = entropy_T.cpu().split(list(lengths))
+        for n, logps, entropies in zip(rows, logps_of_row, entropies_of_row, strict=True):
+            self.logps[n] = logps
+            self.entropies[n] = entropies
+
+    def exchange(self, own_rows: Sequence[int], world: World) -> None:
+        """Give every rank the scores that this rank has computed for its own rows."""
         if world.size == 1:
             return
-        for part in world.gather([(n, self.logps[n], self.entropies[n]) for n in own]):
-            for n, logp, entropy in part:
-                self.logps[n], self.entropies[n] = logp, entropy
+        own_scores = [(n, self.logps[n], self.entropies[n]) for n in own_rows]
+        for scores_of_rank in world.gather(own_scores):
+            for n, logps, entropies in scores_of_rank:
+                self.logps[n] = logps
+                self.entropies[n] = entropies
 
 
-def share(sequences: Sequences, rows: list[int], world: World) -> list[int]:
-    """This rank's part of some rows, of nearly the same lengths on every rank; all of them for one rank."""
+def require_scored(values: Sequence[Tensor | None]) -> list[Tensor]:
+    """Check that every response has been scored, and return the list without None.
+
+    Raises:
+        ValueError: a response has not been scored.
+    """
+    scored = [value for value in values if value is not None]
+    if len(scored) < len(values):
+        missing = len(values) - len(scored)
+        raise ValueError(f"{missing} of {len(values)} responses are not scored yet")
+    return scored
+
+
+def rows_of_this_rank(sequences: Sequences, rows: list[int], world: World) -> list[int]:
+    """The share of some rows that this rank computes, of nearly equal lengths on every rank.
+
+    A single process computes all of them, in the order given.
+    """
     if world.size == 1:
         return rows
-    return world.deal(sorted(rows, key=sequences.total_length, reverse=True))
+    longest_first = sorted(rows, key=sequences.total_length, reverse=True)
+    return world.deal(longest_first)
 
 
-def in_step(plan: list[list[int]], world: World) -> list[list[int]]:
-    """The plan with empty micro-batches at its end: forwards of sharded weights take every rank, or none."""
-    return plan + [[]] * (world.largest(len(plan)) - len(plan))
+def pad_plan_to_longest_rank(plan: list[list[int]], world: World) -> list[list[int]]:
+    """Append empty micro-batches until every rank's plan is equally long.
+
+    A forward of sharded weights takes part in gathers of all ranks, so all ranks must forward
+    equally often.
+    """
+    missing = world.largest(len(plan)) - len(plan)
+    return plan + [[]] * missing
 
 
 def idle_batch(device: torch.device) -> MicroBatch:
-    """The smallest micro-batch, of a rank that has nothing to do while others compute."""
+    """The smallest micro-batch, for a rank that has nothing to compute while others forward
+    theirs."""
     return make_micro_batch(Sequences([[0]], [[0]]), [0], device)
-
-
-def known(values: Sequence[Tensor | None]) -> list[Tensor]:
-    """The same values.
-
-    Raises:
-        ValueError: one of them is None: its response has not been scored.
-    """
-    found = [value for value in values if value is not None]
-    if len(found) < len(values):
-        raise ValueError(
-            f"{len(values) - len(found)} of {len(values)} responses are not scored yet"
-        )
-    return found
 
 
 @torch.no_grad()
 def score(
-    policy: Policy,
-    sequences: Sequences,
-    *,
-    temperature: float,
-    token_budget: int,
-    features: bool = False,
-    feature_temperature: float | None = None,
-    parts: Sequence[Sequence[int]] | None = None,
-    keep: Sequence[list[int]] = (),
-    world: World | None = None,
+    policy: Policy, sequences: Sequences, request: ScoreRequest, world: World | None = None
 ) -> Scores:
-    """Log-probabilities, entropies and (if asked) gradient features of every response.
+    """Compute log-probabilities, entropies and, if asked for, gradient features of responses.
 
     Args:
-        policy: behaviour policy (or the reference).
-        temperature: sampling temperature of the responses.
-        token_budget: padded tokens of one micro-batch.
-        features: also compute Phi, at `feature_temperature` (default: `temperature`).
-        parts: which responses to score, in lists that are cut into micro-batches apart, so that what one
-            yields does not depend on whether another is scored; None means all in one. With features all
-            must be there, or in `keep`.
-        keep: micro-batches, besides, whose forward goes into `Scores.forwards` with what its backward needs.
-            One rank alone may keep.
-        world: the ranks that divide them; every rank gets all scores.
-    """
-    count = len(sequences)
-    parts = [list(range(count))] if parts is None else parts
-    if features and sum(map(len, [*parts, *keep])) < count:
-        raise ValueError("features are those of whole groups: score all rows")
-    world = world or World()
-    if keep and world.size > 1:
-        raise ValueError("a rank does not know which forwards the others keep; score without keep")
-    empty = [None if response else torch.empty(0) for response in sequences.responses]
-    scores = Scores(empty, list(empty))
-    rows_of_features: list[Tensor | None] = [None] * count
+        policy: behaviour policy or reference. It is put into evaluation mode meanwhile, except for
+            the kept forwards, which run as the update would run them.
+        sequences: N prompt-response pairs.
+        request: what to compute, and of which responses.
+        world: the ranks that divide the work; every rank gets all scores.
 
-    def forward(chosen: list[int]) -> HeadOutput:
-        batch = (
-            make_micro_batch(sequences, chosen, policy.device)
-            if chosen
-            else idle_batch(policy.device)
+    Raises:
+        ValueError: features are asked for, but not every response is to be scored; or forwards are
+            to be kept by one of several ranks, which the others could not know of.
+    """
+    world = world or World()
+    plan = request.plan or ScorePlan([range(len(sequences))])
+    if request.features and plan.response_count < len(sequences):
+        raise ValueError("features are those of whole groups: score all rows")
+    if plan.kept_micro_batches and world.size > 1:
+        raise ValueError("a rank does not know which forwards the others keep; score without keep")
+
+    # divide the rows among the ranks, then cut this rank's share into micro-batches
+    own_rows: list[int] = []
+    micro_batches: list[list[int]] = []
+    for rows in plan.passes:
+        share = rows_of_this_rank(sequences, list(rows), world)
+        own_rows += share
+        micro_batches += plan_micro_batches(sequences, share, request.token_budget)
+
+    scorer = _Scorer(policy, sequences, request)
+    was_training = policy.training
+
+    # most micro-batches are forwarded without gradients
+    policy.eval()
+    for rows in pad_plan_to_longest_rank(micro_batches, world):
+        scorer.forward(rows)
+    settle(policy)
+
+    # some are forwarded as the update runs them, with activation checkpointing or not
+    policy.train(was_training or bool(plan.kept_micro_batches))
+    with torch.enable_grad():
+        for rows in plan.kept_micro_batches:
+            scorer.scores.forwards[tuple(rows)] = scorer.forward(rows)
+    policy.train(was_training)
+
+    scorer.scores.exchange(own_rows, world)
+    if request.features:
+        scorer.exchange_features(own_rows, world)
+        scorer.scores.features_ND = torch.stack(require_scored(scorer.feature_rows))
+    return scorer.scores
+
+
+class _Scorer:
+    """Forwards micro-batches of one `score` call and collects what they yield, row by row."""
+
+    def __init__(self, policy: Policy, sequences: Sequences, request: ScoreRequest) -> None:
+        self.policy = policy
+        self.sequences = sequences
+        self.request = request
+        self.feature_rows: list[Tensor | None] = [None] * len(sequences)
+
+        # an empty response has nothing to score
+        nothing: list[Tensor | None] = []
+        for response in sequences.responses:
+            nothing.append(None if response else torch.empty(0))
+        self.scores = Scores(nothing, list(nothing))
+
+    def forward(self, rows: list[int]) -> HeadOutput:
+        """Forward one micro-batch and store its scores; no rows stand for an idle forward."""
+        request, device = self.request, self.policy.device
+        batch = make_micro_batch(self.sequences, rows, device) if rows else idle_batch(device)
+        output = self.policy(
+            batch, request.temperature, request.features, request.feature_temperature
         )
-        output = policy(batch, temperature, features, feature_temperature)
-        sizes = [len(sequences.responses[n]) for n in chosen]
-        if chosen:
-            scores.fill(chosen, output.logps_T.detach(), output.entropy_T.detach(), sizes)
-        if chosen and output.features_ND is not None:
-            for n, feature_D in zip(chosen, output.features_ND.float().cpu(), strict=True):
-                rows_of_features[n] = feature_D
+        if not rows:
+            return output
+
+        lengths = [len(self.sequences.responses[n]) for n in rows]
+        self.scores.fill(rows, output.logps_T.detach(), output.entropy_T.detach(), lengths)
+        if output.features_ND is not None:
+            for n, feature_D in zip(rows, output.features_ND.float().cpu(), strict=True):
+                self.feature_rows[n] = feature_D
         return output
 
-    was_training = policy.training
-    policy.eval()
-    owned = [share(sequences, list(part), world) for part in parts]
-    plan = [chosen for own in owned for chosen in plan_micro_batches(sequences, own, token_budget)]
-    for chosen in in_step(plan, world):
-        forward(chosen)
-    settle(policy)
-    policy.train(
-        was_training or bool(keep)
-    )  # as the update runs it, with activation checkpointing or not
-    with torch.enable_grad():
-        scores.forwards = {tuple(chosen): forward(chosen) for chosen in keep}
-    policy.train(was_training)
-    mine = [n for own in owned for n in own]
-    scores.exchange(mine, world)
-    if features:
-        _exchange_features(rows_of_features, mine, world)
-        scores.features_ND = torch.stack(known(rows_of_features))
-    return scores
-
-
-def _exchange_features(
-    rows_of_features: list[Tensor | None], own: Sequence[int], world: World
-) -> None:
-    """Fill in what other ranks have computed."""
-    if world.size == 1:
-        return
-    for part in world.gather([(n, rows_of_features[n]) for n in own]):
-        for n, row in part:
-            rows_of_features[n] = row
+    def exchange_features(self, own_rows: Sequence[int], world: World) -> None:
+        """Give every rank the features that this rank has computed."""
+        if world.size == 1:
+            return
+        own_features = [(n, self.feature_rows[n]) for n in own_rows]
+        for features_of_rank in world.gather(own_features):
+            for n, feature_D in features_of_rank:
+                self.feature_rows[n] = feature_D

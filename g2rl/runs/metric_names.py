@@ -372,7 +372,7 @@ def summary_of(name: str) -> str | None:
     return next((summary for pattern, summary in _SUMMARIES if pattern.fullmatch(name)), None)
 
 
-def final_score(row: Mapping[str, float]) -> float:
-    """Held-out pass@1 of a row of metrics, mean over its benchmarks."""
-    found = [float(value) for name, value in row.items() if re.fullmatch(r"eval/.+/pass@1", name)]
-    return sum(found) / len(found)
+def final_score(row: Mapping[str, float]) -> float | None:
+    """Held-out pass@1 of a row of metrics, mean over its benchmarks; None if nothing was evaluated."""
+    values = [float(value) for name, value in row.items() if re.fullmatch(r"eval/.+/pass@1", name)]
+    return sum(values) / len(values) if values else None

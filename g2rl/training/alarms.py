@@ -1,14 +1,15 @@
 """Alarms: what in metrics.jsonl deserves a look, warned of once each.
 
-Every alarm is a condition on the last training rows; docs/faults.md lists them. It needs nothing but the
-rows, so a run that continues from a checkpoint neither repeats nor forgets a warning.
+Every alarm is a condition on the last training rows; docs/faults.md lists them. The rows are all
+that an alarm looks at, so a run that continues from a checkpoint neither repeats nor forgets a
+warning.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 
 log = logging.getLogger(__name__)
 Row = Mapping[str, float]
@@ -23,9 +24,11 @@ class HealthLimits:
         entropy: entropy_collapse below this mean token entropy, in nats.
         uniform: no_contrast above this share of groups whose base rewards are all equal.
         ratio: score_mismatch when a step's first importance ratio is further than this from 1.
-        sampler: sampler_mismatch above this mean KL between the engine that sampled and the trainer, nats.
+        sampler: sampler_mismatch above this mean KL between the engine that sampled and the
+            trainer, nats.
         truncated: truncation above this share of responses cut at the token limit.
-        timeouts: grader_failures above this share of verdicts that timed out or killed their worker.
+        timeouts: grader_failures above this share of verdicts that timed out or killed their
+            worker.
         skipped: bad_numbers above this share of a step's optimizer updates skipped.
         empty: empty_responses above this share of responses without text.
         unsolved_steps: no_reward after this many steps in a row without one correct response.
@@ -43,125 +46,149 @@ class HealthLimits:
     unsolved_steps: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("window", "unsolved_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"health.{name} must be >= 1, got {getattr(self, name)}")
-        for name in (
-            "entropy",
-            "uniform",
-            "ratio",
-            "sampler",
-            "truncated",
-            "timeouts",
-            "skipped",
-            "empty",
-        ):
-            if getattr(self, name) < 0:
-                raise ValueError(f"health.{name} must be >= 0, got {getattr(self, name)}")
+        counts = ("window", "unsolved_steps")
+        for field in fields(self):
+            least = 1 if field.name in counts else 0
+            value = getattr(self, field.name)
+            if value < least:
+                raise ValueError(f"health.{field.name} must be >= {least}, got {value}")
 
 
-def mean(rows: list[Row], window: int, *names: str) -> float | None:
-    """Mean over the last `window` rows of the sum of some metrics; None without so many rows or a metric."""
-    last = rows[-window:]
-    if len(last) < window or any(name not in row for row in last for name in names):
+@dataclass(slots=True, frozen=True)
+class MeanAlarm:
+    """Holds while the mean of a metric over the last training steps is beyond a limit."""
+
+    name: str
+    metrics: tuple[str, ...]
+    """The metrics whose sum is averaged."""
+    limit: str
+    """Field of `HealthLimits`."""
+    message: str
+    """What to say; {value} is the mean."""
+    below: bool = False
+    """Whether values below the limit are bad; otherwise values above it are."""
+    only_last_step: bool = False
+    """Whether the last step alone decides; otherwise the mean runs over `HealthLimits.window`
+    steps."""
+
+    def __call__(self, rows: Sequence[Row], limits: HealthLimits) -> str | None:
+        """The message if the alarm holds after the last of the rows, else None."""
+        window = 1 if self.only_last_step else limits.window
+        value = mean_of_last(rows, window, self.metrics)
+        if value is None:
+            return None
+        limit = getattr(limits, self.limit)
+        beyond = value < limit if self.below else value > limit
+        return self.message.format(value=value) if beyond else None
+
+
+MEAN_ALARMS = (
+    MeanAlarm(
+        "entropy_collapse",
+        ("train/entropy",),
+        "entropy",
+        "mean token entropy is {value:.4f} nats: samples hardly differ; lower optimizer.lr, raise kl_coef",
+        below=True,
+    ),
+    MeanAlarm(
+        "no_contrast",
+        ("advantage/uniform_correct", "advantage/uniform_wrong"),
+        "uniform",
+        "{value:.0%} of the groups are all right or all wrong: the verifier teaches (almost) nothing",
+    ),
+    MeanAlarm(
+        "sampler_mismatch",
+        ("update/sampler_kl",),
+        "sampler",
+        "KL of the sampling engine to the trainer is {value:.4f} nats a token: another dtype, or old weights",
+    ),
+    MeanAlarm(
+        "truncation",
+        ("train/truncated",),
+        "truncated",
+        "{value:.0%} of the responses reach the token limit; raise task.max_response_tokens",
+    ),
+    MeanAlarm(
+        "grader_failures",
+        ("verify/timeout", "verify/killed"),
+        "timeouts",
+        "{value:.0%} of the verdicts timed out or lost their worker and count as wrong; see verify.*",
+    ),
+    MeanAlarm(
+        "bad_numbers",
+        ("update/skipped",),
+        "skipped",
+        "{value:.0%} of the updates were skipped: a loss, gradient or feature was not finite",
+        only_last_step=True,
+    ),
+    MeanAlarm(
+        "empty_responses",
+        ("train/empty",),
+        "empty",
+        "{value:.0%} of the responses hold no text",
+    ),
+)
+
+
+def mean_of_last(rows: Sequence[Row], window: int, metrics: Sequence[str]) -> float | None:
+    """Mean over the last `window` rows of the sum of some metrics.
+
+    None if there are fewer rows, or if a row lacks one of the metrics.
+    """
+    last_rows = rows[-window:]
+    if len(last_rows) < window:
         return None
-    return sum(row[name] for row in last for name in names) / window
+    total = 0.0
+    for row in last_rows:
+        for name in metrics:
+            if name not in row:
+                return None
+            total += row[name]
+    return total / window
 
 
-def entropy_collapse(rows: list[Row], limits: HealthLimits) -> str | None:
-    value = mean(rows, limits.window, "train/entropy")
-    if value is None or value >= limits.entropy:
-        return None
-    return f"mean token entropy is {value:.4f} nats: samples hardly differ; lower optimizer.lr, raise kl_coef"
-
-
-def no_contrast(rows: list[Row], limits: HealthLimits) -> str | None:
-    value = mean(rows, limits.window, "advantage/uniform_correct", "advantage/uniform_wrong")
-    if value is None or value <= limits.uniform:
-        return None
-    return f"{value:.0%} of the groups are all right or all wrong: the verifier teaches (almost) nothing"
-
-
-def score_mismatch(rows: list[Row], limits: HealthLimits) -> str | None:
-    value = rows[-1].get("update/first_ratio")
-    if value is None or abs(value - 1) <= limits.ratio:
+def score_mismatch(rows: Sequence[Row], limits: HealthLimits) -> str | None:
+    """Scoring and update give the same weights different log-probabilities."""
+    ratio = rows[-1].get("update/first_ratio")
+    if ratio is None or abs(ratio - 1) <= limits.ratio:
         return None
     return (
-        f"the first importance ratio of the step is {value:.4f}, not 1: scoring and update differ"
+        f"the first importance ratio of the step is {ratio:.4f}, not 1: scoring and update differ"
     )
 
 
-def sampler_mismatch(rows: list[Row], limits: HealthLimits) -> str | None:
-    value = mean(rows, limits.window, "update/sampler_kl")
-    if value is None or value <= limits.sampler:
+def no_reward(rows: Sequence[Row], limits: HealthLimits) -> str | None:
+    """No response has been correct for a while."""
+    last_rows = rows[-limits.unsolved_steps :]
+    solved = any(row.get("train/solved_any", 1.0) > 0 for row in last_rows)
+    if len(last_rows) < limits.unsolved_steps or solved:
         return None
-    return f"KL of the sampling engine to the trainer is {value:.4f} nats a token: another dtype, or old weights"
+    steps = limits.unsolved_steps
+    return f"no correct response in {steps} steps: the task is too hard, or no answer is read"
 
 
-def truncation(rows: list[Row], limits: HealthLimits) -> str | None:
-    value = mean(rows, limits.window, "train/truncated")
-    if value is None or value <= limits.truncated:
-        return None
-    return f"{value:.0%} of the responses reach the token limit; raise task.max_response_tokens"
-
-
-def grader_failures(rows: list[Row], limits: HealthLimits) -> str | None:
-    value = mean(rows, limits.window, "verify/timeout", "verify/killed")
-    if value is None or value <= limits.timeouts:
-        return None
-    return f"{value:.0%} of the verdicts timed out or lost their worker and count as wrong; see verify.*"
-
-
-def bad_numbers(rows: list[Row], limits: HealthLimits) -> str | None:
-    value = mean(rows, 1, "update/skipped")
-    if value is None or value <= limits.skipped:
-        return None
-    return f"{value:.0%} of the updates were skipped: a loss, gradient or feature was not finite"
-
-
-def empty_responses(rows: list[Row], limits: HealthLimits) -> str | None:
-    value = mean(rows, limits.window, "train/empty")
-    if value is None or value <= limits.empty:
-        return None
-    return f"{value:.0%} of the responses hold no text"
-
-
-def no_reward(rows: list[Row], limits: HealthLimits) -> str | None:
-    last = rows[-limits.unsolved_steps :]
-    if len(last) < limits.unsolved_steps or any(
-        row.get("train/solved_any", 1.0) > 0 for row in last
-    ):
-        return None
-    return f"no correct response in {limits.unsolved_steps} steps: the task is too hard, or no answer is read"
-
-
-Check = Callable[[list[Row], HealthLimits], str | None]
-ALARMS: dict[str, Check] = {
-    check.__name__: check
-    for check in (
-        entropy_collapse,
-        no_contrast,
-        score_mismatch,
-        sampler_mismatch,
-        truncation,
-        grader_failures,
-        bad_numbers,
-        empty_responses,
-        no_reward,
-    )
+ALARMS = {
+    **{alarm.name: alarm for alarm in MEAN_ALARMS},
+    "score_mismatch": score_mismatch,
+    "no_reward": no_reward,
 }
 
 
-def alarms(rows: list[Row], limits: HealthLimits) -> dict[str, str]:
+def alarms(rows: Sequence[Row], limits: HealthLimits) -> dict[str, str]:
     """Alarms that hold after the last of the training rows, with what to say."""
-    found = {name: check(rows, limits) for name, check in ALARMS.items()}
-    return {name: message for name, message in found.items() if message is not None}
+    messages: dict[str, str] = {}
+    for name, alarm in ALARMS.items():
+        message = alarm(rows, limits)
+        if message is not None:
+            messages[name] = message
+    return messages
 
 
 class Watch:
     """Warns of each alarm the first time it holds.
 
     Args:
+        limits: beyond which alarms hold.
         rows: those already written; what held after any of them is not warned of again.
     """
 
@@ -170,21 +197,24 @@ class Watch:
         self.rows: list[Row] = []
         self.raised: set[str] = set()
         for row in rows:
-            self._new(row)
+            self._new_alarms(row)
 
     def __call__(self, row: Row) -> dict[str, str]:
-        """Take the row of a step; warns of, and returns, the alarms that are new."""
-        new = self._new(row)
-        for name, message in new.items():
+        """Take in the row of a step; warn of the alarms that are new, and return them."""
+        new_alarms = self._new_alarms(row)
+        for name, message in new_alarms.items():
             log.warning("health alarm %s at step %d: %s", name, int(row["step"]), message)
-        return new
+        return new_alarms
 
-    def _new(self, row: Row) -> dict[str, str]:
+    def _new_alarms(self, row: Row) -> dict[str, str]:
         if row["step"] < 1:  # the evaluation before training
             return {}
-        self.rows = [*self.rows, row][-max(self.limits.window, self.limits.unsolved_steps) :]
-        new = {
-            n: text for n, text in alarms(self.rows, self.limits).items() if n not in self.raised
-        }
-        self.raised |= set(new)
-        return new
+        longest_window = max(self.limits.window, self.limits.unsolved_steps)
+        self.rows = [*self.rows, row][-longest_window:]
+
+        new_alarms: dict[str, str] = {}
+        for name, message in alarms(self.rows, self.limits).items():
+            if name not in self.raised:
+                new_alarms[name] = message
+        self.raised |= set(new_alarms)
+        return new_alarms

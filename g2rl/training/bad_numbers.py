@@ -1,7 +1,8 @@
-"""Numbers that have gone bad: how they are recognised, and what is left behind for inspection.
+"""Numbers that are not finite: how they are recognised, and what is left behind for inspection.
 
-When a run stops over them it writes `RUN/failure/step_000012/`: tensors.safetensors (features, rewards,
-advantages, log-probabilities, ... of the step) and report.json (what, step, groups, problems, texts).
+A run that stops over them writes `RUN/failure/step_000012/`. There, tensors.safetensors holds the
+features, rewards, advantages and log-probabilities of the step, and report.json says what happened
+in which groups, with the problems and texts.
 """
 
 from __future__ import annotations
@@ -15,21 +16,24 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from g2rl.runs.files import atomic_folder, write_json
+from g2rl.runs.layout import RunFolder
 from g2rl.types import GroupBatch
-
-WATCHED = ("features_PGD", "embeddings_PGE", "entropy_PG")
 
 
 class BadNumbersError(RuntimeError):
     """Numbers are not finite, and the run cannot go on.
 
     Args:
-        groups: the prompts of the step in whose groups they are.
-        tensors: what was being computed.
+        message: what happened, and where.
+        groups: the prompts of the step in whose groups the numbers are.
+        tensors: what was being computed, by name.
     """
 
     def __init__(
-        self, message: str, groups: Sequence[int] = (), tensors: Mapping[str, Tensor] | None = None
+        self,
+        message: str,
+        groups: Sequence[int] = (),
+        tensors: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__(message)
         self.groups, self.tensors = list(groups), dict(tensors or {})
@@ -40,21 +44,27 @@ class NonFiniteError(BadNumbersError):
 
 
 def bad_rows(values_PG: Tensor) -> list[int]:
-    """Groups that hold a number which is not finite; the first axis is P."""
-    return (~torch.isfinite(values_PG)).flatten(1).any(1).nonzero().flatten().tolist()
+    """Groups that hold a number which is not finite; the first axis is P, others may follow."""
+    bad_P = (~torch.isfinite(values_PG)).flatten(1).any(1)
+    return bad_P.nonzero().flatten().tolist()
 
 
 def bad_groups(batch: GroupBatch) -> dict[str, list[int]]:
-    """Field name to the groups in which it is not finite, for fields that a signal may look at."""
-    values = {name: getattr(batch, name) for name in WATCHED}
-    found = {name: bad_rows(value) for name, value in values.items() if value is not None}
-    return {name: groups for name, groups in found.items() if groups}
+    """Name of each field that a signal may look at, to the groups in which it is not finite.
 
-
-def tensors_of(batch: GroupBatch) -> dict[str, Tensor]:
-    """The tensors of a batch by field name."""
-    names = ("rewards_PG", "correct_PG", "lengths_PG", *WATCHED)
-    return {name: value for name in names if (value := getattr(batch, name)) is not None}
+    Fields that are finite everywhere, or not there, are left out.
+    """
+    fields = {
+        "features_PGD": batch.features_PGD,
+        "embeddings_PGE": batch.embeddings_PGE,
+        "entropy_PG": batch.entropy_PG,
+    }
+    groups_by_field: dict[str, list[int]] = {}
+    for name, values in fields.items():
+        groups = [] if values is None else bad_rows(values)
+        if groups:
+            groups_by_field[name] = groups
+    return groups_by_field
 
 
 def save_failure(
@@ -64,14 +74,25 @@ def save_failure(
     tensors: Mapping[str, Tensor],
     facts: Mapping[str, Any],
 ) -> Path:
-    """Write the failure of one step; returns its folder."""
-    place = run_dir / "failure" / f"step_{step:06d}"
+    """Write what is known of a failed step.
+
+    Args:
+        run_dir: the run's folder.
+        step: the training step.
+        error: what stopped the run; its own tensors are saved as well.
+        tensors: the step's tensors by name.
+        facts: plain data for report.json.
+
+    Returns:
+        The folder that was written.
+    """
+    place = RunFolder(run_dir).failure / f"step_{step:06d}"
+    plain_tensors: dict[str, Tensor] = {}
+    for name, tensor in {**tensors, **error.tensors}.items():
+        plain_tensors[name] = tensor.detach().cpu().contiguous().clone()
+
     with atomic_folder(place) as folder:
-        every = {**tensors, **error.tensors}
-        save_file(
-            {name: t.detach().cpu().contiguous().clone() for name, t in every.items()},
-            folder / "tensors.safetensors",
-        )
+        save_file(plain_tensors, folder / "tensors.safetensors")
         report = {"step": step, "error": str(error), "groups": error.groups, **facts}
         write_json(folder / "report.json", report)
     return place

@@ -1,19 +1,20 @@
-"""What the user sees: a progress bar, a line a step, a final table."""
+"""What the user sees of a training run: a progress bar, a line a step, a final table."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.table import Table
 
 from g2rl.evaluation.evaluate import EvalResult
+from g2rl.runs.layout import RunFolder
 from g2rl.runs.progress import progress_bar
 
-LINE = (
+STEP_LINE = (
     ("train/accuracy", "accuracy", ".3f"),
     ("train/length", "length", ".1f"),
     ("train/entropy", "entropy", ".3f"),
@@ -31,8 +32,47 @@ PROBE_ROWS = (
 )
 
 
+class Reporter(Protocol):
+    """Tells the user what a run is doing."""
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        ...
+
+    def begin(self, first_step: int, steps: int) -> None:
+        """Training begins after `first_step` steps that are done already, out of `steps`."""
+        ...
+
+    def step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """A step is done."""
+        ...
+
+    def phase(
+        self, name: str, total: int | None = None
+    ) -> AbstractContextManager[Callable[[int], None]]:
+        """Show what is going on inside a step; the context yields a callable that advances it."""
+        ...
+
+    def evaluated(self, step: int, result: EvalResult) -> None:
+        """A benchmark has been evaluated."""
+        ...
+
+    def end(self) -> None:
+        """Training has ended."""
+        ...
+
+    def close(self) -> None:
+        """Give the terminal back, whatever has happened."""
+        ...
+
+
 class ConsoleReporter:
-    """Progress on the terminal; lines only where it is not one."""
+    """Progress on the terminal; lines only where it is not one.
+
+    Args:
+        run_dir: the run's folder, named at the end.
+        console: where to print; None takes standard output.
+    """
 
     def __init__(self, run_dir: Path, console: Console | None = None) -> None:
         self.run_dir = run_dir
@@ -49,13 +89,16 @@ class ConsoleReporter:
         self._main = self.progress.add_task("training", total=steps, completed=first_step)
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
-        shown = [f"{label} {metrics[name]:{form}}" for name, label, form in LINE if name in metrics]
-        self.say(f"step {step:>{len(str(self.steps))}}/{self.steps}  {'  '.join(shown)}")
+        values: list[str] = []
+        for name, label, number_format in STEP_LINE:
+            if name in metrics:
+                values.append(f"{label} {metrics[name]:{number_format}}")
+        digits = len(str(self.steps))
+        self.say(f"step {step:>{digits}}/{self.steps}  {'  '.join(values)}")
         self.progress.update(self._main, completed=step)
 
     @contextmanager
     def phase(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-        """Show what is going on inside a step; yields a callable that advances it."""
         task = self.progress.add_task(name, total=total)
         try:
             yield lambda count: self.progress.advance(task, count)
@@ -63,10 +106,11 @@ class ConsoleReporter:
             self.progress.remove_task(task)
 
     def evaluated(self, step: int, result: EvalResult) -> None:
-        shown = "  ".join(
-            f"{n} {i.value:.3f} [{i.low:.3f}, {i.high:.3f}]" for n, i in result.intervals.items()
-        )
-        self.say(f"eval {result.name} after step {step}: {shown}")
+        accuracies: list[str] = []
+        for name, interval in result.intervals.items():
+            limits = f"[{interval.low:.3f}, {interval.high:.3f}]"
+            accuracies.append(f"{name} {interval.value:.3f} {limits}")
+        self.say(f"eval {result.name} after step {step}: {'  '.join(accuracies)}")
 
     def end(self) -> None:
         self.progress.stop()
@@ -75,23 +119,21 @@ class ConsoleReporter:
         self.progress.stop()
 
     def summary(self, rows: Sequence[tuple[str, str, str]], plots: Sequence[Path]) -> None:
-        """The table before -> after, and where everything is."""
-        table = Table(
-            "",
-            "before",
-            "after",
-            title="before and after training, 95 % bootstrap intervals over problems",
-        )
+        """Print the table of before and after, and where everything is."""
+        title = "before and after training, 95 % bootstrap intervals over problems"
+        table = Table("", "before", "after", title=title)
         for row in rows:
             table.add_row(*row)
         self.console.print(table)
+
+        model = RunFolder(self.run_dir).model
         self.say(f"plots: {', '.join(str(shorter(path)) for path in plots)}")
-        self.say(f"model: {shorter(self.run_dir / 'model')}  (Hugging Face format)")
+        self.say(f"model: {shorter(model)}  (Hugging Face format)")
         self.say(f"done: {shorter(self.run_dir)}")
 
 
 class SilentReporter:
-    """Says nothing: of every rank but the first."""
+    """Says nothing; for every rank but the first."""
 
     def say(self, text: str) -> None:
         pass
@@ -117,28 +159,41 @@ class SilentReporter:
 
 
 def shorter(path: Path) -> Path:
-    """Relative to the working folder where the path is below it."""
+    """The path relative to the working folder, where it lies below that."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def summary_rows(
     before: Mapping[str, float], after: Mapping[str, float], benchmarks: Sequence[str]
 ) -> list[tuple[str, str, str]]:
-    """Rows of the final table from the first and the last row of metrics.jsonl."""
+    """Rows of the final table: a label, the value before and the value after training.
 
-    def cell(row: Mapping[str, float], key: str) -> str:
-        if key not in row:
-            return "-"
-        low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
-        return f"{row[key]:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
+    Args:
+        before, after: the first and the last row of metrics.jsonl.
+        benchmarks: names of the held-out problem sets, in the order of the table.
+    """
+    metrics: list[tuple[str, str]] = []
+    for benchmark in benchmarks:
+        prefix = f"eval/{benchmark}/"
+        for name in before:
+            if name.startswith(prefix) and _is_shown(name):
+                metrics.append((name, f"{benchmark} {name.removeprefix(prefix)}"))
+    metrics += PROBE_ROWS
+    return [(label, _cell(before, name), _cell(after, name)) for name, label in metrics]
 
-    names = [
-        (key, f"{benchmark} {key.removeprefix(f'eval/{benchmark}/')}")
-        for benchmark in benchmarks
-        for key in before
-        if key.startswith(f"eval/{benchmark}/")
-        and not key.endswith(("_low", "_high"))
-        and "/verify/" not in key
-        and "/mean@" not in key  # pass@1 by another name
-    ]
-    return [(label, cell(before, key), cell(after, key)) for key, label in [*names, *PROBE_ROWS]]
+
+def _is_shown(name: str) -> bool:
+    """Whether a held-out metric has a row of its own: no interval bounds, no grader's counts, and
+    no mean@n, which is pass@1 under another name."""
+    is_bound = name.endswith(("_low", "_high"))
+    return not (is_bound or "/verify/" in name or "/mean@" in name)
+
+
+def _cell(row: Mapping[str, float], name: str) -> str:
+    """A value with its interval, where the row has one."""
+    if name not in row:
+        return "-"
+    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+    if low is None:
+        return f"{row[name]:.3f}"
+    return f"{row[name]:.3f} [{low:.3f}, {high:.3f}]"

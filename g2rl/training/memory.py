@@ -1,10 +1,12 @@
-"""How many bytes a training job needs on one GPU: formulas over shapes, lengths and dtypes. docs/memory.md.
+"""How many bytes a training job needs on one GPU: formulas over shapes, lengths and dtypes.
+docs/memory.md.
 
-Activations follow the way of Korthikanti et al. 2022 (arXiv 2205.05198, section 4: list what each operation
-of a transformer block saves for its backward), redone for what transformers computes today: RMSNorm in
-float32, grouped queries, fused attention that saves no (L, L) matrix (arXiv 2205.14135), a gated MLP.
-They are exact for what autograd saves (`tests/training/test_memory_plan.py` counts it); working memory of kernels and the
-allocator's fragmentation are not in them.
+Activations follow the way of Korthikanti et al. 2022 (arXiv 2205.05198, section 4: list what each
+operation of a transformer block saves for its backward), redone for what transformers computes
+today: RMSNorm in float32, grouped queries, fused attention that saves no (L, L) matrix (arXiv
+2205.14135), a gated MLP. They are exact for what autograd saves
+(`tests/training/test_memory_plan.py` counts it); working memory of kernels and the allocator's
+fragmentation are not in them.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ PREFETCH = 2  # blocks whose gathered weights are there at once under sharding
 
 @dataclass(slots=True, frozen=True)
 class Shape:
-    """A causal LM in numbers; `g2rl.training.memory_plan.shape_of` reads them off a configuration."""
+    """A causal LM in numbers; `g2rl.training.memory_plan.shape_of` reads them off a
+    configuration."""
 
     layers: int
     width: int
@@ -80,7 +83,8 @@ class Job:
     eval_tokens: int = 0
     gpus: int = 1
     sharded: bool = False
-    """Weights, gradients and optimizer state are divided by the GPUs (FSDP); otherwise each has all."""
+    """Weights, gradients and optimizer state are divided by the GPUs (FSDP); otherwise each has
+    all."""
     weight_bytes: int = FLOAT
     autocast: bool = False
     """bfloat16 compute on float32 weights."""
@@ -90,7 +94,8 @@ class Job:
     offload_reference: bool = False
     offload_optimizer: bool = False
     vllm_bytes: int | None = None
-    """Memory of an engine of its own; None: the training model samples (if it is sharded, a whole copy)."""
+    """Memory of an engine of its own; None: the training model samples (if it is sharded, a whole
+    copy)."""
     vllm_sleeps: bool = True
     """It gives its memory back between samplings."""
 
@@ -113,7 +118,8 @@ class Job:
         return self.prompt_tokens + self.response_tokens
 
     def micro_batch(self, budget: int) -> int:
-        """Padded tokens of the largest micro-batch under a budget; a longer row has one of its own."""
+        """Padded tokens of the largest micro-batch under a budget; a longer row has one of its
+        own."""
         return max(min(budget, self.responses * self.row), self.row)
 
 
@@ -144,7 +150,8 @@ def saved_by_block(shape: Shape, job: Job) -> int:
 def activations(shape: Shape, job: Job, tokens: int) -> int:
     """Bytes saved by the backbone for a backward over `tokens` tokens, embedding to last norm.
 
-    With checkpointing: the input of every block, and all that one block saves while it is recomputed.
+    With checkpointing: the input of every block, and all that one block saves while it is
+        recomputed.
     """
     stream = FLOAT if job.autocast else job.weight_bytes
     block = saved_by_block(shape, job)
@@ -157,7 +164,8 @@ def activations(shape: Shape, job: Job, tokens: int) -> int:
 def kv_cache(shape: Shape, job: Job, rows: int, tokens: int) -> int:
     """Bytes of the keys and values of `rows` sequences of `tokens` tokens.
 
-    In float32 under autocast: the rotary embedding returns float32 keys, and the cache takes their dtype.
+    In float32 under autocast: the rotary embedding returns float32 keys, and the cache takes their
+        dtype.
     """
     width = FLOAT if job.autocast else job.weight_bytes
     return 2 * shape.layers * shape.keys * rows * tokens * width
@@ -180,14 +188,16 @@ def gradient_bytes(shape: Shape, job: Job) -> int:
 
 
 def compute_copy(shape: Shape, job: Job) -> int:
-    """Weights as they are computed with: bfloat16 copies, and under sharding what is gathered at once."""
+    """Weights as they are computed with: bfloat16 copies, and under sharding what is gathered at
+    once."""
     if job.sharded:
         return (shape.outside + min(PREFETCH, shape.layers) * shape.block) * job.compute_bytes
     return shape.parameters * job.compute_bytes if job.autocast else 0
 
 
 def head_work(shape: Shape, job: Job, backward: bool) -> int:
-    """The head's weight in the compute dtype, merged if it has an adapter, and its gradient's buffers."""
+    """The head's weight in the compute dtype, merged if it has an adapter, and its gradient's
+    buffers."""
     narrow = job.compute_bytes
     copies = (narrow if job.autocast else 0) + (FLOAT if shape.lora_head else 0)
     if backward and (shape.lora_head or not shape.lora):
@@ -226,7 +236,8 @@ def scoring(shape: Shape, job: Job) -> dict[str, int]:
 
 def update(shape: Shape, job: Job) -> dict[str, int]:
     tokens = job.micro_batch(job.micro_batch_tokens)
-    # gradients that pass through a block while it is in the backward: of its MLP, and of the residual stream
+    # gradients that pass through a block while it is in the backward: of its MLP, and of the
+    # residual stream
     flowing = 2 * shape.intermediate * job.compute_bytes + 3 * shape.width * FLOAT
     hidden = shape.width * job.compute_bytes  # what the head keeps
     gathered = PREFETCH * shape.block * FLOAT if job.sharded else 0

@@ -1,4 +1,5 @@
-"""The memory plan of a run, before any weight is loaded: does it fit, and which setting helps if not.
+"""The memory plan of a run, before any weight is loaded: does it fit, and which setting helps if
+not.
 
 `speed/memory_table.py` prints the table of docs/memory.md from it.
 """
@@ -43,7 +44,8 @@ class PlanError(ValueError):
 
 
 def shape_of(config: Any, lora: LoraSettings | None = None) -> Shape:
-    """Numbers of the model that a configuration describes; it is built without memory (meta device).
+    """Numbers of the model that a configuration describes; it is built without memory (meta
+    device).
 
     Raises:
         ValueError: an architecture whose blocks are not understood.
@@ -152,7 +154,8 @@ class Plan:
         """Stop a run that cannot fit.
 
         Raises:
-            PlanError: with the phase, its largest components and the settings that make them smaller.
+            PlanError: with the phase, its largest components and the settings that make them
+                smaller.
         """
         if self.fits:
             return

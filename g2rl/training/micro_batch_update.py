@@ -1,10 +1,12 @@
-"""One micro-batch of the update: its forward, loss and backward; and the rollout batch that it is part of."""
+"""The gradient of one micro-batch: its forward, loss and backward; and the records that the update
+works on."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
 
 import torch
 from torch import Tensor
@@ -13,59 +15,111 @@ from g2rl.formulas.losses import LossInputs, PolicyLoss
 from g2rl.policy.batching import MicroBatch, Sequences, make_micro_batch
 from g2rl.policy.lm_head import HeadOutput, Objective
 from g2rl.policy.policy import Policy
-from g2rl.policy.scoring import Scores, known
+from g2rl.policy.scoring import Scores, require_scored
+
+
+class BehaviourSource(Enum):
+    """Where the behaviour policy's log-probabilities of a mini-batch come from."""
+
+    UPDATE_FORWARD = "update forward"
+    """From the update's own forward: no weight has changed since sampling and there is no dropout,
+    so this forward *is* the behaviour policy's. It is used even where the responses have been
+    scored as well, so that training does not depend on what an observer had scored."""
+    SCORES = "scores"
+    """From `UpdateBatch.behaviour`, because the weights have changed since."""
 
 
 @dataclass(slots=True)
 class UpdateBatch:
-    """One rollout batch as the update sees it."""
+    """One rollout batch as the update sees it: N responses with their advantages."""
 
     sequences: Sequences
     group_N: Tensor
     """Prompt number of each response."""
     advantages_N: Tensor
     behaviour: Scores
-    """Of the policy that sampled. Responses of the first mini-batch may be unscored: the weights are still
-    the behaviour policy's when it is forwarded, and its own log-probabilities are filled in."""
-    on_policy: bool = True
-    """Whether the weights are still those that sampled; otherwise `behaviour` is taken as it is."""
+    """Scores under the policy that sampled. The first mini-batch may be unscored: its update
+    forward runs before any weight changes, so its log-probabilities are the behaviour policy's."""
+    first_source: BehaviourSource = BehaviourSource.UPDATE_FORWARD
+    """Source of the first mini-batch; all later ones take `SCORES`."""
     ref_logps: list[Tensor] | None = None
+    """Log-probabilities under the reference policy, N tensors (T_n,)."""
     sampler_logps: list[Tensor] | None = None
-    """Of an engine with weights of its own, N tensors (T_n,)."""
+    """Log-probabilities reported by an engine that samples with weights of its own, N tensors
+    (T_n,)."""
     token_bonus: list[Tensor] | None = None
     """Added to the advantage of each token, N tensors (T_n,)."""
     entropy_coef: float = 0.0
+    """Coefficient of the entropy bonus: loss -= entropy_coef * mean token entropy."""
+    kept_forwards: dict[tuple[int, ...], HeadOutput] = field(default_factory=dict)
+    """Forwards that scoring ran on the update's behalf, by the rows of their micro-batch. The
+    update takes each out when it differentiates it, which frees its activations."""
 
-    def tensors(self, rows: list[int]) -> dict[str, Tensor]:
-        """What the update of some rows is computed from, tokens of all responses in one row."""
-        found = {
+    def tensors(self, rows: list[int], behaviour: Scores) -> dict[str, Tensor]:
+        """What an update of some rows is computed from, for the record of a failure.
+
+        Args:
+            rows: the rows of the mini-batch that failed.
+            behaviour: scores of all responses.
+
+        Returns:
+            Tensors by name. Those that end in _T hold the tokens of all N responses one after the
+            other.
+        """
+        tensors = {
             "update_rows": torch.tensor(rows),
             "response_lengths_N": self.sequences.lengths_N,
             "advantages_N": self.advantages_N,
+            "old_logps_T": torch.cat(require_scored(behaviour.logps)),
         }
-        tokens = {
-            "old_logps": known(self.behaviour.logps),
-            "ref_logps": self.ref_logps,
-            "token_bonus": self.token_bonus,
-        }
-        return found | {
-            f"{name}_T": torch.cat(value) for name, value in tokens.items() if value is not None
-        }
+        if self.ref_logps is not None:
+            tensors["ref_logps_T"] = torch.cat(self.ref_logps)
+        if self.token_bonus is not None:
+            tensors["token_bonus_T"] = torch.cat(self.token_bonus)
+        return tensors
 
 
 @dataclass(slots=True, frozen=True)
-class Given:
+class MiniBatch:
+    """The responses of one optimizer update, and what their losses are divided by."""
+
+    rows: list[int]
+    weights_N: Tensor
+    """Weight w_t of every token of a response, float32, given by the normaliser over the whole
+    mini-batch; 0 for responses outside it."""
+    token_share: float
+    """1 / (tokens of the mini-batch)."""
+    source: BehaviourSource
+
+
+@dataclass(slots=True, frozen=True)
+class LossContext:
     """What the loss of a micro-batch needs besides the policy's forward."""
 
     tokens: dict[str, Tensor]
-    """Fields of `LossInputs`, each (T,); without `old_logps_T` they are those of the forward itself."""
-    rows: int
+    """Fields of `LossInputs` by name, each (T,). Without `old_logps_T`, the behaviour policy's
+    log-probabilities are those of the forward itself."""
+    row_count: int
 
-    def inputs(self, tile: slice, logps: Tensor, entropies: Tensor) -> LossInputs:
-        """Of some of the tokens, whose log-probabilities and entropies are given."""
-        tokens = {name: value_T[tile] for name, value_T in self.tokens.items()}
-        tokens.setdefault("old_logps_T", logps.detach())
-        return LossInputs(logps_T=logps, entropy_T=entropies, rows=self.rows, **tokens)
+    def loss_inputs(self, tile: slice, logps_T: Tensor, entropy_T: Tensor) -> LossInputs:
+        """Inputs for the tokens of a tile, whose log-probabilities and entropies are given."""
+        fields = {name: value_T[tile] for name, value_T in self.tokens.items()}
+        fields.setdefault("old_logps_T", logps_T.detach())
+        return LossInputs(logps_T=logps_T, entropy_T=entropy_T, rows=self.row_count, **fields)
+
+
+@dataclass(slots=True, frozen=True)
+class MicroBatchResult:
+    """What one micro-batch adds to its mini-batch."""
+
+    metrics: dict[str, float]
+    """This micro-batch's share of the mini-batch's means."""
+    bad_rows: list[int]
+    """Responses whose loss is not finite."""
+    logps_T: Tensor
+    """Log-probabilities of the forward, without gradients, row after row."""
+    entropy_T: Tensor
+    """Token entropies of the forward, without gradients, row after row."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -83,86 +137,111 @@ class MicroUpdate:
     temperature: float
 
     def __call__(
-        self,
-        batch: UpdateBatch,
-        rows: list[int],
-        weights: dict[int, float],
-        token_share: float,
-        fresh: bool,
-    ) -> tuple[dict[str, float], list[int]]:
-        """Return this micro-batch's share of the metrics, and those of its rows whose loss is not finite.
+        self, batch: UpdateBatch, behaviour: Scores, mini_batch: MiniBatch, rows: list[int]
+    ) -> MicroBatchResult:
+        """Forward some rows of a mini-batch, take their loss and differentiate it.
 
         Args:
             batch: the rollout batch.
-            rows: its responses that make up the micro-batch.
-            weights: w_t of the tokens of each row, given by the normaliser of the whole mini-batch.
-            token_share: 1 / (tokens of the mini-batch).
-            fresh: the weights are still those that sampled, and this forward is the behaviour policy's.
+            behaviour: its scores so far, which are read and not changed.
+            mini_batch: the mini-batch that the rows belong to.
+            rows: the responses of this micro-batch.
         """
-        # scored in another forward, or not at all
-        apart = tuple(rows) not in batch.behaviour.forwards
-        scored = [batch.behaviour.logps[n] for n in rows]
-        micro = make_micro_batch(batch.sequences, rows, self.policy.device)
-        given = self._given(batch, micro, weights, token_share, fresh)
+        micro_batch = make_micro_batch(batch.sequences, rows, self.policy.device)
+        context = self._loss_context(batch, behaviour, mini_batch, micro_batch)
 
-        def loss_of(tile: slice, logps: Tensor, entropies: Tensor) -> Tensor:
-            return self.loss(given.inputs(tile, logps, entropies), batch.entropy_coef)[0]
+        # a kept forward serves the micro-batch if no weight has changed since
+        forward_was_kept = tuple(rows) in batch.kept_forwards
+        output = None
+        if mini_batch.source is BehaviourSource.UPDATE_FORWARD:
+            output = batch.kept_forwards.pop(tuple(rows), None)
+        if output is None:
+            output = self._forward(batch, micro_batch, context)
 
-        output = self._forward(batch, micro, fresh, loss_of)
-        inputs = given.inputs(slice(None), output.logps_T, output.entropy_T)
-        loss, parts = self.loss(inputs, batch.entropy_coef)
-        (loss if output.loss is None else output.loss).backward()
-        metrics = {name: value.item() for name, value in parts.items()} | {"loss": loss.item()}
-        if fresh and apart and None not in scored:  # by the same weights, so 1 up to rounding
-            gap_T = inputs.old_logps_T - torch.cat(known(scored)).to(inputs.old_logps_T.device)
-            metrics["first_ratio"] = token_share * gap_T.exp().sum().item()
-        bad = [] if math.isfinite(metrics["loss"]) else [rows[i] for i in inputs.bad_rows()]
-        return metrics, bad
+        # a fused head has differentiated the loss already; the formula below is then for the
+        # metrics
+        inputs = context.loss_inputs(slice(None), output.logps_T, output.entropy_T)
+        loss, loss_parts = self.loss(inputs, batch.entropy_coef)
+        differentiable = loss if output.loss is None else output.loss
+        differentiable.backward()
+
+        metrics = {name: value.item() for name, value in loss_parts.items()}
+        metrics["loss"] = loss.item()
+        if mini_batch.source is BehaviourSource.UPDATE_FORWARD and not forward_was_kept:
+            metrics |= self._first_ratio(behaviour, mini_batch, rows, inputs)
+
+        bad_rows: list[int] = []
+        if not math.isfinite(metrics["loss"]):
+            bad_rows = [rows[place] for place in inputs.bad_rows()]
+        return MicroBatchResult(
+            metrics, bad_rows, output.logps_T.detach(), output.entropy_T.detach()
+        )
 
     def _forward(
-        self, batch: UpdateBatch, micro: MicroBatch, fresh: bool, objective: Objective
+        self, batch: UpdateBatch, micro_batch: MicroBatch, context: LossContext
     ) -> HeadOutput:
-        """The policy's forward, or the one kept from scoring; fills in log-probabilities not known before."""
-        rows = micro.rows
-        output = batch.behaviour.forwards.pop(tuple(rows), None) if fresh else None
-        if output is None:
-            whole = not self.loss.by_token(batch.sampler_logps)
-            output = self.policy(micro, self.temperature, objective=None if whole else objective)
-        if fresh and any(batch.behaviour.logps[n] is None for n in rows):
-            sizes = [len(batch.sequences.responses[n]) for n in rows]
-            batch.behaviour.fill(rows, output.logps_T.detach(), output.entropy_T.detach(), sizes)
-        return output
+        """Run the policy's forward, with the loss fused into the head where it is a sum over
+        tokens."""
 
-    def _given(
+        def loss_of_tile(tile: slice, logps_T: Tensor, entropy_T: Tensor) -> Tensor:
+            return self.loss(context.loss_inputs(tile, logps_T, entropy_T), batch.entropy_coef)[0]
+
+        objective: Objective | None = None
+        if self.loss.by_token(batch.sampler_logps):
+            objective = loss_of_tile
+        return self.policy(micro_batch, self.temperature, objective=objective)
+
+    def _first_ratio(
+        self, behaviour: Scores, mini_batch: MiniBatch, rows: list[int], inputs: LossInputs
+    ) -> dict[str, float]:
+        """Compare this forward with the one that scored the same rows under the same weights.
+
+        Returns:
+            The share of this micro-batch in the mean importance ratio, which is 1 up to rounding;
+            nothing where the rows were not scored.
+        """
+        scored = [behaviour.logps[n] for n in rows]
+        if any(logps is None for logps in scored):
+            return {}
+        scored_logps_T = torch.cat(require_scored(scored)).to(inputs.old_logps_T.device)
+        ratio_T = (inputs.old_logps_T - scored_logps_T).exp()
+        return {"first_ratio": mini_batch.token_share * ratio_T.sum().item()}
+
+    def _loss_context(
         self,
         batch: UpdateBatch,
-        micro: MicroBatch,
-        weights: dict[int, float],
-        token_share: float,
-        fresh: bool,
-    ) -> Given:
+        behaviour: Scores,
+        mini_batch: MiniBatch,
+        micro_batch: MicroBatch,
+    ) -> LossContext:
         """Gather what the loss needs besides the forward, token by token."""
-        rows, device = micro.rows, self.policy.device
+        rows, device = micro_batch.rows, self.policy.device
 
-        def gather(tokens: Sequence[Tensor | None] | None) -> Tensor | None:
-            return (
-                None if tokens is None else torch.cat(known([tokens[n] for n in rows])).to(device)
-            )
+        def tokens_of(values: Sequence[Tensor | None]) -> Tensor:
+            """Concatenate the tokens of the rows."""
+            return torch.cat(require_scored([values[n] for n in rows])).to(device)
 
-        def spread(values: list[float]) -> Tensor:
-            return torch.tensor(values, dtype=torch.float32, device=device)[micro.segments_T]
+        def spread(values_N: Tensor) -> Tensor:
+            """Give every token the value of its row, float32."""
+            values_B = values_N[rows].to(device=device, dtype=torch.float32)
+            return values_B[micro_batch.segments_T]
 
-        advantages_T = spread([float(batch.advantages_N[n]) for n in rows])
-        bonus_T = gather(batch.token_bonus)
+        # what every loss needs
+        advantages_T = spread(batch.advantages_N)
         tokens = {
-            "old_logps_T": None if fresh else gather(batch.behaviour.logps),
-            "advantages_T": advantages_T if bonus_T is None else advantages_T + bonus_T,
-            "weights_T": spread([weights[n] for n in rows]),
-            "segments_T": micro.segments_T,
-            "entropy_weights_T": torch.full_like(advantages_T, token_share),
-            "ref_logps_T": gather(batch.ref_logps),
-            "sampler_logps_T": gather(batch.sampler_logps),
+            "weights_T": spread(mini_batch.weights_N),
+            "segments_T": micro_batch.segments_T,
+            "token_share_T": torch.full_like(advantages_T, mini_batch.token_share),
         }
-        return Given(
-            {name: value for name, value in tokens.items() if value is not None}, len(rows)
-        )
+
+        # what depends on the algorithm, the engine and the signal
+        if batch.token_bonus is not None:
+            advantages_T = advantages_T + tokens_of(batch.token_bonus)
+        tokens["advantages_T"] = advantages_T
+        if mini_batch.source is BehaviourSource.SCORES:
+            tokens["old_logps_T"] = tokens_of(behaviour.logps)
+        if batch.ref_logps is not None:
+            tokens["ref_logps_T"] = tokens_of(batch.ref_logps)
+        if batch.sampler_logps is not None:
+            tokens["sampler_logps_T"] = tokens_of(batch.sampler_logps)
+        return LossContext(tokens, len(rows))

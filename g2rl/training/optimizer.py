@@ -13,10 +13,11 @@ SCHEDULES = ("constant", "linear", "cosine")
 
 @dataclass(slots=True, frozen=True)
 class OptimizerSettings:
-    """AdamW and its schedule; conf/algorithm/optimizer.
+    """AdamW, its schedule and how a rollout batch is divided: node `optimizer` of conf/train.yaml.
 
     Args:
         lr: peak learning rate.
+        betas, eps, weight_decay: of AdamW.
         warmup_updates: linear warm-up, in optimizer updates.
         schedule: after warm-up: constant, or linear / cosine decay to 0 at the last update.
         grad_clip: largest gradient norm.
@@ -50,26 +51,33 @@ class OptimizerSettings:
                 raise ValueError(f"optimizer.{name} must be >= 1, got {getattr(self, name)}")
 
     def learning_rate(self, update: int, total: int) -> float:
-        """Learning rate of update number `update` (from 0) out of `total`."""
-        warm = min((update + 1) / self.warmup_updates, 1.0) if self.warmup_updates else 1.0
+        """Learning rate of update number `update` (counted from 0) out of `total`."""
+        rate = self.lr
+        if self.warmup_updates:
+            rate *= min((update + 1) / self.warmup_updates, 1.0)
         if self.schedule == "constant":
-            return self.lr * warm
-        progress = min(
-            max(update - self.warmup_updates, 0) / max(total - self.warmup_updates, 1), 1.0
-        )
-        decay = (
-            1 - progress if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
-        )
-        return self.lr * warm * decay
+            return rate
+
+        # share of the way from the end of the warm-up to the last update
+        done = max(update - self.warmup_updates, 0)
+        progress = min(done / max(total - self.warmup_updates, 1), 1.0)
+        if self.schedule == "linear":
+            return rate * (1 - progress)
+        return rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def parameter_groups(policy: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay, norms and biases do not."""
-    trained = [p for p in policy.parameters() if p.requires_grad]
-    decayed = [p for p in trained if p.ndim >= 2]
-    plain = [p for p in trained if p.ndim < 2]
-    groups = [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+    """Groups for the optimizer: matrices decay, norms and biases do not; frozen parameters are left
+    out."""
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for parameter in policy.parameters():
+        if parameter.requires_grad:
+            (matrices if parameter.ndim >= 2 else others).append(parameter)
+
+    groups: list[dict[str, Any]] = []
+    if matrices:
+        groups.append({"params": matrices, "weight_decay": weight_decay})
+    if others:
+        groups.append({"params": others, "weight_decay": 0.0})
+    return groups

@@ -1,4 +1,4 @@
-"""Settings of the loop, checked before anything is loaded."""
+"""Settings of the training loop, checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -6,24 +6,38 @@ from dataclasses import dataclass
 
 from g2rl.types import SamplingParams
 
+MUST_BE_POSITIVE = (
+    "max_prompt_tokens",
+    "score_tokens",
+    "steps",
+    "prompts_per_step",
+    "group_size",
+    "eval_samples",
+    "checkpoint_every",
+    "probe_samples",
+)
+MUST_NOT_BE_NEGATIVE = ("eval_every", "tables_every", "probe_problems", "seed")
+
 
 @dataclass(slots=True, frozen=True)
 class TrainerSettings:
-    """conf/train.yaml, node `trainer`.
+    """What the loop does: node `trainer` of conf/train.yaml, with the four settings noted below.
 
     Args:
-        sampling: how training responses are drawn.
-        max_prompt_tokens: longer prompts are refused.
+        sampling: how training responses are drawn; node `task`.
+        max_prompt_tokens: longer prompts are refused; node `task`.
         score_tokens: padded tokens of one scoring micro-batch.
-        feature_temperature: temperature of p_t in the gradient features; None is the sampling temperature.
+        feature_temperature: temperature of p_t in the gradient features; None is the sampling
+            temperature. Node `exploration`.
         steps: rollout batches to train on.
         prompts_per_step, group_size: P and G.
-        seed: of everything random.
+        seed: decides everything random; top level.
         eval_every: steps between evaluations in between; 0 evaluates before and after only.
         eval_samples: samples a problem for those; the first and the last use the benchmark's own n.
         checkpoint_every: steps between checkpoints.
         tables_every: steps between rollouts/geometry files; 0 writes none.
-        probe_problems, probe_samples: held-out problems and responses of the geometry probe; 0 skips it.
+        probe_problems, probe_samples: held-out problems and responses of the geometry probe; 0
+            skips it.
     """
 
     sampling: SamplingParams
@@ -46,20 +60,10 @@ class TrainerSettings:
             raise ValueError(
                 "task.temperature must be > 0 in training: greedy samples of a group are all the same"
             )
-        positive = (
-            "max_prompt_tokens",
-            "score_tokens",
-            "steps",
-            "prompts_per_step",
-            "group_size",
-            "eval_samples",
-            "checkpoint_every",
-            "probe_samples",
-        )
-        for name in positive:
+        for name in MUST_BE_POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"trainer.{name} must be >= 1, got {getattr(self, name)}")
-        for name in ("eval_every", "tables_every", "probe_problems", "seed"):
+        for name in MUST_NOT_BE_NEGATIVE:
             if getattr(self, name) < 0:
                 raise ValueError(f"trainer.{name} must be >= 0, got {getattr(self, name)}")
         if self.feature_temperature is not None and self.feature_temperature <= 0:

@@ -13,19 +13,29 @@ from g2rl.world import World
 def train_metrics(rollouts: Rollouts, batch: GroupBatch, shaped: Shaped) -> dict[str, float]:
     """Accuracy and health of the sampled batch; rewards here are the verifier's, unshaped.
 
-    The entropy is left out when it is not finite (explore/nonfinite_groups counts it).
+    A value that is not finite is left out (explore/nonfinite_groups counts the groups it came
+    from).
     """
-    lengths = batch.lengths_PG.float()
-    cut = [[c.finish == "length" for c in group] for group in rollouts.completions]
+    # how many responses were cut at the token limit, how many say nothing
+    response_count = len(rollouts.flat)
+    truncated_count = 0
+    truncated_group_count = 0
+    for group in rollouts.completions:
+        truncated = [completion.finish == "length" for completion in group]
+        truncated_count += sum(truncated)
+        truncated_group_count += all(truncated)
+    empty_count = sum(not completion.text.strip() for completion in rollouts.flat)
+
+    lengths_PG = batch.lengths_PG.float()
     metrics = {
         "train/accuracy": batch.correct_PG.float().mean().item(),
         "train/reward": batch.rewards_PG.mean().item(),
         "train/solved_any": batch.correct_PG.any(-1).float().mean().item(),
-        "train/length": lengths.mean().item(),
-        "train/length_max": lengths.max().item(),
-        "train/truncated": sum(map(sum, cut)) / len(rollouts.flat),
-        "train/truncated_groups": sum(map(all, cut)) / len(cut),
-        "train/empty": sum(not c.text.strip() for c in rollouts.flat) / len(rollouts.flat),
+        "train/length": lengths_PG.mean().item(),
+        "train/length_max": lengths_PG.max().item(),
+        "train/truncated": truncated_count / response_count,
+        "train/truncated_groups": truncated_group_count / len(rollouts.completions),
+        "train/empty": empty_count / response_count,
         "explore/reward_shift": (shaped.rewards_PG - batch.rewards_PG).abs().mean().item(),
     }
     if batch.entropy_PG is not None:
@@ -34,36 +44,48 @@ def train_metrics(rollouts: Rollouts, batch: GroupBatch, shaped: Shaped) -> dict
 
 
 class Clock:
-    """Seconds between laps, as time/NAME; these are the only metrics that differ between equal runs."""
+    """Seconds between laps, as time/NAME; these are the only metrics that differ between equal
+    runs."""
 
     def __init__(self) -> None:
         self.started = self.last = time.perf_counter()
         self.laps: dict[str, float] = {}
 
     def lap(self, name: str) -> None:
+        """End a lap; the next one begins."""
         now = time.perf_counter()
         self.laps[f"time/{name}"] = now - self.last
         self.last = now
 
     def metrics(self) -> dict[str, float]:
+        """Seconds of every lap so far, and of the whole step."""
         return {**self.laps, "time/step": time.perf_counter() - self.started}
 
 
 def slowest(world: World, seconds: dict[str, float]) -> dict[str, float]:
-    """The largest of all ranks' values, name by name: what the others wait for."""
-    parts = world.gather(seconds)
-    return {name: max(part[name] for part in parts) for name in seconds}
+    """The largest value of all ranks, name by name: what the other ranks wait for."""
+    seconds_of_ranks = world.gather(seconds)
+    return {name: max(other[name] for other in seconds_of_ranks) for name in seconds}
 
 
 def verdict_shares(world: World, metrics: dict[str, float]) -> dict[str, float]:
-    """What the graders of all ranks count: verify/total, and shares of it."""
-    parts = world.gather(metrics)
-    total = sum(part["verify/total"] for part in parts)
+    """Join what the graders of all ranks count.
+
+    Args:
+        world: the ranks.
+        metrics: this rank's verify/total, and shares of that total by name.
+
+    Returns:
+        The sum of the totals, and the shares of that sum.
+    """
+    metrics_of_ranks = world.gather(metrics)
+    total = sum(other["verify/total"] for other in metrics_of_ranks)
     if world.size == 1 or not total:
         return metrics
-    shares = {
-        name: sum(part[name] * part["verify/total"] for part in parts) / total
-        for name in metrics
-        if name != "verify/total"
-    }
-    return {"verify/total": total, **shares}
+
+    joined = {"verify/total": total}
+    for name in metrics:
+        if name != "verify/total":
+            count = sum(other[name] * other["verify/total"] for other in metrics_of_ranks)
+            joined[name] = count / total
+    return joined

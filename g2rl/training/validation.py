@@ -3,97 +3,175 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from g2rl.engines.engine import Engine
 from g2rl.engines.rollouts import grouped
 from g2rl.evaluation.evaluate import EvalResult, evaluate
 from g2rl.formulas.pairs import probe_table
 from g2rl.formulas.tensors import cosine_matrix
 from g2rl.policy.batching import Sequences
-from g2rl.policy.scoring import score
-from g2rl.training.parts import Parts
+from g2rl.policy.policy import Policy
+from g2rl.policy.scoring import ScoreRequest, score
+from g2rl.runs.tracking import Tracker
+from g2rl.tasks.benchmarks.benchmark import Benchmark
+from g2rl.tasks.grading.grader import Grader
+from g2rl.training.console import Reporter
 from g2rl.training.settings import TrainerSettings
 from g2rl.training.step_metrics import verdict_shares
+from g2rl.types import Tokenizer
+from g2rl.world import World
 
-if TYPE_CHECKING:  # figures need this module, and not the model library behind that one
-    from g2rl.evaluation.evaluate import EvalResult
+
+@dataclass(slots=True, frozen=True)
+class HeldOut:
+    """A held-out problem set and the grader that judges its answers."""
+
+    benchmark: Benchmark
+    grader: Grader
 
 
-def examine(parts: Parts, settings: TrainerSettings, step: int) -> dict[str, float]:
-    """Held-out accuracy; at the first and last step with all samples and the geometry probe."""
-    final = step in (0, settings.steps)
-    started = time.perf_counter()
-    metrics: dict[str, float] = {}
-    for place, (benchmark, grader) in enumerate(parts.benchmarks):
-        validation = min(settings.eval_samples, benchmark.samples)
-        count = benchmark.samples if final else validation
-        own = len(parts.world.deal(benchmark.problems))
-        with parts.reporter.phase(benchmark.name, own * count) as advance:
+class Validation:
+    """Evaluates the policy on held-out problems; call it with the number of the step.
+
+    Before the first and after the last step all samples of a benchmark are drawn and the geometry
+    is probed on the first benchmark. In between, `settings.eval_samples` samples a problem are
+    drawn.
+
+    Args:
+        held_out: the problem sets.
+        policy: is probed.
+        engine: draws the responses.
+        tokenizer: of the policy.
+        chat: prompts go through the tokenizer's chat template.
+        tracker: writes the probe's table.
+        reporter: is told what is going on.
+        settings: the loop's settings.
+        world: the ranks that divide the problems.
+    """
+
+    def __init__(
+        self,
+        held_out: Sequence[HeldOut],
+        *,
+        policy: Policy,
+        engine: Engine,
+        tokenizer: Tokenizer,
+        chat: bool,
+        tracker: Tracker,
+        reporter: Reporter,
+        settings: TrainerSettings,
+        world: World,
+    ) -> None:
+        self.held_out = list(held_out)
+        self.policy, self.engine = policy, engine
+        self.tokenizer, self.chat = tokenizer, chat
+        self.tracker, self.reporter = tracker, reporter
+        self.settings, self.world = settings, world
+
+    def __call__(self, step: int) -> dict[str, float]:
+        """Metrics of the policy after a step, named eval/BENCHMARK/QUANTITY and probe/QUANTITY."""
+        started = time.perf_counter()
+        is_first_or_last = step in (0, self.settings.steps)
+        metrics: dict[str, float] = {}
+        for place, held_out in enumerate(self.held_out):
+            result, benchmark_metrics = self._evaluate(step, held_out, all_samples=is_first_or_last)
+            metrics |= benchmark_metrics
+            if is_first_or_last and place == 0 and self._can_probe(held_out.benchmark):
+                metrics |= self._probe(step, held_out.benchmark, result)
+        metrics["time/evaluate"] = time.perf_counter() - started
+        return metrics
+
+    def _evaluate(
+        self, step: int, held_out: HeldOut, all_samples: bool
+    ) -> tuple[EvalResult, dict[str, float]]:
+        """Sample and grade one problem set."""
+        benchmark, grader = held_out.benchmark, held_out.grader
+        fewer_samples = min(self.settings.eval_samples, benchmark.samples)
+        samples = benchmark.samples if all_samples else fewer_samples
+        own_problem_count = len(self.world.deal(benchmark.problems))
+        with self.reporter.phase(benchmark.name, own_problem_count * samples) as advance:
             result = evaluate(
                 benchmark,
-                parts.engine,
+                self.engine,
                 grader,
-                parts.tokenizer,
-                chat=parts.chat,
-                seed=settings.seed,
-                samples=count,
+                self.tokenizer,
+                chat=self.chat,
+                seed=self.settings.seed,
+                samples=samples,
                 on_progress=advance,
-                world=parts.world,
+                world=self.world,
             )
-        parts.reporter.evaluated(step, result)
-        # the grader's are taken here, so that the next step's verify/ metrics are of that step alone
-        found = result.metrics | verdict_shares(parts.world, grader.metrics())
-        found[f"mean@{validation}"] = found["pass@1"]  # whatever n: every sample is used
-        metrics |= {f"eval/{result.name}/{name}": value for name, value in found.items()}
-        if final and place == 0 and settings.probe_problems and benchmark.params.temperature:
-            metrics |= probe(parts, settings, step, result)
-    return {**metrics, "time/evaluate": time.perf_counter() - started}
+        self.reporter.evaluated(step, result)
+
+        # the grader's counts are taken here, so that the next step's verify/ metrics are of that
+        # step alone
+        metrics = result.metrics | verdict_shares(self.world, grader.metrics())
+        # one name that holds at every evaluation: pass@1 uses all samples, however many were drawn
+        metrics[f"mean@{fewer_samples}"] = metrics["pass@1"]
+        return result, {f"eval/{result.name}/{name}": value for name, value in metrics.items()}
+
+    def _can_probe(self, benchmark: Benchmark) -> bool:
+        """Greedy samples are not probed: they have no distribution whose gradient directions could
+        differ."""
+        return self.settings.probe_problems > 0 and benchmark.params.temperature > 0
+
+    def _probe(self, step: int, benchmark: Benchmark, result: EvalResult) -> dict[str, float]:
+        """Gradient geometry of the policy on held-out problems, whatever the training signal.
+
+        This is the protocol of Figure 3 of arXiv 2512.15687. The pairs go into the table `probe`.
+        """
+        sequences, correct_PG = probe_sequences(
+            result, self.settings.probe_problems, self.settings.probe_samples
+        )
+        params = benchmark.params
+        request = ScoreRequest(
+            temperature=params.temperature,
+            token_budget=self.settings.score_tokens,
+            features=True,
+            feature_temperature=self.settings.feature_temperature,
+        )
+        scores = score(self.policy, sequences, request, self.world)
+        assert scores.features_ND is not None
+        prompt_count, sample_count = correct_PG.shape
+        features_PGD = grouped(scores.features_ND, (prompt_count, sample_count))
+        cosine_PGG, _ = cosine_matrix(features_PGD)
+        columns, metrics = probe_table(cosine_PGG, correct_PG)
+
+        # these decide the mean cosine (docs/method.md) and belong into the caption of every figure
+        # of it
+        metrics["sampled_at"] = params.temperature
+        metrics["top_p"] = params.top_p
+        metrics["top_k"] = float(params.top_k)
+        metrics["scored_at"] = self.settings.feature_temperature or params.temperature
+        self.tracker.table("probe", step, columns)
+        return {f"probe/{name}": value for name, value in metrics.items()}
 
 
-def probe(
-    parts: Parts, settings: TrainerSettings, step: int, result: EvalResult
-) -> dict[str, float]:
-    """Gradient geometry of the policy on held-out problems, whatever the signal (Figure 3's protocol).
+def probe_sequences(
+    result: EvalResult, problem_count: int, sample_count: int
+) -> tuple[Sequences, Tensor]:
+    """The first samples of the first problems of an evaluation.
 
-    Not for greedy samples: they have no distribution whose gradient directions could differ.
+    Args:
+        result: the evaluation.
+        problem_count: problems to take, P at most.
+        sample_count: responses of each to take, G at most.
+
+    Returns:
+        P * G prompt-response pairs, prompt-major, and their verdicts (P, G).
     """
-    sequences, correct_PG = probe_sequences(result, settings.probe_problems, settings.probe_samples)
-    params = parts.benchmarks[0][0].params
-    scores = score(
-        parts.policy,
-        sequences,
-        temperature=params.temperature,
-        token_budget=settings.score_tokens,
-        features=True,
-        feature_temperature=settings.feature_temperature,
-        world=parts.world,
-    )
-    assert scores.features_ND is not None
-    cosine_PGG, _ = cosine_matrix(grouped(scores.features_ND, tuple(correct_PG.shape)))  # type: ignore[arg-type]
-    columns, metrics = probe_table(cosine_PGG, correct_PG)
-    # these decide the mean cosine (docs/method.md) and belong into the caption of every figure of it
-    metrics |= {
-        "sampled_at": params.temperature,
-        "top_p": params.top_p,
-        "top_k": float(params.top_k),
-    }
-    metrics["scored_at"] = settings.feature_temperature or params.temperature
-    parts.tracker.table("probe", step, columns)
-    return {f"probe/{name}": value for name, value in metrics.items()}
-
-
-def probe_sequences(result: EvalResult, problems: int, samples: int) -> tuple[Sequences, Tensor]:
-    """The first `samples` responses to the first `problems` problems, and their verdicts (P, G)."""
     prompts: list[list[int]] = []
     responses: list[list[int]] = []
     correct: list[list[bool]] = []
-    for prompt, completions, verdicts in list(
-        zip(result.prompts, result.completions, result.verdicts, strict=True)
-    )[:problems]:
-        prompts.extend([prompt] * len(completions[:samples]))
-        responses.extend(completion.token_ids for completion in completions[:samples])
-        correct.append([verdict.correct for verdict in verdicts[:samples]])
+    problems = zip(result.prompts, result.completions, result.verdicts, strict=True)
+    for prompt, completions, verdicts in list(problems)[:problem_count]:
+        for completion in completions[:sample_count]:
+            prompts.append(prompt)
+            responses.append(completion.token_ids)
+        correct.append([verdict.correct for verdict in verdicts[:sample_count]])
     return Sequences(prompts, responses), torch.tensor(correct)

@@ -31,7 +31,7 @@ from g2rl.engines.transformers import TransformersEngine
 from g2rl.policy.batching import Sequences
 from g2rl.policy.loading import LoadedModel
 from g2rl.policy.policy import Policy
-from g2rl.policy.scoring import score
+from g2rl.policy.scoring import ScoreRequest, score
 from g2rl.tasks.benchmarks.countdown import countdown_benchmark
 from g2rl.tasks.grading.grader import Grader
 from g2rl.types import Completion, Problem, SamplingParams, Verdict
@@ -202,7 +202,7 @@ def test_closed_forms_of_a_linear_softmax_model_and_phi_is_exact_for_a_bias_of_t
         expected = np.array(rows) @ np.array(rows).T / scale**2
         np.testing.assert_allclose(found[name], expected, rtol=1e-10, atol=1e-14)
     features = score(
-        policy, sequences, temperature=TAU, token_budget=100, features=True
+        policy, sequences, ScoreRequest(temperature=TAU, token_budget=100, features=True)
     ).features_ND
     np.testing.assert_allclose(features, np.array(phi), rtol=1e-5, atol=1e-6)
 

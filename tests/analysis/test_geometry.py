@@ -30,7 +30,7 @@ from g2rl.engines.transformers import TransformersEngine
 from g2rl.exploration.encoders.ngram import NgramHashing
 from g2rl.policy.loading import LoadedModel
 from g2rl.policy.policy import Policy
-from g2rl.policy.scoring import score
+from g2rl.policy.scoring import ScoreRequest, score
 from g2rl.tasks.benchmarks.countdown import countdown_benchmark
 from g2rl.tasks.countdown import CountdownVerifier, draw_training, held_out_problems
 from g2rl.tasks.countdown_traces import STYLE_ODDS, STYLES, write_trace
@@ -141,10 +141,9 @@ def test_cells_hold_the_cosines_of_features_at_their_scoring_temperature(
         scores = score(
             policy,
             groups.rollouts.sequences,
-            temperature=1.0,
-            token_budget=512,
-            features=True,
-            feature_temperature=scored_at,
+            ScoreRequest(
+                temperature=1.0, token_budget=512, features=True, feature_temperature=scored_at
+            ),
         )
         features = scores.features_ND.double().view(4, 6, -1)
         expected = torch.cosine_similarity(features.unsqueeze(2), features.unsqueeze(1), dim=-1)

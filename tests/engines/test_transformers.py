@@ -17,7 +17,7 @@ from g2rl.policy.batching import Sequences
 from g2rl.policy.loading import LoadedModel
 from g2rl.policy.policy import Policy
 from g2rl.policy.prompts import encode_prompt
-from g2rl.policy.scoring import score
+from g2rl.policy.scoring import ScoreRequest, score
 from g2rl.types import Completion, SamplingParams
 
 PROBS = [0.1, 0.2, 0.3, 0.4]
@@ -263,7 +263,7 @@ def test_surprise_of_the_samples_equals_their_entropy(
     rows = Sequences(
         [p for p in prompts[:2] for _ in range(150)], [c.token_ids for c in flat(drawn)]
     )
-    scores = score(Policy(tiny.model), rows, temperature=tau, token_budget=2000)
+    scores = score(Policy(tiny.model), rows, ScoreRequest(temperature=tau, token_budget=2000))
 
     def z(values: Tensor) -> float:
         return float(values.mean() / values.std() * len(values) ** 0.5)
@@ -272,7 +272,7 @@ def test_surprise_of_the_samples_equals_their_entropy(
         [(-x - h).sum() for x, h in zip(scores.logps, scores.entropies, strict=True)]
     )
     assert abs(z(gaps)) < 4
-    hotter = score(Policy(tiny.model), rows, temperature=2.0, token_budget=2000)
+    hotter = score(Policy(tiny.model), rows, ScoreRequest(temperature=2.0, token_budget=2000))
     gaps = torch.stack(
         [(-x - h).sum() for x, h in zip(hotter.logps, hotter.entropies, strict=True)]
     )

@@ -69,7 +69,7 @@ def flat(
         segments_T=segments,
         rows=len(rows),
         entropy_T=p.entropy[rows][keep],
-        entropy_weights_T=torch.full(
+        token_share_T=torch.full(
             (int(keep.sum()),), 1.0 / float(LENGTHS.sum()), dtype=torch.float64
         ),
         ref_logps_T=p.ref[rows][keep] if with_ref else None,
@@ -394,9 +394,9 @@ def test_the_sampler_kl_is_that_of_the_two_distributions() -> None:
 
 def test_a_truncated_sampler_is_not_weighed() -> None:
     whole, cut = SamplingParams(1.0), SamplingParams(1.0, top_p=0.9)
-    PolicyLoss().refuse_truncated(whole, [])
-    PolicyLoss().refuse_truncated(cut, None)  # the engine reports nothing, so nothing is weighed
-    PolicyLoss(sampler_correction="none").refuse_truncated(cut, [])
+    PolicyLoss().refuse_truncated(whole, True)
+    PolicyLoss().refuse_truncated(cut, False)  # the engine reports nothing, so nothing is weighed
+    PolicyLoss(sampler_correction="none").refuse_truncated(cut, True)
     for params in (cut, SamplingParams(1.0, top_k=20)):
         with pytest.raises(ValueError, match="sampler_correction=token must not weigh"):
-            PolicyLoss().refuse_truncated(params, [])
+            PolicyLoss().refuse_truncated(params, True)

@@ -37,9 +37,9 @@ from g2rl.policy.lora import (
 )
 from g2rl.policy.policy import Policy
 from g2rl.policy.reference import BaseOf
-from g2rl.policy.scoring import score
+from g2rl.policy.scoring import ScoreRequest, score
 from g2rl.training.micro_batch_update import UpdateBatch
-from g2rl.training.trainer import Trainer
+from g2rl.training.step import TrainingStep
 from g2rl.training.updater import OptimizerSettings, Updater
 from g2rl.types import SamplingParams
 
@@ -223,7 +223,7 @@ def test_only_adapters_are_optimised_and_the_base_keeps_its_bits(tiny: LoadedMod
     held = {id(p) for group in updater.optimizer.param_groups for p in group["params"]}
     assert held == {id(p) for name, p in policy.named_parameters() if "lora_" in name}
     for step in (1, 2):
-        behaviour = score(policy, SEQUENCES, temperature=1.0, token_budget=64)
+        behaviour = score(policy, SEQUENCES, ScoreRequest(temperature=1.0, token_budget=64))
         advantages_N = torch.tensor([1.0, -1.0, 0.5, 1.0])
         updater.step(
             UpdateBatch(SEQUENCES, torch.tensor([0, 0, 1, 1]), advantages_N, behaviour), step
@@ -420,17 +420,17 @@ def test_a_checkpoint_holds_the_adapters_alone(finished: Path) -> None:
 def test_resume_repeats_the_uninterrupted_run_bit_for_bit(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = Trainer.step
+    step = TrainingStep.__call__
 
-    def interrupted(self: Trainer, number: int) -> dict[str, float]:
+    def interrupted(self: TrainingStep, number: int) -> dict[str, float]:
         if number == 3:
             raise KeyboardInterrupt
         return step(self, number)
 
-    monkeypatch.setattr(Trainer, "step", interrupted)
+    monkeypatch.setattr(TrainingStep, "__call__", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
-    monkeypatch.setattr(Trainer, "step", step)
+    monkeypatch.setattr(TrainingStep, "__call__", step)
     run(tmp_path)
     assert rows(tmp_path) == rows(finished)
     for place in ("checkpoints/step_000003/model.safetensors", "model/model.safetensors"):

@@ -16,9 +16,9 @@ from g2rl.policy.batching import CALL_TOKENS, Sequences, plan_micro_batches
 from g2rl.policy.lm_head import head
 from g2rl.policy.loading import load
 from g2rl.policy.policy import Policy
-from g2rl.policy.scoring import known, score
+from g2rl.policy.scoring import ScorePlan, ScoreRequest, require_scored, score
 from g2rl.policy.sharding import ShardSettings
-from g2rl.training.micro_batch_update import UpdateBatch
+from g2rl.training.micro_batch_update import BehaviourSource, UpdateBatch
 from g2rl.training.optimizer import OptimizerSettings
 from g2rl.training.updater import UpdateError, Updater
 from g2rl.types import Completion, Problem
@@ -42,7 +42,7 @@ def batch_for(updater: Updater, advantages: list[float]) -> UpdateBatch:
     count = len(advantages)
     responses = [[23 + i % 9, 34, 2][: 1 + i % 3] for i in range(count)]
     sequences = Sequences([[1, 3, 27, 30, 5]] * count, responses)
-    behaviour = score(updater.policy, sequences, temperature=1.0, token_budget=1000)
+    behaviour = score(updater.policy, sequences, ScoreRequest(temperature=1.0, token_budget=1000))
     return UpdateBatch(
         sequences=sequences,
         group_N=torch.arange(count) // 2,
@@ -74,7 +74,7 @@ def test_mini_batches_are_whole_groups_and_change_with_the_step() -> None:
 
 def test_each_mini_batch_is_one_optimizer_update() -> None:
     updater = make(OptimizerSettings(mini_batches=3, epochs=2))
-    metrics = updater.step(batch_for(updater, [1.0, -1.0] * 6), 0)
+    metrics = updater.step(batch_for(updater, [1.0, -1.0] * 6), 0).metrics
     assert updater.updates == 6
     assert metrics["updates"] == 6
 
@@ -82,16 +82,18 @@ def test_each_mini_batch_is_one_optimizer_update() -> None:
 def test_later_mini_batches_are_off_policy_and_the_first_is_not() -> None:
     updater = make(OptimizerSettings(lr=1e-2, mini_batches=1))
     batch = batch_for(updater, [1.0, -1.0, 1.0, -1.0])
-    assert updater.step(batch, 0)["ratio"] == pytest.approx(1.0, abs=1e-5)
-    batch.on_policy = False
-    assert abs(updater.step(batch, 1)["ratio"] - 1.0) > 1e-3
+    assert updater.step(batch, 0).metrics["ratio"] == pytest.approx(1.0, abs=1e-5)
+    batch.first_source = BehaviourSource.SCORES
+    assert abs(updater.step(batch, 1).metrics["ratio"] - 1.0) > 1e-3
 
 
 def test_the_update_raises_what_has_positive_advantage() -> None:
     updater = make(OptimizerSettings(lr=1e-3, mini_batches=1))
     batch = batch_for(updater, [1.0, -1.0, 1.0, -1.0])
     updater.step(batch, 0)
-    new = score(updater.policy, batch.sequences, temperature=1.0, token_budget=1000).logps
+    new = score(
+        updater.policy, batch.sequences, ScoreRequest(temperature=1.0, token_budget=1000)
+    ).logps
     change = [float((n - o).sum()) for n, o in zip(new, batch.behaviour.logps, strict=True)]
     assert change[0] > 0 > change[1]
 
@@ -100,7 +102,7 @@ def test_a_bad_gradient_skips_the_update_is_counted_and_then_stops() -> None:
     updater = make(OptimizerSettings(mini_batches=1, max_bad_updates=2))
     batch = batch_for(updater, [1.0, float("nan")])
     before = [p.clone() for p in updater.policy.parameters()]
-    metrics = updater.step(batch, 0)
+    metrics = updater.step(batch, 0).metrics
     assert metrics["skipped"] == 1.0
     assert all(math.isfinite(value) for value in metrics.values())
     assert all(torch.equal(a, b) for a, b in zip(before, updater.policy.parameters(), strict=True))
@@ -125,7 +127,7 @@ def test_batches_that_cannot_be_learnt_from_count_like_bad_updates() -> None:
 
 def test_the_first_ratio_of_a_step_is_one_whatever_the_later_ones_are() -> None:
     updater = make(OptimizerSettings(lr=1e-2, mini_batches=2, epochs=2))
-    metrics = updater.step(batch_for(updater, [1.0, -1.0, 1.0, -1.0]), 0)
+    metrics = updater.step(batch_for(updater, [1.0, -1.0, 1.0, -1.0]), 0).metrics
     assert metrics["first_ratio"] == pytest.approx(1.0, abs=1e-5)
     assert abs(metrics["ratio"] - 1.0) > 1e-4
 
@@ -147,7 +149,7 @@ def test_empty_responses_do_not_break_the_update() -> None:
     batch = batch_for(updater, [1.0, -1.0])
     batch.sequences.responses[1] = []
     batch.behaviour.logps[1] = torch.empty(0)
-    assert updater.step(batch, 0)["skipped"] == 0.0
+    assert updater.step(batch, 0).metrics["skipped"] == 0.0
 
 
 @pytest.mark.parametrize("mini_batches", [1, 2, 3])
@@ -161,14 +163,18 @@ def test_the_first_mini_batch_serves_itself(mini_batches: int) -> None:
     rows = lean.rows_to_score(holed.group_N, 5)
     assert len(rows) == {1: 0, 2: 2, 3: 4}[mini_batches]  # three groups of two
     holed.behaviour = score(
-        lean.policy, holed.sequences, temperature=1.0, token_budget=1000, parts=[rows]
+        lean.policy,
+        holed.sequences,
+        ScoreRequest(temperature=1.0, token_budget=1000, plan=ScorePlan([rows])),
     )
     assert [n for n, logps in enumerate(holed.behaviour.logps) if logps is not None] == rows
-    found, known = lean.step(holed, 5), full.step(scored, 5)
+    result = lean.step(holed, 5)
+    found, known = result.metrics, full.step(scored, 5).metrics
+    assert [n for n, logps in enumerate(holed.behaviour.logps) if logps is not None] == rows
     assert found["loss"] == pytest.approx(known["loss"], abs=1e-5)
     assert "first_ratio" not in found  # nothing to compare with
     assert known["first_ratio"] == pytest.approx(1.0, abs=1e-5)
-    for logps, old in zip(holed.behaviour.logps, expected, strict=True):
+    for logps, old in zip(result.behaviour.logps, expected, strict=True):
         torch.testing.assert_close(logps, old, rtol=1e-5, atol=1e-5)
     if mini_batches == 1:  # else the later rows were scored in other micro-batches
         for a, b in zip(full.policy.parameters(), lean.policy.parameters(), strict=True):
@@ -203,18 +209,25 @@ def test_a_kept_forward_is_the_one_the_update_would_have_made(
     assert sorted(n for rows in keep for n in rows) == first[1:]
     assert len(keep) == kept  # micro-batches, where a call costs less than padding
     common = {"temperature": 1.0, "token_budget": 100}
-    holed.behaviour = score(lean.policy, holed.sequences, parts=[late], **common)
+    holed.behaviour = score(
+        lean.policy, holed.sequences, ScoreRequest(**common, plan=ScorePlan([late]))
+    )
     forwards = count_forwards(keeping)
     batch.behaviour = score(
-        keeping.policy, batch.sequences, features=True, parts=[late, first[:1]], keep=keep, **common
+        keeping.policy,
+        batch.sequences,
+        ScoreRequest(features=True, **common, plan=ScorePlan([late, first[:1]], keep)),
     )
-    whole = score(lean.policy, holed.sequences, features=True, **common)
+    batch.kept_forwards = batch.behaviour.take_forwards()
+    assert len(batch.kept_forwards) == kept
+    whole = score(lean.policy, holed.sequences, ScoreRequest(features=True, **common))
     torch.testing.assert_close(batch.behaviour.features_ND, whole.features_ND, rtol=1e-4, atol=1e-6)
     scored = sum(forwards)
-    known, found = lean.step(holed, 5), keeping.step(batch, 5)
+    known, found = lean.step(holed, 5).metrics, keeping.step(batch, 5).metrics
     assert scored == 6
     assert sum(forwards) - scored == len(late)
     assert not batch.behaviour.forwards  # nothing stays in memory
+    assert not batch.kept_forwards
     assert found == known
     for a, b in zip(lean.policy.parameters(), keeping.policy.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -251,10 +264,7 @@ def test_several_ranks_keep_nothing() -> None:
         score(
             updater.policy,
             batch.sequences,
-            temperature=1.0,
-            token_budget=100,
-            parts=[[0]],
-            keep=[[1]],
+            ScoreRequest(temperature=1.0, token_budget=100, plan=ScorePlan([[0]], [[1]])),
             world=updater.world,
         )
 
@@ -286,14 +296,18 @@ def test_a_fused_head_ends_at_the_same_weights(
         monkeypatch.setattr(head, "FUSE_FROM", start)
         batch = batch_for(updater, [1.0, -1.0, 0.5, -0.5, 2.0, -2.0])
         shift = torch.linspace(-0.3, 0.3, 3)
-        batch.ref_logps = [logps + shift[: len(logps)] for logps in known(batch.behaviour.logps)]
-        batch.sampler_logps = [
-            logps - shift[: len(logps)] for logps in known(batch.behaviour.logps)
+        batch.ref_logps = [
+            logps + shift[: len(logps)] for logps in require_scored(batch.behaviour.logps)
         ]
-        batch.token_bonus = [0.1 * shift[: len(logps)] for logps in known(batch.behaviour.logps)]
+        batch.sampler_logps = [
+            logps - shift[: len(logps)] for logps in require_scored(batch.behaviour.logps)
+        ]
+        batch.token_bonus = [
+            0.1 * shift[: len(logps)] for logps in require_scored(batch.behaviour.logps)
+        ]
         batch.entropy_coef = 0.05
         calls.clear()
-        metrics.append(updater.step(batch, 0))
+        metrics.append(updater.step(batch, 0).metrics)
         assert bool(calls) == (fused and updater is fusing)
     assert metrics[1] == pytest.approx(metrics[0], rel=1e-4, abs=1e-5)
     for a, b in zip(plain.policy.parameters(), fusing.policy.parameters(), strict=True):
@@ -304,7 +318,9 @@ def test_a_later_mini_batch_must_have_been_scored() -> None:
     updater = make(OptimizerSettings(mini_batches=2))
     batch = batch_for(updater, [1.0, -1.0, 1.0, -1.0])
     batch.behaviour = score(
-        updater.policy, batch.sequences, temperature=1.0, token_budget=1000, parts=[[]]
+        updater.policy,
+        batch.sequences,
+        ScoreRequest(temperature=1.0, token_budget=1000, plan=ScorePlan([[]])),
     )
     with pytest.raises(ValueError, match="not scored"):
         updater.step(batch, 0)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import torch.distributed as dist
-from tests.vllm_cpu.tiny_engine import make_engine, make_policy, scramble
 
 from g2rl.types import SamplingParams
+from tests.vllm_cpu.tiny_engine import make_engine, make_policy, scramble
 
 
 def main(folder: Path, tensor_parallel: int) -> None:

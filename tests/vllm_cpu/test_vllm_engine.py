@@ -18,7 +18,7 @@ from g2rl.engines.vllm import VllmEngine
 from g2rl.policy.batching import Sequences
 from g2rl.policy.lora import LoraSettings, add_lora
 from g2rl.policy.policy import Policy
-from g2rl.policy.scoring import known, score
+from g2rl.policy.scoring import ScoreRequest, require_scored, score
 from g2rl.types import Completion, SamplingParams
 from tests.vllm_cpu.tiny_engine import STOPS, make_engine, make_policy, scramble
 
@@ -49,9 +49,9 @@ def gaps(policy: Policy, groups: list[list[Completion]], temperature: float) -> 
     """|log-prob of vLLM - log-prob of the policy| of every token."""
     rows = [(prompt, c) for prompt, group in zip(PROMPTS, groups, strict=True) for c in group]
     sequences = Sequences([p for p, _ in rows], [c.token_ids for _, c in rows])
-    scores = score(policy, sequences, temperature=temperature, token_budget=4000)
+    scores = score(policy, sequences, ScoreRequest(temperature=temperature, token_budget=4000))
     found = torch.cat([torch.tensor(c.logps) for _, c in rows])
-    return (found - torch.cat(known(scores.logps))).abs()
+    return (found - torch.cat(require_scored(scores.logps))).abs()
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6, 1.4])

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.vllm_cpu import ranks
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]

@@ -29,7 +29,7 @@ from g2rl.policy.scoring import Scores
 from g2rl.runs.checkpoints import Checkpoints
 from g2rl.runs.files import DiskFullError, atomic_folder, atomic_path
 from g2rl.runs.tracking import Tracker
-from g2rl.training import trainer as loop
+from g2rl.training import stages as loop
 from g2rl.training.bad_numbers import NonFiniteError
 from g2rl.training.step_metrics import train_metrics
 from g2rl.training.updater import UpdateError

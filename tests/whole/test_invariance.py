@@ -12,8 +12,8 @@ from g2rl.formulas.losses import NORMALIZERS, PolicyLoss
 from g2rl.policy.batching import Sequences, make_micro_batch, plan_micro_batches
 from g2rl.policy.loading import LoadedModel
 from g2rl.policy.policy import Policy
-from g2rl.policy.scoring import Scores, score
-from g2rl.training.micro_batch_update import UpdateBatch
+from g2rl.policy.scoring import ScoreRequest, Scores, score
+from g2rl.training.micro_batch_update import BehaviourSource, UpdateBatch
 from g2rl.training.optimizer import OptimizerSettings
 from g2rl.training.updater import Updater
 
@@ -47,7 +47,9 @@ def policy(tiny: LoadedModel) -> Policy:
 
 
 def scored(policy: Policy, sequences: Sequences, budget: int) -> Scores:
-    return score(policy, sequences, temperature=TAU, token_budget=budget, features=True)
+    return score(
+        policy, sequences, ScoreRequest(temperature=TAU, token_budget=budget, features=True)
+    )
 
 
 def assert_same_scores(found: Scores, expected: Scores, order: list[int]) -> None:
@@ -155,7 +157,7 @@ def batch_of(order: list[int], scores: Scores) -> UpdateBatch:
         group_N=torch.tensor([m // 4 for m in order]),
         advantages_N=advantages[order],
         behaviour=Scores([old[m] for m in order], [None] * len(order)),
-        on_policy=False,
+        first_source=BehaviourSource.SCORES,
         ref_logps=[ref[m] for m in order],
         token_bonus=[bonus[m] for m in order],
         entropy_coef=0.05,
@@ -179,7 +181,7 @@ def step(
         total_updates=1,
         seed=0,
     )
-    metrics = updater.step(batch, 0)
+    metrics = updater.step(batch, 0).metrics
     before = dict(tiny.model.named_parameters())
     return {k: v.detach() - before[k].detach() for k, v in policy.model.named_parameters()}, metrics
 

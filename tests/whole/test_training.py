@@ -26,7 +26,7 @@ from g2rl.policy.loading import load
 from g2rl.policy.policy import Policy
 from g2rl.policy.prompts import encode_prompt
 from g2rl.runs.interrupt import Interrupted
-from g2rl.training.trainer import Trainer
+from g2rl.training.step import TrainingStep
 from g2rl.types import SamplingParams
 
 register_resolvers()
@@ -191,18 +191,18 @@ def test_training_moves_the_weights_and_not_the_reference(finished: Path) -> Non
 def test_resume_repeats_the_uninterrupted_run_bit_for_bit(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_before: int
 ) -> None:
-    step = Trainer.step
+    step = TrainingStep.__call__
 
-    def interrupted(self: Trainer, number: int) -> dict[str, float]:
+    def interrupted(self: TrainingStep, number: int) -> dict[str, float]:
         if number == stop_before:
             raise KeyboardInterrupt
         return step(self, number)
 
     overrides = ("trainer.steps=3", "exploration=g2rl", "exploration.observe=[evol,none]")
-    monkeypatch.setattr(Trainer, "step", interrupted)
+    monkeypatch.setattr(TrainingStep, "__call__", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, *overrides)
-    monkeypatch.setattr(Trainer, "step", step)
+    monkeypatch.setattr(TrainingStep, "__call__", step)
     with (tmp_path / "metrics.jsonl").open("a") as out:
         out.write('{"step": 99, "cut off in the mid')
     run(tmp_path, *overrides)

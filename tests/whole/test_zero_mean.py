@@ -18,7 +18,7 @@ from g2rl.policy.batching import Sequences
 from g2rl.policy.loading import LoadedModel
 from g2rl.policy.policy import Policy
 from g2rl.policy.prompts import encode_prompt
-from g2rl.policy.scoring import score
+from g2rl.policy.scoring import ScoreRequest, score
 from g2rl.types import SamplingParams
 
 TEXTS = ("use 3 7 2 make 13 :", "use 8 3 7 2 make 29 :", "use 10 4 6 make 16 :")
@@ -59,10 +59,12 @@ def z_value(tiny: LoadedModel, groups: list[Sequences], feature_temperature: flo
         scores = score(
             policy,
             sequences,
-            temperature=1.0,
-            token_budget=2_000,
-            features=True,
-            feature_temperature=feature_temperature,
+            ScoreRequest(
+                temperature=1.0,
+                token_budget=2_000,
+                features=True,
+                feature_temperature=feature_temperature,
+            ),
         )
         sums_NK = (
             scores.features_ND.double() * sequences.lengths_N.double().unsqueeze(1)

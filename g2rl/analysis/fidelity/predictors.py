@@ -21,7 +21,7 @@ from g2rl.exploration.encoders.encoder import Encoder
 from g2rl.formulas.tensors import cosine_matrix
 from g2rl.policy.batching import Sequences, make_micro_batch, plan_micro_batches
 from g2rl.policy.policy import Policy
-from g2rl.policy.scoring import Scores, score
+from g2rl.policy.scoring import ScoreRequest, Scores, score
 
 GRAM_LENGTHS = (1, 2, 3)
 
@@ -80,14 +80,7 @@ def predictors(
     """
     rollouts = groups.rollouts
     shape, sequences = rollouts.shape, rollouts.sequences
-    scores = score(
-        policy,
-        sequences,
-        temperature=temperature,
-        token_budget=token_budget,
-        features=True,
-        feature_temperature=feature_temperature,
-    )
+    scores = score(policy, sequences, ScoreRequest(temperature=temperature, token_budget=token_budget, features=True, feature_temperature=feature_temperature))
     assert scores.features_ND is not None
     hidden_ND = mean_hidden(policy, sequences, token_budget)
     tokens = [[completion.token_ids for completion in group] for group in rollouts.completions]

@@ -32,7 +32,7 @@ from g2rl.evaluation.estimates import answer_classes
 from g2rl.exploration.encoders.encoder import Encoder
 from g2rl.formulas.correlation import correlate
 from g2rl.policy.policy import Policy
-from g2rl.policy.scoring import Scores, score
+from g2rl.policy.scoring import ScoreRequest, Scores, score
 from g2rl.runs.tables import rollout_table
 from g2rl.tasks.grading.grader import Grader
 
@@ -75,14 +75,7 @@ def score_groups(
             rollouts.prompts[start:stop],
             rollouts.completions[start:stop],
         )
-        scores: Scores = score(
-            policy,
-            part.sequences,
-            temperature=sampled_at,
-            token_budget=token_budget,
-            features=True,
-            feature_temperature=scored_at,
-        )
+        scores: Scores = score(policy, part.sequences, ScoreRequest(temperature=sampled_at, token_budget=token_budget, features=True, feature_temperature=scored_at))
         assert scores.features_ND is not None
         features.append(scores.features_ND)
         entropies.append(scores.mean_entropy_N)

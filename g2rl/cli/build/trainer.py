@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from g2rl.cli.build.model import (
     shard_policies,
 )
 from g2rl.cli.config.choices import choices, config_dir
+from g2rl.engines.engine import Engine
 from g2rl.exploration.signal import Signal, all_needs
 from g2rl.formulas.advantages import GroupAdvantage
 from g2rl.formulas.losses import PolicyLoss
@@ -34,17 +36,36 @@ from g2rl.tasks.benchmarks.benchmark import Benchmark
 from g2rl.tasks.grading.grader import Graders
 from g2rl.tasks.task import Task, fit_prompts, refuse_leaks
 from g2rl.training.alarms import HealthLimits
+from g2rl.training.console import Reporter
 from g2rl.training.optimizer import OptimizerSettings
-from g2rl.training.parts import Parts, Reporter
 from g2rl.training.settings import TrainerSettings
+from g2rl.training.stages import Explorer, Sampler, Scorer
+from g2rl.training.step import TrainingStep
 from g2rl.training.trainer import Trainer
 from g2rl.training.updater import Updater
+from g2rl.training.validation import HeldOut, Validation
 from g2rl.types import Problem, SamplingParams
 from g2rl.world import World
 
 log = logging.getLogger(__name__)
 ALONE = World()
 SIGNAL_EXTRAS = ("observe", "feature_temperature")
+
+
+@dataclass(slots=True, frozen=True)
+class TrainingJob:
+    """A run that is put together, and what its command needs besides the trainer."""
+
+    trainer: Trainer
+    policy: Policy
+    loaded: LoadedModel
+    engine: Engine
+    task: Task
+    signal: Signal
+    benchmarks: list[Benchmark]
+    graders: Graders
+    tracker: Tracker
+    checkpoints: Checkpoints
 
 
 def build_signal(node: DictConfig) -> Signal:
@@ -102,7 +123,7 @@ def build_trainer(
     reporter: Reporter,
     stop: Callable[[], int | None],
     world: World = ALONE,
-) -> tuple[Trainer, LoadedModel, Graders]:
+) -> TrainingJob:
     """Check everything that needs no weights first, then load the model and assemble the trainer."""
     settings = build_settings(config)
     advantage, loss = build_algorithm(config.algorithm)
@@ -141,35 +162,74 @@ def build_trainer(
     engine = instantiate(
         config.engine, policy=policy, tokenizer=loaded.tokenizer, stop_ids=loaded.stop_ids
     )
-    parts = Parts(
-        policy=policy,
-        reference=reference,
-        tokenizer=loaded.tokenizer,
-        chat=config.model.chat,
-        engine=engine,
-        task=task,
+    tracker = SilentTracker(run_dir)
+    if world.first:
+        tracker = Tracker(run_dir, instantiate(config.tracking))
+    checkpoints = Checkpoints(
+        run_dir / "checkpoints", config.trainer.keep_checkpoints, config.trainer.keep_best, world
+    )
+    explorer = Explorer(signal, observers, encoder, world)
+    step = TrainingStep(
+        sampler=Sampler(
+            task,
+            engine,
+            loaded.tokenizer,
+            chat=config.model.chat,
+            settings=settings,
+            reporter=reporter,
+            world=world,
+        ),
         grader=graders(task.verifier),
-        signal=signal,
-        observers=observers,
-        encoder=encoder,
+        scorer=Scorer(
+            policy,
+            reference,
+            updater,
+            explorer.needs,
+            settings=settings,
+            reporter=reporter,
+            world=world,
+        ),
+        explorer=explorer,
         advantage=advantage,
         updater=updater,
-        benchmarks=[(benchmark, graders(benchmark.verifier)) for benchmark in benchmarks],
-        tracker=Tracker(run_dir, instantiate(config.tracking))
-        if world.first
-        else SilentTracker(run_dir),
-        checkpoints=Checkpoints(
-            run_dir / "checkpoints",
-            config.trainer.keep_checkpoints,
-            config.trainer.keep_best,
-            world,
-        ),
-        reporter=reporter,
-        health=health,
+        engine=engine,
+        tracker=tracker,
+        settings=settings,
         world=world,
-        stop=stop,
     )
-    return Trainer(parts, settings), loaded, graders
+    validation = Validation(
+        [HeldOut(benchmark, graders(benchmark.verifier)) for benchmark in benchmarks],
+        policy=policy,
+        engine=engine,
+        tokenizer=loaded.tokenizer,
+        chat=config.model.chat,
+        tracker=tracker,
+        reporter=reporter,
+        settings=settings,
+        world=world,
+    )
+    trainer = Trainer(
+        step,
+        validation,
+        tracker=tracker,
+        checkpoints=checkpoints,
+        reporter=reporter,
+        settings=settings,
+        health=health,
+        asked_to_stop=stop,
+    )
+    return TrainingJob(
+        trainer=trainer,
+        policy=policy,
+        loaded=loaded,
+        engine=engine,
+        task=task,
+        signal=signal,
+        benchmarks=benchmarks,
+        graders=graders,
+        tracker=tracker,
+        checkpoints=checkpoints,
+    )
 
 
 def check_prompts(

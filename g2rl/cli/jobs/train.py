@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from g2rl.analysis.figures.one_run import plot_run
 from g2rl.cli.build.model import join_world
-from g2rl.cli.build.trainer import build_trainer
+from g2rl.cli.build.trainer import TrainingJob, build_trainer
 from g2rl.cli.folder import alone_in, prepare
 from g2rl.policy.loading import LoadedModel
 from g2rl.policy.policy import Policy
@@ -24,7 +24,6 @@ from g2rl.runs.interrupt import StopRequest
 from g2rl.runs.metric_names import final_score
 from g2rl.runs.tracking import read_metrics
 from g2rl.training.console import ConsoleReporter, SilentReporter, summary_rows
-from g2rl.training.trainer import Trainer
 from g2rl.world import World
 
 log = logging.getLogger(__name__)
@@ -56,23 +55,21 @@ def train(config: DictConfig, run_dir: Path) -> float:
             prepare(run_dir, plain, config.resume, FREE_TO_CHANGE, OUTPUTS)
         world.barrier()
         reporter = ConsoleReporter(run_dir) if world.first else SilentReporter()
-        trainer, loaded, graders = build_trainer(config, run_dir, reporter, stop, world)
+        job = build_trainer(config, run_dir, reporter, stop, world)
         try:
-            state = trainer.parts.checkpoints.load_newest(trainer.parts.policy.model)
-            describe(reporter, plain, loaded, trainer, state)
-            trainer.parts.tracker.start(None if state is None else int(state["step"]), plain)
-            trainer.run(state)
-            export(trainer.parts.policy, loaded, run_dir / "model", config.model.lora.export, world)
+            state = job.checkpoints.load_newest(job.policy.model)
+            describe(reporter, plain, job, world, state)
+            job.tracker.start(None if state is None else int(state["step"]), plain)
+            job.trainer.run(state)
+            export(job.policy, job.loaded, run_dir / "model", config.model.lora.export, world)
         finally:
-            graders.close()
-            trainer.parts.tracker.finish()
+            job.graders.close()
+            job.tracker.finish()
             reporter.close()
-            trainer.parts.engine.close()  # last: vLLM takes torch's process groups down with it
-        return (
-            conclude(trainer, run_dir, reporter)
-            if isinstance(reporter, ConsoleReporter)
-            else math.nan
-        )
+            job.engine.close()  # last: vLLM takes torch's process groups down with it
+        if not isinstance(reporter, ConsoleReporter):
+            return math.nan
+        return conclude(job, run_dir, reporter)
 
 
 @contextmanager
@@ -99,10 +96,10 @@ def export(
         export_model(model, loaded.tokenizer, loaded.stop_ids, target, lora_export)
 
 
-def conclude(trainer: Trainer, run_dir: Path, reporter: ConsoleReporter) -> float:
+def conclude(job: TrainingJob, run_dir: Path, reporter: ConsoleReporter) -> float:
     """Figures, summary.json (the last file of a run: it says that all others are there), the final table."""
     rows = read_metrics(run_dir / "metrics.jsonl")
-    names = [benchmark.name for benchmark, _ in trainer.parts.benchmarks]
+    names = [benchmark.name for benchmark in job.benchmarks]
     plots = plot_run(run_dir, names)
     write_json(run_dir / "summary.json", {"before": rows[0], "after": rows[-1]})
     reporter.summary(summary_rows(rows[0], rows[-1], names), plots)
@@ -112,24 +109,24 @@ def conclude(trainer: Trainer, run_dir: Path, reporter: ConsoleReporter) -> floa
 def describe(
     reporter: ConsoleReporter | SilentReporter,
     config: dict[str, Any],
-    loaded: LoadedModel,
-    trainer: Trainer,
+    job: TrainingJob,
+    world: World,
     state: Any,
 ) -> None:
     """Say what is about to run: model, data, signal, stop tokens, and where it continues."""
-    parameters = sum(p.numel() for p in loaded.model.parameters())
-    stops = [f"{loaded.tokenizer.convert_ids_to_tokens(i)}={i}" for i in loaded.stop_ids]
-    parts, settings = trainer.parts, trainer.settings
+    parameters = sum(p.numel() for p in job.loaded.model.parameters())
+    stops = [f"{job.loaded.tokenizer.convert_ids_to_tokens(i)}={i}" for i in job.loaded.stop_ids]
+    settings = job.trainer.settings
     reporter.say(
-        f"model {config['model']['name']}: {parameters / 1e6:.2f}M parameters on {parts.policy.device}"
-        f"{f' of {parts.world.size} processes, sharded' if parts.world.mesh else ''}, "
+        f"model {config['model']['name']}: {parameters / 1e6:.2f}M parameters on {job.policy.device}"
+        f"{f' of {world.size} processes, sharded' if world.mesh else ''}, "
         f"stop tokens {', '.join(stops)}"
     )
-    dropped = getattr(parts.task, "dropped", 0)
+    dropped = getattr(job.task, "dropped", 0)
     if dropped:
-        reporter.say(f"task {parts.task.name}: {dropped} rows without a gold answer dropped")
+        reporter.say(f"task {job.task.name}: {dropped} rows without a gold answer dropped")
     reporter.say(
-        f"exploration {parts.signal.name} on task {parts.task.name}: {settings.steps} steps of "
+        f"exploration {job.signal.name} on task {job.task.name}: {settings.steps} steps of "
         f"{settings.prompts_per_step} prompts x {settings.group_size} responses, up to "
         f"{settings.sampling.max_tokens} tokens at temperature {settings.sampling.temperature}"
     )

@@ -20,8 +20,9 @@ import g2rl.runs.checkpoints
 import g2rl.runs.files
 import g2rl.runs.tracking
 import g2rl.tasks.grading.grader
-import g2rl.training.trainer
+import g2rl.training.stages
 import g2rl.training.updater
+import g2rl.training.validation
 
 Calls = Callable[..., Any]
 inside: list[str] = []
@@ -110,7 +111,7 @@ POINTS = {
     "rollout": at(g2rl.engines.transformers, "next_tokens", before, "sample"),
     "scoring": at(g2rl.policy.scoring, "make_micro_batch", before, "score"),
     "grading": at(g2rl.tasks.grading.grader.Grader, "submit", after),
-    "backward": at(g2rl.training.updater.Updater, "_backward", after),
+    "backward": at(g2rl.training.updater.Updater, "_accumulate_gradients", after),
     "update": at(g2rl.training.updater.Updater, "_update", after),
     "table": at(g2rl.runs.files, "sync_file", before, "table"),
     "row": at(g2rl.runs.tracking.Tracker, "log", half_a_row),
@@ -127,11 +128,11 @@ POINTS = {
     "summary": at(g2rl.cli.jobs.train, "plot_run", after),
 }
 PHASES = (
-    ("sample", g2rl.training.trainer.Trainer, "sample"),
-    ("score", g2rl.training.trainer.Trainer, "_score"),
+    ("sample", g2rl.training.stages.Sampler, "__call__"),
+    ("score", g2rl.training.stages.Scorer, "_score"),
     ("table", g2rl.runs.tracking.Tracker, "table"),
     ("save", g2rl.runs.checkpoints.Checkpoints, "save"),
-    ("evaluate", g2rl.training.trainer.Trainer, "evaluate"),
+    ("evaluate", g2rl.training.validation.Validation, "__call__"),
     ("start", g2rl.runs.tracking.Tracker, "start"),
     ("export", g2rl.cli.jobs.train, "export_model"),
 )

@@ -27,9 +27,9 @@ from g2rl.policy.lm_head import head
 from g2rl.policy.loading import load, set_checkpointing
 from g2rl.policy.lora import LoraSettings, add_lora
 from g2rl.policy.policy import Policy
-from g2rl.policy.scoring import known, score
+from g2rl.policy.scoring import ScorePlan, ScoreRequest, require_scored, score
 from g2rl.policy.sharding import ShardSettings, whole
-from g2rl.training.micro_batch_update import UpdateBatch
+from g2rl.training.micro_batch_update import BehaviourSource, UpdateBatch
 from g2rl.training.optimizer import OptimizerSettings
 from g2rl.training.updater import Updater
 from g2rl.types import SamplingParams
@@ -195,21 +195,21 @@ def outcome(
     )
     count = len(RESPONSES)
     sequences = Sequences([[1, 3, 27, 30, 5][: 2 + n % 3] for n in range(count)], RESPONSES)
-    common = {"temperature": 0.9, "token_budget": 60, "world": world}
-    ref = score(reference, sequences, **common)
-    scores = score(model, sequences, features=True, **common)
+    common = {"temperature": 0.9, "token_budget": 60}
+    ref = score(reference, sequences, ScoreRequest(**common), world)
+    scores = score(model, sequences, ScoreRequest(features=True, **common), world)
     batch = UpdateBatch(
         sequences=sequences,
         group_N=torch.arange(count) // 2,
         behaviour=scores,
         advantages_N=torch.linspace(-1, 1.4, count),
-        ref_logps=known(ref.logps),
+        ref_logps=require_scored(ref.logps),
         entropy_coef=0.01,
     )
     spoil(batch)
     found: dict[str, Any] = {
-        "logps": torch.cat(known(scores.logps)),
-        "ref": torch.cat(known(ref.logps)),
+        "logps": torch.cat(require_scored(scores.logps)),
+        "ref": torch.cat(require_scored(ref.logps)),
         "entropy": scores.mean_entropy_N,
         "features": scores.features_ND,
         "gradients": [],
@@ -217,18 +217,19 @@ def outcome(
     }
     for rows in updater._mini_batches(batch.group_N, 1, 0):
         model.train()
-        found["losses"].append(updater._backward(batch, rows)[0])
+        mini_batch = updater._mini_batch(batch, rows, BehaviourSource.SCORES)
+        found["losses"].append(updater._accumulate_gradients(batch, scores.copy(), mini_batch)[0])
         gradients = {n: whole(p.grad) for n, p in model.named_parameters() if p.grad is not None}
         found["gradients"].append(gradients)
         updater.optimizer.zero_grad(set_to_none=True)
     for step in range(1, 4):
         late = updater.rows_to_score(batch.group_N, step)
-        batch.behaviour = score(model, sequences, parts=[late], **common)
-        metrics = updater.step(batch, step)
-        found[f"metrics {step}"], found[f"late {step}"] = (
-            metrics,
-            torch.cat(known(batch.behaviour.logps)),
+        batch.behaviour = score(
+            model, sequences, ScoreRequest(**common, plan=ScorePlan([late])), world
         )
+        result = updater.step(batch, step)
+        found[f"metrics {step}"] = result.metrics
+        found[f"late {step}"] = torch.cat(require_scored(result.behaviour.logps))
         found[f"weights {step}"] = {n: t.clone() for n, t in model.weights()}
     assert bool(fused) == (fuse_from == 0)
     return found
@@ -294,24 +295,24 @@ def train_in(folder: Path, overrides: list[str], stop_at: int = 0) -> None:
     from g2rl.cli.config.choices import config_dir
     from g2rl.cli.config.launch import register_resolvers
     from g2rl.cli.jobs.train import train
-    from g2rl.training.trainer import Trainer
+    from g2rl.training.stages import Sampler
 
     register_resolvers()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         config = compose("train", overrides=["experiment=smoke", "tracking=local", *overrides])
-    sample = Trainer.sample
+    sample = Sampler.__call__
 
-    def signalled(self: Trainer, step: int) -> Any:
-        if step == stop_at and self.parts.world.rank == self.parts.world.size - 1:
+    def signalled(self: Sampler, step: int) -> Any:
+        if step == stop_at and self.world.rank == self.world.size - 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return sample(self, step)
 
-    Trainer.sample = signalled  # type: ignore[method-assign]
+    Sampler.__call__ = signalled  # type: ignore[method-assign]
     folder.mkdir(exist_ok=True)
     try:
         train(config, folder)
     finally:
-        Trainer.sample = sample  # type: ignore[method-assign]
+        Sampler.__call__ = sample  # type: ignore[method-assign]
 
 
 # ---- the sizes of a real model
@@ -364,16 +365,16 @@ def full_step(world: World, folder: Path) -> None:
     )
     responses = [completion.token_ids for group in groups for completion in group]
     sequences = Sequences([[1, 3, 27]] * 2 + [[1, 4]] * 2, responses)
-    common = {"temperature": 1.0, "token_budget": 64, "world": world}
-    scores = score(policy, sequences, features=True, **common)
+    common = {"temperature": 1.0, "token_budget": 64}
+    scores = score(policy, sequences, ScoreRequest(features=True, **common), world)
     batch = UpdateBatch(
         sequences=sequences,
         group_N=torch.tensor([0, 0, 1, 1]),
         behaviour=scores,
         advantages_N=torch.tensor([1.0, -1.0, 1.0, -1.0]),
-        ref_logps=known(score(reference, sequences, **common).logps),
+        ref_logps=require_scored(score(reference, sequences, ScoreRequest(**common), world).logps),
     )
-    metrics = updater.step(batch, 1)
+    metrics = updater.step(batch, 1).metrics
     engine.push_weights()
     assert scores.features_ND is not None
     found = {
@@ -382,7 +383,9 @@ def full_step(world: World, folder: Path) -> None:
         "features": scores.features_ND,
         "seconds": 0.0,
         "bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "after": torch.cat(known(score(policy, sequences, **common).logps)),
+        "after": torch.cat(
+            require_scored(score(policy, sequences, ScoreRequest(**common), world).logps)
+        ),
     }
     found["seconds"] = time.perf_counter() - started
     torch.save(found, folder / "found.pt")

@@ -1,0 +1,59 @@
+"""Find a verifier by the name that a samples file gives it.
+
+The column ``verifier`` of samples.parquet holds the dotted path of a class. The path is looked up in
+a closed table, so a file from elsewhere cannot make g2rl import or call anything else.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import cast
+
+from g2rl.tasks.grading.verifier import Verifier
+
+VERIFIERS = {
+    "math": "g2rl.tasks.grading.math.MathVerifier",
+    "choice": "g2rl.tasks.grading.choice.ChoiceVerifier",
+    "reasoning_gym": "g2rl.tasks.grading.gym.GymVerifier",
+    "countdown": "g2rl.tasks.countdown.CountdownVerifier",
+}
+"""Every verifier of g2rl: its short name and the path of its class. A new verifier is added here."""
+
+MOVED = {
+    "g2rl.verify.mcq.": "g2rl.tasks.grading.choice.",
+    "g2rl.verify.": "g2rl.tasks.grading.",
+}
+"""Where modules stood when older files were written, and where they stand now. The first prefix that
+fits is replaced."""
+
+
+class UnknownVerifierError(ValueError):
+    """A name stands for none of g2rl's verifiers."""
+
+
+def verifier_named(name: str) -> Verifier:
+    """Make the verifier that a name stands for.
+
+    Args:
+        name: a short name ("math"), the path of the class ("g2rl.tasks.grading.math.MathVerifier"),
+            or the path it had in an earlier version ("g2rl.verify.math.MathVerifier").
+
+    Raises:
+        UnknownVerifierError: for any other name. Nothing is imported then.
+    """
+    class_path = VERIFIERS.get(name, present_path(name))
+    if class_path not in VERIFIERS.values():
+        raise UnknownVerifierError(f"there is no verifier {name!r} in this version of g2rl")
+
+    # imported only now, because a caller that grades letters should not load the mathematics
+    module_name, _, class_name = class_path.rpartition(".")
+    verifier_class = getattr(importlib.import_module(module_name), class_name)
+    return cast(Verifier, verifier_class())
+
+
+def present_path(path: str) -> str:
+    """The path that a class has now, given the one it had when a file was written."""
+    for old_prefix, new_prefix in MOVED.items():
+        if path.startswith(old_prefix):
+            return new_prefix + path.removeprefix(old_prefix)
+    return path

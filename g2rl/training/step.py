@@ -1,0 +1,222 @@
+"""One training step, in the order of docs/tour.md: sample, grade, score, shape, advantages, update,
+write.
+
+Several ranks run the same step. They divide what costs time (sampling, grading, scoring, the
+update's forward and backward) and exchange the results, which are small. From there on every rank
+holds the whole batch and computes the same rewards and advantages, whatever the number of ranks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from g2rl.engines.engine import Engine
+from g2rl.engines.rollouts import Rollouts, grouped
+from g2rl.formulas.advantages import GroupAdvantage
+from g2rl.policy.scoring import Scores
+from g2rl.runs.tables import geometry_table, rollout_table
+from g2rl.runs.tracking import Tracker
+from g2rl.tasks.grading.grader import Grader
+from g2rl.training.bad_numbers import BadNumbersError, bad_groups, save_failure
+from g2rl.training.micro_batch_update import UpdateBatch
+from g2rl.training.settings import TrainerSettings
+from g2rl.training.stages import Explorer, Sampler, Scorer
+from g2rl.training.step_metrics import Clock, slowest, train_metrics, verdict_shares
+from g2rl.training.updater import Updater
+from g2rl.types import GroupBatch, Shaped, Verdict
+from g2rl.world import World
+
+
+@dataclass(slots=True, frozen=True)
+class Lesson:
+    """What a step has learnt from its batch."""
+
+    shaped: Shaped
+    advantages_PG: Tensor
+    behaviour: Scores
+    """Scores under the policy that sampled, those that the update has supplied included."""
+    metrics: dict[str, float]
+
+
+class TrainingStep:
+    """Runs one step over injected stages; call it with the number of the step, counted from 1.
+
+    Args:
+        sampler: draws problems and responses.
+        grader: judges responses, in worker processes where its verifier is not bounded.
+        scorer: log-probabilities, entropies and features.
+        explorer: the signal, its observers and their encoder.
+        advantage: from shaped rewards to advantages.
+        updater: the optimizer updates.
+        engine: takes over the new weights; the same that the sampler draws from.
+        tracker: writes tables, and knows the run's folder.
+        settings: the loop's settings.
+        world: the ranks that divide the step.
+
+    Raises:
+        ValueError: the sampling settings and the loss do not go together.
+    """
+
+    def __init__(
+        self,
+        *,
+        sampler: Sampler,
+        grader: Grader,
+        scorer: Scorer,
+        explorer: Explorer,
+        advantage: GroupAdvantage,
+        updater: Updater,
+        engine: Engine,
+        tracker: Tracker,
+        settings: TrainerSettings,
+        world: World,
+    ) -> None:
+        updater.loss.refuse_truncated(settings.sampling, engine.reports_logps)
+        self.sampler, self.grader, self.scorer, self.explorer = sampler, grader, scorer, explorer
+        self.advantage, self.updater, self.engine = advantage, updater, engine
+        self.tracker, self.settings, self.world = tracker, settings, world
+
+    def __call__(self, step: int) -> dict[str, float]:
+        """Train on one rollout batch and return its metrics, named stage/quantity.
+
+        Raises:
+            BadNumbersError: numbers are not finite and the run cannot go on; their tensors are
+                saved.
+        """
+        clock = Clock()
+
+        # 1. sample: P problems, G responses to each
+        rollouts = self.sampler(step)
+        clock.lap("sample")
+
+        # 2. grade: worker processes judge the responses while the policy scores them
+        pending_verdicts = self.grader.submit(self.world.deal(rollouts.items))
+
+        # 3. score: the policy comes last, because it may keep forwards for the update
+        reference_logps = self.scorer.reference_logps(rollouts)
+        scores = self.scorer.behaviour(step, rollouts)
+        clock.lap("score")
+        verdicts = self.world.collect(pending_verdicts.result())
+        clock.lap("grade_wait")
+
+        # 4. to 6. shape, advantages, update
+        batch = self.explorer.group_batch(step, rollouts, verdicts, scores)
+        try:
+            lesson = self._learn(step, rollouts, batch, scores, reference_logps, clock)
+        except BadNumbersError as error:
+            self._save_failure(step, error, rollouts, verdicts, batch)
+            raise
+
+        # 7. write: entropies that the signal did not need are known by now, from the update's
+        # forward
+        if batch.entropy_PG is None and lesson.behaviour.complete:
+            batch = replace(
+                batch, entropy_PG=grouped(lesson.behaviour.mean_entropy_N, rollouts.shape)
+            )
+        self._write_tables(step, rollouts, verdicts, batch, lesson)
+        clock.lap("write")
+        return {
+            **train_metrics(rollouts, batch, lesson.shaped),
+            **lesson.metrics,
+            **verdict_shares(self.world, self.grader.metrics()),
+            **slowest(self.world, clock.metrics()),
+        }
+
+    def _learn(
+        self,
+        step: int,
+        rollouts: Rollouts,
+        batch: GroupBatch,
+        scores: Scores,
+        reference_logps: list[Tensor] | None,
+        clock: Clock,
+    ) -> Lesson:
+        """Shape the rewards, take advantages and update the policy.
+
+        A batch that holds numbers which are not finite is counted and not learnt from.
+
+        Raises:
+            BadNumbersError: too many bad updates in a row, or a signal that made them out of good
+                numbers.
+        """
+        # 4. shape: the signal and its observers look at whole groups
+        bad_groups_by_field = bad_groups(batch)
+        metrics: dict[str, float] = {}
+        if bad_groups_by_field:
+            shaped = Shaped(rewards_PG=batch.rewards_PG)
+        else:
+            shaped, metrics = self.explorer.shape(batch)
+        groups_with_bad_numbers = sorted(set().union(*bad_groups_by_field.values()))
+        prompt_count = batch.rewards_PG.shape[0]
+        metrics["explore/nonfinite_groups"] = len(groups_with_bad_numbers) / prompt_count
+
+        # 5. advantages
+        advantages_PG, advantage_metrics = self.advantage(shaped.rewards_PG, batch.rewards_PG)
+        clock.lap("explore")
+
+        # 6. update; a kept forward holds activations, so it leaves the scores either way
+        kept_forwards = scores.take_forwards()
+        if bad_groups_by_field:
+            kept_forwards.clear()
+            reason = f"non-finite {', '.join(bad_groups_by_field)}"
+            update_metrics = self.updater.skip(step, reason, groups_with_bad_numbers)
+        else:
+            update_batch = UpdateBatch(
+                sequences=rollouts.sequences,
+                group_N=rollouts.group_N,
+                advantages_N=advantages_PG.flatten(),
+                behaviour=scores,
+                ref_logps=reference_logps,
+                sampler_logps=rollouts.sampler_logps,
+                token_bonus=shaped.token_bonus,
+                entropy_coef=shaped.entropy_coef,
+                kept_forwards=kept_forwards,
+            )
+            result = self.updater.step(update_batch, step)
+            update_metrics, scores = result.metrics, result.behaviour
+        self.engine.push_weights()
+        clock.lap("update")
+
+        for name, value in advantage_metrics.items():
+            metrics[f"advantage/{name}"] = value
+        for name, value in update_metrics.items():
+            metrics[f"update/{name}"] = value
+        return Lesson(shaped, advantages_PG, scores, metrics)
+
+    def _save_failure(
+        self,
+        step: int,
+        error: BadNumbersError,
+        rollouts: Rollouts,
+        verdicts: list[Verdict],
+        batch: GroupBatch,
+    ) -> None:
+        """Leave the tensors of a step that cannot be learnt from, and raise the error that names
+        them.
+
+        Every rank has seen the same error; the first one writes, and the others return.
+        """
+        if not self.world.first:
+            return
+        facts: dict[str, Any] = {**rollout_table(rollouts, verdicts), "fields": bad_groups(batch)}
+        place = save_failure(self.tracker.run_dir, step, error, batch.tensors(), facts)
+        raise type(error)(f"{error}. The tensors of the step are in {place}") from error
+
+    def _write_tables(
+        self,
+        step: int,
+        rollouts: Rollouts,
+        verdicts: list[Verdict],
+        batch: GroupBatch,
+        lesson: Lesson,
+    ) -> None:
+        """Write rollouts and geometry of this step as parquet, every `tables_every` steps."""
+        if self.settings.tables_every == 0 or step % self.settings.tables_every != 0:
+            return
+        self.tracker.table("rollouts", step, rollout_table(rollouts, verdicts))
+        problem_ids = [problem.id for problem in rollouts.problems]
+        geometry = geometry_table(step, problem_ids, batch, lesson.shaped, lesson.advantages_PG)
+        self.tracker.table("geometry", step, geometry)
