@@ -136,7 +136,7 @@ def build_trainer(
     benchmarks = build_benchmarks(config.benchmark)
     for benchmark in benchmarks:
         refuse_leaks(task, benchmark.problems, benchmark.name)
-    graders = Graders(config.verify)
+    graders = Graders(**config.verify)
     encoder = instantiate(config.encoder) if "embeddings" in needs else None
     torch.manual_seed(config.seed)  # random_init must give a resumed run the same reference policy
     known = plan_memory(

@@ -47,7 +47,7 @@ def evaluate(config: DictConfig, folder: Path, overrides: Sequence[str] = ()) ->
     if config.compare:
         compare_folders(config.compare, folder, reporter)
         return None
-    graders = Graders(config.verify)
+    graders = Graders(**config.verify)
     try:
         if config.samples is not None:
             source = Path(config.samples).expanduser()

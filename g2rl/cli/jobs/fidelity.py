@@ -83,7 +83,7 @@ def _measure(
     """Sample, grade and take gradients, with progress."""
     loaded, policy, engine = open_subject(config, benchmark)
     total = config.problems * config.responses
-    graders = Graders(config.verify)
+    graders = Graders(**config.verify)
     try:
         engine.push_weights()
         with reporter.phase("sampling", total) as advance:

@@ -108,7 +108,7 @@ def measure(
 ) -> Geometry:
     """Sample each set once, and score it at every scoring temperature."""
     loaded, policy, engine = open_subject(config, benchmark)
-    graders, found = Graders(config.verify), Geometry()
+    graders, found = Graders(**config.verify), Geometry()
     try:
         engine.push_weights()
         grader = graders(benchmark.verifier)

@@ -21,7 +21,6 @@ from pickle import PicklingError
 from types import TracebackType
 from typing import Any, Self
 
-from omegaconf import DictConfig
 from pebble import ProcessExpired, ProcessPool
 
 from g2rl.tasks.grading import workers
@@ -263,21 +262,27 @@ class Grader:
 
 
 class Graders:
-    """One pool of workers for each kind of verifier in use."""
+    """One grader for each class of verifier in use, made when it is first asked for.
 
-    def __init__(self, node: DictConfig) -> None:
-        self.options = {
-            "workers": node.workers,
-            "timeout_seconds": node.timeout_seconds,
-            "memory_mb": node.memory_mb,
-        }
-        self.made: dict[type, Grader] = {}
+    ``Graders(workers=2, timeout_seconds=5.0, memory_mb=2048)(verifier)``; arguments as in `Grader`.
+    """
+
+    def __init__(self, workers: int, timeout_seconds: float, memory_mb: int) -> None:
+        self.workers = workers
+        self.timeout_seconds = timeout_seconds
+        self.memory_mb = memory_mb
+        self._grader_of_class: dict[type, Grader] = {}
 
     def __call__(self, verifier: Verifier) -> Grader:
-        if type(verifier) not in self.made:
-            self.made[type(verifier)] = Grader(verifier, **self.options)
-        return self.made[type(verifier)]
+        """The grader of this verifier's class."""
+        verifier_class = type(verifier)
+        if verifier_class not in self._grader_of_class:
+            self._grader_of_class[verifier_class] = Grader(
+                verifier, self.workers, self.timeout_seconds, self.memory_mb
+            )
+        return self._grader_of_class[verifier_class]
 
     def close(self) -> None:
-        for grader in self.made.values():
+        """Stop the workers of all graders."""
+        for grader in self._grader_of_class.values():
             grader.close()
