@@ -1,11 +1,12 @@
 """Grading of many completions at once, with a hard limit of time and memory on each.
 
-A bounded verifier runs in the calling process. Any other runs in worker processes: an item that takes
-longer than `timeout_seconds` has its worker killed and is wrong (route ``timeout``); one that takes the
-worker down is wrong too (route ``killed``). Neither touches any other item.
+A bounded verifier runs in the calling process. Any other runs in worker processes: an item that
+takes longer than `timeout_seconds` has its worker killed and counts as wrong (route ``timeout``);
+one that takes the worker down counts as wrong too (route ``killed``). Neither touches other items.
 
-A verifier may be staged (see `Staged`): the cheap part is done in the calling process, and only the
-undecided, already extracted answers travel to workers. So a verdict names its answer even on timeout.
+A verifier may be staged (see `Staged`). Then the cheap part is done in the calling process, and
+only extracted answers that it could not decide travel to workers. So a verdict names its answer
+even when the time is up.
 """
 
 from __future__ import annotations
@@ -29,7 +30,13 @@ from g2rl.tasks.grading.verifier import Verifier
 from g2rl.types import Problem, Verdict
 
 MAX_TASKS = 5000
-"""A worker is replaced after this many items, because the caches of parsers grow without bound."""
+"""A worker is replaced after this many items, because the parsers' caches grow without bound."""
+START_SECONDS = 120.0
+"""A pool that is not ready after this many seconds cannot start."""
+REPORTED_ROUTES = ("timeout", "killed", "unparsed", "error")
+"""Routes whose share of all verdicts is a metric."""
+
+# what pebble and pickle raise when a worker does not come up
 _START_ERRORS = (
     BrokenProcessPool,
     ProcessExpired,
@@ -38,46 +45,59 @@ _START_ERRORS = (
     AttributeError,
     TypeError,
 )
-START_SECONDS = 120.0
-"""A pool that is not ready after this many seconds cannot start."""
 
 
 @dataclass(slots=True)
 class _Job:
-    """One call in the pool, with what its result stands for when the worker does not come back."""
+    """A call that was given to the pool, with all that is needed to give it again."""
 
     call: Callable[..., Any]
     args: tuple[Any, ...]
     answer: str | None
+    """The answer that the verdict names when the worker does not come back."""
     future: Future[Any]
     submitted: float
+    """Time of submission on the clock of `time.perf_counter`, in seconds."""
 
 
 class Handle:
-    """Grading under way; `result()` waits for it and returns the verdicts in the order of the items."""
+    """Grading that is under way; `result()` waits for its verdicts."""
 
-    def __init__(self, grader: Grader, verdicts: list[Verdict | _Job]) -> None:
+    def __init__(self, grader: Grader, slots: list[Verdict | _Job]) -> None:
         self._grader = grader
-        self._pending = verdicts
+        self._slots = slots
         self._verdicts: list[Verdict] | None = None
 
     def result(self) -> list[Verdict]:
-        """The verdicts, in order. Raises RuntimeError when the workers cannot be kept running."""
+        """Wait for the verdicts, in the order of the items. May be called again.
+
+        Raises:
+            RuntimeError: the workers cannot be kept running.
+        """
         if self._verdicts is None:
-            self._verdicts = [
-                slot if isinstance(slot, Verdict) else self._grader._verdict(slot)
-                for slot in self._pending
-            ]
-            self._pending = []
-            self._grader._count(self._verdicts)
+            verdicts = []
+            for slot in self._slots:
+                verdict = slot if isinstance(slot, Verdict) else self._grader._verdict(slot)
+                verdicts.append(verdict)
+
+            self._verdicts = verdicts
+            self._slots = []
+            self._grader._count(verdicts)
         return self._verdicts
 
 
 class Grader:
-    """Grades with `verifier`: ``Grader(MathVerifier()).grade([(completion, problem)])``.
+    """Grades with one verifier: ``Grader(MathVerifier()).grade([(completion, problem)])``.
 
-    `timeout_seconds` bounds each item (wall clock, from the moment a worker takes it); `memory_mb` bounds
-    the address space of each worker in MiB. Raises RuntimeError when workers cannot start.
+    Args:
+        verifier: runs in this process if it is `bounded`, else in worker processes.
+        workers: number of worker processes.
+        timeout_seconds: wall-clock limit of each item, from the moment when a worker takes it.
+        memory_mb: limit of each worker's address space, in MiB.
+
+    Raises:
+        ValueError: an argument is out of range.
+        RuntimeError: the workers cannot start.
     """
 
     def __init__(
@@ -98,9 +118,11 @@ class Grader:
         self.memory_mb = memory_mb
         self.counts: Counter[str] = Counter()
         """Verdicts by route since the grader was made, and their "total"."""
-        self._reported: Counter[str] = Counter()
+        self._reported_counts: Counter[str] = Counter()
         self._closed = False
         self._pool = None if verifier.bounded else self._start()
+
+    # ---- what callers use
 
     def grade(self, items: Sequence[tuple[str, Problem]]) -> list[Verdict]:
         """Judge (completion, problem) pairs; verdicts come in the same order."""
@@ -115,35 +137,42 @@ class Grader:
     def cluster(self, answers: Sequence[str | None]) -> list[int]:
         """Equivalence classes of answers as ids 0, 1, ... by first appearance; None gives -1.
 
-        Answers with equal keys are together; others join the first class whose first member is
-        equivalent. A comparison that times out counts as not equivalent.
+        Answers with equal keys are in one class. An answer with a new key joins the first class
+        whose first member is equivalent to it. A comparison that times out counts as not
+        equivalent.
         """
         class_of_key: dict[str, int] = {}
-        members: list[str] = []  # the first member of each class
-        ids = []
+        first_members: list[str] = []
+        class_ids = []
         for answer in answers:
             if answer is None:
-                ids.append(-1)
+                class_ids.append(-1)
                 continue
-            form = self.verifier.key(answer)
-            if form not in class_of_key:
-                found = self._class_of(answer, members)
-                if found == len(members):
-                    members.append(answer)
-                class_of_key[form] = found
-            ids.append(class_of_key[form])
-        return ids
+
+            key = self.verifier.key(answer)
+            if key not in class_of_key:
+                class_id = self._class_of(answer, first_members)
+                if class_id == len(first_members):
+                    first_members.append(answer)
+                class_of_key[key] = class_id
+            class_ids.append(class_of_key[key])
+        return class_ids
 
     def metrics(self) -> dict[str, float]:
-        """Since the last call: verify/total (a count); of it the shares timeout, killed, unparsed, error."""
-        new = self.counts - self._reported
-        self._reported = Counter(self.counts)
-        total = new["total"]
-        shares = {
-            f"verify/{r}": new[r] / max(total, 1)
-            for r in ("timeout", "killed", "unparsed", "error")
-        }
-        return {"verify/total": float(total), **shares}
+        """Counts since the last call.
+
+        Returns:
+            ``verify/total``, the number of verdicts, and the share of them that each of
+            `REPORTED_ROUTES` has, such as ``verify/timeout``.
+        """
+        new_counts = self.counts - self._reported_counts
+        self._reported_counts = Counter(self.counts)
+
+        total = new_counts["total"]
+        metrics = {"verify/total": float(total)}
+        for route in REPORTED_ROUTES:
+            metrics[f"verify/{route}"] = new_counts[route] / max(total, 1)
+        return metrics
 
     def close(self) -> None:
         """Stop the workers. Closing twice is harmless."""
@@ -164,6 +193,8 @@ class Grader:
     ) -> None:
         self.close()
 
+    # ---- the pool of workers
+
     def _start(self) -> ProcessPool:
         """A pool whose workers have proven that they run."""
         pool = ProcessPool(
@@ -173,6 +204,7 @@ class Grader:
             initargs=(self.verifier, self.memory_mb * 2**20),
             context=workers.LightContext(),
         )
+        # a pool starts its workers at the first call, so ask each of them for a sign of life
         try:
             probes = [pool.schedule(workers.ready) for _ in range(self.workers)]
             if not all(probe.result(timeout=START_SECONDS) for probe in probes):
@@ -181,36 +213,23 @@ class Grader:
             pool.stop()
             pool.join()
             raise RuntimeError(
-                f"grading workers cannot start ({type(self.verifier).__name__}, {self.memory_mb} MiB); the "
-                "worker's own error is above. A verifier must be picklable and live in an importable module, "
-                "not in __main__"
+                f"grading workers cannot start ({type(self.verifier).__name__}, "
+                f"{self.memory_mb} MiB); the worker's own error is above. A verifier must be "
+                "picklable and live in an importable module, not in __main__"
             ) from error
         return pool
-
-    def _begin(self, completion: str, problem: Problem) -> Verdict | _Job:
-        if self._pool is None:
-            return self.verifier.grade(completion, problem)
-        if not isinstance(self.verifier, Staged):
-            return self._schedule(workers.grade, (completion, problem), None)
-        verdict = self.verifier.screen(completion, problem)
-        if verdict.route != PENDING:
-            return verdict
-        return self._schedule(workers.decide, (verdict.answer, problem.answer), verdict.answer)
 
     def _schedule(
         self, call: Callable[..., Any], args: tuple[Any, ...], answer: str | None
     ) -> _Job:
+        """Give a call to the pool; a pool that has broken down is replaced first."""
         assert self._pool is not None
         if not self._pool.active:
-            self._restart()
-        future = self._pool.schedule(call, args=args, timeout=self.timeout_seconds)
-        return _Job(call, args, answer, future, time.perf_counter())
-
-    def _restart(self) -> None:
-        if self._pool is not None:
             self._pool.stop()
             self._pool.join()
-        self._pool = self._start()
+            self._pool = self._start()
+        future = self._pool.schedule(call, args=args, timeout=self.timeout_seconds)
+        return _Job(call, args, answer, future, time.perf_counter())
 
     def _wait(self, job: _Job, retry: bool = True) -> Any:
         """The result of a job, or the route "timeout" or "killed" as a string."""
@@ -218,19 +237,37 @@ class Grader:
             return job.future.result()
         except TimeoutError:
             return "timeout"
-        except ProcessExpired as expired:
-            # SIGTERM comes from outside (a scheduler that preempts signals all processes), not from the item
-            if expired.exitcode != -signal.SIGTERM:
-                return "killed"
         except MemoryError:
             return "killed"
-        except BrokenProcessPool:  # the pool went down while this item waited
-            pass
+        except ProcessExpired as expired:
+            # SIGTERM comes from outside (a scheduler that preempts a job signals all of its
+            # processes), so the item is not to blame; any other end is the item's own
+            if expired.exitcode != -signal.SIGTERM:
+                return "killed"
+        except BrokenProcessPool:
+            pass  # the pool went down while this item waited
+
+        # an item that is not to blame gets a second try, but no third
         if not retry:
             return "killed"
         return self._wait(self._schedule(job.call, job.args, job.answer), retry=False)
 
+    # ---- one item
+
+    def _begin(self, completion: str, problem: Problem) -> Verdict | _Job:
+        """Judge an item here if that is safe and enough; else give it to the pool."""
+        if self._pool is None:
+            return self.verifier.grade(completion, problem)
+        if not isinstance(self.verifier, Staged):
+            return self._schedule(workers.grade, (completion, problem), None)
+
+        verdict = self.verifier.screen(completion, problem)
+        if verdict.route != PENDING:
+            return verdict
+        return self._schedule(workers.decide, (verdict.answer, problem.answer), verdict.answer)
+
     def _verdict(self, job: _Job) -> Verdict:
+        """Wait for a job's verdict; a job without a result counts as wrong."""
         outcome = self._wait(job)
         if isinstance(outcome, Verdict):
             return outcome
@@ -238,23 +275,34 @@ class Grader:
         return Verdict(False, job.answer, outcome, seconds)
 
     def _class_of(self, answer: str, members: list[str]) -> int:
-        """Index of the first member that `answer` is equivalent to; len(members) when there is none."""
-        screen = self.verifier.screen_equivalent if isinstance(self.verifier, Staged) else None
-        jobs: list[_Job | bool] = []
+        """Index of the first member that `answer` is equivalent to; len(members) without one."""
+        # compare in this process where that is enough, and give the other comparisons to the pool;
+        # behind a member that is known to be equivalent no comparison matters
+        comparisons: list[_Job | bool] = []
         for member in members:
-            known = screen(member, answer) if screen is not None else None
-            if known is None and self._pool is None:
-                known = self.verifier.equivalent(member, answer)
-            if known is None:
-                jobs.append(self._schedule(workers.equivalent, (member, answer), None))
-                continue
-            jobs.append(known)
-            if known:
+            same = self._equivalent_here(member, answer)
+            if same is None:
+                comparisons.append(self._schedule(workers.equivalent, (member, answer), None))
+            else:
+                comparisons.append(same)
+            if same:
                 break
-        for index, job in enumerate(jobs):
-            if (job if isinstance(job, bool) else self._wait(job)) is True:
+
+        for index, comparison in enumerate(comparisons):
+            # a comparison that timed out returns its route, which is not True
+            same = comparison if isinstance(comparison, bool) else self._wait(comparison)
+            if same is True:
                 return index
         return len(members)
+
+    def _equivalent_here(self, member: str, answer: str) -> bool | None:
+        """Whether two answers are equivalent, or None when only a worker may find out."""
+        same = None
+        if isinstance(self.verifier, Staged):
+            same = self.verifier.screen_equivalent(member, answer)
+        if same is None and self._pool is None:
+            same = self.verifier.equivalent(member, answer)
+        return same
 
     def _count(self, verdicts: list[Verdict]) -> None:
         self.counts["total"] += len(verdicts)
