@@ -115,7 +115,7 @@ def test_the_tiny_policy_is_evaluated_and_an_interruption_leaves_no_trace(
 def test_samples_are_graded_again_without_a_model(
     finished: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("g2rl.cli.jobs.evaluate.load_model", None)
+    monkeypatch.setattr("g2rl.cli.build.model.load_model", None)
     run(tmp_path, f"samples='{finished / 'samples.parquet'}'")
     for name in TABLES:
         assert (tmp_path / name).read_bytes() == (finished / name).read_bytes(), name

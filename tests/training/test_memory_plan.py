@@ -382,7 +382,7 @@ def test_a_run_that_cannot_fit_ends_before_the_weights_are_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("g2rl.cli.build.memory.device_memory", lambda device: 50 << 20)
-    monkeypatch.setattr("g2rl.cli.build.trainer.load", None)
+    monkeypatch.setattr("g2rl.cli.build.model.load", None)
     with pytest.raises(PlanError, match=r"update needs about .*activations"):
         run(tmp_path)
     assert capsys.readouterr().out == "", "on a CPU the plan is quiet"

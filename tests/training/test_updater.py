@@ -383,7 +383,7 @@ def test_a_sampler_that_was_surer_than_the_policy_is_weighted_down() -> None:
     one, two = (batch_for(updater, [1.0, -1.0, 0.5, -0.5]) for updater in (plain, corrected))
     two.sampler_logps = [logps + math.log(2.0) for logps in two.behaviour.logps]
     plain.step(one, 0)
-    metrics = corrected.step(two, 0)
+    metrics = corrected.step(two, 0).metrics
     assert metrics["sampler_ratio"] == pytest.approx(0.5, abs=1e-5)
     assert metrics["sampler_capped"] == 0.0
     for start, a, b in zip(

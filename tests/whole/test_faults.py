@@ -147,7 +147,7 @@ def test_a_folder_that_cannot_be_is_refused_in_one_line(
 def test_an_error_is_reported_even_where_its_traceback_cannot_be_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("g2rl.cli.train.HydraConfig.get", lambda: SimpleNamespace(mode=None))
+    monkeypatch.setattr("g2rl.cli.errors.HydraConfig.get", lambda: SimpleNamespace(mode=None))
     with pytest.raises(SystemExit):
         raise_cleanly(ValueError("what went wrong"), tmp_path / "gone")
     assert "error: what went wrong" in capsys.readouterr().err

@@ -26,7 +26,9 @@ from g2rl.policy.loading import load
 from g2rl.policy.policy import Policy
 from g2rl.policy.prompts import encode_prompt
 from g2rl.runs.interrupt import Interrupted
+from g2rl.training.stages import Sampler
 from g2rl.training.step import TrainingStep
+from g2rl.training.validation import Validation
 from g2rl.types import SamplingParams
 
 register_resolvers()
@@ -217,28 +219,28 @@ def test_resume_repeats_the_uninterrupted_run_bit_for_bit(
 
 
 @pytest.mark.parametrize(
-    ("moment", "call", "saved"), [("evaluate", 1, 0), ("sample", 2, 2), ("sample", 3, 3)]
+    ("moment", "call", "saved"), [(Validation, 1, 0), (Sampler, 2, 2), (Sampler, 3, 3)]
 )
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_finishes_the_step_and_saves_it(
     finished: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    moment: str,
+    moment: type,
     call: int,
     saved: int,
     number: int,
 ) -> None:
     """Asked in the evaluation before training, in a step between checkpoints, and in the last step."""
-    original, calls = getattr(Trainer, moment), iter(range(1, 99))
+    original, calls = moment.__call__, iter(range(1, 99))
 
-    def signalled(self: Trainer, step: int) -> Any:
+    def signalled(self: object, step: int) -> Any:
         if next(calls) == call:
             os.kill(os.getpid(), number)
         return original(self, step)
 
     overrides = ("trainer.steps=3", "exploration=g2rl", "exploration.observe=[evol,none]")
-    monkeypatch.setattr(Trainer, moment, signalled)
+    monkeypatch.setattr(moment, "__call__", signalled)
     with pytest.raises(Interrupted, match=f"after step {saved}"):
         run(tmp_path, *overrides, "trainer.checkpoint_every=10")
     assert [row["step"] for row in rows(tmp_path)] == list(range(saved + 1))

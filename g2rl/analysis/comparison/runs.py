@@ -16,7 +16,7 @@ import pandas as pd
 import yaml  # type: ignore[import-untyped]
 
 from g2rl.analysis.palette import SIGNAL_COLOURS
-from g2rl.runs.identity import NOT_AN_ARM
+from g2rl.runs.identity import free_keys, is_under
 from g2rl.runs.tracking import read_metrics
 
 SIGNAL = "exploration.name"
@@ -48,7 +48,7 @@ class Run:
         return {
             key: value
             for key, value in self.settings.items()
-            if not any(key == name or key.startswith(f"{name}.") for name in NOT_AN_ARM)
+            if not is_under(key, free_keys("train", "arm"))
             and not key.endswith(".data_dir")
         }
 

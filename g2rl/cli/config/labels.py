@@ -9,20 +9,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig
 
 from g2rl.cli.config.names import run_group, run_tag
-from g2rl.runs.identity import FREE_TO_CHANGE
+from g2rl.runs.identity import free_keys, is_under
 
-ELSEWHERE = (
-    *FREE_TO_CHANGE,
-    "seed",
-    "model",
-    "task",
-    "exploration",
-    "benchmark",
-    "run",
-    "experiment",
-    "data_dir",
-)
-"""Overrides that do not make another arm, or that group, tags and signal show already."""
+SHOWN_SHOWN_ELSEWHERE = ("model", "task", "exploration", "benchmark", "run", "experiment")
+"""Choices that the group, the tags or the signal of a label show already."""
+
+SHOWN_ELSEWHERE = ("model", "task", "exploration", "benchmark", "run", "experiment")
+"""Choices that the group, the tags or the signal of a label show already."""
 
 
 def run_label(what: str, *, _root_: DictConfig) -> Any:
@@ -65,10 +58,13 @@ def chosen(group: str) -> str | None:
 
 
 def arm_words() -> list[str]:
-    """The typed overrides that make an arm, without the node: exploration.lam=3 as lam=3."""
-    found = []
-    for word in HydraConfig.get().overrides.task if HydraConfig.initialized() else ():
-        key, _, value = word.lstrip("+~").partition("=")
-        if key not in ELSEWHERE and key.split(".")[0] not in (*FREE_TO_CHANGE, "hydra"):
-            found.append(f"{key.rsplit('.', 1)[-1]}={value}")
-    return sorted(found)
+    """The typed overrides that make an arm, without their node: exploration.lam=3 as lam=3."""
+    if not HydraConfig.initialized():
+        return []
+    free = (*free_keys("train", "arm"), "hydra")
+    words: list[str] = []
+    for override in HydraConfig.get().overrides.task:
+        key, _, value = override.lstrip("+~").partition("=")
+        if key not in SHOWN_ELSEWHERE and not is_under(key, free):
+            words.append(f"{key.rsplit('.', 1)[-1]}={value}")
+    return sorted(words)

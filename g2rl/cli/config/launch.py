@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from g2rl.cli.config.choices import choices, config_dir
 from g2rl.cli.config.mistakes import refuse_mistakes
-from g2rl.cli.config.names import arm_name, eval_dir, run_group, run_tag
+from g2rl.cli.config.names import arm_name, eval_dir, run_group, run_tag, unnamed_settings
 
 ASKING_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--info", "-i"}  # they start no run
 
@@ -34,6 +34,7 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("arm_name", arm_name, replace=True)
     OmegaConf.register_new_resolver("run_group", run_group, replace=True)
     OmegaConf.register_new_resolver("run_label", run_label, replace=True)
+    OmegaConf.register_new_resolver("unnamed_settings", unnamed_settings, replace=True)
     OmegaConf.register_new_resolver(
         "choices", lambda group: ", ".join(choices(group)), replace=True
     )

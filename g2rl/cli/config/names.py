@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, ListConfig
+
+from g2rl.runs.identity import free_keys, unnamed_keys
 
 TAG_LENGTH = 60
 ARM_LENGTH = 40
@@ -81,3 +84,17 @@ def eval_dir(
     else:
         folder = Path("evals") / f"{model}-{benchmark}{tag}"
     return str(folder.resolve() if absolute else folder)
+
+
+def unnamed_settings(command: str, *, _root_: DictConfig) -> ListConfig:
+    """Keys that the folder's name leaves out, for `hydra.job.config.override_dirname.exclude_keys`.
+
+    Args:
+        command: a key of `g2rl.runs.identity.FREE_SETTINGS`.
+    """
+    nodes: dict[str, Any] = {}
+    for key in free_keys(command, "name"):
+        node = _root_.get(key)
+        if isinstance(node, DictConfig):
+            nodes[key] = {name: None for name in node}
+    return ListConfig(unnamed_keys(command, nodes))

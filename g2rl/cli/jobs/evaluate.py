@@ -21,12 +21,11 @@ from g2rl.evaluation.folder import Evaluation, averages, folder_digest, problems
 from g2rl.evaluation.tables import Findings, findings_metrics
 from g2rl.policy.loading import resolve_source
 from g2rl.runs.files import write_json
-from g2rl.runs.identity import differences
+from g2rl.runs.identity import differences, free_keys
 from g2rl.runs.tracking import Guarded, Mirror
 from g2rl.tasks.benchmarks.benchmark import Benchmark
 from g2rl.tasks.grading.grader import Graders
 
-FREE_TO_CHANGE = ("resume", "verify", "data_dir", "tracking")
 OUTPUTS = (
     "parts",
     "samples.parquet",
@@ -75,7 +74,7 @@ def sample(
         config.model = model_of_run(Path(config.run).expanduser(), overrides)
     benchmarks = build_benchmarks(config.benchmark)
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    prepare(folder, plain, config.resume, FREE_TO_CHANGE, OUTPUTS)
+    prepare(folder, plain, config.resume, free_keys("evaluate", "resume"), OUTPUTS)
     check_inputs(folder, inputs(config.model.source, benchmarks, config.model.adapter))
     evaluation = Evaluation(folder, benchmarks, config.part, config.seed)
     mirror = Guarded(instantiate(config.tracking))

@@ -34,7 +34,7 @@ def fidelity(config: DictConfig, folder: Path, overrides: Sequence[str] = ()) ->
         ValueError: several benchmarks at once, or settings that the parts refuse.
     """
     check(config)
-    config, benchmark = begin(config, folder, overrides, OUTPUTS)
+    config, benchmark = begin("analyze_fidelity", config, folder, overrides, OUTPUTS)
     encoder = instantiate(config.encoder) if config.embed else None
     reporter = EvalReporter()
     measured = _measure(config, benchmark, encoder, reporter)

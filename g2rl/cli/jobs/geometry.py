@@ -43,7 +43,7 @@ def geometry(config: DictConfig, folder: Path, overrides: Sequence[str] = ()) ->
         ValueError: settings that say nothing of a distribution of pairs, or that the parts refuse.
     """
     check(config)
-    config, benchmark = begin(config, folder, overrides, OUTPUTS)
+    config, benchmark = begin("analyze_geometry", config, folder, overrides, OUTPUTS)
     encoder = (
         instantiate(config.encoder) if config.embed and config.get("encoder") is not None else None
     )

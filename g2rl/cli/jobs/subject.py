@@ -16,17 +16,23 @@ from g2rl.engines.engine import Engine
 from g2rl.policy.loading import LoadedModel
 from g2rl.policy.policy import Policy
 from g2rl.policy.prompts import encode_prompt
+from g2rl.runs.identity import free_keys
 from g2rl.tasks.benchmarks.benchmark import Benchmark
-
-FREE_TO_CHANGE = ("resume", "verify", "data_dir")
 
 
 def begin(
-    config: DictConfig, folder: Path, overrides: Sequence[str], outputs: Sequence[str]
+    command: str,
+    config: DictConfig,
+    folder: Path,
+    overrides: Sequence[str],
+    outputs: Sequence[str],
 ) -> tuple[DictConfig, Benchmark]:
     """Take over a run's model, choose the benchmark and prepare the folder, before a model is loaded.
 
     Args:
+        command: analyze_geometry or analyze_fidelity.
+        config: composed.
+        folder: where the command writes.
         overrides: what was typed; the settings of a run's model yield to them.
         outputs: files that the command makes, see `prepare`.
 
@@ -42,7 +48,7 @@ def begin(
             f"benchmark has {len(benchmarks)} members ({', '.join(b.name for b in benchmarks)}): choose one"
         )
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    prepare(folder, plain, config.resume, FREE_TO_CHANGE, outputs)
+    prepare(folder, plain, config.resume, free_keys(command, "resume"), outputs)
     return config, benchmarks[0]
 
 

@@ -19,28 +19,15 @@ from g2rl.policy.loading import LoadedModel
 from g2rl.policy.policy import Policy
 from g2rl.runs.checkpoints import export_model
 from g2rl.runs.files import write_json
-from g2rl.runs.identity import FREE_TO_CHANGE
+from g2rl.runs.identity import free_keys
 from g2rl.runs.interrupt import StopRequest
+from g2rl.runs.layout import OUTPUTS, RunFolder
 from g2rl.runs.metric_names import final_score
 from g2rl.runs.tracking import read_metrics
 from g2rl.training.console import ConsoleReporter, SilentReporter, summary_rows
 from g2rl.world import World
 
 log = logging.getLogger(__name__)
-OUTPUTS = (
-    "checkpoints",
-    "rollouts",
-    "geometry",
-    "probe",
-    "failure",
-    "model",
-    "wandb",
-    "metrics.jsonl",
-    "summary.json",
-    "error.txt",
-    "learning_curves.png",
-    "cosine_distribution.png",
-)
 
 
 def train(config: DictConfig, run_dir: Path) -> float:
@@ -52,7 +39,7 @@ def train(config: DictConfig, run_dir: Path) -> float:
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     with alone_in(run_dir), StopRequest() as stop, joined(config) as world:
         if world.first:
-            prepare(run_dir, plain, config.resume, FREE_TO_CHANGE, OUTPUTS)
+            prepare(run_dir, plain, config.resume, free_keys("train", "resume"), OUTPUTS)
         world.barrier()
         reporter = ConsoleReporter(run_dir) if world.first else SilentReporter()
         job = build_trainer(config, run_dir, reporter, stop, world)
@@ -61,7 +48,9 @@ def train(config: DictConfig, run_dir: Path) -> float:
             describe(reporter, plain, job, world, state)
             job.tracker.start(None if state is None else int(state["step"]), plain)
             job.trainer.run(state)
-            export(job.policy, job.loaded, run_dir / "model", config.model.lora.export, world)
+            export(
+                job.policy, job.loaded, RunFolder(run_dir).model, config.model.lora.export, world
+            )
         finally:
             job.graders.close()
             job.tracker.finish()
@@ -98,10 +87,10 @@ def export(
 
 def conclude(job: TrainingJob, run_dir: Path, reporter: ConsoleReporter) -> float:
     """Figures, summary.json (the last file of a run: it says that all others are there), the final table."""
-    rows = read_metrics(run_dir / "metrics.jsonl")
+    rows = read_metrics(RunFolder(run_dir).metrics)
     names = [benchmark.name for benchmark in job.benchmarks]
     plots = plot_run(run_dir, names)
-    write_json(run_dir / "summary.json", {"before": rows[0], "after": rows[-1]})
+    write_json(RunFolder(run_dir).summary, {"before": rows[0], "after": rows[-1]})
     reporter.summary(summary_rows(rows[0], rows[-1], names), plots)
     return final_score(rows[-1])
 

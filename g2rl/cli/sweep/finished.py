@@ -1,4 +1,5 @@
-"""Whether a run is complete already. Imports no torch, so that a sweep passes its finished arms at once."""
+"""Whether a run is complete already. Imports no torch, so that a sweep passes over its finished arms at
+once."""
 
 from __future__ import annotations
 
@@ -8,34 +9,40 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from g2rl.runs.identity import FREE_TO_CHANGE, differences
+from g2rl.runs.identity import differences, free_keys
+from g2rl.runs.layout import RunFolder
 from g2rl.runs.metric_names import final_score
 
 
 def finished_score(config: DictConfig, run_dir: Path) -> float | None:
-    """The score of the run of these settings that has finished in `run_dir`; None when there is no such.
+    """Held-out pass@1 of the run of these settings that has finished in `run_dir`; None without such a run.
 
-    Finished is what has summary.json, which is written last, and the whole checkpoint of the last step.
+    A run has finished if it has summary.json, which is written last, and the whole checkpoint of its last step.
     """
+    folder = RunFolder(run_dir)
     try:
-        summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
-        before = OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"))
+        summary = json.loads(folder.summary.read_text(encoding="utf-8"))
+        stored_config = OmegaConf.to_container(OmegaConf.load(folder.config))
     except (OSError, ValueError):
         return None
-    if differences(before, OmegaConf.to_container(config, resolve=True), FREE_TO_CHANGE):
-        return None  # `prepare` says what differs
-    whole = whole_checkpoint(run_dir / "checkpoints" / f"step_{config.trainer.steps:06d}")
-    return final_score(summary["after"]) if whole else None
+
+    # where settings differ, `prepare` will say which
+    config_now = OmegaConf.to_container(config, resolve=True)
+    if differences(stored_config, config_now, free_keys("train", "resume")):
+        return None
+    if not is_whole(folder.checkpoint(config.trainer.steps)):
+        return None
+    return final_score(summary["after"])
 
 
-def whole_checkpoint(folder: Path) -> bool:
+def is_whole(checkpoint: Path) -> bool:
     """Whether every file of a checkpoint's manifest is there in its size; checksums are for loading."""
     try:
-        files: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))[
-            "files"
-        ]
-        return bool(files) and all(
-            (folder / name).stat().st_size == f["bytes"] for name, f in files.items()
-        )
+        manifest = json.loads((checkpoint / "manifest.json").read_text(encoding="utf-8"))
+        files: dict[str, Any] = manifest["files"]
+        for name, entry in files.items():
+            if (checkpoint / name).stat().st_size != entry["bytes"]:
+                return False
     except (OSError, ValueError, KeyError):
         return False
+    return bool(files)

@@ -19,7 +19,6 @@ from g2rl.analysis.palette import SIGNAL_COLOURS
 from g2rl.analysis.tables import at_end, comparison_table
 from g2rl.formulas.intervals import seed_interval, t_quantile
 from g2rl.formulas.tensors import cosine_matrix
-from g2rl.runs.identity import NOT_AN_ARM
 
 TARGETS = {
     "none": "g2rl.exploration.none.NoExploration",
@@ -134,14 +133,6 @@ def test_a_whole_number_is_the_same_setting_and_equal_leaves_are_told_apart(tmp_
     assert list(arms([one, two])) == ["g2rl"]
     three = make_run(tmp_path / "c", 0, "g2rl", model__lr=1e-4, optimizer__lr=3e-4)
     assert list(arms([one, two, three])) == ["optimizer.lr=0.0001", "optimizer.lr=0.0003"]
-
-
-def test_settings_that_may_change_in_a_run_make_no_arm() -> None:
-    from g2rl.runs.identity import FREE_TO_CHANGE
-
-    assert set(FREE_TO_CHANGE) <= set(NOT_AN_ARM), (
-        "also write it down in g2rl/analysis/comparison/runs.py"
-    )
 
 
 def test_what_cannot_be_joined_is_refused_by_name(tmp_path: Path) -> None:

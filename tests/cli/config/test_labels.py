@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from g2rl.cli.config.choices import config_dir
 from g2rl.cli.config.launch import register_resolvers
-from g2rl.runs.identity import FREE_TO_CHANGE
+from g2rl.runs.identity import free_keys
 
 register_resolvers()
 HOUSEKEEPING = (
@@ -68,7 +68,7 @@ def test_without_an_experiment_model_and_task_group(labels: Labels) -> None:
 
 def test_seeds_and_housekeeping_make_no_other_arm(labels: Labels) -> None:
     assert {word.split("=")[0].split(".")[0] for word in HOUSEKEEPING} >= {
-        name.split(".")[0] for name in FREE_TO_CHANGE
+        name.split(".")[0] for name in free_keys("train", "resume")
     }, "try every setting that makes no other arm"
     plain = labels("train", "exploration=evol")["arm"]
     assert labels("train", "exploration=evol", *HOUSEKEEPING)["arm"] == plain == "evol"

@@ -9,7 +9,7 @@ from g2rl.cli.config.choices import choices, config_dir
 from g2rl.cli.config.launch import register_resolvers
 from g2rl.cli.config.mistakes import _compose, explain_mistakes, groups, overrides_of
 from g2rl.cli.config.names import run_tag
-from g2rl.runs.identity import FREE_TO_CHANGE
+from g2rl.runs.identity import free_keys
 
 register_resolvers()
 
@@ -101,7 +101,7 @@ def test_settings_that_matter_to_no_result_make_no_other_folder(words: list[str]
     config = _compose(words, "train", hydra=True)
     left_out = set(config.hydra.job.config.override_dirname.exclude_keys)
     plain = OmegaConf.to_container(config, resolve=False)
-    for name in FREE_TO_CHANGE:
+    for name in free_keys("train", "resume"):
         node = plain
         for part in name.split("."):
             node = node[part]
