@@ -1,8 +1,9 @@
 """The processes of a run: who am I, and the few exchanges of small things between all of them.
 
-A `World` of one is the default: every exchange is the identity, and torch.distributed is not touched. Under
-torchrun (or alone with parallel=fsdp) `World.join` opens the process group: gloo on CPUs, nccl on GPUs with
-gloo beside it, through which everything here goes. Weights are not exchanged here, see `g2rl.policy.sharding`.
+A `World` of one is the default: every exchange is the identity, and torch.distributed is not
+touched. Under torchrun (or alone with parallel=fsdp) `World.join` opens the process group: gloo on
+CPUs, nccl on GPUs with gloo beside it, through which everything here goes. Weights are not
+exchanged here, see `g2rl.policy.sharding`.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ Item = TypeVar("Item")
 
 
 def environment_size() -> int:
-    """Processes of the run as torchrun or the scheduler's launcher tells it in WORLD_SIZE; 1 without."""
+    """Processes of the run as torchrun or the scheduler's launcher tells it in WORLD_SIZE; 1
+    without."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @dataclass(slots=True, frozen=True)
 class World:
-    """One process among `size`. All methods but `deal` are collective: every rank calls them, in one order.
+    """One process among `size`. All methods but `deal` are collective: every rank calls them, in
+    one order.
 
     Args:
         rank: from 0.
@@ -44,7 +47,8 @@ class World:
         """Open the process group that torchrun's variables describe; alone without them.
 
         Args:
-            device: where this process computes; under CUDA the device of LOCAL_RANK is made current.
+            device: where this process computes; under CUDA the device of LOCAL_RANK is made
+                current.
             timeout_minutes: how long one rank waits for another before it ends the run.
         """
         import torch
@@ -87,7 +91,8 @@ class World:
         return found
 
     def collect(self, own: Sequence[Item]) -> list[Item]:
-        """What `deal` had divided, each item replaced by what its rank made of it, in the old order."""
+        """What `deal` had divided, each item replaced by what its rank made of it, in the old
+        order."""
         parts = self.gather(list(own))
         return [parts[i % self.size][i // self.size] for i in range(sum(map(len, parts)))]
 

@@ -1,11 +1,12 @@
-"""Make the files in notebooks/data from folders of runs and of analyses; run again when there are new ones.
+"""Make the files in notebooks/data from folders of runs and of analyses; run again when there are
+new ones.
 
     python notebooks/make_data.py --signals runs/signals --lam runs/lambda_ablation \
         --geometry start=evals/tiny-geometry g2rl=runs/NAME/eval/geometry-countdown \
         --fidelity start=evals/tiny-fidelity none=... g2rl=...
 
-Only what the notebooks draw is kept, in single precision. Each option can be given alone; files of the others
-stay as they are.
+Only what the notebooks draw is kept, in single precision. Each option can be given alone; files of
+the others stay as they are.
 """
 
 from __future__ import annotations
@@ -107,7 +108,8 @@ def write_fidelity(folder: Path, out: Path, whole: bool) -> None:
 
 
 def write_parquet(frame: pd.DataFrame, path: Path) -> None:
-    """In single precision and short integers; temperatures are compared, so they stay as they are."""
+    """In single precision and short integers; temperatures are compared, so they stay as they
+    are."""
     floats = {n: np.float32 for n in frame.select_dtypes("float64") if n not in ("sampled_at", "scored_at")}
     small = frame.astype(floats | dict.fromkeys(frame.select_dtypes("int64"), np.int32))
     small.to_parquet(path, index=False, compression="zstd", compression_level=19)

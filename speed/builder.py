@@ -37,7 +37,8 @@ def make_trainer(*overrides: str) -> Trainer:
 
 
 def replay(trainer: Trainer, step: int) -> Any:
-    """Make the trainer sample the responses of `step` once and give them again to every later step."""
+    """Make the trainer sample the responses of `step` once and give them again to every later
+    step."""
     rollouts = trainer.step.sampler(step)
     trainer.step.sampler = lambda _: rollouts  # type: ignore[assignment]
     return rollouts

@@ -2,10 +2,11 @@
 
     python speed/cost_model.py [--repeats 5]          prints the tables of docs/cost.md
 
-The floor of a stage is the floating-point operations of its unavoidable matrix products divided by the rate
-at which this machine multiplies matrices of those shapes, measured in the same run. The tiny policy is timed
-as it trains; the Qwen3-1.7B shape as one and three layers with random weights (28 do not fit into minutes on
-a CPU): half their difference without the head is one layer, and the rest is embedding, norm and head.
+The floor of a stage is the floating-point operations of its unavoidable matrix products divided by
+the rate at which this machine multiplies matrices of those shapes, measured in the same run. The
+tiny policy is timed as it trains; the Qwen3-1.7B shape as one and three layers with random weights
+(28 do not fit into minutes on a CPU): half their difference without the head is one layer, and the
+rest is embedding, norm and head.
 """
 
 from __future__ import annotations
@@ -146,7 +147,8 @@ def timed_passes(layers: int, repeats: int, responses: int, length: int) -> dict
 
 
 def qwen(repeats: int, responses: int = 4, length: int = 128) -> list[str]:
-    """One layer, from models of one and three; the rest, with the head; 28 layers computed from them."""
+    """One layer, from models of one and three; the rest, with the head; 28 layers computed from
+    them."""
     one, three = (timed_passes(layers, repeats, responses, length) for layers in (1, 3))
     tokens = responses * length
     rate = product_rate(tokens, 2048, 6144, repeats)

@@ -1,7 +1,9 @@
-"""Evaluation: our engine over all problems at once against one `generate` call of transformers a problem.
+"""Evaluation: our engine over all problems at once against one `generate` call of transformers a
+problem.
 
-The tiny policy, held-out Countdown problems x 16 samples, up to 120 tokens, the same sampling settings;
-tokens a second, because the samples differ. Grading and reports are left out of both sides.
+The tiny policy, held-out Countdown problems x 16 samples, up to 120 tokens, the same sampling
+settings; tokens a second, because the samples differ. Grading and reports are left out of both
+sides.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Gradient features: what they add to a scoring pass, and what the literal formula would cost.
 
-V = 151,936 (Qwen3), D = 1024, 8 responses x 256 tokens, the LM head alone: a backbone around it would only
-bring the ratio nearer to 1. The peer of the second pair is Eq. 14 as written: softmax of each token times W.
+V = 151,936 (Qwen3), D = 1024, 8 responses x 256 tokens, the LM head alone: a backbone around it
+would only bring the ratio nearer to 1. The peer of the second pair is Eq. 14 as written: softmax of
+each token times W.
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
     python speed/grading.py path/to/math500.jsonl [--workers 2]
 
-Two kinds of completions for each gold: the gold itself in a box (decided by string or exact number), and the
-gold rewritten so that strings differ (`gold + 0`), which only mathematics can decide. The peer is
-math_verify.parse + verify in one process, without the pool's wall-clock and memory limits.
+Two kinds of completions for each gold: the gold itself in a box (decided by string or exact
+number), and the gold rewritten so that strings differ (`gold + 0`), which only mathematics can
+decide. The peer is math_verify.parse + verify in one process, without the pool's wall-clock and
+memory limits.
 """
 
 from __future__ import annotations

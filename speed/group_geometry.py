@@ -1,7 +1,8 @@
 """Group geometry: cosines and scores of G responses at D = 2560 (Qwen3-4B), G = 16 to 1024.
 
 Its time as a share of a training step at G = 64 (the head pass alone of 64 responses x 16 tokens at
-V = 151,936 stands for the step: the real one has a backbone, sampling and an update besides), and how it
+V = 151,936 stands for the step: the real one has a backbone, sampling and an update besides), and
+how it
 grows: the exponent of a power law between the two largest groups.
 """
 

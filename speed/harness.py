@@ -1,8 +1,8 @@
 """Paired measurement: ours and a named peer in turns, in one run; ratios, never absolute claims.
 
-Two cores that others share make absolute times meaningless, and drift within a minute. So each repeat
-times both sides one after the other, in alternating order, and the figure is the median of the repeats'
-ratios with their quartiles.
+Two cores that others share make absolute times meaningless, and drift within a minute. So each
+repeat times both sides one after the other, in alternating order, and the figure is the median of
+the repeats' ratios with their quartiles.
 """
 
 from __future__ import annotations

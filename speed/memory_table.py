@@ -1,4 +1,5 @@
-"""The table of docs/memory.md: what the paper's runs need on one card, by model, adapters and number of GPUs.
+"""The table of docs/memory.md: what the paper's runs need on one card, by model, adapters and
+number of GPUs.
 
     python speed/memory_table.py
 """
@@ -72,7 +73,8 @@ def paper_job(response_tokens: int, gpus: int) -> Job:
 
 
 def table() -> str:
-    """Markdown: 1.7B and 4B on 1, 4 and 8 GPUs of 80 GB with the paper's lengths; GB are 10^9 bytes."""
+    """Markdown: 1.7B and 4B on 1, 4 and 8 GPUs of 80 GB with the paper's lengths; GB are 10^9
+    bytes."""
     rows = ["| " + " | ".join(COLUMNS) + " |", "|---|---|---:|---:|---:|---:|---:|---:|---|"]
     for name, sizes in MODELS.items():
         for lora in (None, LoraSettings(r=32)):
@@ -100,7 +102,8 @@ def _row(name: str, plan: Plan) -> str:
 
 
 def largest_rows(plan: Plan) -> int:
-    """The largest engine.max_rows whose sampling stays under TIGHT of the device; 0 when none does."""
+    """The largest engine.max_rows whose sampling stays under TIGHT of the device; 0 when none
+    does."""
     rows = 0
     for trial in range(1, plan.job.responses + 1):
         found = estimate(plan.shape, replace(plan.job, max_rows=trial))

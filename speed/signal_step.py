@@ -1,9 +1,10 @@
 """A whole training step with exploration=g2rl against exploration=none, on the same completions.
 
-Tiny policy, 16 x 16 responses sampled once and given to both sides. `none` leaves half of its scoring pass
-to the first update's own forward (nothing looks at it before); `g2rl` makes that forward early and keeps it
-for the update. The first row leaves out sampling, the second brings it back. A third has so small a budget of
-tokens that nothing can be kept, as with long responses: the first mini-batch is forwarded once more.
+Tiny policy, 16 x 16 responses sampled once and given to both sides. `none` leaves half of its
+scoring pass to the first update's own forward (nothing looks at it before); `g2rl` makes that
+forward early and keeps it for the update. The first row leaves out sampling, the second brings it
+back. A third has so small a budget of tokens that nothing can be kept, as with long responses: the
+first mini-batch is forwarded once more.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Start-up: `g2rl-train --help`, and from the command to the end of the first training step.
 
-Seconds against the targets (2 s and 10 s): these two are the only absolute figures here. The first step is
-timed without the evaluation before training (benchmark.limit=1, samples=1).
+Seconds against the targets (2 s and 10 s): these two are the only absolute figures here. The first
+step is timed without the evaluation before training (benchmark.limit=1, samples=1).
 """
 
 from __future__ import annotations

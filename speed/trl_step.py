@@ -1,9 +1,10 @@
 """A whole GRPO step on the tiny policy against TRL's GRPOTrainer: sample, grade, reference, update.
 
-16 prompts x 16 responses, KL to a reference policy, one optimizer update a step, float32, the same model,
-prompts, verifier and sampling settings; learning rate 1e-7 so that lengths stay what they are. Two cases:
-completions of exactly 64 tokens, and completions as they come (up to 120). Every repeat starts both sides
-in processes of their own, in alternating order; the first step of each is warm-up.
+16 prompts x 16 responses, KL to a reference policy, one optimizer update a step, float32, the same
+model, prompts, verifier and sampling settings; learning rate 1e-7 so that lengths stay what they
+are. Two cases: completions of exactly 64 tokens, and completions as they come (up to 120). Every
+repeat starts both sides in processes of their own, in alternating order; the first step of each is
+warm-up.
 """
 
 from __future__ import annotations

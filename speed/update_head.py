@@ -1,8 +1,9 @@
 """Update (forward and backward of the LM head) at V = 151,936 against full logits in plain torch.
 
-D = 1024, 8 responses x 128 tokens. Both sides return the gradients of the loss sum w log p for hidden states
-and head, and the entropies, as the update needs them. More rows are of the head that recomputes logits in
-its backward, which serves where a loss is not a sum over tokens, and in bfloat16.
+D = 1024, 8 responses x 128 tokens. Both sides return the gradients of the loss sum w log p for
+hidden states and head, and the entropies, as the update needs them. More rows are of the head that
+recomputes logits in its backward, which serves where a loss is not a sum over tokens, and in
+bfloat16.
 """
 
 from __future__ import annotations

@@ -16,5 +16,6 @@ torch.set_num_threads(1)  # tensors are tiny: more threads only wait for each ot
 
 @pytest.fixture(scope="session")
 def tiny() -> LoadedModel:
-    """The built-in policy with its tokenizer, shared: a test that trains takes a deep copy of the model."""
+    """The built-in policy with its tokenizer, shared: a test that trains takes a deep copy of the
+    model."""
     return load("builtin:tiny", device="cpu")

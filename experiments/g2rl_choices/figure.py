@@ -2,7 +2,8 @@
 
     python experiments/g2rl_choices/figure.py SIGNALS CHOICES OUT.png
 
-SIGNALS: the folder of `g2rl-train experiment=signals`, or of its runs of none and g2rl; CHOICES: of run.sh.
+SIGNALS: the folder of `g2rl-train experiment=signals`, or of its runs of none and g2rl; CHOICES: of
+run.sh.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def main() -> None:
         for name in ("none", *NAMES):
             if name in arms:
                 label = NONE if name == "none" else NAMES[name] + where
-                # a setting's seeds are its own, so that an arm is paired with plain GRPO of its setting
+                # a setting's seeds are its own, so that an arm is paired with plain GRPO of its
+                # setting
                 parts.append(arms[name].assign(arm=label, seed=arms[name]["seed"] + 100 * place))
     frame = pd.concat(parts, ignore_index=True)
     title = "minus plain GRPO of the same setting and seed: dropping uniform groups leads G2RL back to it"

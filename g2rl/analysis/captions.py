@@ -27,6 +27,7 @@ def truncation(top_p: float, top_k: float) -> str:
 
 
 def conditions(about: Mapping[str, Any], sampled_at: float, scored_at: float) -> str:
-    """What the mean cosine depends on: temperatures and truncation. Stands under every table and figure."""
+    """What the mean cosine depends on: temperatures and truncation. Stands under every table and
+    figure."""
     cut = truncation(about["top_p"], about["top_k"])
     return f"sampled at temperature {sampled_at:g}, {cut}; p_t scored at temperature {scored_at:g}"

@@ -1,7 +1,8 @@
-"""Draw whole groups from a checkpoint and grade them: the common start of every analysis of a policy.
+"""Draw whole groups from a checkpoint and grade them: the common start of every analysis of a
+policy.
 
-The random numbers of a response are a function of (seed, problem, sample), the same as in an evaluation, so
-that two checkpoints are compared on common random numbers.
+The random numbers of a response are a function of (seed, problem, sample), the same as in an
+evaluation, so that two checkpoints are compared on common random numbers.
 """
 
 from __future__ import annotations

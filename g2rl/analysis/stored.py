@@ -21,7 +21,8 @@ def read_runs(place: Path | Iterable[Path], by: Sequence[str] = ()) -> pd.DataFr
 
     Args:
         place: `runs.parquet` of `g2rl-analyze compare`, a folder of runs, or several such folders.
-        by: settings that tell arms apart, see `collect`; of no use with a parquet file, whose arms are made.
+        by: settings that tell arms apart, see `collect`; of no use with a parquet file, whose arms
+            are made.
 
     Raises:
         ValueError: a parquet file of something else, or what `collect` refuses.
@@ -39,7 +40,8 @@ def read_runs(place: Path | Iterable[Path], by: Sequence[str] = ()) -> pd.DataFr
 
 
 def probe_conditions(frame: pd.DataFrame) -> str:
-    """Temperatures and truncation of the runs' probes; "mixed" where runs differ. Stands under probe cosines.
+    """Temperatures and truncation of the runs' probes; "mixed" where runs differ. Stands under
+    probe cosines.
 
     Args:
         frame: of `read_runs`.
@@ -59,7 +61,8 @@ def probe_conditions(frame: pd.DataFrame) -> str:
 
 
 def read_geometry(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
-    """The tables pairs, responses, numbers of `g2rl-analyze geometry`, and its settings, for `draw_geometry`.
+    """The tables pairs, responses, numbers of `g2rl-analyze geometry`, and its settings, for
+    `draw_geometry`.
 
     Raises:
         FileNotFoundError: the folder does not hold them.
@@ -82,7 +85,8 @@ def read_geometry(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, Any]
 
 
 def read_fidelity(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Pairs and summary of `g2rl-analyze fidelity`; the summary's "caption" says how they were measured.
+    """Pairs and summary of `g2rl-analyze fidelity`; the summary's "caption" says how they were
+    measured.
 
     Raises:
         FileNotFoundError: the folder does not hold them.

@@ -54,7 +54,8 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 def cell(values: Sequence[float], seeds: int) -> str:
     """``0.490 [0.467, 0.513]``, ``0.490`` of one seed, ``-`` of none.
 
-    Where only some of the arm's `seeds` report the metric, that is said: ``0.490 [0.467, 0.513] (2 of 3)``.
+    Where only some of the arm's `seeds` report the metric, that is said: ``0.490 [0.467, 0.513] (2
+    of 3)``.
     """
     if not values:
         return "-"

@@ -1,4 +1,5 @@
-"""g2rl-analyze: look at the geometry of a policy, join runs, or test the feature against true gradients."""
+"""g2rl-analyze: look at the geometry of a policy, join runs, or test the feature against true
+gradients."""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
-"""The W&B dashboard as code: sections and panels of `g2rl.runs.metric_names`, built with wandb-workspaces.
+"""The W&B dashboard as code: sections and panels of `g2rl.runs.metric_names`, built with
+wandb-workspaces.
 
     python -m g2rl.cli.dashboard --entity NAME --project g2rl --benchmarks countdown
 
-saves it in a W&B project, which needs an account; `--print` shows what would be saved and needs nothing.
+saves it in a W&B project, which needs an account; `--print` shows what would be saved and needs
+nothing.
 """
 
 from __future__ import annotations

@@ -44,7 +44,8 @@ def report(error: BaseException, run_dir: Path) -> str:
 
 @contextmanager
 def reported(folder: Path) -> Iterator[None]:
-    """Say a user's error in one line, with the traceback in the folder; that of an earlier attempt goes."""
+    """Say a user's error in one line, with the traceback in the folder; that of an earlier attempt
+    goes."""
     try:
         yield
         (folder / "error.txt").unlink(missing_ok=True)
@@ -55,7 +56,8 @@ def reported(folder: Path) -> Iterator[None]:
 
 
 def raise_cleanly(error: BaseException, run_dir: Path) -> NoReturn:
-    """Report an error and end; in a sweep with an exception, because an exit would end its other parts."""
+    """Report an error and end; in a sweep with an exception, because an exit would end its other
+    parts."""
     text = report(error, run_dir)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         raise ArmFailedError(text) from None

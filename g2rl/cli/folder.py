@@ -1,4 +1,5 @@
-"""The folder of a run or an evaluation: new, continued with the same settings, or wiped on request."""
+"""The folder of a run or an evaluation: new, continued with the same settings, or wiped on
+request."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ ERROR = "error.txt"  # a command that was refused leaves this and no work to pro
 
 
 class RefuseUnwritable(Callback):
-    """Ends the command with one line, before anything is loaded, when it cannot write where it should.
+    """Ends the command with one line, before anything is loaded, when it cannot write where it
+    should.
 
     A Hydra callback, because Hydra itself is the first to write there.
     """
@@ -53,12 +55,14 @@ def refuse_unwritable(folder: Path) -> None:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, so that two runs never write there at once; the system frees it when we end.
+    """Hold the folder's lock, so that two runs never write there at once; the system frees it when
+    we end.
 
     Under torchrun the first rank holds it for all.
 
     Raises:
-        ValueError: another process holds it (an orphan of a killed sweep, a job still in the queue).
+        ValueError: another process holds it (an orphan of a killed sweep, a job still in the
+        queue).
     """
     if os.environ.get("RANK", "0") != "0":
         yield

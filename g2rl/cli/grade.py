@@ -1,9 +1,10 @@
 """Grade a file of cases from the command line: ``g2rl-grade CASES.jsonl --out VERDICTS.jsonl``.
 
-A case is one JSON object a line: ``{"kind": "math", "gold": "1/2", "prediction": "... \\\\boxed{0.5}"}``;
-kind ``mcq`` may add ``"choices": ["text of A", ...]``. The verdicts come in the same order, one a line:
-``{"correct": true, "answer": "0.5", "route": "number", "seconds": 0.0004}`` (with the case's id if it has
-one). All cases are checked before any is graded, and the output appears complete or not at all.
+A case is one JSON object a line: ``{"kind": "math", "gold": "1/2", "prediction": "...
+\\\\boxed{0.5}"}``; kind ``mcq`` may add ``"choices": ["text of A", ...]``. The verdicts come in the
+same order, one a line: ``{"correct": true, "answer": "0.5", "route": "number", "seconds": 0.0004}``
+(with the case's id if it has one). All cases are checked before any is graded, and the output
+appears complete or not at all.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class CaseError(ValueError):
 
 
 def read_cases(path: Path) -> list[dict[str, Any]]:
-    """The cases of a JSONL file. Raises CaseError with the line number (from 1) of the first bad row."""
+    """The cases of a JSONL file. Raises CaseError with the line number (from 1) of the first bad
+    row."""
     cases = []
     # Only "\n" ends a line: model output may hold other characters that Python takes for line ends.
     for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):

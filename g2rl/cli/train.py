@@ -71,7 +71,8 @@ def run(config: DictConfig) -> float:
 def leave() -> float:
     """End an interrupted run: this process, or this arm where other processes run the sweep.
 
-    An arm on Slurm ends its process without a result, so that a job that is requeued counts as unfinished.
+    An arm on Slurm ends its process without a result, so that a job that is requeued counts as
+    unfinished.
     """
     launcher = launcher_of(HydraConfig.get())
     if HydraConfig.get().mode == RunMode.MULTIRUN and launcher not in ("basic", "submitit_slurm"):

@@ -77,8 +77,8 @@ def warm_start(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, peak, warmup=50)
         logits = model(input_ids=inputs).logits[:, :-1]
-        # a sum over a constant, not a mean: batches hold traces of one length, and a mean would give the
-        # tokens of short styles more weight than those of long ones
+        # a sum over a constant, not a mean: batches hold traces of one length, and a mean would
+        # give the tokens of short styles more weight than those of long ones
         total = torch.nn.functional.cross_entropy(
             logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED, reduction="sum"
         )

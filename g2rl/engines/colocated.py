@@ -53,7 +53,8 @@ def tensor_parallel_group(size: int) -> Any:
 def together(
     team: Any, prompts: Sequence[Sequence[int]], keys: Sequence[Key]
 ) -> tuple[int, list[Sequence[int]], list[Key]]:
-    """How many prompts stand before this rank's own; prompts and keys of all ranks that share the engine."""
+    """How many prompts stand before this rank's own; prompts and keys of all ranks that share the
+    engine."""
     if team is None:
         return 0, list(prompts), list(keys)
     parts: list[Any] = [None] * dist.get_world_size(team)
@@ -67,7 +68,8 @@ def together(
 
 
 def export_config(model: Any) -> str:
-    """A temporary folder with the model's configuration as it is, for an engine to build its own model."""
+    """A temporary folder with the model's configuration as it is, for an engine to build its own
+    model."""
     config = copy.deepcopy(model.config)
     names = [
         cls.__name__
@@ -86,7 +88,8 @@ def export_config(model: Any) -> str:
 
 @contextmanager
 def random_state_kept(device: torch.device) -> Iterator[None]:
-    """A library inside may seed every global generator and set the precision of products; undo both."""
+    """A library inside may seed every global generator and set the precision of products; undo
+    both."""
     python, numpy, precision = (
         random.getstate(),
         np.random.get_state(),

@@ -1,6 +1,8 @@
-"""Does an engine with weights of its own sample from the policy? Compare log-probs on a few probe responses.
+"""Does an engine with weights of its own sample from the policy? Compare log-probs on a few probe
+responses.
 
-A weight push that is incomplete, or a cache computed with earlier weights, changes no shape and raises no
+A weight push that is incomplete, or a cache computed with earlier weights, changes no shape and
+raises no
 error: the samples are simply those of another policy. The check costs a few short responses.
 """
 
@@ -20,9 +22,9 @@ from g2rl.types import Completion, SamplingParams
 
 STATISTIC = {"float32": "largest", "bfloat16": "mean"}
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.2}
-"""Limits in nats, of the largest difference of a token in float32 and of the mean difference in bfloat16.
-There rounding alone moves single tokens by tenths (measured: docs/engines.md), so that the check finds wrong
-weights, not weights that are one small step behind."""
+"""Limits in nats, of the largest difference of a token in float32 and of the mean difference in
+bfloat16. There rounding alone moves single tokens by tenths (measured: docs/engines.md), so that
+the check finds wrong weights, not weights that are one small step behind."""
 PROBE = SamplingParams(
     temperature=0.7, max_tokens=16
 )  # not 1, so that a forgotten temperature shows
@@ -67,7 +69,11 @@ def measure(
     sequences = Sequences([prompt for prompt, _ in rows], [c.token_ids for _, c in rows])
     budget = 4 * max(sequences.total_length(n) for n in range(len(sequences)))
     expected_T = torch.cat(
-        require_scored(score(policy, sequences, ScoreRequest(temperature=temperature, token_budget=budget)).logps)
+        require_scored(
+            score(
+                policy, sequences, ScoreRequest(temperature=temperature, token_budget=budget)
+            ).logps
+        )
     )
     found_T = torch.cat([torch.tensor(c.logps, dtype=torch.float64) for _, c in rows])
     gap_T = (found_T - expected_T.double()).abs()

@@ -30,7 +30,8 @@ class Engine(Protocol):
         params: SamplingParams,
         on_progress: Callable[[int], None] | None = None,
     ) -> list[list[Completion]]:
-        """`samples` completions of each prompt; `on_progress(n)` is told of n newly finished ones."""
+        """`samples` completions of each prompt; `on_progress(n)` is told of n newly finished
+        ones."""
         ...
 
     def push_weights(self) -> None:
@@ -55,6 +56,7 @@ def uniforms(key: Key, sample: int, count: int) -> np.ndarray:
 
 
 def seed_of(key: Key, sample: int) -> int:
-    """A 63-bit seed of sample number `sample` under a key, for engines that draw their own randomness."""
+    """A 63-bit seed of sample number `sample` under a key, for engines that draw their own
+    randomness."""
     state = np.random.SeedSequence((*key, sample)).generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(1))

@@ -1,7 +1,8 @@
 """Draw the next token of each row by inverse transform from one uniform a row.
 
-`torch.multinomial` consumes a generator shared by the batch, so a sample would depend on its neighbours.
-Here row i's token is the first v with cumsum(p)_v > u_i * sum(p): a function of the row alone.
+`torch.multinomial` consumes a generator shared by the batch, so a sample would depend on its
+neighbours. Here row i's token is the first v with cumsum(p)_v > u_i * sum(p): a function of the row
+alone.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def next_tokens(logits_BV: Tensor, uniforms_B: Tensor, params: SamplingParams) -
 
 
 def _invert(probs_BV: Tensor, uniforms_B: Tensor) -> Tensor:
-    """First index whose cumulative mass exceeds u times the total (float64 keeps small tails exact)."""
+    """First index whose cumulative mass exceeds u times the total (float64 keeps small tails
+    exact)."""
     mass_BV = probs_BV.double().cumsum(-1)
     point_B1 = uniforms_B.double().unsqueeze(1) * mass_BV[:, -1:]
     index_B = torch.searchsorted(mass_BV, point_B1, right=True).squeeze(1)

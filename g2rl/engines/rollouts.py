@@ -1,4 +1,5 @@
-"""One rollout batch: P problems, G sampled responses each, and what is known of them step by step."""
+"""One rollout batch: P problems, G sampled responses each, and what is known of them step by
+step."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ class Rollouts:
 
     @property
     def sampler_logps(self) -> list[Tensor] | None:
-        """Log-probabilities by the engine that sampled, N tensors (T_n,); None when it reports none.
+        """Log-probabilities by the engine that sampled, N tensors (T_n,); None when it reports
+        none.
 
         Raises:
             ValueError: an engine that reports them for some responses only, or not for every token.

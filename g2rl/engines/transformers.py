@@ -1,8 +1,8 @@
 """Sampling with the training model itself: prefill once a group, decode, let finished rows go.
 
-Each prompt is prefilled once and its cache is repeated for its samples; rows of a batch are prompts of
-similar length (left-padded); rows that have stopped leave the batch as soon as a tenth has. On CPU a
-plain forward with a growing cache is the fastest path transformers offers.
+Each prompt is prefilled once and its cache is repeated for its samples; rows of a batch are prompts
+of similar length (left-padded); rows that have stopped leave the batch as soon as a tenth has. On
+CPU a plain forward with a growing cache is the fastest path transformers offers.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class _Batch:
     """Tokens drawn since the last release, one (B,) tensor a step; -1 after a row has stopped."""
 
     def release(self, everything: bool, tokens: dict[int, list[int]]) -> int:
-        """Write out the drawn tokens, drop finished rows (or all) and return how many were dropped."""
+        """Write out the drawn tokens, drop finished rows (or all) and return how many were
+        dropped."""
         drawn = torch.stack(self.columns, dim=1).tolist()
         self.columns = []
         for row, values in zip(self.ids, drawn, strict=True):
@@ -63,8 +64,9 @@ class _Batch:
 class TransformersEngine:
     """Sample from a causal LM by transformers forwards; weights are shared with the policy.
 
-    A sharded policy cannot be decoded with, rank by rank and token by token: then the engine holds whole
-    weights of its own, in the dtype that the policy computes in, and `push_weights` gathers them.
+    A sharded policy cannot be decoded with, rank by rank and token by token: then the engine holds
+    whole weights of its own, in the dtype that the policy computes in, and `push_weights` gathers
+    them.
 
     Args:
         policy: the training policy; unless it is sharded, its weights are shared and never copied.
@@ -88,7 +90,8 @@ class TransformersEngine:
         self.max_rows = max_rows
 
     def push_weights(self) -> None:
-        """Gather a sharded policy's weights; nothing to do where the policy's module is the sampler."""
+        """Gather a sharded policy's weights; nothing to do where the policy's module is the
+        sampler."""
         if self.policy.sharding is not None:
             self.policy.copy_to(self.model)
 
@@ -104,7 +107,8 @@ class TransformersEngine:
         params: SamplingParams,
         on_progress: Callable[[int], None] | None = None,
     ) -> list[list[Completion]]:
-        """See `Engine.generate`. Prompts of one batch have similar lengths; results keep their order."""
+        """See `Engine.generate`. Prompts of one batch have similar lengths; results keep their
+        order."""
         was_training = self.model.training
         self.model.eval()
         results: list[list[Completion | None]] = [[None] * samples for _ in prompts]

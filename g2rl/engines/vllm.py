@@ -1,7 +1,8 @@
 """Sampling with vLLM in the trainer's own processes. Every call of vLLM's is in this file.
 
-One engine a rank, or one a tensor-parallel group of ranks; its weights are its own and are pushed in process
-after every update, see `VllmEngine.push_weights`. What was run where, with which versions: docs/engines.md.
+One engine a rank, or one a tensor-parallel group of ranks; its weights are its own and are pushed
+in process after every update, see `VllmEngine.push_weights`. What was run where, with which
+versions: docs/engines.md.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def import_vllm() -> Any:
 
     Raises:
         ImportError: vLLM is missing, or cannot be imported.
-        RuntimeError: its version has not been tried with this adapter, or it would run in another process.
+        RuntimeError: its version has not been tried with this adapter, or it would run in another
+        process.
     """
     if os.environ.setdefault(IN_PROCESS, "0") != "0":
         raise RuntimeError(
@@ -58,7 +60,8 @@ def import_vllm() -> Any:
 
 
 def check_version(version: str) -> None:
-    """Refuse a version that was not tried: a push that silently does nothing is what would go wrong.
+    """Refuse a version that was not tried: a push that silently does nothing is what would go
+    wrong.
 
     Raises:
         RuntimeError: naming the version and the range.
@@ -89,8 +92,10 @@ class VllmEngine:
         enforce_eager: no CUDA graphs, no compilation.
         block_size: tokens of one block of the KV cache; None: vLLM's choice.
         sleep: give the device memory back between samplings; "auto": on GPUs. vLLM cannot on a CPU.
-        drift_every: compare log-probs with the policy at the first push and each so many; 0: the first only.
-        drift_tolerance: nats, of the largest difference (float32) or the mean one (bfloat16); None: by dtype.
+        drift_every: compare log-probs with the policy at the first push and each so many; 0: the
+            first only.
+        drift_tolerance: nats, of the largest difference (float32) or the mean one (bfloat16); None:
+            by dtype.
         options: further arguments of `vllm.LLM`.
 
     Raises:
@@ -164,8 +169,9 @@ class VllmEngine:
     def push_weights(self) -> None:
         """Replace vLLM's weights by the policy's, and check that they arrived.
 
-        The order matters: memory for weights, weights, memory for the KV cache, so that what the transfer
-        needs is free before the cache is there; then the prefix cache, of the old weights, is dropped.
+        The order matters: memory for weights, weights, memory for the KV cache, so that what the
+        transfer needs is free before the cache is there; then the prefix cache, of the old weights,
+        is dropped.
 
         Raises:
             DriftError: vLLM does not give the policy's log-probs.
@@ -222,7 +228,8 @@ class VllmEngine:
         params: SamplingParams,
         on_progress: Callable[[int], None] | None = None,
     ) -> list[list[Completion]]:
-        """See `Engine.generate`. All ranks of a tensor-parallel group call it together, with equal settings.
+        """See `Engine.generate`. All ranks of a tensor-parallel group call it together, with equal
+        settings.
 
         Raises:
             RuntimeError: before the first push.
@@ -254,7 +261,8 @@ class VllmEngine:
         stop_ids: Sequence[int],
         on_progress: Callable[[int], None] | None = None,
     ) -> list[list[Completion]]:
-        """One request a sample, each with its own seed: what is drawn does not depend on the batch."""
+        """One request a sample, each with its own seed: what is drawn does not depend on the
+        batch."""
         tokens = [
             self.vllm.TokensPrompt(prompt_token_ids=list(p))
             for p in prompts
@@ -306,7 +314,8 @@ class VllmEngine:
 
 
 def resolve_sleep(sleep: bool | str, device: torch.device) -> bool:
-    """Whether to give memory back between samplings; asking for it where vLLM cannot is an error."""
+    """Whether to give memory back between samplings; asking for it where vLLM cannot is an
+    error."""
     if sleep not in (True, False, "auto"):
         raise ValueError(f"engine.sleep must be true, false or auto, got {sleep!r}")
     if sleep is True and device.type != "cuda":
@@ -334,8 +343,8 @@ def check_request(
 def repack_heads(model: Any) -> None:
     """Make the output head follow its weight again.
 
-    On a CPU vLLM multiplies with a packed copy. A reload packs a layer again when weights are loaded into
-    it; a head tied to the embedding gets none, and would silently keep the old ones.
+    On a CPU vLLM multiplies with a packed copy. A reload packs a layer again when weights are
+    loaded into it; a head tied to the embedding gets none, and would silently keep the old ones.
     """
     from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 

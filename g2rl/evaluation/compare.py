@@ -1,7 +1,7 @@
 """Compare evaluations: paired bootstrap intervals of the difference to the first.
 
-The samples of two checkpoints answer the same problems, so each resample draws one set of problems for
-both; where an arm is several training runs (seeds), its runs are resampled too.
+The samples of two checkpoints answer the same problems, so each resample draws one set of problems
+for both; where an arm is several training runs (seeds), its runs are resampled too.
 """
 
 from __future__ import annotations

@@ -68,8 +68,9 @@ def estimate(verdicts: list[list[Verdict]], ks: Sequence[int], grader: Grader) -
 def answer_classes(group: Sequence[Verdict], grader: Grader) -> list[int]:
     """Equivalence classes of a problem's answers as integers, -1 for none.
 
-    Answers are compared in sorted order, so that the classes do not depend on sample order. One on which
-    the grader failed stands with its literal equals alone: comparing it would only fail again.
+    Answers are compared in sorted order, so that the classes do not depend on sample order. One on
+    which the grader failed stands with its literal equals alone: comparing it would only fail
+    again.
     """
     failed = {v.answer for v in group if v.answer is not None and v.route in FAILED}
     answers = sorted(

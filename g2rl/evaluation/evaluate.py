@@ -1,8 +1,9 @@
 """Evaluate a policy on a benchmark: sample, grade, and estimate pass@k and maj@k with intervals.
 
-Raw verdicts only: no shaped reward ever enters here. The random numbers of a sample are a function of
-(seed, problem, sample), the same at every evaluation, so that two checkpoints are compared on common
-random numbers. Training calls `evaluate`; `g2rl-eval` uses the same parts piecewise, see `g2rl.evaluation`.
+Raw verdicts only: no shaped reward ever enters here. The random numbers of a sample are a function
+of (seed, problem, sample), the same at every evaluation, so that two checkpoints are compared on
+common random numbers. Training calls `evaluate`; `g2rl-eval` uses the same parts piecewise, see
+`g2rl.evaluation`.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class EvalResult:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Means over problems, named without the stage: pass@1, pass@1_low, pass@1_high, length, ..."""
+        """Means over problems, named without the stage: pass@1, pass@1_low, pass@1_high, length,
+        ..."""
         found = {name: float(values.mean()) for name, values in self.per_problem.items()}
         for name, interval in self.intervals.items():
             found |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
@@ -111,7 +113,8 @@ def respond(
     samples: int,
     on_progress: Callable[[int], None] | None = None,
 ) -> tuple[list[list[int]], list[list[Completion]], list[list[Verdict]]]:
-    """Sample and grade the problems at `places` of the benchmark: prompts, completions and verdicts.
+    """Sample and grade the problems at `places` of the benchmark: prompts, completions and
+    verdicts.
 
     The random numbers belong to the place, so that any division into parts draws the same.
     """

@@ -108,12 +108,14 @@ def write_rows(
 
 
 def read_samples(path: Path) -> tuple[list[Row], dict[str, list[int]]]:
-    """Rows of a samples file, in order of benchmark, problem and sample, and the ks of each benchmark.
+    """Rows of a samples file, in order of benchmark, problem and sample, and the ks of each
+    benchmark.
 
     The ks are missing from a file that another program wrote.
 
     Raises:
-        EvaluationError: no such file, not parquet, a missing column, no row, or a sample that stands twice.
+        EvaluationError: no such file, not parquet, a missing column, no row, or a sample that
+        stands twice.
     """
     if not path.is_file():
         raise EvaluationError(f"{path}: no such file")

@@ -1,8 +1,8 @@
 """An evaluation in its folder: sample what is missing, part by part, then estimate; or grade again.
 
-A part is a number of consecutive problems, sampled, graded and written before the next is begun. A sample is
-a function of (seed, problem, sample) and a part is always sampled as one, so an evaluation that was
-interrupted ends with the same bytes as one that was not.
+A part is a number of consecutive problems, sampled, graded and written before the next is begun. A
+sample is a function of (seed, problem, sample) and a part is always sampled as one, so an
+evaluation that was interrupted ends with the same bytes as one that was not.
 """
 
 from __future__ import annotations
@@ -129,7 +129,8 @@ def _intact(benchmark: Benchmark, places: range, path: Path) -> bool:
 
 
 def regrade(source: Path, folder: Path, graders: Graders, reporter: Reporter) -> Findings:
-    """Grade the completions of a samples file again and write all tables into `folder`; needs no model.
+    """Grade the completions of a samples file again and write all tables into `folder`; needs no
+    model.
 
     Raises:
         EvaluationError: the file cannot be used, or `folder` is where it lies.

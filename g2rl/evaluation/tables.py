@@ -87,7 +87,8 @@ class Findings:
 
 
 def findings_metrics(findings: Findings) -> dict[str, float]:
-    """The results under the names that training gives them: eval/math500/pass@1, .../pass@1_low, ..."""
+    """The results under the names that training gives them: eval/math500/pass@1, .../pass@1_low,
+    ..."""
     found: dict[str, float] = {}
     for row in findings.results:
         name = f"eval/{row['benchmark']}/{row['metric']}"
@@ -201,7 +202,8 @@ def _order(metric: str) -> tuple[int, int, str]:
 
 
 def group_rows(name: str, problems: Sequence[Row]) -> list[Row]:
-    """Rows of groups.parquet: pass@1 of each group of problems; none for a benchmark without groups."""
+    """Rows of groups.parquet: pass@1 of each group of problems; none for a benchmark without
+    groups."""
     members: dict[str, list[float]] = {}
     for row in problems:
         if row["group"] is not None:

@@ -1,4 +1,5 @@
-"""GRPO with an entropy bonus: loss -= coefficient * mean token entropy; rewards stay as they are."""
+"""GRPO with an entropy bonus: loss -= coefficient * mean token entropy; rewards stay as they
+are."""
 
 from __future__ import annotations
 

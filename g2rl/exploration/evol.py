@@ -2,16 +2,20 @@
 
 Zhou et al. 2025 (arXiv 2509.15194). Differences from the paper and its reference code:
 
-- the label is the verifier's verdict, not agreement with the majority answer (the paper's RLVR setting);
-- the reference excludes answers whose \\boxed{} holds no digit from all comparisons and gives them -1, which
-  throws out every symbolic or multiple-choice answer; here an unreadable answer is simply wrong;
-- the reference embeds a random vector when its encoder fails; here encoders fail the run, and the zero
-  row of an empty response has cosine 0 with everything and is counted;
-- the reference calls a class equal only when max = min exactly, so rounding noise between copies of one
-  text spans the full reward range; here a spread up to `EQUAL` counts as equal;
-- a lone response (G = 1) keeps ±1 in the reference; here it is the only one of its class: 1.0 or -0.5.
+- the label is the verifier's verdict, not agreement with the majority answer (the paper's RLVR
+setting);
+- the reference excludes answers whose \\boxed{} holds no digit from all comparisons and gives them
+  -1, which throws out every symbolic or multiple-choice answer; here an unreadable answer is simply
+  wrong;
+- the reference embeds a random vector when its encoder fails; here encoders fail the run, and the
+  zero row of an empty response has cosine 0 with everything and is counted;
+- the reference calls a class equal only when max = min exactly, so rounding noise between copies of
+  one text spans the full reward range; here a spread up to `EQUAL` counts as equal;
+- a lone response (G = 1) keeps ±1 in the reference; here it is the only one of its class: 1.0 or
+  -0.5.
 
-The paper's other parts (asymmetric clipping, entropy bonus) are settings of the loss, not of this signal.
+The paper's other parts (asymmetric clipping, entropy bonus) are settings of the loss, not of this
+signal.
 """
 
 from __future__ import annotations
@@ -24,7 +28,8 @@ from torch import Tensor
 from g2rl.types import GroupBatch, Shaped
 
 EQUAL = 1e-6
-"""Spread of u below which a class counts as all equal: above float32 rounding of a cosine (1e-7)."""
+"""Spread of u below which a class counts as all equal: above float32 rounding of a cosine
+(1e-7)."""
 
 
 def clipped_cosines(embeddings_PGE: Tensor) -> Tensor:
@@ -32,8 +37,8 @@ def clipped_cosines(embeddings_PGE: Tensor) -> Tensor:
 
         s_ij = min(max(e_i·e_j / (‖e_i‖ ‖e_j‖), 0), 1),   s_ij = 0 when e_i or e_j is zero,   s_ii = 0
 
-    The diagonal is zero so that a row sum or maximum runs over the *other* responses; s >= 0 makes that
-    neutral for the maximum too.
+    The diagonal is zero so that a row sum or maximum runs over the *other* responses; s >= 0 makes
+    that neutral for the maximum too.
 
     Args:
         embeddings_PGE: (P, G, E), any scale; computed in float64.
@@ -53,8 +58,9 @@ def evol_novelty(correct_PG: Tensor, embeddings_PGE: Tensor) -> Tensor:
 
         u_i = 1 - (½ mean_{j≠i, same correctness} s_ij + ½ max_{j≠i} s_ij)
 
-    arXiv 2509.15194. The maximum runs over the whole group. A response alone in its class takes the mean
-    over all others instead, as the reference code does; its reward does not depend on u. G = 1 gives 1.
+    arXiv 2509.15194. The maximum runs over the whole group. A response alone in its class takes the
+    mean over all others instead, as the reference code does; its reward does not depend on u. G = 1
+    gives 1.
 
     Args:
         correct_PG: (P, G) boolean verdicts.
@@ -96,12 +102,13 @@ def scale_within(values_PG: Tensor, members_PG: Tensor) -> Tensor:
 
 
 def evol_rewards(correct_PG: Tensor, embeddings_PGE: Tensor) -> tuple[Tensor, Tensor]:
-    """The EVOL-RL reward: correctness picks the half-range, novelty inside the class the place in it.
+    """The EVOL-RL reward: correctness picks the half-range, novelty inside the class the place in
+    it.
 
         correct: r̃ = 0.5 + 0.5 ū      wrong: r̃ = -1 + 0.5 ū      (a novel wrong answer is punished less)
 
-    with ū from `scale_within` of `evol_novelty`, per correctness class. A class of two or more with equal
-    u gets ±0.75, a single correct response 1.0, a single wrong one -0.5 (also when G = 1).
+    with ū from `scale_within` of `evol_novelty`, per correctness class. A class of two or more with
+    equal u gets ±0.75, a single correct response 1.0, a single wrong one -0.5 (also when G = 1).
 
     Args:
         correct_PG: (P, G) boolean verdicts, G >= 1.
@@ -111,7 +118,8 @@ def evol_rewards(correct_PG: Tensor, embeddings_PGE: Tensor) -> tuple[Tensor, Te
         rewards (P, G) float32 in [-1, -0.5] ∪ [0.5, 1], and the unscaled novelty u (P, G) float32.
 
     Raises:
-        ValueError: shapes that disagree, G = 0, verdicts that are not boolean, non-finite embeddings.
+        ValueError: shapes that disagree, G = 0, verdicts that are not boolean, non-finite
+        embeddings.
     """
     if correct_PG.dtype != torch.bool or correct_PG.ndim != 2 or correct_PG.shape[1] == 0:
         got = f"{correct_PG.dtype} {tuple(correct_PG.shape)}"
@@ -131,8 +139,8 @@ def evol_rewards(correct_PG: Tensor, embeddings_PGE: Tensor) -> tuple[Tensor, Te
 class EvolRL:
     """EVOL-RL as a signal: rewards from `evol_rewards` on the batch's external embeddings.
 
-    Assumes base rewards of ±1; they are replaced, not added to. Keeps no state. All-correct and all-wrong
-    groups get shaped rewards too; the advantage stage decides what becomes of them.
+    Assumes base rewards of ±1; they are replaced, not added to. Keeps no state. All-correct and
+    all-wrong groups get shaped rewards too; the advantage stage decides what becomes of them.
     """
 
     name = "evol"

@@ -7,14 +7,16 @@
 
 Where this differs from the text of the paper, and why:
 
-1. Eq. 12 read literally punishes a novel wrong answer *less*, its prose says *more*. `negatives` chooses;
-   the default follows the prose.
+1. Eq. 12 read literally punishes a novel wrong answer *less*, its prose says *more*. `negatives`
+   chooses; the default follows the prose.
 2. lam is never stated in the paper; the default is 1.
 3. A feature of zero norm (an empty response) has S = 0 against all others instead of Phi / eps.
-4. A group whose nu differ by no more than `min_spread` counts as flat (normalised nu = 0, or 1/2 under
-   "centered", so that rewards keep their order), and min-max does not stretch rounding noise over [0, 1].
-5. `score` offers two readings beyond Eq. 11: "signed" counts only aligned directions, max(S, 0)^2, and
-   "projection" is the residual 1 - |P_span Phi_i|^2 on the span of the others, which the prose describes.
+4. A group whose nu differ by no more than `min_spread` counts as flat (normalised nu = 0, or 1/2
+   under "centered", so that rewards keep their order), and min-max does not stretch rounding noise
+   over [0, 1].
+5. `score` offers two readings beyond Eq. 11: "signed" counts only aligned directions, max(S, 0)^2,
+   and "projection" is the residual 1 - |P_span Phi_i|^2 on the span of the others, which the prose
+   describes.
 """
 
 from __future__ import annotations
@@ -122,11 +124,12 @@ def novelty(cosine_PGG: Tensor, rewards_PG: Tensor, score: str) -> Tensor:
 
 
 def projection_residual(features_PGD: Tensor) -> Tensor:
-    """nu_i = 1 - |P_span(others) unit_i|^2: the part of a direction outside the span of the others, (P, G).
+    """nu_i = 1 - |P_span(others) unit_i|^2: the part of a direction outside the span of the others,
+    (P, G).
 
-    With s the cosines to the others and S_o their Gram matrix this is 1 - s' S_o^+ s, in float64. Directions
-    that the others hold only at the level of rounding do not count as spanned. A group of one has nu = 1,
-    a zero row has nu = 1. Cost: G eigenproblems of size G - 1 per prompt.
+    With s the cosines to the others and S_o their Gram matrix this is 1 - s' S_o^+ s, in float64.
+    Directions that the others hold only at the level of rounding do not count as spanned. A group
+    of one has nu = 1, a zero row has nu = 1. Cost: G eigenproblems of size G - 1 per prompt.
     """
     unit_PGD, _ = unit_rows(features_PGD.double())
     gram_PGG = unit_PGD @ unit_PGD.transpose(-1, -2)
@@ -145,7 +148,8 @@ def projection_residual(features_PGD: Tensor) -> Tensor:
 
 
 def normalise(nu_PG: Tensor, how: str, min_spread: float) -> Tensor:
-    """nu-bar in [0, 1]: min-max, rank (ties share their mean rank) or nu itself; flat groups see `minmax`."""
+    """nu-bar in [0, 1]: min-max, rank (ties share their mean rank) or nu itself; flat groups see
+    `minmax`."""
     if how == "minmax":
         return minmax(nu_PG, floor=min_spread)
     if how == "rank":

@@ -1,7 +1,8 @@
 """The signal interface: rewards of whole groups in, shaped rewards out.
 
 A signal declares what it `needs` and gets just that: "features" (gradient features), "embeddings"
-(external encoder), "answers", "entropy" (mean token entropy). A signal that needs nothing costs nothing.
+(external encoder), "answers", "entropy" (mean token entropy). A signal that needs nothing costs
+nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ class Signal(Protocol):
     needs: frozenset[str]
 
     def __call__(self, batch: GroupBatch) -> Shaped:
-        """Shape the rewards of P whole groups. Must depend on nothing but the batch and own state."""
+        """Shape the rewards of P whole groups. Must depend on nothing but the batch and own
+        state."""
         ...
 
     def state_dict(self) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 GRPO (arXiv 2402.03300; arXiv 2512.15687, Eq. 2):   A_i = (r_i - mean_j r_j) / sqrt(var_j r_j + eps)
 Dr. GRPO (arXiv 2503.20783):                        A_i =  r_i - mean_j r_j
 
-with the population variance of the group. A *uniform* group is one whose base rewards are all equal.
-Plain GRPO gives it zero advantage; a signal that shapes rewards makes them differ, and dividing by a tiny
-spread would turn it into advantages of order one. `uniform_groups` says what happens:
+with the population variance of the group. A *uniform* group is one whose base rewards are all
+equal. Plain GRPO gives it zero advantage; a signal that shapes rewards makes them differ, and
+dividing by a tiny spread would turn it into advantages of order one. `uniform_groups` says what
+happens:
 
     shape   standardise like any group (the behaviour arXiv 2512.15687 implies)
     drop    advantage 0

@@ -1,8 +1,10 @@
-"""Correlation of two quantities over pairs of responses, with intervals from a bootstrap over groups.
+"""Correlation of two quantities over pairs of responses, with intervals from a bootstrap over
+groups.
 
-Pairs of one group share responses and a prompt, so they are not independent: whole groups are resampled. A
-resample is a vector of multiplicities, and both correlations are computed with multiplicities as weights,
-which equals repeating the pairs; this makes thousands of resamples one matrix operation.
+Pairs of one group share responses and a prompt, so they are not independent: whole groups are
+resampled. A resample is a vector of multiplicities, and both correlations are computed with
+multiplicities as weights, which equals repeating the pairs; this makes thousands of resamples one
+matrix operation.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ class Correlation:
     groups: int
     """Groups behind `within`: in the others one of the two quantities is constant."""
     undefined: int
-    """Resamples without a value (a quantity constant in all of its groups), left out of the interval."""
+    """Resamples without a value (a quantity constant in all of its groups), left out of the
+    interval."""
 
 
 def weighted_pearson(x: np.ndarray, y: np.ndarray, weights_Rn: np.ndarray) -> np.ndarray:
@@ -69,7 +72,8 @@ def weighted_midranks(x: np.ndarray, weights_Rn: np.ndarray) -> np.ndarray:
 
 
 def correlation(x: np.ndarray, y: np.ndarray, weights_Rn: np.ndarray, kind: str) -> np.ndarray:
-    """Pearson's r, or Spearman's rho (Pearson's r of midranks), under each of R weightings, (R,)."""
+    """Pearson's r, or Spearman's rho (Pearson's r of midranks), under each of R weightings,
+    (R,)."""
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {KINDS}, got {kind!r}")
     if kind == "spearman":
@@ -93,8 +97,8 @@ def bootstrap_draws(
     """The pooled correlation in each resample of groups, (R,).
 
     Args:
-        groups: (n,) number of each pair's group, from 0. The multiplicities are a function of the number of
-            groups, `resamples` and `seed` alone, so draws of two predictors are paired.
+        groups: (n,) number of each pair's group, from 0. The multiplicities are a function of the
+            number of groups, `resamples` and `seed` alone, so draws of two predictors are paired.
     """
     count = int(groups.max()) + 1
     rng = np.random.default_rng(seed)
@@ -112,7 +116,8 @@ def bootstrap_draws(
 
 
 def percentile_interval(value: float, draws: np.ndarray, confidence: float = 0.95) -> Interval:
-    """Percentile interval of the draws that have a value; NaN bounds when fewer than half have one."""
+    """Percentile interval of the draws that have a value; NaN bounds when fewer than half have
+    one."""
     defined = draws[~np.isnan(draws)]
     if 2 * len(defined) < len(draws):
         return Interval(value, float("nan"), float("nan"))
@@ -128,7 +133,8 @@ def correlate(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Correlation:
-    """Correlation of x and y over pairs: pooled, and within groups, each with a 95 % interval over groups.
+    """Correlation of x and y over pairs: pooled, and within groups, each with a 95 % interval over
+    groups.
 
     Raises:
         ValueError: no pair, or a value that is not finite.
@@ -158,7 +164,8 @@ def difference(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Interval:
-    """How much better x correlates with y than a rival does: pooled difference, paired over resamples."""
+    """How much better x correlates with y than a rival does: pooled difference, paired over
+    resamples."""
     gap = bootstrap_draws(x, y, groups, kind, resamples, seed)
     gap = gap - bootstrap_draws(rival, y, groups, kind, resamples, seed)
     return percentile_interval(point(x, y, kind) - point(rival, y, kind), gap)

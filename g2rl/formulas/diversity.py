@@ -1,12 +1,14 @@
 """Numbers of one group's directions and of pairs of responses: plain functions on arrays.
 
-A group is G responses to one prompt. Its directions come as feature matrices (G, D), gradient features or an
-encoder's embeddings, or as cosine matrices S (G, G) with S_ii = 1 (`g2rl.formulas.tensors.cosine_matrix`); everything is
-computed in float64. Corner cases, the same everywhere:
+A group is G responses to one prompt. Its directions come as feature matrices (G, D), gradient
+features or an encoder's embeddings, or as cosine matrices S (G, G) with S_ii = 1
+(`g2rl.formulas.tensors.cosine_matrix`); everything is computed in float64. Corner cases, the same
+everywhere:
 
     a group of one      has no pair (means over pairs are NaN: undefined), and rank, ratio and Vendi score 1
     a zero-norm row     has cosine 0 with every other; it has no direction, so it does not count in the
-                        effective rank and participation ratio, but is an item of its own to the Vendi score
+                        effective rank and participation ratio, but is an item of its own to the
+                        Vendi score
     only zero rows      effective rank and participation ratio 0
     not finite          ValueError
 """
@@ -26,7 +28,8 @@ Floats = NDArray[np.float64]
 
 NEAR_ORTHOGONAL = 0.1
 BINS = 20
-"""Equal bins of the cosine histogram on [-1, 1], each 0.1 wide; entropy is at most log 20 = 2.996 nats."""
+"""Equal bins of the cosine histogram on [-1, 1], each 0.1 wide; entropy is at most log 20 = 2.996
+nats."""
 NOT_POSITIVE = -1e-3
 """Eigenvalues of S below this are no rounding: the matrix holds no cosines of real vectors."""
 
@@ -69,7 +72,8 @@ def near_orthogonal_ratio(pairs: ArrayLike, threshold: float = NEAR_ORTHOGONAL) 
 
 
 def histogram(pairs: ArrayLike, bins: int = BINS) -> NDArray[np.int64]:
-    """Counts in `bins` equal bins on [-1, 1], (bins,); the last holds 1, values just outside go to an end."""
+    """Counts in `bins` equal bins on [-1, 1], (bins,); the last holds 1, values just outside go to
+    an end."""
     values = np.clip(np.asarray(pairs, dtype=np.float64), -1.0, 1.0)
     return np.histogram(values, bins=bins, range=(-1.0, 1.0))[0]
 
@@ -83,7 +87,8 @@ def histogram_entropy(pairs: ArrayLike, bins: int = BINS) -> float:
 
 
 def entropy(counts: ArrayLike) -> Floats:
-    """Entropy in nats of the shares of non-negative counts along the last axis; NaN where they sum to 0."""
+    """Entropy in nats of the shares of non-negative counts along the last axis; NaN where they sum
+    to 0."""
     weights = np.asarray(counts, dtype=np.float64)
     total = weights.sum(axis=-1, keepdims=True)
     shares = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
@@ -93,16 +98,19 @@ def entropy(counts: ArrayLike) -> Floats:
 
 
 def squared_singular_values(features_GD: ArrayLike) -> Floats:
-    """sigma² of the unit features (G,): eigenvalues of their Gram matrix; they sum to the rows not zero."""
+    """sigma² of the unit features (G,): eigenvalues of their Gram matrix; they sum to the rows not
+    zero."""
     unit_GD = unit_rows(torch.as_tensor(_finite(features_GD, "features")))[0].numpy()
     return np.clip(np.linalg.eigvalsh(unit_GD @ unit_GD.T), 0.0, None)
 
 
 def effective_rank(features_GD: ArrayLike) -> float:
-    """exp(H(sigma² / sum sigma²)) of the unit features: 1 for one direction, G for an orthogonal set.
+    """exp(H(sigma² / sum sigma²)) of the unit features: 1 for one direction, G for an orthogonal
+    set.
 
-    After Roy and Vetterli 2007, with sigma² (shares of the energy) in place of sigma. Without zero rows it
-    *is* the Vendi score of S: the eigenvalues of S are sigma² and sum to G. With z of G rows zero, n = G - z,
+    After Roy and Vetterli 2007, with sigma² (shares of the energy) in place of sigma. Without zero
+    rows it *is* the Vendi score of S: the eigenvalues of S are sigma² and sum to G. With z of G
+    rows zero, n = G - z,
 
         vendi = exp((n / G) log effective_rank + (n / G) log(G / n) + (z / G) log G)
 
@@ -115,17 +123,19 @@ def effective_rank(features_GD: ArrayLike) -> float:
 def participation_ratio(features_GD: ArrayLike) -> float:
     """(sum sigma²)² / sum sigma⁴ of the unit features, in [1, min(G, D)].
 
-    Without zero rows this is G² / sum_ij S_ij²: the number of directions that share the energy evenly and
-    give the same mean squared cosine.
+    Without zero rows this is G² / sum_ij S_ij²: the number of directions that share the energy
+    evenly and give the same mean squared cosine.
     """
     values = squared_singular_values(features_GD)
     return float(values.sum() ** 2 / (values**2).sum()) if values.sum() > 0 else 0.0
 
 
 def vendi_score(cosine_GG: ArrayLike) -> float:
-    """exp(H(eigenvalues of S / G)), Friedman and Dieng 2022 (arXiv 2210.02410): effective number of items.
+    """exp(H(eigenvalues of S / G)), Friedman and Dieng 2022 (arXiv 2210.02410): effective number of
+    items.
 
-    1 when all are one direction or its opposite (no diversity to this score), G when all are orthogonal.
+    1 when all are one direction or its opposite (no diversity to this score), G when all are
+    orthogonal.
 
     Raises:
         ValueError: not square, diagonal not 1, not finite, or clearly not positive semi-definite.

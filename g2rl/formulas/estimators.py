@@ -1,8 +1,8 @@
 """Estimators of evaluation accuracy and their intervals: pass@k, maj@k, mean@k, bootstrap.
 
 Everything is a function of graded samples: n per problem, c of them right. An "@k" metric is its
-expectation over all subsets of k samples drawn *without* replacement (with replacement repeats samples
-and is biased low), so it does not depend on sample order, and k may be anything up to n.
+expectation over all subsets of k samples drawn *without* replacement (with replacement repeats
+samples and is biased low), so it does not depend on sample order, and k may be anything up to n.
 
 Axis letters local to this module: B problems, S seeds (independent training runs), R resamples,
 C answer classes. Numpy only: importing this module must not load torch.
@@ -29,7 +29,8 @@ class Estimate(NamedTuple):
 
     value: float
     standard_error: float
-    """Monte Carlo standard error; 0.0 when `exact`. 0.0 with `exact` False means every draw agreed."""
+    """Monte Carlo standard error; 0.0 when `exact`. 0.0 with `exact` False means every draw
+    agreed."""
     exact: bool
     """True when the expectation over subsets was computed, not sampled."""
 
@@ -61,16 +62,17 @@ def pass_at_k(n: ArrayLike, c: ArrayLike, k: int) -> Floats:
 
         pass@k = 1 - C(n-c, k) / C(n, k) = 1 - prod_{i=n-c+1}^{n} (1 - k/i)
 
-    Chen et al. 2021 (arXiv 2107.03374), Eq. 1. The product runs over the c right samples; its logarithm
-    is summed with log1p and returned through expm1, so small values keep their relative precision.
+    Chen et al. 2021 (arXiv 2107.03374), Eq. 1. The product runs over the c right samples; its
+    logarithm is summed with log1p and returned through expm1, so small values keep their relative
+    precision.
 
     Args:
         n, c: samples and right samples per problem; integers or arrays that broadcast together.
         k: samples drawn, 1 <= k <= every n.
 
     Returns:
-        float64 array in [0, 1] with the broadcast shape of n and c (0-d for two integers). c = 0 gives
-        0; n - c < k gives exactly 1; k = 1 gives c/n.
+        float64 array in [0, 1] with the broadcast shape of n and c (0-d for two integers). c = 0
+        gives 0; n - c < k gives exactly 1; k = 1 gives c/n.
 
     Raises:
         ValueError: k < 1, k > n, c < 0 or c > n, naming the values. TypeError: not integers.
@@ -79,7 +81,8 @@ def pass_at_k(n: ArrayLike, c: ArrayLike, k: int) -> Floats:
     out = np.empty(cs.shape)
     for size in np.unique(ns):
         here = ns == size
-        # log C(n-c, k)/C(n, k) for c = 0 .. n-k: every factor is positive there. Beyond, it is -inf.
+        # log C(n-c, k)/C(n, k) for c = 0 .. n-k: every factor is positive there. Beyond, it is
+        # -inf.
         log_miss = np.full(size + 1, -np.inf)
         log_miss[0] = 0.0
         log_miss[1 : size - k + 1] = np.cumsum(np.log1p(-k / np.arange(size, k, -1)))
@@ -97,7 +100,8 @@ def mean_at_k(n: ArrayLike, c: ArrayLike, k: int) -> Floats:
 
 
 def _classes(answer_classes: ArrayLike, correct: ArrayLike, k: int) -> tuple[Ints, Floats, int]:
-    """Sizes (C,) and fractions right (C,) of the classes, and the number of samples without an answer.
+    """Sizes (C,) and fractions right (C,) of the classes, and the number of samples without an
+    answer.
 
     Sorted by (size, fraction), so that neither sample order nor labels can matter.
     """
@@ -131,12 +135,14 @@ def _binomial(size: int, p: float, upto: int) -> Floats:
 def _level(tied: list[tuple[Floats, float]], free: Floats, a: int, k: int) -> tuple[float, float]:
     """Weight of "the winners have exactly a votes" and the same weighted by the vote's accuracy.
 
-    `tied` lists (binomial weights (k+1,), fraction right) of every class that can reach a votes; `free`
-    (k+1,) weighs drawing s samples from all else. state[0, t, s]: weight of t classes with a votes, the
-    others seen so far with fewer, s samples drawn; state[1]: times the summed fractions of those t.
+    `tied` lists (binomial weights (k+1,), fraction right) of every class that can reach a votes;
+    `free` (k+1,) weighs drawing s samples from all else. state[0, t, s]: weight of t classes with a
+    votes, the others seen so far with fewer, s samples drawn; state[1]: times the summed fractions
+    of those t.
     """
     most = min(k // a, len(tied))
-    # Each row carries `a` spare zeros, so that one flat convolution serves all rows without spilling.
+    # Each row carries `a` spare zeros, so that one flat convolution serves all rows without
+    # spilling.
     state = np.zeros((2, most + 1, k + 1 + a))
     state[0, 0, : k + 1] = free
     for weights, fraction in tied:
@@ -154,9 +160,10 @@ def _enumerated(sizes_C: Ints, fractions_C: Floats, unanswered: int, k: int) -> 
     """maj@k by dynamic programming over classes, one pass per winning vote count a.
 
     A multivariate hypergeometric draw is a set of independent binomials of any success rate p,
-    conditioned on their sum being k. With p near k/n every weight is a probability and every operation
-    adds or multiplies non-negative numbers: nothing overflows and nothing cancels. Classes smaller than
-    a, and samples without an answer, cannot win with a votes and merge into one binomial (Vandermonde).
+    conditioned on their sum being k. With p near k/n every weight is a probability and every
+    operation adds or multiplies non-negative numbers: nothing overflows and nothing cancels.
+    Classes smaller than a, and samples without an answer, cannot win with a votes and merge into
+    one binomial (Vandermonde).
     """
     n = int(sizes_C.sum()) + unanswered
     p = (k + 0.5) / (n + 1)
@@ -199,26 +206,31 @@ def maj_at_k(
 ) -> Estimate:
     """Expected accuracy of the majority answer among k of one problem's n samples.
 
-        maj@k = E over k-subsets of  mean over the most frequent classes of (fraction right of the class)
+        maj@k = E over k-subsets of  mean over the most frequent classes of (fraction right of the
+        class)
 
-    Self-consistency voting, Wang et al. 2022 (arXiv 2203.11171). A tie is split evenly: the expected
-    value of a random tie-break. A class that mixes right and wrong samples (two answers judged equivalent,
-    of which the verifier accepted one) scores its fraction right among all n samples. Samples without an
-    answer occupy a place in the subset and never vote; a subset with no answer at all scores 0.
+    Self-consistency voting, Wang et al. 2022 (arXiv 2203.11171). A tie is split evenly: the
+    expected value of a random tie-break. A class that mixes right and wrong samples (two answers
+    judged equivalent, of which the verifier accepted one) scores its fraction right among all n
+    samples. Samples without an answer occupy a place in the subset and never vote; a subset with no
+    answer at all scores 0.
 
     Args:
-        answer_classes: (n,) integer ids of equivalence classes; -1 for no answer. Labels carry no meaning.
+        answer_classes: (n,) integer ids of equivalence classes; -1 for no answer. Labels carry no
+            meaning.
         correct: (n,) verdicts, bool or 0/1. A sample without an answer must not be correct.
         k: samples drawn without replacement, 1 <= k <= n.
         exact: True enumerates whatever the cost, False samples; None enumerates when k² · sum over
             classes of min(size, k) is <= `EXACT_COST` (n = 10,000 always does for k <= 100).
-        draws, seed: Monte Carlo subsets (>= 2) and their seed. 20,000 bound the standard error by 0.0036.
+        draws, seed: Monte Carlo subsets (>= 2) and their seed. 20,000 bound the standard error by
+            0.0036.
 
     Returns:
         Estimate. k = 1 equals pass@1 = mean@1; k = n is the single vote over all samples.
 
     Raises:
-        ValueError: k, shapes, classes or draws as not described; a correct sample without an answer.
+        ValueError: k, shapes, classes or draws as not described; a correct sample without an
+        answer.
     """
     sizes_C, fractions_C, unanswered = _classes(answer_classes, correct, k)
     if draws < 2:
@@ -244,7 +256,8 @@ def _matrix(name: str, values: ArrayLike) -> Floats:
 
 
 def _resampled_mean(values_SB: Floats, problems_RB: Ints, rng: np.random.Generator) -> Floats:
-    """Mean over resampled problems and resampled seeds (with one seed, always that one); shape (R,)."""
+    """Mean over resampled problems and resampled seeds (with one seed, always that one); shape
+    (R,)."""
     means_RS = np.stack([row[problems_RB].mean(axis=1) for row in values_SB], axis=1)
     seeds_RS = rng.integers(means_RS.shape[1], size=means_RS.shape)
     return np.take_along_axis(means_RS, seeds_RS, axis=1).mean(axis=1)
@@ -253,7 +266,8 @@ def _resampled_mean(values_SB: Floats, problems_RB: Ints, rng: np.random.Generat
 def _percentiles(
     arms: list[tuple[int, Floats]], confidence: float, resamples: int, seed: int
 ) -> Interval:
-    """Interval of the sum of sign * mean over arms (sign, (S, B)), one draw of problems for all arms."""
+    """Interval of the sum of sign * mean over arms (sign, (S, B)), one draw of problems for all
+    arms."""
     if not 0 < confidence < 1 or resamples < 1:
         raise ValueError(f"need 0 < confidence < 1 <= resamples, got {confidence} and {resamples}")
     # Columns in sorted order: the interval is then exactly the same for any order of the problems.
@@ -273,22 +287,27 @@ def _percentiles(
 def bootstrap_interval(
     values_per_problem: ArrayLike, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> Interval:
-    """Percentile bootstrap interval of the mean over problems, and over seeds where there are several.
+    """Percentile bootstrap interval of the mean over problems, and over seeds where there are
+    several.
 
-    Efron 1979. With values (S, B) both axes are resampled independently, since every seed answers the
-    same problems (pigeonhole bootstrap, Owen 2007): the interval speaks of new problems *and* new
-    training runs. With few seeds it is too narrow in the seed direction, by about sqrt((S-1)/S).
+    Efron 1979. With values (S, B) both axes are resampled independently, since every seed answers
+    the same problems (pigeonhole bootstrap, Owen 2007): the interval speaks of new problems *and*
+    new training runs. With few seeds it is too narrow in the seed direction, by about
+    sqrt((S-1)/S).
 
     Args:
-        values_per_problem: (B,) one value per problem, e.g. c/n or pass@k; or (S, B), one row per seed.
+        values_per_problem: (B,) one value per problem, e.g. c/n or pass@k; or (S, B), one row per
+            seed.
         confidence: two-sided coverage, in (0, 1).
         resamples, seed: bootstrap draws and their seed; the order of the problems does not matter.
 
     Returns:
-        Interval; width zero for one problem (and seed) or equal values: it cannot see what was not drawn.
+        Interval; width zero for one problem (and seed) or equal values: it cannot see what was not
+        drawn.
 
     Raises:
-        ValueError: empty, more than two axes, non-finite values, confidence or resamples out of range.
+        ValueError: empty, more than two axes, non-finite values, confidence or resamples out of
+        range.
     """
     values_SB = _matrix("values_per_problem", values_per_problem)
     return _percentiles([(1, values_SB)], confidence, resamples, seed)
@@ -299,9 +318,10 @@ def paired_bootstrap(
 ) -> Interval:
     """Interval of mean(a) - mean(b) over the same problems: each resample draws one set for both.
 
-    Pairing removes the spread of problem difficulty, most of the variance on small suites. Arguments as
-    in `bootstrap_interval`; a and b list the same problems in the same order, may differ in the number of
-    seeds, and have their seeds resampled separately (training runs are not paired).
+    Pairing removes the spread of problem difficulty, most of the variance on small suites.
+    Arguments as in `bootstrap_interval`; a and b list the same problems in the same order, may
+    differ in the number of seeds, and have their seeds resampled separately (training runs are not
+    paired).
 
     Raises:
         ValueError: different numbers of problems, or anything `bootstrap_interval` refuses.

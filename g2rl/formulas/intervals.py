@@ -39,8 +39,8 @@ def t_quantile(confidence: float, freedom: int) -> float:
 def seed_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> Interval:
     """Mean over seeds and its t-interval: mean ± t · s / sqrt(n), s with n - 1 in the denominator.
 
-    Assumes that runs are independent and their values about normal. One seed says nothing of the spread: both
-    ends are NaN.
+    Assumes that runs are independent and their values about normal. One seed says nothing of the
+    spread: both ends are NaN.
 
     Raises:
         ValueError: no value, or one that is not finite.

@@ -5,9 +5,10 @@ With ratio rho_t = pi(y_t) / pi_old(y_t), advantage A and clip (e_low, e_high), 
     clip    l_t = -min(rho_t A, clip(rho_t, 1 - e_low, 1 + e_high) A)       PPO, GRPO, DAPO
     cispo   l_t = -stop_gradient(min(rho_t, cap)) A log pi(y_t)             arXiv 2506.13585
 
-plus beta * KL_t to a frozen reference. The sequence-level ratio of GSPO (arXiv 2507.18071) replaces rho_t
-by exp(mean_t log rho_t). The loss is sum_t w_t l_t, where w_t is constant within a response and given by
-the normaliser over the *whole* mini-batch, so it does not change with micro-batches or world size:
+plus beta * KL_t to a frozen reference. The sequence-level ratio of GSPO (arXiv 2507.18071) replaces
+rho_t by exp(mean_t log rho_t). The loss is sum_t w_t l_t, where w_t is constant within a response
+and given by the normaliser over the *whole* mini-batch, so it does not change with micro-batches or
+world size:
 
     token_mean      1 / sum_n T_n              DAPO (arXiv 2503.14476), BNPO
     sequence_mean   1 / (N T_n)                GRPO as published (arXiv 2402.03300)
@@ -17,8 +18,9 @@ the normaliser over the *whole* mini-batch, so it does not change with micro-bat
 
 When another engine sampled, its probabilities q differ from the trainer's in rounding and kernels.
 Truncated importance sampling multiplies the surrogate (not the KL) by the detached
-min(pi_old(y_t) / q(y_t), C), token by token, or by min(prod_t pi_old / q, C) of the whole response (Yao et
-al. 2025, "Your Efficient RL Framework Secretly Brings You Off-Policy RL Training"; Ionides 2008).
+min(pi_old(y_t) / q(y_t), C), token by token, or by min(prod_t pi_old / q, C) of the whole response
+(Yao et al. 2025, "Your Efficient RL Framework Secretly Brings You Off-Policy RL Training"; Ionides
+2008).
 
 KL estimators (Schulman 2020), with d_t = log pi_ref(y_t) - log pi(y_t):
 
@@ -93,8 +95,8 @@ class PolicyLoss:
         normalizer: how tokens are averaged.
         kl_coef: beta; 0 needs no reference policy.
         kl_estimator: k1, k2 or k3.
-        sampler_correction: truncated importance sampling by "token" or "sequence", or "none"; without effect
-            when the engine reports no log-probabilities.
+        sampler_correction: truncated importance sampling by "token" or "sequence", or "none";
+            without effect when the engine reports no log-probabilities.
         sampler_cap: C, the largest weight.
     """
 
@@ -129,7 +131,8 @@ class PolicyLoss:
             )
 
     def by_token(self, sampler_logps: object) -> bool:
-        """Whether the loss is a sum of functions of one token each, so that some tokens have a loss."""
+        """Whether the loss is a sum of functions of one token each, so that some tokens have a
+        loss."""
         return self.ratio == "token" and (
             sampler_logps is None or self.sampler_correction != "sequence"
         )
@@ -181,7 +184,8 @@ class PolicyLoss:
     def _corrected(
         self, inputs: LossInputs, sampler_logps_T: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Weight of each token (1 without correction), and what tells how far sampler and trainer are apart.
+        """Weight of each token (1 without correction), and what tells how far sampler and trainer
+        are apart.
 
         ratio is pi_old / q, capped the share of tokens whose weight is C, and kl the k3 estimate of
         KL(q || pi_old), unbiased because the samples are q's.
@@ -202,14 +206,16 @@ class PolicyLoss:
     def refuse_truncated(self, params: SamplingParams, reports_logps: bool) -> None:
         """Refuse importance weights whose sampling distribution is truncated.
 
-        The weights compare whole distributions; a sampler cut by top-p or top-k draws from another one.
+        The weights compare whole distributions; a sampler cut by top-p or top-k draws from another
+        one.
 
         Args:
             params: how responses are sampled.
             reports_logps: whether the engine reports the log-probabilities that it sampled with.
 
         Raises:
-            ValueError: the engine reports log-probabilities of a distribution cut by top-p or top-k.
+            ValueError: the engine reports log-probabilities of a distribution cut by top-p or
+            top-k.
         """
         truncated = params.top_p < 1 or params.top_k > 0
         if truncated and reports_logps and self.sampler_correction != "none":
@@ -220,7 +226,8 @@ class PolicyLoss:
             )
 
     def _clipped(self, ratio_T: Tensor, advantages_T: Tensor) -> Tensor:
-        """Tokens whose surrogate is cut: too high with A > 0, too low with A < 0 (cispo: above the cap)."""
+        """Tokens whose surrogate is cut: too high with A > 0, too low with A < 0 (cispo: above the
+        cap)."""
         high_T = ratio_T > 1 + self.clip_high
         if self.surrogate == "cispo":
             return high_T.float()

@@ -20,7 +20,8 @@ PAIR_CLASSES = (
 def probe_table(
     cosine_PGG: Tensor, correct_PG: Tensor
 ) -> tuple[dict[str, list[Any]], dict[str, float]]:
-    """Pairs i < j of every group: their cosine and class; and mean cosine and negative share by class."""
+    """Pairs i < j of every group: their cosine and class; and mean cosine and negative share by
+    class."""
     count, group, _ = cosine_PGG.shape
     first, second = torch.triu_indices(group, group, offset=1)
     pairs = cosine_PGG[:, first, second]

@@ -43,8 +43,8 @@ def cosine_matrix(features_PGD: Tensor) -> tuple[Tensor, Tensor]:
 def minmax(values_PG: Tensor, floor: float = 0.0) -> Tensor:
     """Min-max inside each group to [0, 1].
 
-    A group whose spread is at most `floor` (a constant one, one response included) maps to 0, so that
-    rounding noise is not stretched over the whole interval.
+    A group whose spread is at most `floor` (a constant one, one response included) maps to 0, so
+    that rounding noise is not stretched over the whole interval.
     """
     low = values_PG.amin(dim=-1, keepdim=True)
     spread = values_PG.amax(dim=-1, keepdim=True) - low
@@ -53,7 +53,8 @@ def minmax(values_PG: Tensor, floor: float = 0.0) -> Tensor:
 
 
 def midrank(values_PG: Tensor) -> Tensor:
-    """Ranks inside each group scaled to [0, 1], ties sharing their mean rank; a constant group maps to 1/2.
+    """Ranks inside each group scaled to [0, 1], ties sharing their mean rank; a constant group maps
+    to 1/2.
 
     A group of one maps to 0, as in `minmax`.
     """

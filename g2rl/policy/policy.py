@@ -1,4 +1,5 @@
-"""The policy: a causal LM and its tiled head as one module, so that sharding hooks see one forward."""
+"""The policy: a causal LM and its tiled head as one module, so that sharding hooks see one
+forward."""
 
 from __future__ import annotations
 
@@ -24,8 +25,8 @@ class Policy(nn.Module):
     Args:
         model: a causal LM with a linear output head (tied or not, with or without a bias).
         tile_bytes: memory for one tile of logits.
-        compute_dtype: "bfloat16" runs backbone and head products in it, with float32 master weights and
-            float32 softmax; None computes in the dtype of the weights.
+        compute_dtype: "bfloat16" runs backbone and head products in it, with float32 master weights
+            and float32 softmax; None computes in the dtype of the weights.
     """
 
     def __init__(
@@ -60,15 +61,17 @@ class Policy(nn.Module):
 
     @property
     def copies_weights(self) -> bool:
-        """Whether a forward that can be differentiated holds weights of its own: casts, or a merged head."""
+        """Whether a forward that can be differentiated holds weights of its own: casts, or a merged
+        head."""
         head = self.model.get_output_embeddings()
         return self.compute_dtype is not None or base_layer(head) is not head
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Name and value of every weight as a plain checkpoint holds them: what an engine takes over.
+        """Name and value of every weight as a plain checkpoint holds them: what an engine takes
+        over.
 
-        Adapters are merged; a head tied to the embedding comes once. Weights of a sharded policy are gathered
-        one at a time: every rank goes through all of them.
+        Adapters are merged; a head tied to the embedding comes once. Weights of a sharded policy
+        are gathered one at a time: every rank goes through all of them.
         """
         if self.sharding is not None:
             settle(self)
@@ -83,7 +86,8 @@ class Policy(nn.Module):
                 yield name, tensor
 
     def shard(self, mesh: DeviceMesh, settings: ShardSettings, offload: bool = False) -> Policy:
-        """Divide the weights over the mesh, in place; from here on every rank calls the same, together.
+        """Divide the weights over the mesh, in place; from here on every rank calls the same,
+        together.
 
         An optimizer is made afterwards. Copies are made by `replica`.
         """
@@ -99,7 +103,8 @@ class Policy(nn.Module):
 
     @torch.no_grad()
     def copy_to(self, model: Any) -> None:
-        """Gather the weights of a sharded policy into a replica; with None, only for the other ranks."""
+        """Gather the weights of a sharded policy into a replica; with None, only for the other
+        ranks."""
         settle(self)
         kept = (
             [None] * sum(1 for _ in self.model.parameters())

@@ -13,7 +13,8 @@ def encode_prompt(
     """Token ids of one user turn, through the model's chat template or (chat=False) as plain text.
 
     Raises:
-        ModelError: no chat template, words outside a closed vocabulary, or a prompt over `max_tokens`.
+        ModelError: no chat template, words outside a closed vocabulary, or a prompt over
+        `max_tokens`.
     """
     if chat and not tokenizer.chat_template:
         raise ModelError(

@@ -1,4 +1,5 @@
-"""The reference policy of a model with LoRA: the same weights with the adapters off, not a second copy."""
+"""The reference policy of a model with LoRA: the same weights with the adapters off, not a second
+copy."""
 
 from __future__ import annotations
 
@@ -12,11 +13,12 @@ from g2rl.policy.policy import Policy
 
 
 class BaseOf(Policy):
-    """A policy as it was before its adapters were trained; without gradients, and without memory of its own.
+    """A policy as it was before its adapters were trained; without gradients, and without memory of
+    its own.
 
     Args:
-        policy: with LoRA; its base is frozen, so that this view never changes. Calls go through it, so that
-            hooks on it (sharding) are met.
+        policy: with LoRA; its base is frozen, so that this view never changes. Calls go through it,
+            so that hooks on it (sharding) are met.
     """
 
     def __init__(self, policy: Policy) -> None:

@@ -1,11 +1,12 @@
 """Weights divided among processes by FSDP2 (torch.distributed.fsdp.fully_shard).
 
-Every decoder block is a group of its own and the rest (embedding, last norm, LM head) that of the root, which
-is `g2rl.policy.policy.Policy` itself: log-probs, entropies and gradient features are computed inside its forward,
-where the head's weight is whole. The root keeps it whole from there to the end of the backward, because
-the tiled head may recompute its tiles from it.
+Every decoder block is a group of its own and the rest (embedding, last norm, LM head) that of the
+root, which is `g2rl.policy.policy.Policy` itself: log-probs, entropies and gradient features are
+computed inside its forward, where the head's weight is whole. The root keeps it whole from there to
+the end of the backward, because the tiled head may recompute its tiles from it.
 
-Gradients are summed over ranks, not averaged: the loss is divided by the counts of the whole mini-batch.
+Gradients are summed over ranks, not averaged: the loss is divided by the counts of the whole
+mini-batch.
 """
 
 from __future__ import annotations
@@ -36,13 +37,15 @@ class ShardSettings:
     """conf/parallel/fsdp.yaml.
 
     Args:
-        param_dtype: of gathered weights and of the computation; None: that of the sharded (master) weights.
+        param_dtype: of gathered weights and of the computation; None: that of the sharded (master)
+            weights.
         reduce_dtype: in which gradients are summed over ranks.
         reshard_after_forward: let go of a block's gathered weights between forward and backward.
-        accumulate: between the micro-batches of an update: "sharded" sums gradients over ranks after each,
-            "full" once after the last, and holds whole gradients until then.
+        accumulate: between the micro-batches of an update: "sharded" sums gradients over ranks
+            after each, "full" once after the last, and holds whole gradients until then.
         offload_reference: keep the reference's shards in host memory.
-        offload_optimizer: keep the policy's shards, gradients and moments there, and step on the CPU.
+        offload_optimizer: keep the policy's shards, gradients and moments there, and step on the
+            CPU.
     """
 
     param_dtype: str | None = None
@@ -106,13 +109,15 @@ def sharded_modules(root: nn.Module) -> Iterator[FSDPModule]:
 
 
 def settle(root: nn.Module) -> None:
-    """Let go of gathered weights that a forward without backward has left; nothing where none are sharded."""
+    """Let go of gathered weights that a forward without backward has left; nothing where none are
+    sharded."""
     for module in sharded_modules(root):
         module.reshard()
 
 
 def blank(model: Any, device: torch.device | str, dtype: torch.dtype | None = None) -> Any:
-    """A copy of an unsharded model with frozen, uninitialised parameters, ties kept; buffers are copied.
+    """A copy of an unsharded model with frozen, uninitialised parameters, ties kept; buffers are
+    copied.
 
     Args:
         device: of the parameters; "meta" takes no memory.
@@ -136,7 +141,8 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def divided_like(value: Tensor, parameter: Tensor) -> Tensor:
-    """This rank's part of a full tensor, sharded as the parameter is; the value itself for a whole one.
+    """This rank's part of a full tensor, sharded as the parameter is; the value itself for a whole
+    one.
 
     Every rank passes the same value, so that nothing is sent.
     """
@@ -155,9 +161,11 @@ def divided_like(value: Tensor, parameter: Tensor) -> Tensor:
 
 
 class Gathered(Mapping[str, Tensor]):
-    """State dict of a sharded model whose values are gathered one at a time, when they are asked for.
+    """State dict of a sharded model whose values are gathered one at a time, when they are asked
+    for.
 
-    Asking is collective. A tied weight has one name, as in a file; a tied head with an adapter has its own.
+    Asking is collective. A tied weight has one name, as in a file; a tied head with an adapter has
+    its own.
     """
 
     def __init__(self, model: nn.Module) -> None:

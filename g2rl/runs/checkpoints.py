@@ -1,11 +1,11 @@
 """Checkpoints to resume from, and the exported model.
 
-A checkpoint is a folder `step_000050/` with model.safetensors, training.pt (optimizer, schedule, signal
-state; read with weights_only) and manifest.json (sizes, SHA-256, held-out score). It appears whole or not at
-all; a damaged one is named and skipped for the one before.
+A checkpoint is a folder `step_000050/` with model.safetensors, training.pt (optimizer, schedule,
+signal state; read with weights_only) and manifest.json (sizes, SHA-256, held-out score). It appears
+whole or not at all; a damaged one is named and skipped for the one before.
 
-Under parallel=fsdp (format 2) weights and moments lie in `sharded/` instead, see `g2rl.runs.sharded_checkpoints`. Either kind
-is read by any number of processes, sharded or not.
+Under parallel=fsdp (format 2) weights and moments lie in `sharded/` instead, see
+`g2rl.runs.sharded_checkpoints`. Either kind is read by any number of processes, sharded or not.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ class Checkpoints:
     ) -> Path:
         """Write the checkpoint after `step` completed steps, then drop old ones.
 
-        The newest `keep` stay, and the `best`. One of a later step than this, left by a run that had to go
-        back over damage, does not count and is overwritten when its step comes.
+        The newest `keep` stay, and the `best`. One of a later step than this, left by a run that
+        had to go back over damage, does not count and is overwritten when its step comes.
         """
         target = self.path(step)
         if shards.is_sharded(model):
@@ -94,7 +94,8 @@ class Checkpoints:
         state: Mapping[str, Any],
         score: float | None,
     ) -> None:
-        """Every rank writes its part aside; the first makes the folder and gives it its name at the end."""
+        """Every rank writes its part aside; the first makes the folder and gives it its name at the
+        end."""
         with ExitStack() as stack:
             folder = self.world.from_first(lambda: stack.enter_context(atomic_folder(target)))
             rest = shards.write(folder, model, state)
@@ -114,7 +115,8 @@ class Checkpoints:
                 shutil.rmtree(self.path(old))
 
     def best(self) -> int | None:
-        """Step of the checkpoint with the highest held-out score, the first among equals; None without."""
+        """Step of the checkpoint with the highest held-out score, the first among equals; None
+        without."""
         scores = {step: self._manifest(step).get("score") for step in self.steps()}
         known = {step: score for step, score in scores.items() if score is not None}
         return max(known, key=lambda step: (known[step], -step)) if known else None
@@ -127,12 +129,14 @@ class Checkpoints:
             return {}
 
     def load_newest(self, model: nn.Module) -> dict[str, Any] | None:
-        """Load weights of the newest intact checkpoint into the model and return its training state.
+        """Load weights of the newest intact checkpoint into the model and return its training
+        state.
 
         Returns None when there is none. Damaged ones are reported and skipped.
 
         Raises:
-            CheckpointError: when checkpoints exist but none of them is intact, or the weights do not fit.
+            CheckpointError: when checkpoints exist but none of them is intact, or the weights do
+            not fit.
         """
         steps = self.world.from_first(self.steps)
         for step in reversed(steps):
@@ -194,7 +198,8 @@ def _seal(
     paths: list[Path],
     files: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write training.pt and then the manifest over it, `paths` and the `files` whose entries are known."""
+    """Write training.pt and then the manifest over it, `paths` and the `files` whose entries are
+    known."""
     with (folder / "training.pt").open("wb") as out:
         torch.save({**state, "step": step}, out)
     paths = [*paths, folder / "training.pt"]
@@ -217,7 +222,8 @@ def export_model(
 
 
 def _unshared(model: nn.Module) -> dict[str, torch.Tensor]:
-    """State dict without second names of tied weights, and without frozen weights: their source has them."""
+    """State dict without second names of tied weights, and without frozen weights: their source has
+    them."""
     seen: set[tuple[int, tuple[int, ...]]] = set()
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     kept = {}

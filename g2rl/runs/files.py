@@ -13,7 +13,8 @@ from typing import Any
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FULL_BYTES = 1 << 20
-"""With less free than this after a failed write, the disk counts as full whatever the writer said."""
+"""With less free than this after a failed write, the disk counts as full whatever the writer
+said."""
 
 
 class DiskFullError(OSError):
@@ -24,7 +25,8 @@ class DiskFullError(OSError):
 def room_in(folder: Path) -> Iterator[None]:
     """Turn a failure to write under `folder` for want of room into a `DiskFullError` that names it.
 
-    Writers of other libraries say it in their own words, so the chain of errors and the disk are asked.
+    Writers of other libraries say it in their own words, so the chain of errors and the disk are
+    asked.
     """
     try:
         yield
@@ -41,7 +43,8 @@ def room_in(folder: Path) -> Iterator[None]:
 
 
 def _means_full(error: BaseException | None) -> bool:
-    """Whether an error, or one that led to it, says that there is no room (safetensors: "(os error 28)")."""
+    """Whether an error, or one that led to it, says that there is no room (safetensors: "(os error
+    28)")."""
     while error is not None:
         if getattr(error, "errno", None) in FULL or any(
             f"(os error {n})" in str(error) for n in FULL
@@ -68,7 +71,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """Yield an empty folder aside of `target`; on success its files are synced and it takes the name."""
+    """Yield an empty folder aside of `target`; on success its files are synced and it takes the
+    name."""
     target.parent.mkdir(parents=True, exist_ok=True)
     aside, old = (
         target.with_name(f".{target.name}.partial"),

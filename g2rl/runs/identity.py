@@ -1,7 +1,8 @@
 """What makes two runs the same run, or the same arm of a study. Imports no torch.
 
-One table says of every setting that does not decide a run's result in which sense it is free. Everything
-that compares configurations asks the table: resuming, names of folders, arms of a study, labels in W&B.
+One table says of every setting that does not decide a run's result in which sense it is free.
+Everything that compares configurations asks the table: resuming, names of folders, arms of a study,
+labels in W&B.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ FREE_SETTINGS: dict[str, tuple[FreeSetting, ...]] = {
         FreeSetting("seed", arm=True, name=True),
         FreeSetting("data_dir", arm=True),
     ),
-    # an arm of a study: its folder is named by what the study sweeps, see conf/experiment/base/sweep.yaml
+    # an arm of a study: its folder is named by what the study sweeps, see
+    # conf/experiment/base/sweep.yaml
     "arm": (
         *_FREE_IN_TRAINING,
         *_in_the_name("seed", "experiment", "data_dir", "exploration.observe"),
@@ -90,8 +92,8 @@ MOVED_MODULES = {
     "g2rl.wandb_mirror": "g2rl.runs.wandb_mirror",
     "g2rl.tracking": "g2rl.runs.tracking",
 }
-"""Modules and packages by their old name, as files written before version 0.1.0 hold them, to their new one.
-Moved verifiers are listed in `g2rl.tasks.grading.registry`."""
+"""Modules and packages by their old name, as files written before version 0.1.0 hold them, to their
+new one. Moved verifiers are listed in `g2rl.tasks.grading.registry`."""
 
 _MOVED = re.compile(rf"({'|'.join(re.escape(name) for name in MOVED_MODULES)})(?=\.|$)")
 
@@ -130,7 +132,8 @@ def unnamed_keys(command: str, config: Mapping[str, Any]) -> list[str]:
 
 
 def with_present_names(value: Any) -> Any:
-    """A stored value, or a whole stored configuration, with moved modules under their present name."""
+    """A stored value, or a whole stored configuration, with moved modules under their present
+    name."""
     if isinstance(value, dict):
         return {key: with_present_names(item) for key, item in value.items()}
     if isinstance(value, list):

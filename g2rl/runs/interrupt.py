@@ -3,13 +3,13 @@
     with StopRequest() as stop:
         trainer.run(state)        # asks stop() after every step
 
-The first of SIGTERM, SIGINT, SIGUSR1 and SIGUSR2 (Slurm's preemption or time limit, Ctrl-C) is remembered;
-whoever runs the loop asks for it where it can stop without loss. With it the default action of all of them
-comes back, so that a second one ends the process even inside a long call into C; nothing more is lost than by
-`kill -9`.
+The first of SIGTERM, SIGINT, SIGUSR1 and SIGUSR2 (Slurm's preemption or time limit, Ctrl-C) is
+remembered; whoever runs the loop asks for it where it can stop without loss. With it the default
+action of all of them comes back, so that a second one ends the process even inside a long call into
+C; nothing more is lost than by `kill -9`.
 
-Requests nest: a sweep holds one over all its runs, each run one of its own. What the outer one was asked the
-inner one passes on, and the other way round, so that no further run begins.
+Requests nest: a sweep holds one over all its runs, each run one of its own. What the outer one was
+asked the inner one passes on, and the other way round, so that no further run begins.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Interrupted(Exception):  # noqa: N818  (nothing went wrong)
 def agreed(number: int) -> int:
     """The largest number of all ranks, so that every rank stops after the same step; collective.
 
-    A scheduler may signal some ranks only, and each at another moment. Without torch.distributed it is
-    the number itself.
+    A scheduler may signal some ranks only, and each at another moment. Without torch.distributed it
+    is the number itself.
     """
     import torch  # here, so that --help stays quick
     from torch import distributed as dist
@@ -107,10 +107,11 @@ def asked() -> int | None:
 
 
 def hand_on(number: int) -> None:
-    """Call the handler that the signal had before any request was entered, if a library had set one.
+    """Call the handler that the signal had before any request was entered, if a library had set
+    one.
 
-    For submitit, whose handler puts a job back into the queue and ends the process; to be called when all is
-    saved. The default actions of Python and of the system are not called.
+    For submitit, whose handler puts a job back into the queue and ends the process; to be called
+    when all is saved. The default actions of Python and of the system are not called.
     """
     before = (
         _entered[0]._before.get(signal.Signals(number)) if _entered else signal.getsignal(number)

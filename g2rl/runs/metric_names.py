@@ -1,7 +1,7 @@
 """The metrics that a dashboard shows: name, unit, meaning, and where each is drawn.
 
-One list for the W&B dashboard, its table of runs and docs/tracking.md. metrics.jsonl has everything else as
-well; this is what to look at first. Tests compare the list with what runs log.
+One list for the W&B dashboard, its table of runs and docs/tracking.md. metrics.jsonl has everything
+else as well; this is what to look at first. Tests compare the list with what runs log.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class Curated:
         unit: of its values.
         meaning: one phrase.
         when: key of `WHEN`.
-        summary: what of its course a table of runs shows, as in wandb.define_metric; None: the last value.
+        summary: what of its course a table of runs shows, as in wandb.define_metric; None: the last
+            value.
     """
 
     section: str
@@ -342,7 +343,8 @@ CURATED = (
 
 
 def filled(text: str, benchmarks: Mapping[str, Sequence[int]]) -> list[str]:
-    """A name or title with {benchmark} and {k} filled in: for each benchmark and each of its ks over 1."""
+    """A name or title with {benchmark} and {k} filled in: for each benchmark and each of its ks
+    over 1."""
     if "{" not in text:
         return [text]
     found = []
@@ -368,11 +370,13 @@ _SUMMARIES = [
 
 
 def summary_of(name: str) -> str | None:
-    """What of a metric's course its summary keeps, e.g. "max,last"; None for the last value alone."""
+    """What of a metric's course its summary keeps, e.g. "max,last"; None for the last value
+    alone."""
     return next((summary for pattern, summary in _SUMMARIES if pattern.fullmatch(name)), None)
 
 
 def final_score(row: Mapping[str, float]) -> float | None:
-    """Held-out pass@1 of a row of metrics, mean over its benchmarks; None if nothing was evaluated."""
+    """Held-out pass@1 of a row of metrics, mean over its benchmarks; None if nothing was
+    evaluated."""
     values = [float(value) for name, value in row.items() if re.fullmatch(r"eval/.+/pass@1", name)]
     return sum(values) / len(values) if values else None

@@ -14,7 +14,8 @@ from rich.progress import (
 
 
 def progress_bar(console: Console, width: int = 0) -> Progress:
-    """Description (padded to `width`), bar, count and times; nothing where the console is no terminal."""
+    """Description (padded to `width`), bar, count and times; nothing where the console is no
+    terminal."""
     columns = (
         TextColumn(f"{{task.description:<{width}}}" if width else "{task.description}"),
         BarColumn(),

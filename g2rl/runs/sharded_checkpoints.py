@@ -2,8 +2,8 @@
 
     sharded/         weights as `model.NAME`, optimizer moments as `state.PATH`, for any number of readers
 
-What is not sharded (counters, signal state) stays in the checkpoint's training.pt, where a mapping with the
-one key `REF` stands for each tensor that lies here.
+What is not sharded (counters, signal state) stays in the checkpoint's training.pt, where a mapping
+with the one key `REF` stands for each tensor that lies here.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ def own_files(folder: Path, world: World) -> list[Path]:
 
 
 def read(folder: Path, model: nn.Module, state: Any, world: World) -> Any:
-    """Load weights into the model, sharded or not, and return the state with its tensors (collective).
+    """Load weights into the model, sharded or not, and return the state with its tensors
+    (collective).
 
     Raises:
         KeyError: names of weights in the files that are not those of the model.
@@ -123,7 +124,8 @@ def _room(entry: TensorStorageMetadata, world: World, host: bool) -> Tensor:
 
 @torch.no_grad()
 def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> tuple[set[str], set[str]]:
-    """Load whole weights into a sharded model; returns the names that are missing and those unexpected."""
+    """Load whole weights into a sharded model; returns the names that are missing and those
+    unexpected."""
     own = kept(model)
     for name in sorted(own.keys() & weights.keys()):
         own[name].copy_(divided_like(weights[name], own[name]))

@@ -1,8 +1,8 @@
 """Where a run writes: metrics.jsonl and parquet always, Weights & Biases beside it.
 
-Local files are the truth. `metrics.jsonl` has one row a step, `{"step": 3, "train/accuracy": 0.5, ...}`,
-step 0 being the evaluation before training. Tables are one parquet file a step, so that a resumed run
-overwrites what it repeats and nothing is ever duplicated.
+Local files are the truth. `metrics.jsonl` has one row a step, `{"step": 3, "train/accuracy": 0.5,
+...}`, step 0 being the evaluation before training. Tables are one parquet file a step, so that a
+resumed run overwrites what it repeats and nothing is ever duplicated.
 """
 
 from __future__ import annotations
@@ -109,7 +109,8 @@ class Tracker:
         self.path = run_dir / "metrics.jsonl"
 
     def start(self, completed_steps: int | None, config: Mapping[str, Any]) -> None:
-        """Open the run. `completed_steps` keeps the rows up to that step; None starts from nothing."""
+        """Open the run. `completed_steps` keeps the rows up to that step; None starts from
+        nothing."""
         self.run_dir.mkdir(parents=True, exist_ok=True)
         rows = self.rows(completed_steps)
         if self.path.exists():
@@ -192,7 +193,8 @@ def read_table(run_dir: Path, kind: str, step: int) -> dict[str, list[Any]] | No
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics file; a last line cut off by a crash is ignored, [] when there is no file."""
+    """Rows of a metrics file; a last line cut off by a crash is ignored, [] when there is no
+    file."""
     if not path.is_file():
         return []
     rows = []

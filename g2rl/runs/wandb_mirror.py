@@ -1,8 +1,9 @@
 """Weights & Biases beside the local files: scalars, sample tables, histograms of gradient cosines.
 
-docs/tracking.md lists the names. The only x-axis is `step`, the training step, so that runs that were
-interrupted lie over those that were not. W&B cannot continue an offline run, so the mirror of one that
-continues tells everything again from the local files: its newest folder holds the whole run.
+docs/tracking.md lists the names. The only x-axis is `step`, the training step, so that runs that
+were interrupted lie over those that were not. W&B cannot continue an offline run, so the mirror of
+one that continues tells everything again from the local files: its newest folder holds the whole
+run.
 """
 
 from __future__ import annotations
@@ -47,9 +48,11 @@ class WandbMirror:
         mode: offline, online or disabled.
         project, entity, group, job_type, tags: as in wandb.init.
         name: of the run; null: its folder's.
-        arm: what sets the run apart from others of its group, seeds aside; `arm` in the run's W&B config.
+        arm: what sets the run apart from others of its group, seeds aside; `arm` in the run's W&B
+            config.
         samples_every: steps between sample tables, where rollouts/ has a file of the step; 0: none.
-        samples: rows of a sample table, the first of the step; a multiple of the group size: whole groups.
+        samples: rows of a sample table, the first of the step; a multiple of the group size: whole
+            groups.
         histograms: log histograms of cosines for steps whose geometry/ holds them.
     """
 
@@ -181,7 +184,8 @@ class WandbMirror:
 
 
 def sample_rows(step: int, rollouts: Columns, geometry: Columns, count: int) -> list[list[Any]]:
-    """The first `count` responses of a step with `SAMPLE_COLUMNS`; None where a step does not know."""
+    """The first `count` responses of a step with `SAMPLE_COLUMNS`; None where a step does not
+    know."""
     nu = "nu" if "nu" in geometry else "observe_g2rl_nu"
     sources = [
         {"step": [step] * count}.get(name)
@@ -194,7 +198,8 @@ def sample_rows(step: int, rollouts: Columns, geometry: Columns, count: int) -> 
 
 
 def cosine_histograms(geometry: Columns) -> dict[str, np.ndarray]:
-    """Counts of the cosines of pairs i < j of every group over `BINS` bins of [-1, 1], by pair class.
+    """Counts of the cosines of pairs i < j of every group over `BINS` bins of [-1, 1], by pair
+    class.
 
     A class without a pair in the step is left out.
     """

@@ -5,8 +5,9 @@ An example row: numbers (8, 3, 7, 2), target 29, prompt ``use 8 3 7 2 make 29 :`
 10-60, come from a random derivation whose intermediate values stay in 1-60 with exact division, and
 are none of the given numbers. So every problem is solvable, and most have several solutions.
 
-Problem number i of a stream is a function of (seed, i) alone. Held-out problems come from a stream of
-their own, and no training problem shares the multiset of numbers and the target of a held-out one.
+Problem number i of a stream is a function of (seed, i) alone. Held-out problems come from a stream
+of their own, and no training problem shares the multiset of numbers and the target of a held-out
+one.
 """
 
 from __future__ import annotations
@@ -47,12 +48,14 @@ def combine(left: int, op: str, right: int) -> int | None:
 
 
 def stream(*key: int) -> Random:
-    """A random stream named by its key (string seeds are hashed by SHA-512: the same on every machine)."""
+    """A random stream named by its key (string seeds are hashed by SHA-512: the same on every
+    machine)."""
     return Random("/".join(map(str, key)))
 
 
 def random_derivation(numbers: Sequence[int], rng: Random) -> list[Step] | None:
-    """Combine random pairs with random operations until one value is left; None where a step fails."""
+    """Combine random pairs with random operations until one value is left; None where a step
+    fails."""
     pool = list(numbers)
     steps: list[Step] = []
     while len(pool) > 1:
@@ -68,7 +71,8 @@ def random_derivation(numbers: Sequence[int], rng: Random) -> list[Step] | None:
 
 
 def draw(kind: int, seed: int, index: int, attempt: int = 0) -> tuple[list[int], list[Step]]:
-    """Numbers and a solving derivation for problem `index` of the held-out or the training stream."""
+    """Numbers and a solving derivation for problem `index` of the held-out or the training
+    stream."""
     rng = stream(kind, seed, index, attempt)
     while True:
         numbers = [rng.randint(1, LARGEST_NUMBER) for _ in range(rng.randint(3, 4))]
@@ -162,7 +166,8 @@ class Countdown:
     """The Countdown task as an endless stream.
 
     Args:
-        template: prompt with ``$numbers`` and ``$target``; the default speaks the tiny policy's vocabulary.
+        template: prompt with ``$numbers`` and ``$target``; the default speaks the tiny policy's
+            vocabulary.
         held_out: number of held-out problems that training must never contain.
     """
 

@@ -35,7 +35,8 @@ CHAT_TEMPLATE = "{{ bos_token }} {{ messages[0]['content'] }}"
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a word and an integer 0..60; a word outside the vocabulary is an error, not <unk>."""
+    """One token a word and an integer 0..60; a word outside the vocabulary is an error, not
+    <unk>."""
     words = [*SPECIALS, *WORDS, *BOX, *(str(n) for n in range(LARGEST_VALUE + 1))]
     core = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}))
     core.pre_tokenizer = WhitespaceSplit()

@@ -6,12 +6,13 @@
     try     try 8 - 3 = 5 , 5 * 7 = 35 , 35 - 2 = 33 off 4 no try 8 + 3 = 11 , 11 * 2 = 22 ,
             22 + 7 = 29 off 0 yes so \\boxed{ ( 8 + 3 ) * 2 + 7 }
 
-so that the base policy is diverse and imperfect: what reinforcement learning then has to sort out. A
-wrong trace ends in a derivation that misses the target; in the first three styles it claims otherwise,
-in the fourth it gives up after an honest "no". An attempt says how far off it is before its verdict:
-a policy this small learns to subtract long before it learns to tell equal numbers from unequal ones.
-Failed attempts are near misses, the closest of a few random derivations: a policy taught to try
-blindly does not aim at the target.
+so that the base policy is diverse and imperfect: what reinforcement learning then has to sort out.
+    A
+wrong trace ends in a derivation that misses the target; in the first three styles it claims
+otherwise, in the fourth it gives up after an honest "no". An attempt says how far off it is before
+its verdict: a policy this small learns to subtract long before it learns to tell equal numbers from
+unequal ones. Failed attempts are near misses, the closest of a few random derivations: a policy
+taught to try blindly does not aim at the target.
 """
 
 from __future__ import annotations

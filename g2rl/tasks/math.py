@@ -1,8 +1,9 @@
 """Competition mathematics with a checkable final answer, such as the MATH train split.
 
 An example row: ``{"problem": "What is $2+3$?", "answer": "5"}``, or without an answer column a
-``solution`` whose last ``\\boxed{}`` holds it. The prompt is the problem and, on a new line, the paper's
-instruction (arXiv 2512.15687): "Please reason step by step, and put your final answer within \\boxed{}."
+``solution`` whose last ``\\boxed{}`` holds it. The prompt is the problem and, on a new line, the
+paper's instruction (arXiv 2512.15687): "Please reason step by step, and put your final answer
+within \\boxed{}."
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ PAPER_INSTRUCTION = "Please reason step by step, and put your final answer withi
 
 
 class Source(TypedDict, total=False):
-    """Where questions come from; the keys of conf/task/math.yaml and conf/benchmark/math500.yaml."""
+    """Where questions come from; the keys of conf/task/math.yaml and
+    conf/benchmark/math500.yaml."""
 
     source: str
     """Hub id or local file, see `g2rl.tasks.rows`."""

@@ -13,7 +13,8 @@ from typing import Any
 
 LOCAL_SUFFIXES = (".jsonl", ".json", ".parquet")
 ID_COLUMNS = ("unique_id", "question_id", "Record ID", "id")
-"""Columns that name a row in published data sets, the first that a row has; else its number does."""
+"""Columns that name a row in published data sets, the first that a row has; else its number
+does."""
 
 
 class DataError(ValueError):
@@ -31,7 +32,8 @@ def locate(source: str, data_dir: str | None = None, local_name: str | None = No
     `local_name` may be a pattern ("mmlu_pro*.jsonl") that exactly one file matches.
 
     Raises:
-        DataError: the folder or the file is missing, or several files match; says what to do instead.
+        DataError: the folder or the file is missing, or several files match; says what to do
+        instead.
     """
     if data_dir is None or local_name is None:
         return source
@@ -52,7 +54,8 @@ def locate(source: str, data_dir: str | None = None, local_name: str | None = No
 
 
 def first_column(row: Mapping[str, Any], names: Sequence[str], source: str, number: int) -> Any:
-    """The field of the first of `names` that the row has; DataError, listing its columns, without any."""
+    """The field of the first of `names` that the row has; DataError, listing its columns, without
+    any."""
     for name in names:
         if name in row:
             return row[name]
@@ -165,7 +168,8 @@ def refuse_twins(ids: Sequence[str], source: str) -> None:
 
 
 def text_of(value: Any, name: str, source: str, number: int) -> str:
-    """A field as text; DataError when there is none, which would become the prompt "None" or an empty one."""
+    """A field as text; DataError when there is none, which would become the prompt "None" or an
+    empty one."""
     if not isinstance(value, str) or not value.strip():
         raise DataError(
             f"{source}, row {number}: {name} holds no text ({value!r}); mend or remove the row"

@@ -1,4 +1,5 @@
-"""The task interface: an endless, seeded stream of training problems and the verifier that judges them."""
+"""The task interface: an endless, seeded stream of training problems and the verifier that judges
+them."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ class Task(Protocol):
         ...
 
     def may_draw(self, problem: Problem) -> bool:
-        """Whether training could ever meet this problem; no held-out problem may be one of these."""
+        """Whether training could ever meet this problem; no held-out problem may be one of
+        these."""
         ...
 
 
@@ -37,7 +39,8 @@ OVERLONG = ("error", "drop")
 
 
 def fit_prompts(task: Task, length: Callable[[Problem], int], limit: int, overlong: str) -> int:
-    """Make sure that no prompt of a finite task is over `limit` tokens; returns how many were dropped.
+    """Make sure that no prompt of a finite task is over `limit` tokens; returns how many were
+    dropped.
 
     Args:
         length: of a prompt, in tokens.
@@ -85,7 +88,8 @@ def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
 
 
 def stream_from_rows(problems: list[Problem], seed: int, start: int, size: int) -> list[Problem]:
-    """Problems `start` to `start + size` of an endless stream of shuffled epochs over `problems`."""
+    """Problems `start` to `start + size` of an endless stream of shuffled epochs over
+    `problems`."""
     chosen: list[Problem] = []
     total = len(problems)
     for epoch in range(start // total, (start + size - 1) // total + 1):

@@ -1,4 +1,5 @@
-"""Fidelity: true gradients against plain autograd, finite differences, closed forms; sketches; tables."""
+"""Fidelity: true gradients against plain autograd, finite differences, closed forms; sketches;
+tables."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ V, D, TAU = 11, 8, 0.7
 
 
 class Shifted(nn.Module):
-    """h = E[x] + b, z = W h: the gradient for b is Phi / tau, those for W and E have closed forms."""
+    """h = E[x] + b, z = W h: the gradient for b is Phi / tau, those for W and E have closed
+    forms."""
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()

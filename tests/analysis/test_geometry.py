@@ -1,4 +1,5 @@
-"""Cells of temperatures, strategies and solutions, on the tiny policy and on cases worked by hand."""
+"""Cells of temperatures, strategies and solutions, on the tiny policy and on cases worked by
+hand."""
 
 from __future__ import annotations
 

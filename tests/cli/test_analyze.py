@@ -1,4 +1,5 @@
-"""g2rl-analyze: the dispatcher, geometry of a checkpoint, comparison of runs; misuse is explained."""
+"""g2rl-analyze: the dispatcher, geometry of a checkpoint, comparison of runs; misuse is
+explained."""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two seeds of g2rl and one of none, of one step; their probes are of 3 problems x 4 responses."""
+    """Two seeds of g2rl and one of none, of one step; their probes are of 3 problems x 4
+    responses."""
     folder = tmp_path_factory.mktemp("runs")
     for name, words in (
         ("g0", ["exploration=g2rl", "seed=0"]),
@@ -75,7 +77,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_geometry_of_a_run_is_that_of_its_own_probe(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Same problems, random numbers, temperatures as the last row of metrics.jsonl, found by other code."""
+    """Same problems, random numbers, temperatures as the last row of metrics.jsonl, found by other
+    code."""
     found = run(tmp_path, f"run='{trained / 'g0'}'", "seed=0")
     last = json.loads((trained / "g0" / "metrics.jsonl").read_text().splitlines()[-1])
     assert found == pytest.approx(last["probe/cosine"], abs=1e-6)

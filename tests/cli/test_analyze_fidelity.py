@@ -1,4 +1,5 @@
-"""g2rl-analyze fidelity: what it writes for the tiny policy, settings that are refused, and the command."""
+"""g2rl-analyze fidelity: what it writes for the tiny policy, settings that are refused, and the
+command."""
 
 from __future__ import annotations
 

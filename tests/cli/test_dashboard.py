@@ -1,4 +1,5 @@
-"""The dashboard and the curated names against what runs really log, and against docs/tracking.md."""
+"""The dashboard and the curated names against what runs really log, and against
+docs/tracking.md."""
 
 from __future__ import annotations
 

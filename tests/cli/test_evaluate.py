@@ -1,4 +1,5 @@
-"""g2rl-eval: what is typed, folders, resuming, models of runs, and several benchmarks in training."""
+"""g2rl-eval: what is typed, folders, resuming, models of runs, and several benchmarks in
+training."""
 
 from __future__ import annotations
 

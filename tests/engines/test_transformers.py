@@ -78,7 +78,8 @@ def test_almost_one_over_a_large_vocabulary_stays_inside() -> None:
 
 
 def kept(probs: np.ndarray, top_k: int, top_p: float) -> set[int]:
-    """Brute force: the k most probable, then the shortest head of these holding top_p of their mass."""
+    """Brute force: the k most probable, then the shortest head of these holding top_p of their
+    mass."""
     order = sorted(range(len(probs)), key=lambda v: -probs[v])
     order = order[:top_k] if top_k else order
     mass = sum(probs[v] for v in order)
@@ -92,7 +93,8 @@ def kept(probs: np.ndarray, top_k: int, top_p: float) -> set[int]:
     ("top_k", "top_p"), [(3, 1.0), (0, 0.7), (5, 0.8), (1, 1.0), (0, 0.05), (20, 0.99)]
 )
 def test_top_k_and_top_p_keep_the_brute_force_set(top_k: int, top_p: float) -> None:
-    """On 20 random distributions of 9 tokens: a fine grid of u reaches all kept tokens, in their odds."""
+    """On 20 random distributions of 9 tokens: a fine grid of u reaches all kept tokens, in their
+    odds."""
     rng = np.random.default_rng(top_k)
     grid = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
     for _ in range(20):
@@ -107,7 +109,8 @@ def test_top_k_and_top_p_keep_the_brute_force_set(top_k: int, top_p: float) -> N
 
 
 def test_frequencies_pass_a_chi_square_test() -> None:
-    """30,000 keyed uniforms on 8 tokens: sum (O - E)^2 / E below the 99.9 % point of chi2(7), 24.3."""
+    """30,000 keyed uniforms on 8 tokens: sum (O - E)^2 / E below the 99.9 % point of chi2(7),
+    24.3."""
     probs = np.array([0.02, 0.05, 0.08, 0.1, 0.15, 0.2, 0.1, 0.3])
     us = uniforms((5, 6), 0, 30_000)
     counts = np.bincount(draw(probs.tolist(), us.tolist()), minlength=8)
@@ -168,7 +171,8 @@ def test_greedy_equals_generate(tiny: LoadedModel, prompts: list[list[int]]) -> 
 def test_samples_by_hand_from_full_forwards(
     tiny: LoadedModel, prompts: list[list[int]], sampled: list[list[Completion]]
 ) -> None:
-    """Token t is the inverse CDF of softmax(z) at the t-th uniform of (key, sample), without any cache."""
+    """Token t is the inverse CDF of softmax(z) at the t-th uniform of (key, sample), without any
+    cache."""
     for p, g in ((0, 0), (1, 3), (3, 5)):
         us, ids = uniforms(KEYS[p], g, PARAMS.max_tokens), list(prompts[p])
         for u in us:

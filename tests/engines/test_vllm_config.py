@@ -1,4 +1,5 @@
-"""The vLLM adapter without vLLM: refusals, seeds, the order of its calls against a made-up engine, drift."""
+"""The vLLM adapter without vLLM: refusals, seeds, the order of its calls against a made-up engine,
+drift."""
 
 from __future__ import annotations
 
@@ -78,7 +79,8 @@ def test_sleep_is_never_dropped_in_silence() -> None:
 
 
 class MadeUpLLM:
-    """Takes the calls that `vllm.LLM` takes, writes them down, and samples from the policy it is given."""
+    """Takes the calls that `vllm.LLM` takes, writes them down, and samples from the policy it is
+    given."""
 
     policy: Policy
     calls: list[str]

@@ -1,4 +1,5 @@
-"""Evaluation: invariances of metrics, resuming, grading again, comparing; the engine makes texts up."""
+"""Evaluation: invariances of metrics, resuming, grading again, comparing; the engine makes texts
+up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Encoders: the shared contract, n-gram hashing by hand, sentence encoders on a stand-in and on MiniLM."""
+"""Encoders: the shared contract, n-gram hashing by hand, sentence encoders on a stand-in and on
+MiniLM."""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ def check_contract(encoder: Encoder) -> Tensor:
     return rows_NE
 
 
-# --- base -------------------------------------------------------------------------------------------
+# --- base
+# -------------------------------------------------------------------------------------------
 
 
 def test_unit_rows_normalises_any_scale() -> None:
@@ -69,7 +71,8 @@ def test_unit_rows_refuses(raw: Any, words: str) -> None:
         unit_rows(torch.tensor(raw), [4, 7], "enc")
 
 
-# --- n-grams ----------------------------------------------------------------------------------------
+# --- n-grams
+# ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("unit", ["word", "char"])
@@ -142,7 +145,8 @@ def test_ngram_refuses(arguments: dict[str, Any]) -> None:
         NgramHashing(**arguments)
 
 
-# --- sentence encoders on a stand-in for the library --------------------------------------------------
+# --- sentence encoders on a stand-in for the library
+# --------------------------------------------------
 
 
 class WordTokenizer:
@@ -267,7 +271,8 @@ def test_text_selection_by_hand() -> None:
     assert last_tokens(" one two", WordTokenizer(), 2) == " one two"
 
 
-# --- MiniLM, the real thing -------------------------------------------------------------------------
+# --- MiniLM, the real thing
+# -------------------------------------------------------------------------
 
 needs_minilm = pytest.mark.skipif(
     any(

@@ -67,9 +67,9 @@ def test_matches_the_equations_on_random_groups() -> None:
 
 def test_hand_worked_group() -> None:
     # Correct: x, x, y. Wrong: -x, y. Cosines: x·x = 1, x·y = 0, y·y = 1, x·(-x) = -1 -> 0.
-    # Correct x:  mean over (x, y) = ½, max 1 -> u = ¼, twice. Correct y: mean over (x, x) = 0, max 1 (the
-    # wrong y) -> u = ½. So ū = 0, 0, 1 and rewards ½, ½, 1.
-    # Wrong -x: mean 0, max 0 -> u = 1. Wrong y: mean 0, max 1 -> u = ½. ū = 1, 0: rewards -½, -1.
+    # Correct x:  mean over (x, y) = ½, max 1 -> u = ¼, twice. Correct y: mean over (x, x) = 0, max
+    # 1 (the wrong y) -> u = ½. So ū = 0, 0, 1 and rewards ½, ½, 1. Wrong -x: mean 0, max 0 -> u =
+    # 1. Wrong y: mean 0, max 1 -> u = ½. ū = 1, 0: rewards -½, -1.
     embeddings_PGE = torch.tensor([[[1.0, 0], [3, 0], [0, 1], [-2, 0], [0, 5]]])
     correct_PG = torch.tensor([[True, True, True, False, False]])
     rewards_PG, novelty_PG = evol_rewards(correct_PG, embeddings_PGE)
@@ -94,7 +94,8 @@ def test_groups_of_one() -> None:
 
 
 def test_copies_of_one_text_share_the_middle_reward() -> None:
-    # The rows differ by float32 rounding, as they do when a text is padded differently in two batches.
+    # The rows differ by float32 rounding, as they do when a text is padded differently in two
+    # batches.
     rows = torch.randn(1, 1, 64, generator=torch.Generator().manual_seed(1)).repeat(1, 6, 1)
     rows = rows * (1 + 1e-7 * torch.randn(1, 6, 64, generator=torch.Generator().manual_seed(2)))
     correct_PG = torch.tensor([[True] * 3 + [False] * 3])
@@ -169,7 +170,8 @@ def test_signal_reports_novelty_and_zero_embeddings() -> None:
         {},
     )
     signal.load_state_dict(signal.state_dict())
-    # Zero rows resemble nothing: every u is 1; the first group's class is equal, the second's are single.
+    # Zero rows resemble nothing: every u is 1; the first group's class is equal, the second's are
+    # single.
     assert shaped.rewards_PG.tolist() == [[0.75, 0.75], [1.0, -0.5]]
     assert shaped.rewards_PG.dtype == torch.float32
     assert shaped.diagnostics["evol_novelty"].tolist() == [[1.0, 1.0], [1.0, 1.0]]

@@ -156,7 +156,8 @@ HAND_REWARDS = torch.tensor([[1.0, 1.0, -1.0]])
 def test_three_responses_by_hand(negatives: str, expected: list[float]) -> None:
     """S_12 = 0, S_13^2 = S_23^2 = 1/2.  w_13 = w_23 = e^-1 / (e + e^-1) = 0.119203.
 
-    nu = (1 - 0.119203/2, the same, 1 - (1/2 + 1/2)/2) = (0.940399, 0.940399, 0.5), nu-bar = (1, 1, 0).
+    nu = (1 - 0.119203/2, the same, 1 - (1/2 + 1/2)/2) = (0.940399, 0.940399, 0.5), nu-bar = (1, 1,
+    0).
     """
     shaped = GradientGuided(negatives=negatives)(batch(HAND_FEATURES, HAND_REWARDS))
     assert shaped.diagnostics["nu"][0].tolist() == pytest.approx(
@@ -171,7 +172,8 @@ def test_three_responses_by_hand(negatives: str, expected: list[float]) -> None:
     [("amplify", -2.0), ("equation", 0.0), ("centered", -2.0), ("none", -1.0)],
 )
 def test_the_most_novel_wrong_answer_by_hand(negatives: str, expected: float) -> None:
-    """The lone direction is the wrong one: nu-bar = (0, 0, 1), so r~_3 is the table's entry at nu-bar = 1."""
+    """The lone direction is the wrong one: nu-bar = (0, 0, 1), so r~_3 is the table's entry at
+    nu-bar = 1."""
     features = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]])
     shaped = GradientGuided(negatives=negatives)(batch(features, HAND_REWARDS))
     assert shaped.diagnostics["nu_bar"][0].tolist() == pytest.approx([0, 0, 1])
@@ -208,7 +210,8 @@ def test_opposite_directions_are_explained_by_squared_but_not_by_signed() -> Non
 @pytest.mark.parametrize("group", [3, 8, 64])
 @pytest.mark.parametrize("rank", [1, 2, 6])
 def test_projection_score_of_low_rank_groups(group: int, rank: int) -> None:
-    """nu = lstsq residual: about 0 when the others span v, repeated directions and large groups included."""
+    """nu = lstsq residual: about 0 when the others span v, repeated directions and large groups
+    included."""
     rng = torch.Generator().manual_seed(rank)
     features = torch.randn(group, rank, generator=rng) @ torch.randn(rank, 8, generator=rng)
     features[1] = -2 * features[0]
@@ -224,7 +227,8 @@ def test_projection_score_of_low_rank_groups(group: int, rank: int) -> None:
 def test_a_group_in_which_the_others_span_every_response_is_flat_under_projection(
     third: list[float],
 ) -> None:
-    """Three vectors in a plane: |P_span(others) v|^2 = 1 and nu = 0 for each; rewards stay as they are."""
+    """Three vectors in a plane: |P_span(others) v|^2 = 1 and nu = 0 for each; rewards stay as they
+    are."""
     features = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], third]])
     shaped = GradientGuided(score="projection")(batch(features, torch.ones(1, 3)))
     torch.testing.assert_close(shaped.rewards_PG, torch.ones(1, 3))
@@ -233,7 +237,8 @@ def test_a_group_in_which_the_others_span_every_response_is_flat_under_projectio
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize("normalize", NORMALIZE)
 def test_group_of_one(score: str, normalize: str) -> None:
-    """Nothing explains a lone response: nu = 1, but its group is flat: min-max and rank give nu-bar = 0."""
+    """Nothing explains a lone response: nu = 1, but its group is flat: min-max and rank give nu-bar
+    = 0."""
     lone = batch(torch.randn(4, 1, 3), torch.tensor([[1.0], [-1.0], [1.0], [-1.0]]))
     shaped = GradientGuided(score=score, normalize=normalize)(lone)
     torch.testing.assert_close(shaped.diagnostics["nu"], torch.ones(4, 1))
@@ -364,7 +369,8 @@ ADVANTAGES = [
 def test_no_degenerate_group_makes_a_signal_or_an_advantage_non_finite(
     drawn: list[tuple[list[float], float]],
 ) -> None:
-    """45 x 50 groups of zero, huge, tiny and repeated features through every signal and advantage."""
+    """45 x 50 groups of zero, huge, tiny and repeated features through every signal and
+    advantage."""
     features, rewards = (torch.tensor(column) for column in zip(*drawn, strict=True))
     degenerate = batch(features.view(PROMPTS, -1, 3), rewards.view(PROMPTS, -1))
     for signal in SIGNALS:

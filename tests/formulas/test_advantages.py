@@ -16,7 +16,8 @@ SHAPED_UNIFORM = torch.tensor([[1.0, 1.0, 2.0, 2.0]])
 
 
 def test_grpo_by_hand() -> None:
-    """A_i = (r_i - mean) / sqrt(var + eps): (1/2) / sqrt(3/4) = 1/sqrt(3) and -3/2 / sqrt(3/4) = -sqrt(3)."""
+    """A_i = (r_i - mean) / sqrt(var + eps): (1/2) / sqrt(3/4) = 1/sqrt(3) and -3/2 / sqrt(3/4) =
+    -sqrt(3)."""
     found, metrics = GroupAdvantage(eps=1e-12)(MIXED, MIXED)
     assert found[0].tolist() == pytest.approx([1 / math.sqrt(3)] * 3 + [-math.sqrt(3)])
     assert metrics["abs_mean"] == pytest.approx((math.sqrt(3) + math.sqrt(3)) / 4)

@@ -1,4 +1,5 @@
-"""Correlations over pairs against hand-worked values, pandas and scipy; the bootstrap against repetition."""
+"""Correlations over pairs against hand-worked values, pandas and scipy; the bootstrap against
+repetition."""
 
 from __future__ import annotations
 
@@ -104,7 +105,8 @@ def test_differences_are_paired() -> None:
 
 
 def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
-    """Groups share an offset in both quantities, so intervals that resample pairs would be too narrow."""
+    """Groups share an offset in both quantities, so intervals that resample pairs would be too
+    narrow."""
     rng = np.random.default_rng(4)
     groups, hits = np.repeat(np.arange(25), 6), 0
     for trial in range(100):

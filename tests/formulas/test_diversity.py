@@ -170,7 +170,8 @@ def test_pairs_are_those_above_the_diagonal_and_thresholds_are_strict() -> None:
 
 
 def worked() -> tuple[torch.Tensor, torch.Tensor]:
-    """Two groups: cosines 1, 0, 0 (correct, correct, wrong) and -1, 0, 0 (wrong, wrong, correct)."""
+    """Two groups: cosines 1, 0, 0 (correct, correct, wrong) and -1, 0, 0 (wrong, wrong,
+    correct)."""
     features = torch.tensor([[[1.0, 0], [2, 0], [0, 1]], [[1, 0], [-1, 0], [0, 1]]])
     return features, torch.tensor([[True, True, False], [False, False, True]])
 
@@ -214,7 +215,8 @@ def test_numbers_are_pooled_by_pair_class() -> None:
 
 
 def test_intervals_of_a_class_weigh_groups_by_their_pairs() -> None:
-    """Of three groups the extreme resamples (one group three times, 1 in 27) are the 2.5 % and 97.5 % points.
+    """Of three groups the extreme resamples (one group three times, 1 in 27) are the 2.5 % and 97.5
+    % points.
 
     They hold 4, 6 and 4 mixed pairs.
     """

@@ -62,11 +62,13 @@ def graded(draw: st.DrawFn, consistent: bool = False) -> Case:
     return classes, correct, draw(st.integers(1, len(classes)))
 
 
-# --- pass@k -----------------------------------------------------------------------------------------
+# --- pass@k
+# -----------------------------------------------------------------------------------------
 
 
 def test_pass_at_k_by_hand() -> None:
-    # n=4, c=2, k=2: of the six pairs one is wrong-wrong. n=6, c=3, k=2: 3 of 15 pairs are wrong-wrong.
+    # n=4, c=2, k=2: of the six pairs one is wrong-wrong. n=6, c=3, k=2: 3 of 15 pairs are
+    # wrong-wrong.
     np.testing.assert_allclose(pass_at_k([4, 6], [2, 3], 2), [5 / 6, 0.8], rtol=1e-15)
 
 
@@ -144,7 +146,8 @@ def test_mean_at_k_is_the_share_of_right_samples() -> None:
     np.testing.assert_array_equal(mean_at_k([8, 16], [2, 16], 8), [0.25, 1.0])
 
 
-# --- maj@k ------------------------------------------------------------------------------------------
+# --- maj@k
+# ------------------------------------------------------------------------------------------
 
 
 def test_maj_at_k_by_hand() -> None:
@@ -198,7 +201,8 @@ def test_maj_at_k_ignores_sample_order_and_labels(case: Case, random: Random) ->
     labels = random.sample(range(100), 4)
     moved = [labels[classes[i]] if classes[i] >= 0 else -1 for i in order]
     for exact in (True, False):
-        # Relative 1e-12: two classes of equal size and share may swap places, which moves one rounding.
+        # Relative 1e-12: two classes of equal size and share may swap places, which moves one
+        # rounding.
         assert maj_at_k(
             moved, [correct[i] for i in order], k, exact=exact, draws=50
         ).value == pytest.approx(
@@ -228,7 +232,8 @@ def test_maj_at_k_never_beats_pass_at_k(case: Case) -> None:
     ("n", "right", "k"), [(10_000, 4_800, 99), (1_000, 480, 301), (301, 151, 301)]
 )
 def test_maj_at_k_of_many_samples(n: int, right: int, k: int) -> None:
-    # Two classes, odd k, no ties: the right one wins iff it has more than k/2 votes (hypergeometric tail).
+    # Two classes, odd k, no ties: the right one wins iff it has more than k/2 votes (hypergeometric
+    # tail).
     tail = sum(math.comb(right, v) * math.comb(n - right, k - v) for v in range(k // 2 + 1, k + 1))
     want = float(Fraction(tail, math.comb(n, k)))
     got = maj_at_k(
@@ -283,12 +288,13 @@ def test_maj_at_k_refuses(arguments: tuple, words: str) -> None:
         maj_at_k(*arguments)
 
 
-# --- bootstrap --------------------------------------------------------------------------------------
+# --- bootstrap
+# --------------------------------------------------------------------------------------
 
 
 def test_bootstrap_two_problems_by_hand() -> None:
-    # Means of two draws from {0, 1}: 0, 1/2, 1 with weights 1/4, 1/2, 1/4; the quartiles sit on the edge
-    # of the middle value, so 40 % confidence is [1/2, 1/2] and 60 % is [0, 1].
+    # Means of two draws from {0, 1}: 0, 1/2, 1 with weights 1/4, 1/2, 1/4; the quartiles sit on the
+    # edge of the middle value, so 40 % confidence is [1/2, 1/2] and 60 % is [0, 1].
     assert bootstrap_interval([0.0, 1.0], 0.4) == (0.5, 0.5, 0.5)
     assert bootstrap_interval([0.0, 1.0], 0.6) == (0.5, 0.0, 1.0)
 
@@ -347,7 +353,8 @@ def test_paired_bootstrap_with_one_seed_is_the_bootstrap_of_differences() -> Non
 
 
 def test_paired_bootstrap_resamples_the_seeds_of_each_arm_separately() -> None:
-    # a's seeds are 0 and 1 on every problem, b's single seed 0.5: differences of means are -1/2, 0, 1/2.
+    # a's seeds are 0 and 1 on every problem, b's single seed 0.5: differences of means are -1/2, 0,
+    # 1/2.
     got = paired_bootstrap([[0.0] * 9, [1.0] * 9], [0.5] * 9)
     assert got == (0.0, -0.5, 0.5)
     # Were seeds paired, a minus itself would be constant 0.

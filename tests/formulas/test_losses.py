@@ -1,4 +1,5 @@
-"""The loss against padded (B, T)-mask formulas of TRL's loss types, KL by enumeration, weights by hand."""
+"""The loss against padded (B, T)-mask formulas of TRL's loss types, KL by enumeration, weights by
+hand."""
 
 from __future__ import annotations
 
@@ -242,7 +243,8 @@ def test_kl_metric_is_the_mean_over_tokens_and_enters_with_its_coefficient(estim
     ],
 )
 def test_response_weights_by_hand(normalizer: str, expected: list[float]) -> None:
-    """Lengths (1, 3 | 0, 2), T_max = 10: per token 1/6; 1/(4 T); 1/4; 1/40; 1/(2 * 4) and 1/(2 * 2)."""
+    """Lengths (1, 3 | 0, 2), T_max = 10: per token 1/6; 1/(4 T); 1/4; 1/40; 1/(2 * 4) and 1/(2 *
+    2)."""
     found = response_weights(normalizer, torch.tensor([1, 3, 0, 2]), torch.tensor([5, 5, 3, 3]), 10)
     assert found.tolist() == pytest.approx(expected)
 

@@ -1,4 +1,5 @@
-"""The tiled head against the full (T, V) log-softmax in float64, and Phi against the literal sums."""
+"""The tiled head against the full (T, V) log-softmax in float64, and Phi against the literal
+sums."""
 
 from __future__ import annotations
 
@@ -211,7 +212,8 @@ def test_phi_is_tau_times_the_gradient_of_the_log_probability(tau: float) -> Non
 def test_features_by_identity_equal_the_literal_token_sum(
     rows: int, feature_tau: float, weighted: bool
 ) -> None:
-    """Phi = W^T c, c = sum a_t (e(y_t) - p_t) / sum a_t, against sum a_t phi_t / sum a_t; sampled at 1."""
+    """Phi = W^T c, c = sum a_t (e(y_t) - p_t) / sum a_t, against sum a_t phi_t / sum a_t; sampled
+    at 1."""
     hidden, weight, bias, targets = inputs(seed=1)
     alpha = torch.linspace(0.2, 3, T, dtype=torch.float64) if weighted else None
     request = FeatureRequest(SEGMENTS, COUNT, feature_tau, alpha)
@@ -329,7 +331,8 @@ class LargestOutput(TorchDispatchMode):
 def test_no_tensor_exceeds_the_tile_the_head_or_the_residuals(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """max(rows*V, V*D, N*V, T*slice) bounds every result in forward and backward; T*V is 40 times larger."""
+    """max(rows*V, V*D, N*V, T*slice) bounds every result in forward and backward; T*V is 40 times
+    larger."""
     monkeypatch.setattr(tiles, "CHUNK", 4096)
     tokens, vocabulary, width, count, rows = 400, 20_480, 8, 3, 4
     hidden = torch.randn(tokens, width, dtype=dtype, requires_grad=True)
@@ -440,7 +443,8 @@ def test_a_fused_loss_skips_what_is_frozen(frozen: str) -> None:
 
 
 def test_what_is_not_fused_leaves_the_loss_to_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small vocabulary, low tiles, sums in bfloat16, no gradient: log-probs are as without an objective."""
+    """A small vocabulary, low tiles, sums in bfloat16, no gradient: log-probs are as without an
+    objective."""
 
     def never(tile: slice, logps: Tensor, entropies: Tensor) -> Tensor:
         raise AssertionError("called")

@@ -128,7 +128,8 @@ def test_random_weights_of_another_shape() -> None:
 
 
 def test_weights_from_a_gguf_file_can_be_saved(tmp_path: Path) -> None:
-    """transformers refuses to save a model loaded from GGUF, although its weights are plain floats."""
+    """transformers refuses to save a model loaded from GGUF, although its weights are plain
+    floats."""
     loaded = load("builtin:tiny").model
     loaded.hf_quantizer = SimpleNamespace(
         is_serializable=lambda: False, quantization_config=SimpleNamespace(quant_method="gguf")

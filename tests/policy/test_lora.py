@@ -1,4 +1,5 @@
-"""LoRA: the merged head, the base as its own reference, what trains, exports, resume, the real command."""
+"""LoRA: the merged head, the base as its own reference, what trains, exports, resume, the real
+command."""
 
 from __future__ import annotations
 
@@ -152,7 +153,8 @@ def test_gradients_of_the_adapters_are_autograds_through_whole_logits(
 def test_checkpointing_gives_the_adapters_the_same_gradients(
     tiny: LoadedModel, batch: MicroBatch
 ) -> None:
-    """The base is frozen, so that no input of a recomputed layer would need a gradient by itself."""
+    """The base is frozen, so that no input of a recomputed layer would need a gradient by
+    itself."""
     grads = []
     for on in (False, True):
         lora = adapted(tiny)

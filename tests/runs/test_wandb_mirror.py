@@ -1,4 +1,5 @@
-"""The W&B mirror: what an offline run really holds on disk, and the pure functions that it is made of."""
+"""The W&B mirror: what an offline run really holds on disk, and the pure functions that it is made
+of."""
 
 from __future__ import annotations
 
@@ -156,7 +157,8 @@ def test_nothing_is_written_outside_the_run_folder(
 
 
 def test_a_continued_offline_run_holds_the_whole_run(tmp_path: Path) -> None:
-    """Killed after step 5, checkpoint at step 3: the new folder has steps 1 to 6 once, tables included."""
+    """Killed after step 5, checkpoint at step 3: the new folder has steps 1 to 6 once, tables
+    included."""
     killed = Tracker(tmp_path, mirror())
     killed.start(None, {})
     steps(killed, 1, 5)
@@ -202,7 +204,8 @@ def test_samples_without_geometry_or_nu_have_empty_places() -> None:
 
 
 def test_histograms_count_the_pairs_of_the_probe_table() -> None:
-    """Against `probe_table`, which walks the same pairs, bin by bin; and cosines beyond 1 by rounding."""
+    """Against `probe_table`, which walks the same pairs, bin by bin; and cosines beyond 1 by
+    rounding."""
     generator = torch.Generator().manual_seed(0)
     unit = torch.nn.functional.normalize(torch.randn(5, 6, 3, generator=generator).double(), dim=-1)
     cosine_PGG = unit @ unit.transpose(1, 2)

@@ -1,4 +1,5 @@
-"""Read what an offline W&B run really wrote: records of W&B's own protocol in the log format of LevelDB.
+"""Read what an offline W&B run really wrote: records of W&B's own protocol in the log format of
+LevelDB.
 
 W&B has no reader for them in Python. A file is 7 bytes of header, then blocks of 32 KiB of
 pieces of records: checksum (4 bytes), size (2), type (1: full, 2: first, 3: middle, 4: last), data.

@@ -1,4 +1,5 @@
-"""Countdown: the grammar against random trees of known value, solvable problems, disjoint held-out ones."""
+"""Countdown: the grammar against random trees of known value, solvable problems, disjoint held-out
+ones."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ def numbers_of(tree: Tree) -> list[int]:
 
 
 def text_of(tree: Tree, rng: random.Random) -> str:
-    """Infix text with random spaces and superfluous parentheses; the necessary ones are always there."""
+    """Infix text with random spaces and superfluous parentheses; the necessary ones are always
+    there."""
     if isinstance(tree, int):
         text = str(tree)
     else:
@@ -104,7 +106,8 @@ small = st.recursive(
 @settings(max_examples=500, deadline=None)
 @given(small, small, st.randoms(use_true_random=False))
 def test_equal_canonical_forms_have_equal_values(a: Tree, b: Tree, rng: random.Random) -> None:
-    """Different solutions must never be merged into one of another value (where both are defined)."""
+    """Different solutions must never be merged into one of another value (where both are
+    defined)."""
     left, right = parse(text_of(a, rng)), parse(text_of(b, rng))
     if left.canonical == right.canonical and None not in (left.value, right.value):
         assert left.value == right.value
@@ -282,7 +285,8 @@ def training() -> list[tuple[list[int], list[Step]]]:
 
 
 def check_derivation(numbers: list[int], steps: list[Step]) -> None:
-    """Every step takes two values that are there; values stay within 1..60 and division is exact."""
+    """Every step takes two values that are there; values stay within 1..60 and division is
+    exact."""
     pool = Counter(numbers)
     for step in steps:
         for used in (step.left, step.right):
@@ -311,7 +315,8 @@ def test_training_problems_are_solvable_within_bounds(
 def test_the_written_derivation_solves_its_problem(
     training: list[tuple[list[int], list[Step]]],
 ) -> None:
-    """The minimal parentheses of `expression_of` keep the value, and the verifier accepts the text."""
+    """The minimal parentheses of `expression_of` keep the value, and the verifier accepts the
+    text."""
     for numbers, steps in training[:800]:
         target = steps[-1].result
         problem = Problem("p", "", str(target), {"numbers": numbers, "target": target})
@@ -382,7 +387,8 @@ def test_a_template_names_numbers_and_target() -> None:
 
 
 def test_traces_parse_and_seven_in_ten_are_right() -> None:
-    """Every trace ends in one readable box; the share of right ones is 0.7 within four standard errors."""
+    """Every trace ends in one readable box; the share of right ones is 0.7 within four standard
+    errors."""
     count, right, styles = 1500, 0, Counter()
     for index in range(count):
         prompt, text = trace(9, index, 512)
@@ -401,7 +407,8 @@ def test_traces_parse_and_seven_in_ten_are_right() -> None:
 
 
 def test_the_claims_of_right_forward_traces_are_true() -> None:
-    """`a op b = c` holds literally in every calc trace, right or wrong: only the target is missed."""
+    """`a op b = c` holds literally in every calc trace, right or wrong: only the target is
+    missed."""
     for index in range(200):
         _, text = trace(4, index, 0)
         if text.startswith("calc "):

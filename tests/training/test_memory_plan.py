@@ -1,4 +1,5 @@
-"""The memory plan against real tensors: parameters, moments, caches, what autograd saves, a tracked peak."""
+"""The memory plan against real tensors: parameters, moments, caches, what autograd saves, a tracked
+peak."""
 
 from __future__ import annotations
 
@@ -114,7 +115,8 @@ def test_parameters_gradients_and_moments_are_exact(
     ("name", "published"), [("Qwen3-1.7B", 1_720_574_976), ("Qwen3-4B", 4_022_468_096)]
 )
 def test_the_table_is_about_models_of_the_right_size(name: str, published: int) -> None:
-    """By hand: tied embedding; per layer q k v o, gate up down, two norms, two head norms; last norm."""
+    """By hand: tied embedding; per layer q k v o, gate up down, two norms, two head norms; last
+    norm."""
     sizes = MODELS[name]
     width, inner = sizes["hidden_size"], sizes["intermediate_size"]
     queries, keys = sizes["num_attention_heads"] * 128, 8 * 128
@@ -138,7 +140,8 @@ def test_the_kv_cache_is_exact(kind: str, precision: str) -> None:
 
 
 def saved_bytes(model: Any, autocast: bool) -> int:
-    """Bytes that autograd holds after a forward, each storage once, without the parameters themselves."""
+    """Bytes that autograd holds after a forward, each storage once, without the parameters
+    themselves."""
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     held: dict[int, Tensor] = {}
 
@@ -159,7 +162,8 @@ def saved_bytes(model: Any, autocast: bool) -> int:
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_activations_are_what_autograd_saves(kind: str, precision: str) -> None:
-    """Within 1.5 %: token ids and the shared cosines and sines of the positions are not in the formula."""
+    """Within 1.5 %: token ids and the shared cosines and sines of the positions are not in the
+    formula."""
     shape, plan = shape_of(CONFIGS[kind]), job(precision)
     found = saved_bytes(build(kind, precision), plan.autocast)
     if (
@@ -172,7 +176,8 @@ def test_activations_are_what_autograd_saves(kind: str, precision: str) -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "autocast"])
 def test_activations_under_lora_are_bounded(precision: str) -> None:
-    """A frozen layer does not keep its input for itself, its adapter does: never more than the plan says."""
+    """A frozen layer does not keep its input for itself, its adapter does: never more than the plan
+    says."""
     pytest.importorskip("peft")
     lora, plan = LoraSettings(r=4), job(precision)
     model = build("qwen3", precision)

@@ -196,7 +196,8 @@ def count_forwards(updater: Updater) -> list[int]:
 def test_a_kept_forward_is_the_one_the_update_would_have_made(
     call_tokens: int, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Same weights to the bit, one forward less; features are those of a pass that keeps nothing."""
+    """Same weights to the bit, one forward less; features are those of a pass that keeps
+    nothing."""
     monkeypatch.setattr(batching, "CALL_TOKENS", call_tokens)
     settings = OptimizerSettings(lr=1e-2, mini_batches=2, micro_batch_tokens=100)
     lean, keeping = make(settings), make(settings)

@@ -1,4 +1,5 @@
-"""The real vLLM on a CPU against the policy: samples, log-probs, pushes, and faults planted in them."""
+"""The real vLLM on a CPU against the policy: samples, log-probs, pushes, and faults planted in
+them."""
 
 from __future__ import annotations
 
@@ -85,7 +86,8 @@ def test_log_probs_under_truncation_are_renormalised(
 
 
 def test_frequencies_of_the_first_token_pass_a_chi_square_test(engine: VllmEngine) -> None:
-    """4,000 seeds of one prompt: sum (O - E)^2 / E over tokens with E >= 5, below mean + 4.5 deviations."""
+    """4,000 seeds of one prompt: sum (O - E)^2 / E over tokens with E >= 5, below mean + 4.5
+    deviations."""
     [group] = engine.generate([PROMPTS[4]], [(3,)], 4000, SamplingParams(max_tokens=1))
     with torch.no_grad():
         probs = (
@@ -141,7 +143,8 @@ def test_what_vllm_would_silently_change_is_refused(engine: VllmEngine) -> None:
 
 
 def test_three_pushes_follow_the_trainer_and_nothing_else_does(engine: VllmEngine) -> None:
-    """Greedy responses and log-probs are those of the weights pushed last, not of the weights in training."""
+    """Greedy responses and log-probs are those of the weights pushed last, not of the weights in
+    training."""
     trainer = TransformersEngine(engine.policy, engine.tokenizer, STOPS)
     greedy = SamplingParams(0.0, max_tokens=24)
     before = tokens(engine.generate(PROMPTS, KEYS, 1, greedy))
@@ -169,7 +172,8 @@ def nothing(*_: Any, **__: Any) -> bool:
 def test_a_planted_stale_push_is_caught(
     engine: VllmEngine, monkeypatch: pytest.MonkeyPatch, part: str, concerns: str
 ) -> None:
-    """The reload, the prefix-cache reset or the packing of a tied head does nothing: the check stops."""
+    """The reload, the prefix-cache reset or the packing of a tied head does nothing: the check
+    stops."""
     scramble(engine.policy, 10)
     engine.push_weights()
     scramble(engine.policy, 11)
@@ -217,7 +221,8 @@ def test_drift_is_checked_at_the_first_push_and_every_kth(
 def test_sleeping_between_samplings_changes_no_sample(
     engine: VllmEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vLLM's CPU worker frees nothing when it sleeps; its scheduler does pause, and must be resumed."""
+    """vLLM's CPU worker frees nothing when it sleeps; its scheduler does pause, and must be
+    resumed."""
     expected = tokens(engine.generate(PROMPTS, KEYS, GROUP, PARAMS))
     with monkeypatch.context() as patch:
         patch.setattr(engine, "sleeps", True)

@@ -1,4 +1,5 @@
-"""The real commands and launcher with vLLM on a CPU; every process must end by itself with status 0."""
+"""The real commands and launcher with vLLM on a CPU; every process must end by itself with status
+0."""
 
 from __future__ import annotations
 
@@ -81,7 +82,8 @@ def alone() -> list[list[list[object]]]:
 def test_two_ranks_sample_what_one_does(
     alone: list[list[list[object]]], tmp_path: Path, tensor_parallel: int
 ) -> None:
-    """One engine a rank, or one for both: the same tokens for the same keys, and close log-probs."""
+    """One engine a rank, or one for both: the same tokens for the same keys, and close
+    log-probs."""
     run(
         sys.executable,
         "-m",

@@ -20,7 +20,8 @@ SETTINGS = {
 
 
 def scramble(policy: Policy, seed: int) -> None:
-    """Other weights, whose next-token distributions are far from uniform and far from the last ones."""
+    """Other weights, whose next-token distributions are far from uniform and far from the last
+    ones."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in policy.parameters():

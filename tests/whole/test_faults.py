@@ -1,4 +1,5 @@
-"""Faults inside a run: full disk, unwritable folder, encoder that dies, numbers that go bad, odd groups."""
+"""Faults inside a run: full disk, unwritable folder, encoder that dies, numbers that go bad, odd
+groups."""
 
 from __future__ import annotations
 
@@ -180,7 +181,8 @@ def test_a_run_whose_encoder_died_continues_as_if_it_had_not(
 
 
 def with_nan_features(monkeypatch: pytest.MonkeyPatch, calls: set[int]) -> None:
-    """Response 5 of the scoring passes with these numbers has a NaN in its features (group 1 of G = 4)."""
+    """Response 5 of the scoring passes with these numbers has a NaN in its features (group 1 of G =
+    4)."""
     score, counter = loop.score, iter(range(99))
 
     def broken(*args: Any, **kwargs: Any) -> Scores:

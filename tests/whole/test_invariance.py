@@ -66,7 +66,8 @@ def one_by_one(policy: Policy) -> Scores:
 
 
 def test_scores_equal_the_full_logits_of_each_row(policy: Policy, one_by_one: Scores) -> None:
-    """log p, H and Phi = sum_t (W[y_t] - p_t W) / T from the model's own logits, one row at a time."""
+    """log p, H and Phi = sum_t (W[y_t] - p_t W) / T from the model's own logits, one row at a
+    time."""
     weight = policy.model.get_output_embeddings().weight.double()
     for n, response in enumerate(RESPONSES):
         ids = torch.tensor([SEQUENCES.prompts[n] + response])
@@ -141,7 +142,8 @@ def test_plan_covers_every_row_once_within_the_budget(budget: int) -> None:
 
 
 def batch_of(order: list[int], scores: Scores) -> UpdateBatch:
-    """The fabricated rollout batch, rows in the given order; off-policy, with a KL term and bonuses."""
+    """The fabricated rollout batch, rows in the given order; off-policy, with a KL term and
+    bonuses."""
     rng = torch.Generator().manual_seed(0)
     advantages = torch.randn(12, generator=rng)
     old, ref, bonus = (
@@ -167,7 +169,8 @@ def batch_of(order: list[int], scores: Scores) -> UpdateBatch:
 def step(
     tiny: LoadedModel, batch: UpdateBatch, normalizer: str, budget: int
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Change of every parameter in one update. AdamW with a large eps: -lr g / (|g| + eps), smooth in g."""
+    """Change of every parameter in one update. AdamW with a large eps: -lr g / (|g| + eps), smooth
+    in g."""
     policy = Policy(copy.deepcopy(tiny.model))
     settings = OptimizerSettings(
         lr=LR, eps=EPS, grad_clip=1e9, mini_batches=1, micro_batch_tokens=budget, weight_decay=0.0

@@ -1,4 +1,5 @@
-"""Every notebook runs from top to bottom under this interpreter, draws, and is kept without outputs."""
+"""Every notebook runs from top to bottom under this interpreter, draws, and is kept without
+outputs."""
 
 from __future__ import annotations
 

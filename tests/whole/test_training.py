@@ -59,9 +59,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("kept_forward", [True, False])
 def test_an_observer_changes_nothing_in_the_training(tmp_path: Path, kept_forward: bool) -> None:
-    """Bit for bit, though under the observer the first mini-batch is scored and otherwise it is not.
+    """Bit for bit, though under the observer the first mini-batch is scored and otherwise it is
+    not.
 
-    It is scored by the update's own forward where the whole mini-batch fits one micro-batch, else by another.
+    It is scored by the update's own forward where the whole mini-batch fits one micro-batch, else
+    by another.
     """
     alone, observed = tmp_path / "alone", tmp_path / "observed"
     common = ["trainer.steps=3", "exploration=none", "optimizer.mini_batches=2"]
@@ -169,7 +171,8 @@ def test_the_export_loads_in_plain_transformers_and_says_the_same(finished: Path
 
 
 def test_the_notebook_reads_a_run(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its code cells run as a script; expressions at the end of cells are what Jupyter would show."""
+    """Its code cells run as a script; expressions at the end of cells are what Jupyter would
+    show."""
     monkeypatch.setenv("G2RL_RUN", str(finished))
     notebook = json.loads((ROOT / "notebooks" / "read_a_run.ipynb").read_text(encoding="utf-8"))
     scope: dict[str, Any] = {}
@@ -231,7 +234,8 @@ def test_a_signal_finishes_the_step_and_saves_it(
     saved: int,
     number: int,
 ) -> None:
-    """Asked in the evaluation before training, in a step between checkpoints, and in the last step."""
+    """Asked in the evaluation before training, in a step between checkpoints, and in the last
+    step."""
     original, calls = moment.__call__, iter(range(1, 99))
 
     def signalled(self: object, step: int) -> Any:

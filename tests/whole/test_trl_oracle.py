@@ -50,7 +50,8 @@ def logps(policy: Policy) -> list[Tensor]:
 
 @pytest.fixture(scope="module")
 def trainer(tiny: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A GRPOTrainer on a copy of the tiny policy; its data set and reward function are never used."""
+    """A GRPOTrainer on a copy of the tiny policy; its data set and reward function are never
+    used."""
     datasets = pytest.importorskip("datasets")
     config = trl.GRPOConfig(
         output_dir=str(tmp_path_factory.mktemp("trl")),

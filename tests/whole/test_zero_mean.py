@@ -1,9 +1,10 @@
 """The zero-mean identity: E[sum_t phi_t] = 0 for on-policy samples, and only for those.
 
 For a response drawn from the policy at the temperature of p_t, E[phi_t | prefix] = 0, hence
-E[T * Phi] = 0 for every prompt, also when sampling stops at a length limit (a stopping time). Several
-thousand samples of the tiny policy are projected on a few fixed directions; Hotelling's statistic
-n m' C^-1 m of their mean m is then chi-square with as many degrees of freedom as directions.
+E[T * Phi] = 0 for every prompt, also when sampling stops at a length limit (a stopping time).
+Several thousand samples of the tiny policy are projected on a few fixed directions; Hotelling's
+statistic n m' C^-1 m of their mean m is then chi-square with as many degrees of freedom as
+directions.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def drawn(tiny: LoadedModel) -> dict[str, list[Sequences]]:
 
 
 def z_value(tiny: LoadedModel, groups: list[Sequences], feature_temperature: float) -> float:
-    """Standardised sum over prompts of n m' C^-1 m, m and C mean and covariance of the projected T * Phi."""
+    """Standardised sum over prompts of n m' C^-1 m, m and C mean and covariance of the projected T
+    * Phi."""
     policy, total = Policy(tiny.model), 0.0
     width = tiny.model.get_output_embeddings().weight.shape[1]
     directions_DK = torch.randn(

@@ -1,7 +1,8 @@
 """Differences between arms, seed by seed: what runs of one seed share drops out.
 
-Runs of one seed train on the same problems in the same order and are evaluated on the same problems with
-the same random numbers, so an arm minus another of the same seed varies less than either alone.
+Runs of one seed train on the same problems in the same order and are evaluated on the same problems
+with the same random numbers, so an arm minus another of the same seed varies less than either
+alone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Join runs: find them, tell the arms apart by their settings, one long table, one line an arm.
 
-An *arm* is what differs between runs beside the seed; its runs are seeds of the same thing. Nothing here
-draws, see `g2rl.analysis.figures.curves`.
+An *arm* is what differs between runs beside the seed; its runs are seeds of the same thing. Nothing
+here draws, see `g2rl.analysis.figures.curves`.
 """
 
 from __future__ import annotations
@@ -48,8 +48,7 @@ class Run:
         return {
             key: value
             for key, value in self.settings.items()
-            if not is_under(key, free_keys("train", "arm"))
-            and not key.endswith(".data_dir")
+            if not is_under(key, free_keys("train", "arm")) and not key.endswith(".data_dir")
         }
 
 
@@ -124,8 +123,8 @@ def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> dict[str, list[Ru
     """Label of each arm to its runs, in order of seed.
 
     Args:
-        by: keys that tell the arms apart (`exploration.name` is the signal); () takes what differs, a key
-            only where it splits runs that the keys before it left together.
+        by: keys that tell the arms apart (`exploration.name` is the signal); () takes what differs,
+            a key only where it splits runs that the keys before it left together.
 
     Raises:
         RunsError: an arm holds a seed twice, or no run has a key of `by`.
@@ -155,7 +154,8 @@ def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> dict[str, list[Ru
 
 
 def _part(key: str, value: Any, keys: Sequence[str]) -> str:
-    """How a setting shows in a label: a thing's name, else leaf=value; the whole key where leaves agree."""
+    """How a setting shows in a label: a thing's name, else leaf=value; the whole key where leaves
+    agree."""
     if key.endswith(".name"):
         return str(value)
     leaf = key.rsplit(".", 1)[-1]
@@ -194,7 +194,8 @@ def _list(keys: Sequence[str]) -> str:
 
 
 def arms(folders: Sequence[Path], by: Sequence[str] = ()) -> dict[str, list[Path]]:
-    """Label of each arm to the folders of its runs, in order of seed; see `find_runs` and `group_runs`."""
+    """Label of each arm to the folders of its runs, in order of seed; see `find_runs` and
+    `group_runs`."""
     return {
         label: [r.folder for r in runs]
         for label, runs in group_runs(find_runs(folders), by).items()
@@ -202,7 +203,8 @@ def arms(folders: Sequence[Path], by: Sequence[str] = ()) -> dict[str, list[Path
 
 
 def collect(folders: Sequence[Path], by: Sequence[str] = (), partial: bool = False) -> pd.DataFrame:
-    """Every number of metrics.jsonl of every run, long: columns arm, seed, run, step, metric, value.
+    """Every number of metrics.jsonl of every run, long: columns arm, seed, run, step, metric,
+    value.
 
     Args:
         folders: of runs, or folders that hold runs.

@@ -24,7 +24,8 @@ HEADLINES = (
     (r"probe/cosine", "gradient cosine"),
     (r"probe/negative_pairs", "negative pairs"),
 )
-"""Metrics of the short table, as patterns, and their headings; "" takes the metric's name without eval/."""
+"""Metrics of the short table, as patterns, and their headings; "" takes the metric's name without
+eval/."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -32,7 +33,8 @@ class Arm:
     """One run of a sweep.
 
     Args:
-        label: what the sweep varies beside the seed, ``exploration.lam=0.3``; equal for the seeds of an arm.
+        label: what the sweep varies beside the seed, ``exploration.lam=0.3``; equal for the seeds
+            of an arm.
         settings: the same by key.
         folder: of the run.
         status: of STATUSES.
@@ -46,10 +48,11 @@ class Arm:
 
 
 def sweep_frame(arms: Sequence[Arm]) -> pd.DataFrame:
-    """One row a run and metric: arm, a column a varied setting, seed, status, folder, metric, before, after.
+    """One row a run and metric: arm, a column a varied setting, seed, status, folder, metric,
+    before, after.
 
-    `before` is of step 0 (NaN where it was not measured then), `after` of the last step. A run that has not
-    finished has one row without metric.
+    `before` is of step 0 (NaN where it was not measured then), `after` of the last step. A run that
+    has not finished has one row without metric.
     """
     rows: list[dict[str, Any]] = []
     for arm in arms:
@@ -99,9 +102,11 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def sweep_table(frame: pd.DataFrame) -> str:
-    """Markdown: one row an arm, runs that finished of all, mean after training [95 % t-interval over seeds].
+    """Markdown: one row an arm, runs that finished of all, mean after training [95 % t-interval
+    over seeds].
 
-    The first row is the mean before training. Runs that did not finish stand below, each with its folder.
+    The first row is the mean before training. Runs that did not finish stand below, each with its
+    folder.
     """
     chosen = headlines(frame)
     head = ["arm", "finished", *chosen.values()]

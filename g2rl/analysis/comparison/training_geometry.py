@@ -12,7 +12,8 @@ from g2rl.analysis.comparison.runs import COLUMNS
 from g2rl.formulas.pairs import probe_table
 
 PREFIX = "geometry/"
-"""Of the metrics cosine and negative_pairs, bare and with _correct_correct, _correct_wrong, _wrong_wrong."""
+"""Of the metrics cosine and negative_pairs, bare and with _correct_correct, _correct_wrong,
+_wrong_wrong."""
 
 
 def step_numbers(path: Path) -> dict[str, float] | None:
@@ -37,7 +38,8 @@ def step_numbers(path: Path) -> dict[str, float] | None:
 
 
 def training_geometry(frame: pd.DataFrame) -> pd.DataFrame:
-    """The geometry of every run in a frame of `collect`, in its columns; empty where no run wrote cosines.
+    """The geometry of every run in a frame of `collect`, in its columns; empty where no run wrote
+    cosines.
 
     Cosines are written by exploration=g2rl and under `exploration.observe=[g2rl]`.
     """

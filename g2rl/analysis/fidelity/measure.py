@@ -1,7 +1,7 @@
 """Fidelity: how well Phi-space cosines predict the cosines of the responses' true gradients.
 
-`measure` takes graded groups and a policy and gives one row a pair and one a response; `summarise` turns the
-pairs into correlations with intervals; `markdown` writes them as tables. Drawing is in
+`measure` takes graded groups and a policy and gives one row a pair and one a response; `summarise`
+turns the pairs into correlations with intervals; `markdown` writes them as tables. Drawing is in
 `g2rl.analysis.fidelity.report`.
 """
 
@@ -44,7 +44,8 @@ class Measured:
     """One row a pair i < j of a group: problem, first, second, pair (class), identical, predictors,
     and true/BLOCK, the true cosines."""
     responses: pd.DataFrame
-    """One row a response: problem, sample, correct, tokens, entropy, nu_phi, nu_true, norm/BLOCK."""
+    """One row a response: problem, sample, correct, tokens, entropy, nu_phi, nu_true,
+    norm/BLOCK."""
     blocks: dict[str, int]
     """Number of parameters of each block."""
 
@@ -65,9 +66,11 @@ def measure(
     """True gradients and every predictor of each pair of responses.
 
     Args:
-        temperature: tau of the true gradients' log-probabilities; the sampling temperature, as in training.
+        temperature: tau of the true gradients' log-probabilities; the sampling temperature, as in
+            training.
         blocks: of parameters whose gradients are taken; None takes all.
-        projection: cells of each block's sketch; None is exact. See `g2rl.analysis.fidelity.true_gradients`.
+        projection: cells of each block's sketch; None is exact. See
+            `g2rl.analysis.fidelity.true_gradients`.
         seed: of the sketches.
         on_progress: told of n more responses whose gradient is done.
     """
@@ -132,7 +135,8 @@ def pair_table(
 def response_table(
     groups: GradedGroups, phi_PGG: Tensor, entropy_N: Tensor, grams: Mapping[str, np.ndarray]
 ) -> pd.DataFrame:
-    """One row a response: verdict, length, entropy, gradient norms, nu (Eq. 11) from Phi and from truth."""
+    """One row a response: verdict, length, entropy, gradient norms, nu (Eq. 11) from Phi and from
+    truth."""
     count, size = groups.rollouts.shape
     reward_PG = groups.correct_PG.double() * 2 - 1
     true_PGG = torch.from_numpy(np.stack([gram_cosines(gram) for gram in grams[TOTAL]]))
@@ -155,7 +159,8 @@ def response_table(
 def summarise(
     measured: Measured, *, projection: int | None, resamples: int, seed: int
 ) -> dict[str, Any]:
-    """Correlations of each predictor with the true cosines: all pairs, by class, by block; and of nu.
+    """Correlations of each predictor with the true cosines: all pairs, by class, by block; and of
+    nu.
 
     Returns:
         Plain data for a JSON file; intervals are [low, high], what is undefined is None.

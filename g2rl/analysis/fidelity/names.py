@@ -1,4 +1,5 @@
-"""Names in the tables of `g2rl-analyze fidelity`, apart from what computes them and needs a model library."""
+"""Names in the tables of `g2rl-analyze fidelity`, apart from what computes them and needs a model
+library."""
 
 from __future__ import annotations
 
@@ -7,4 +8,5 @@ TRUE = "true/"
 TOTAL = "all"
 """Name of the sum over the chosen blocks."""
 DISTINCT = "distinct"
-"""Pairs whose token sequences differ: identical responses have every cosine 1, whatever the predictor."""
+"""Pairs whose token sequences differ: identical responses have every cosine 1, whatever the
+predictor."""

@@ -37,7 +37,8 @@ def grams(tokens: Sequence[int], lengths: Sequence[int] = GRAM_LENGTHS) -> set[t
 
 
 def jaccard(groups: Sequence[Sequence[Sequence[int]]]) -> Tensor:
-    """Overlap of token n-grams (n = 1, 2, 3) within groups, (P, G, G); two empty responses have 1."""
+    """Overlap of token n-grams (n = 1, 2, 3) within groups, (P, G, G); two empty responses have
+    1."""
     found = []
     for group in groups:
         sets = [grams(tokens) for tokens in group]
@@ -47,7 +48,8 @@ def jaccard(groups: Sequence[Sequence[Sequence[int]]]) -> Tensor:
 
 @torch.no_grad()
 def mean_hidden(policy: Policy, sequences: Sequences, token_budget: int) -> Tensor:
-    """Mean last hidden state of each response over the positions that predict its tokens, (N, D) float32."""
+    """Mean last hidden state of each response over the positions that predict its tokens, (N, D)
+    float32."""
     was_training = policy.training
     policy.eval()
     rows_of = [torch.empty(0)] * len(sequences)
@@ -72,7 +74,8 @@ def predictors(
     token_budget: int,
     encoder: Encoder | None,
 ) -> tuple[dict[str, Tensor], Scores]:
-    """Every predictor of the head of this file as similarities (P, G, G), and the scores behind them.
+    """Every predictor of the head of this file as similarities (P, G, G), and the scores behind
+    them.
 
     Args:
         temperature: of the token entropies, and of Phi unless `feature_temperature` is given.
@@ -80,7 +83,16 @@ def predictors(
     """
     rollouts = groups.rollouts
     shape, sequences = rollouts.shape, rollouts.sequences
-    scores = score(policy, sequences, ScoreRequest(temperature=temperature, token_budget=token_budget, features=True, feature_temperature=feature_temperature))
+    scores = score(
+        policy,
+        sequences,
+        ScoreRequest(
+            temperature=temperature,
+            token_budget=token_budget,
+            features=True,
+            feature_temperature=feature_temperature,
+        ),
+    )
     assert scores.features_ND is not None
     hidden_ND = mean_hidden(policy, sequences, token_budget)
     tokens = [[completion.token_ids for completion in group] for group in rollouts.completions]

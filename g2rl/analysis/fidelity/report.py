@@ -36,7 +36,8 @@ def rows_of(
 
 
 def markdown(summary: Mapping[str, Any], caption: str) -> str:
-    """The tables: predictors, blocks, pair classes; intervals are 95 % bootstrap intervals over problems."""
+    """The tables: predictors, blocks, pair classes; intervals are 95 % bootstrap intervals over
+    problems."""
     found = rows_of(summary)
     gap = {row["rival"]: row["spearman"] for row in summary["phi_minus_rival"]}
     lines = [caption, ""]

@@ -1,17 +1,19 @@
-"""True gradients of responses, as inner products within each group, in total and by block of parameters.
+"""True gradients of responses, as inner products within each group, in total and by block of
+parameters.
 
 The true gradient of response i is that of its mean token log-probability over all parameters theta,
 
     g_i = grad_theta  (1/T_i) sum_t log p_theta(y_t | prefix),      p = softmax(z / tau).
 
-Blocks are the embedding, every transformer layer, the final norm and the head; the Gram matrix of all
-parameters is the sum of those of the blocks. A cosine does not change when a vector is scaled, so the sum of
-token log-probabilities, or a gradient divided by tau, gives the same cosines.
+Blocks are the embedding, every transformer layer, the final norm and the head; the Gram matrix of
+all parameters is the sum of those of the blocks. A cosine does not change when a vector is scaled,
+so the sum of token log-probabilities, or a gradient divided by tau, gives the same cosines.
 
-Large models keep a sketch of each gradient instead of the gradient (CountSketch, Charikar et al. 2002; as a
-projection Weinberger et al. 2009): entry j of a block goes with a random sign s_j into a random one of K
-cells. Inner products stay unbiased. For unit vectors x, y with cosine c the estimated cosine is off, to first
-order, by the sum over j != k of A_jk s_j s_k [same cell] with A = (xy' + yx')/2 - (c/2)(xx' + yy'), hence
+Large models keep a sketch of each gradient instead of the gradient (CountSketch, Charikar et al.
+2002; as a projection Weinberger et al. 2009): entry j of a block goes with a random sign s_j into a
+random one of K cells. Inner products stay unbiased. For unit vectors x, y with cosine c the
+estimated cosine is off, to first order, by the sum over j != k of A_jk s_j s_k [same cell] with A =
+(xy' + yx')/2 - (c/2)(xx' + yy'), hence
 
     standard error  <=  sqrt(2/K) |A|_F  =  (1 - c^2) / sqrt(K),
 
@@ -42,8 +44,8 @@ def parameter_blocks(
 ) -> dict[str, list[nn.Parameter]]:
     """Parameters by block, in the model's own order: embedding, layer.0, ..., final norm, head.
 
-    With a tied head one block named "embedding + head" holds the shared matrix. Parameters that are none of
-    these make a block "other"; frozen ones are left out.
+    With a tied head one block named "embedding + head" holds the shared matrix. Parameters that are
+    none of these make a block "other"; frozen ones are left out.
 
     Args:
         model: a Hugging Face causal LM.
@@ -106,9 +108,11 @@ def response_gradient(
 
 
 def sketch(gradients: Sequence[Tensor], cells: int, seed: Sequence[int]) -> Tensor:
-    """CountSketch of the tensors taken as one long vector: (cells,) float32 or wider, on their device.
+    """CountSketch of the tensors taken as one long vector: (cells,) float32 or wider, on their
+    device.
 
-    The same seed and shapes give the same projection. Of no more than `cells` entries the vector itself is
+    The same seed and shapes give the same projection. Of no more than `cells` entries the vector
+    itself is
     returned: a projection would only lose.
     """
     if sum(g.numel() for g in gradients) <= cells:
@@ -128,7 +132,8 @@ def sketch(gradients: Sequence[Tensor], cells: int, seed: Sequence[int]) -> Tens
 
 
 def sketch_error(cosine: np.ndarray, cells: int) -> np.ndarray:
-    """Upper bound of the standard error of a sketched cosine, (1 - c^2) / sqrt(cells); see above."""
+    """Upper bound of the standard error of a sketched cosine, (1 - c^2) / sqrt(cells); see
+    above."""
     return (1 - np.square(cosine)) / math.sqrt(cells)
 
 
@@ -150,15 +155,18 @@ def group_grams(
     projection: int | None = None,
     seed: Sequence[int] = (0,),
 ) -> dict[str, np.ndarray]:
-    """Inner products of the true gradients of one group's responses, block by block and of all blocks.
+    """Inner products of the true gradients of one group's responses, block by block and of all
+    blocks.
 
     Args:
         policy: put into evaluation mode for the duration.
         sequences: the G prompt-response pairs of the group.
         blocks: see `parameter_blocks`.
         temperature: tau of the log-probabilities.
-        projection: cells K of the sketch of each block; None keeps whole gradients (G of them at once).
-        seed: of the sketch; groups should have different ones, so that their errors are independent.
+        projection: cells K of the sketch of each block; None keeps whole gradients (G of them at
+            once).
+        seed: of the sketch; groups should have different ones, so that their errors are
+            independent.
 
     Returns:
         Block name, or "all", to (G, G) float64.
@@ -194,7 +202,8 @@ def group_grams(
 
 
 def gram_cosines(gram_GG: np.ndarray) -> np.ndarray:
-    """Cosines (G, G) from inner products, in [-1, 1]; those of a zero vector are all 0, its own included."""
+    """Cosines (G, G) from inner products, in [-1, 1]; those of a zero vector are all 0, its own
+    included."""
     norm_G = np.sqrt(np.diag(gram_GG))
     scale_GG = np.outer(norm_G, norm_G)
     cosine_GG = np.divide(gram_GG, scale_GG, out=np.zeros_like(gram_GG), where=scale_GG > 0)

@@ -1,7 +1,8 @@
-"""Figures of several arms over training: mean over seeds as a line, 95 % t-interval over seeds as a band.
+"""Figures of several arms over training: mean over seeds as a line, 95 % t-interval over seeds as a
+band.
 
-A metric of every step is averaged over blocks of steps first: steps draw other problems, and their noise
-would hide the arms.
+A metric of every step is averaged over blocks of steps first: steps draw other problems, and their
+noise would hide the arms.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class Curve(NamedTuple):
 
 
 def curve(frame: pd.DataFrame, arm: str, metric: str) -> Curve | None:
-    """Mean and 95 % t-interval over seeds of the steps that all seeds report; None where there is none.
+    """Mean and 95 % t-interval over seeds of the steps that all seeds report; None where there is
+    none.
 
     Each point has its own interval: a band is no statement about the whole curve at once.
     """
@@ -73,10 +75,11 @@ def curve(frame: pd.DataFrame, arm: str, metric: str) -> Curve | None:
 
 
 def arm_colours(labels: Sequence[str]) -> dict[str, Colour]:
-    """One colour an arm: its signal's, in shades where a signal has several; numbers run along viridis.
+    """One colour an arm: its signal's, in shades where a signal has several; numbers run along
+    viridis.
 
-    ``none``, ``g2rl lam=1``, ``g2rl lam=3`` are black and two shades of the colour of g2rl; ``lam=0.1``,
-    ``lam=1``, ``lam=10`` three steps of viridis, dark to light.
+    ``none``, ``g2rl lam=1``, ``g2rl lam=3`` are black and two shades of the colour of g2rl;
+    ``lam=0.1``, ``lam=1``, ``lam=10`` three steps of viridis, dark to light.
     """
     found: dict[str, Colour] = {}
     for signal, colour in SIGNAL_COLOURS.items():
@@ -93,7 +96,8 @@ def arm_colours(labels: Sequence[str]) -> dict[str, Colour]:
 
 
 def learning_panels(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """Held-out pass@1 of each benchmark (at most four), training accuracy, length, entropy; if reported."""
+    """Held-out pass@1 of each benchmark (at most four), training accuracy, length, entropy; if
+    reported."""
     names = list(dict.fromkeys(frame["metric"]))
     held_out = [name for name in names if re.fullmatch(r"eval/[^/]+/pass@1", name)][:HELD_OUT]
     panels = {
@@ -105,7 +109,8 @@ def learning_panels(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
 def draw_curves(
     frame: pd.DataFrame, panels: Panels, path: Path, columns: int = 2, title: str = ""
 ) -> Path:
-    """One panel a metric, one line an arm, bands over seeds, one legend with the number of seeds."""
+    """One panel a metric, one line an arm, bands over seeds, one legend with the number of
+    seeds."""
     rows = -(-len(panels) // columns)
     figure, axes = plt.subplots(
         rows,

@@ -1,4 +1,5 @@
-"""Differences between arms, seed by seed, as a figure: what an arm changes, and how sure that is."""
+"""Differences between arms, seed by seed, as a figure: what an arm changes, and how sure that
+is."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from g2rl.formulas.intervals import seed_interval
 def draw_differences(
     frame: pd.DataFrame, panels: Panels, against: str, path: Path, title: str = ""
 ) -> Path:
-    """One panel a metric, one row an arm: mean difference to `against`, its 95 % t-interval, every seed.
+    """One panel a metric, one row an arm: mean difference to `against`, its 95 % t-interval, every
+    seed.
 
     Args:
         frame: of `g2rl.analysis.comparison.runs.collect`.

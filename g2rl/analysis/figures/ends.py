@@ -1,4 +1,5 @@
-"""Where runs end: the last value of each run by arm, with the mean and its 95 % t-interval over seeds."""
+"""Where runs end: the last value of each run by arm, with the mean and its 95 % t-interval over
+seeds."""
 
 from __future__ import annotations
 
@@ -106,7 +107,8 @@ def draw_panel(
     arms: Sequence[str],
     colours: Mapping[str, Colour],
 ) -> None:
-    """Mean, interval and seeds of each arm; dashed, the mean before training where it was measured."""
+    """Mean, interval and seeds of each arm; dashed, the mean before training where it was
+    measured."""
     untrained = before[before["step"] == 0]["value"]
     if len(untrained):
         axis.axhline(untrained.mean(), color=GREY, lw=1, ls="--", zorder=1)

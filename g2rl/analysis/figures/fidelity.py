@@ -116,7 +116,8 @@ def finish(figure: Any, caption: str, path: Path) -> Path:
 
 
 def draw(pairs: pd.DataFrame, summary: Mapping[str, Any], caption: str, path: Path) -> Path:
-    """Scatter of Phi against true cosine, Spearman of every predictor, and of Phi by block of parameters."""
+    """Scatter of Phi against true cosine, Spearman of every predictor, and of Phi by block of
+    parameters."""
     figure, axes = plt.subplots(
         1, 3, figsize=(14, 4.8), layout="constrained", width_ratios=(1.15, 1, 1)
     )

@@ -1,4 +1,5 @@
-"""Figures of `g2rl-analyze geometry`: one cell in panels like the paper's Figure 3, and the grid."""
+"""Figures of `g2rl-analyze geometry`: one cell in panels like the paper's Figure 3, and the
+grid."""
 
 from __future__ import annotations
 
@@ -26,9 +27,11 @@ Tables = Mapping[str, pd.DataFrame]
 def draw_geometry(
     tables: Tables, about: Mapping[str, Any], path: Path, columns: int = 4, heading: str = ""
 ) -> Path:
-    """The first cell: cosines by pair class, their mean, negative pairs, and semantic beside gradient.
+    """The first cell: cosines by pair class, their mean, negative pairs, and semantic beside
+    gradient.
 
-    Without an encoder the last panel is left out. `columns` panels stand side by side under the `heading`.
+    Without an encoder the last panel is left out. `columns` panels stand side by side under the
+    `heading`.
     """
     sampled_at, scored_at = cells(tables)[0]
     pairs = tables["pairs"].query("sampled_at == @sampled_at and scored_at == @scored_at")
@@ -154,7 +157,8 @@ def draw_semantic(axis: Any, pairs: pd.DataFrame) -> None:
 
 
 def draw_grid(tables: Tables, about: Mapping[str, Any], path: Path) -> Path:
-    """Mean cosine and share of negative pairs over scoring temperatures, one line a sampling temperature."""
+    """Mean cosine and share of negative pairs over scoring temperatures, one line a sampling
+    temperature."""
     places = cells(tables)
     sampled = list(dict.fromkeys(s for s, _ in places))
     palette = plt.get_cmap("viridis")(np.linspace(0, 0.85, len(sampled)))
@@ -201,7 +205,8 @@ def draw_grid(tables: Tables, about: Mapping[str, Any], path: Path) -> Path:
 
 
 def draw_line(axis: Any, points: np.ndarray, sampled_at: float, shift: float, colour: Any) -> None:
-    """Columns scored_at, value, low, high: values with intervals; a ring where both temperatures agree."""
+    """Columns scored_at, value, low, high: values with intervals; a ring where both temperatures
+    agree."""
     x, value, low, high = points.T
     axis.errorbar(
         x + shift,

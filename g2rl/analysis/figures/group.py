@@ -1,4 +1,5 @@
-"""One group seen closely: the cosines S between its responses, and beside each row what the response says."""
+"""One group seen closely: the cosines S between its responses, and beside each row what the
+response says."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ def cosines_of(pairs: pd.DataFrame, size: int) -> np.ndarray:
 
 
 def class_means(cosine_GG: np.ndarray, correct_G: np.ndarray) -> dict[str, float]:
-    """Mean cosine of right-right, right-wrong, wrong-wrong pairs i < j; without classes that have no pair."""
+    """Mean cosine of right-right, right-wrong, wrong-wrong pairs i < j; without classes that have
+    no pair."""
     first, second = np.triu_indices(len(correct_G), k=1)
     right = correct_G[first].astype(int) + correct_G[second]
     values = cosine_GG[first, second]
@@ -63,7 +65,8 @@ def draw_group(
     problem: str | None = None,
     width: int = 84,
 ) -> Path:
-    """Heat map of S of one group of the first cell, right responses first, completions beside the rows.
+    """Heat map of S of one group of the first cell, right responses first, completions beside the
+    rows.
 
     Args:
         tables, about: of `g2rl.analysis.stored.read_geometry`.

@@ -1,4 +1,5 @@
-"""Figures of one run: learning curves, and the distribution of gradient cosines before and after."""
+"""Figures of one run: learning curves, and the distribution of gradient cosines before and
+after."""
 
 from __future__ import annotations
 
@@ -60,7 +61,8 @@ def learning_curves(run_dir: Path, benchmarks: Sequence[str]) -> Path:
 def held_out_curves(row: Mapping[str, float], benchmarks: Sequence[str]) -> dict[str, str]:
     """Metrics to draw and their labels: pass@1 of each of several benchmarks, or what one measures.
 
-    Of one benchmark with more accuracies than colours, only pass@1 and those of the largest k are drawn.
+    Of one benchmark with more accuracies than colours, only pass@1 and those of the largest k are
+    drawn.
     """
     if len(benchmarks) > 1:
         return {f"eval/{name}/pass@1": name for name in benchmarks}

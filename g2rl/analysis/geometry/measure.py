@@ -1,8 +1,10 @@
-"""The geometry of a policy's responses over a grid of sampling and scoring temperatures, as data frames.
+"""The geometry of a policy's responses over a grid of sampling and scoring temperatures, as data
+frames.
 
-A *cell* is one sampling and one scoring temperature. Each sampled set is drawn once and scored at every
-scoring temperature; sets at different sampling temperatures use common random numbers. The mean cosine
-depends on both and on truncation (docs/method.md, "The zero-mean identity"): every row says where it belongs.
+A *cell* is one sampling and one scoring temperature. Each sampled set is drawn once and scored at
+every scoring temperature; sets at different sampling temperatures use common random numbers. The
+mean cosine depends on both and on truncation (docs/method.md, "The zero-mean identity"): every row
+says where it belongs.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ SCORED_TOGETHER = 8  # problems: only the steps of the progress bar
 
 @dataclass(slots=True)
 class Geometry:
-    """Tables of every cell, one below the other; `scored_at` is NaN where it does not matter (semantic)."""
+    """Tables of every cell, one below the other; `scored_at` is NaN where it does not matter
+    (semantic)."""
 
     pairs: list[pd.DataFrame] = field(default_factory=list)
     groups: list[pd.DataFrame] = field(default_factory=list)
@@ -65,7 +68,8 @@ def score_groups(
     token_budget: int,
     on_progress: Callable[[int], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Gradient features (P, G, D) with p_t at `scored_at`; mean token entropies (P, G) at `sampled_at`."""
+    """Gradient features (P, G, D) with p_t at `scored_at`; mean token entropies (P, G) at
+    `sampled_at`."""
     features: list[Tensor] = []
     entropies: list[Tensor] = []
     for start in range(0, len(rollouts.problems), SCORED_TOGETHER):
@@ -75,7 +79,16 @@ def score_groups(
             rollouts.prompts[start:stop],
             rollouts.completions[start:stop],
         )
-        scores: Scores = score(policy, part.sequences, ScoreRequest(temperature=sampled_at, token_budget=token_budget, features=True, feature_temperature=scored_at))
+        scores: Scores = score(
+            policy,
+            part.sequences,
+            ScoreRequest(
+                temperature=sampled_at,
+                token_budget=token_budget,
+                features=True,
+                feature_temperature=scored_at,
+            ),
+        )
         assert scores.features_ND is not None
         features.append(scores.features_ND)
         entropies.append(scores.mean_entropy_N)
@@ -99,7 +112,8 @@ def add_set(
     encoder: Encoder | None,
     phase: Callable[[str, int], AbstractContextManager[Callable[[int], None]]],
 ) -> None:
-    """Append one sampled set: a cell for each scoring temperature (None: its own), and its embeddings.
+    """Append one sampled set: a cell for each scoring temperature (None: its own), and its
+    embeddings.
 
     Args:
         classes: equivalence class of each answer, see `classes_of`.
@@ -149,7 +163,8 @@ def add_cell(
     Args:
         classes: equivalence class of each answer, see `answer_classes`.
         threshold: of near-orthogonal pairs.
-        embedded_PGE: an encoder's embeddings; adds the column `semantic` to the pairs, and their correlation.
+        embedded_PGE: an encoder's embeddings; adds the column `semantic` to the pairs, and their
+            correlation.
     """
     at = {"sampled_at": sampled_at, "scored_at": scored_at}
     names = np.array([problem.id for problem in groups.rollouts.problems])
@@ -190,7 +205,8 @@ def add_semantic(
 
 
 def correlations(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Pearson and Spearman correlation of semantic with gradient cosine over all pairs, as rows of `numbers`.
+    """Pearson and Spearman correlation of semantic with gradient cosine over all pairs, as rows of
+    `numbers`.
 
     NaN where one of the two is the same for every pair.
     """
@@ -223,5 +239,6 @@ def classes_of(groups: GradedGroups, grader: Grader) -> list[list[int]]:
 
 
 def scoring_temperatures(sampled_at: float, scored_at: Iterable[float | None]) -> list[float]:
-    """The scoring temperatures of one sampled set: None is its own, each once, in the order given."""
+    """The scoring temperatures of one sampled set: None is its own, each once, in the order
+    given."""
     return list(dict.fromkeys(sampled_at if value is None else float(value) for value in scored_at))

@@ -1,8 +1,8 @@
 """From features of whole groups to data frames: pairs, groups, and every number with its interval.
 
-A pair statistic is pooled over the pairs of all groups (a group with more correct-wrong pairs weighs more); a
-group statistic is averaged over groups. Intervals are 95 % percentile bootstrap over groups, since pairs of
-one group share responses and are not independent.
+A pair statistic is pooled over the pairs of all groups (a group with more correct-wrong pairs
+weighs more); a group statistic is averaged over groups. Intervals are 95 % percentile bootstrap
+over groups, since pairs of one group share responses and are not independent.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ _CELLS = 4_000_000  # elements of the largest array of a resampling loop
 
 
 def pair_frame(features_PGD: Tensor, correct_PG: Tensor) -> pd.DataFrame:
-    """One row a pair i < j of a group: problem (its number), first, second, cosine, pair (its class)."""
+    """One row a pair i < j of a group: problem (its number), first, second, cosine, pair (its
+    class)."""
     return pd.DataFrame(probe_table(cosine_matrix(features_PGD.double())[0], correct_PG)[0])
 
 
@@ -55,8 +56,8 @@ def numbers(
         pairs: of `pair_frame`, or its columns problem, cosine, pair.
         groups: of `group_frame`; its numbers have the class "all".
 
-    A class without a pair has no row. `problems` counts the groups that hold a pair of the class, and only
-    they are resampled for it.
+    A class without a pair has no row. `problems` counts the groups that hold a pair of the class,
+    and only they are resampled for it.
     """
     rows = []
     for name in (ALL, *reversed(PAIR_CLASSES)):
@@ -105,11 +106,12 @@ def sums_interval(
     Args:
         parts_BK: what each of B groups adds to K sums.
         statistic: (..., K) sums to (...) values.
-        confidence, resamples, seed: as in `g2rl.formulas.estimators.bootstrap_interval`, which this equals where the
-            statistic is a mean over groups.
+        confidence, resamples, seed: as in `g2rl.formulas.estimators.bootstrap_interval`, which this
+            equals where the statistic is a mean over groups.
 
     Returns:
-        The statistic of all groups, and percentiles over resampled groups; width zero for one group.
+        The statistic of all groups, and percentiles over resampled groups; width zero for one
+        group.
 
     Raises:
         ValueError: no group, or numbers that are not finite.

@@ -159,7 +159,8 @@ def sentences(tables: Tables, sampled_at: float, scored_at: float) -> list[str]:
 
 
 def headline(tables: Tables) -> str:
-    """The first cell in two lines: mean cosine and negative pairs of all pairs; mean cosine by class."""
+    """The first cell in two lines: mean cosine and negative pairs of all pairs; mean cosine by
+    class."""
     mine = numbers_of(tables, GRADIENT, *cells(tables)[0]).set_index(["metric", "pair"])["value"]
     means = mine["mean_cosine"]
     classes = ", ".join(
@@ -197,7 +198,8 @@ def markdown(tables: Tables, about: Mapping[str, Any]) -> str:
 
 
 def cell_table(tables: Tables, about: Mapping[str, Any]) -> Table:
-    """The terminal's table: every number of a single cell; of a grid, cosine and negative pairs of each."""
+    """The terminal's table: every number of a single cell; of a grid, cosine and negative pairs of
+    each."""
     table = Table(
         title=f"{source(about)}, 95 % bootstrap intervals over problems",
         title_justify="left",

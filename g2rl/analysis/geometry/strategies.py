@@ -1,4 +1,5 @@
-"""Which of the tiny policy's four strategies a Countdown response follows; how many solutions were found."""
+"""Which of the tiny policy's four strategies a Countdown response follows; how many solutions were
+found."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ OTHER = "other"
 
 
 def style_of(completion: str) -> str:
-    """direct, calc, back or try by a response's first word (`g2rl.tasks.countdown_traces`), else other."""
+    """direct, calc, back or try by a response's first word (`g2rl.tasks.countdown_traces`), else
+    other."""
     words = completion.split(maxsplit=1)
     first = words[0] if words else ""
     if first.startswith("\\boxed{"):
@@ -26,8 +28,9 @@ def style_shares(responses: pd.DataFrame) -> pd.DataFrame:
         responses: columns problem, style, correct; every problem with the same number of responses.
 
     Returns:
-        Columns style, value, low, high (95 % bootstrap over problems), responses, accuracy (NaN where no
-        response has the style); one row a style, also those that do not occur, and "other" only if it does.
+        Columns style, value, low, high (95 % bootstrap over problems), responses, accuracy (NaN
+        where no response has the style); one row a style, also those that do not occur, and "other"
+        only if it does.
     """
     rows = []
     for style in (*STYLES, OTHER):
@@ -45,9 +48,10 @@ def distinct_solutions(responses: pd.DataFrame) -> pd.Series:
     """Number of different right answers to each problem, indexed by problem; 0 where none is right.
 
     Args:
-        responses: columns problem, correct, answer_class: classes of `g2rl.evaluation.estimates.answer_classes`, which
-            on Countdown are expressions up to commutativity and associativity, so that `2 * 4 + 3` and
-            `3 + 4 * 2` count once. -1 is no answer.
+        responses: columns problem, correct, answer_class: classes of
+            `g2rl.evaluation.estimates.answer_classes`, which on Countdown are expressions up to
+            commutativity and associativity, so that `2 * 4 + 3` and `3 + 4 * 2` count once. -1 is
+            no answer.
 
     The count grows with the number of responses: compare at equal numbers.
     """
@@ -58,5 +62,6 @@ def distinct_solutions(responses: pd.DataFrame) -> pd.Series:
 
 
 def distinct_interval(responses: pd.DataFrame) -> Interval:
-    """Mean number of distinct right answers a problem, with its 95 % bootstrap interval over problems."""
+    """Mean number of distinct right answers a problem, with its 95 % bootstrap interval over
+    problems."""
     return bootstrap_interval(distinct_solutions(responses).to_numpy(dtype=float))

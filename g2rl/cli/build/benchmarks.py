@@ -9,7 +9,8 @@ from g2rl.tasks.benchmarks.benchmark import Benchmark
 
 
 def build_benchmarks(node: DictConfig) -> list[Benchmark]:
-    """The one benchmark of a node, or those of a suite, whose settings that are not null hold for all."""
+    """The one benchmark of a node, or those of a suite, whose settings that are not null hold for
+    all."""
     if "_target_" in node:
         return [instantiate(node)]
     common = {

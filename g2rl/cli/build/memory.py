@@ -29,8 +29,8 @@ def plan_memory(
 ) -> Any:
     """Print and check the plan before any weight is loaded; returns the model's configuration.
 
-    plan=check refuses what cannot fit and prints the plan on a GPU only; print prints it anywhere; off does
-    nothing and returns None.
+    plan=check refuses what cannot fit and prints the plan on a GPU only; print prints it anywhere;
+    off does nothing and returns None.
 
     Raises:
         PlanError: the run cannot fit; says which settings would help.

@@ -81,8 +81,8 @@ def join_world(config: DictConfig) -> World:
     """The processes of this run.
 
     Raises:
-        ValueError: started by torchrun with parallel=single, where every process would train alone, or as
-            a sweep, whose arms one process starts.
+        ValueError: started by torchrun with parallel=single, where every process would train alone,
+            or as a sweep, whose arms one process starts.
     """
     if (
         environment_size() > 1
@@ -135,7 +135,8 @@ def build_engine(config: DictConfig) -> tuple[Any, Any]:
 
 
 def model_of_run(run: Path, overrides: Sequence[str]) -> DictConfig:
-    """The model settings of a run with its exported model as the source; typed `model.KEY=` settings win.
+    """The model settings of a run with its exported model as the source; typed `model.KEY=`
+    settings win.
 
     Raises:
         ValueError: together with model=, or a folder that is no finished run.

@@ -1,4 +1,5 @@
-"""Turn a composed configuration into the parts of a run. Plain typed arguments from here on down."""
+"""Turn a composed configuration into the parts of a run. Plain typed arguments from here on
+down."""
 
 from __future__ import annotations
 
@@ -124,7 +125,8 @@ def build_trainer(
     stop: Callable[[], int | None],
     world: World = ALONE,
 ) -> TrainingJob:
-    """Check everything that needs no weights first, then load the model and assemble the trainer."""
+    """Check everything that needs no weights first, then load the model and assemble the
+    trainer."""
     settings = build_settings(config)
     advantage, loss = build_algorithm(config.algorithm)
     optimizer = OptimizerSettings(**{**config.optimizer, "betas": tuple(config.optimizer.betas)})
@@ -239,7 +241,8 @@ def check_prompts(
     benchmarks: list[Benchmark],
     tokenizer: Any,
 ) -> None:
-    """Encode every prompt that the run can meet, as far as they can be listed, before the first rollout."""
+    """Encode every prompt that the run can meet, as far as they can be listed, before the first
+    rollout."""
     chat = config.model.chat
     for benchmark in benchmarks:
         for problem in benchmark.problems:

@@ -1,4 +1,5 @@
-"""Names under which a run stands in W&B: group, arm, job type, tags. Resolved in conf/tracking/wandb.yaml."""
+"""Names under which a run stands in W&B: group, arm, job type, tags. Resolved in
+conf/tracking/wandb.yaml."""
 
 from __future__ import annotations
 
@@ -19,14 +20,16 @@ SHOWN_ELSEWHERE = ("model", "task", "exploration", "benchmark", "run", "experime
 
 
 def run_label(what: str, *, _root_: DictConfig) -> Any:
-    """One label of a run of g2rl-train or g2rl-eval, from its configuration and the typed overrides."""
+    """One label of a run of g2rl-train or g2rl-eval, from its configuration and the typed
+    overrides."""
     labels = training_labels(_root_) if "exploration" in _root_ else evaluation_labels(_root_)
     found = labels[what]
     return ListConfig(found) if isinstance(found, list) else found  # a plain list would not resolve
 
 
 def training_labels(config: DictConfig) -> dict[str, Any]:
-    """Group: EXPERIMENT-MODEL-TASK, or MODEL-TASK. Arm: the signal and the overrides of this run."""
+    """Group: EXPERIMENT-MODEL-TASK, or MODEL-TASK. Arm: the signal and the overrides of this
+    run."""
     model, task = config.model.name, config.task.name
     signal = config.exploration._target_.split(".")[-2]  # one file a signal, named like its choice
     return {
@@ -53,7 +56,8 @@ def evaluation_labels(config: DictConfig) -> dict[str, Any]:
 
 
 def chosen(group: str) -> str | None:
-    """The choice of a config group in this Hydra run; None where Hydra does not run, or without one."""
+    """The choice of a config group in this Hydra run; None where Hydra does not run, or without
+    one."""
     return HydraConfig.get().runtime.choices.get(group) if HydraConfig.initialized() else None
 
 

@@ -20,8 +20,9 @@ ASKING_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--info", "-i"}  # 
 def share_cores() -> None:
     """Let idle OpenMP threads sleep instead of spin; to be called before torch is imported.
 
-    On a core shared with anything else a spinning team waits for its slowest member: training steps of
-    the tiny policy took 7 to 57 s beside one busy process, and 4 s with this. The user's setting wins.
+    On a core shared with anything else a spinning team waits for its slowest member: training steps
+    of the tiny policy took 7 to 57 s beside one busy process, and 4 s with this. The user's setting
+    wins.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -43,7 +44,8 @@ def register_resolvers() -> None:
 def escape_paths(arguments: Sequence[str], keys: Sequence[str]) -> list[str]:
     """Arguments with each "=" inside the values of some keys escaped, as Hydra's grammar asks.
 
-    ``run=runs/lam=3`` becomes ``run=runs/lam\\=3``: folders of runs are named after their overrides.
+    ``run=runs/lam=3`` becomes ``run=runs/lam\\=3``: folders of runs are named after their
+    overrides.
     """
     found = []
     for word in arguments:

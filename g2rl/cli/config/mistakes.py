@@ -25,7 +25,8 @@ def groups() -> list[str]:
 
 
 def groups_of(config_name: str) -> list[str]:
-    """The groups that a command chooses from: those of its defaults list and what their choices bring."""
+    """The groups that a command chooses from: those of its defaults list and what their choices
+    bring."""
     chosen = _compose([], config_name, hydra=True).hydra.runtime.choices
     return sorted(
         name for name in groups() if any(str(key).split("@")[0] == name for key in chosen)
@@ -120,7 +121,8 @@ def _did_you_mean(text: str, wrong: str, known: Sequence[str], problem: str) -> 
 
 
 def overrides_of(arguments: Sequence[str]) -> list[str] | None:
-    """The KEY=VALUE words among command-line arguments; None when another configuration is asked for."""
+    """The KEY=VALUE words among command-line arguments; None when another configuration is asked
+    for."""
     found: list[str] = []
     words = iter(arguments)
     for word in words:

@@ -36,7 +36,8 @@ def arm_name(words: Sequence[str], swept: Mapping[str, Any] | None, excluded: Se
         excluded: keys that are not named.
 
     Returns:
-        ``lam=0.3``, ``lam=0.3-trainer.steps=9``, ``lam=0.3-1f0c22ab``; ``default`` when nothing is left.
+        ``lam=0.3``, ``lam=0.3-trainer.steps=9``, ``lam=0.3-1f0c22ab``; ``default`` when nothing is
+        left.
     """
     settings = [word.lstrip("+").split("=", 1) for word in words if not word.startswith("~")]
     kept = [
@@ -53,7 +54,8 @@ def arm_name(words: Sequence[str], swept: Mapping[str, Any] | None, excluded: Se
 
 
 def run_group(what: str) -> str:
-    """Name by which tracking groups runs: ``signals-countdown-tiny`` in experiment=signals, else `what`."""
+    """Name by which tracking groups runs: ``signals-countdown-tiny`` in experiment=signals, else
+    `what`."""
     chosen = (
         HydraConfig.get().runtime.choices.get("experiment") if HydraConfig.initialized() else None
     )
@@ -71,8 +73,8 @@ def eval_dir(
 ) -> str:
     """Where an evaluation writes: beside the run or the samples it is about, else under evals/.
 
-    Names hold no "=", so that they can be typed in an override. `absolute` is for sweeps, whose folders
-    Hydra would put under another.
+    Names hold no "=", so that they can be typed in an override. `absolute` is for sweeps, whose
+    folders Hydra would put under another.
     """
     tag = run_tag(overrides.replace("benchmark.", "").replace("=", "-"))
     if compare:

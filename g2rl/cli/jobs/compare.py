@@ -91,8 +91,8 @@ def compare(
     """Join the runs in `folders` and write tables and figures; returns where.
 
     Raises:
-        ValueError: no run, unfinished runs without `partial`, a seed twice in an arm, an unknown metric or
-            arm.
+        ValueError: no run, unfinished runs without `partial`, a seed twice in an arm, an unknown
+            metric or arm.
     """
     import pandas as pd
 
@@ -140,7 +140,8 @@ def draw_figures(
     against: str | None,
     out: Path,
 ) -> list[Path]:
-    """Curves of learning; differences to an arm, if one is named; gradient cosines, if there are any."""
+    """Curves of learning; differences to an arm, if one is named; gradient cosines, if there are
+    any."""
     from g2rl.analysis.figures.curves import draw_curves, draw_geometry_curves, learning_panels
     from g2rl.analysis.figures.differences import draw_differences
     from g2rl.analysis.figures.ends import held_out_panels
@@ -186,7 +187,8 @@ def report(
     groups: dict[str, list[Run]],
     differences: Sequence[Sequence[str]] = (),
 ) -> str:
-    """table.md: after and before training, what the runs differ in, and which folders are behind each arm."""
+    """table.md: after and before training, what the runs differ in, and which folders are behind
+    each arm."""
     from g2rl.analysis.comparison.runs import differing
     from g2rl.analysis.tables import comparison_table, markdown
 
@@ -227,7 +229,8 @@ def _shown(run: Run) -> str:
 
 
 def geometry_caption(geometry: pd.DataFrame, groups: dict[str, list[Run]]) -> str:
-    """Sampling and scoring temperature and truncation of training responses; "mixed" where runs differ."""
+    """Sampling and scoring temperature and truncation of training responses; "mixed" where runs
+    differ."""
     from g2rl.analysis.captions import truncation
 
     def text(run: Run) -> str:
@@ -260,7 +263,8 @@ def show(rows: Sequence[Sequence[str]], title: str) -> None:
         padding=(0, 1, 0, 0),
     )
     for heading in rows[0]:
-        # broken at the slash: "countdown/pass@1" and "countdown/pass@16" cut to one width are the same
+        # broken at the slash: "countdown/pass@1" and "countdown/pass@16" cut to one width are the
+        # same
         table.add_column(
             heading.replace("/", "/\n"), justify="left" if heading == rows[0][0] else "right"
         )

@@ -1,4 +1,5 @@
-"""What `g2rl-analyze fidelity` does: sample and grade groups, take true gradients, correlate, write."""
+"""What `g2rl-analyze fidelity` does: sample and grade groups, take true gradients, correlate,
+write."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ OUTPUTS = ("pairs.parquet", "responses.parquet", "fidelity.json", "table.md", "f
 
 
 def fidelity(config: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> float | None:
-    """Measure in `folder` what the configuration asks for; returns the pooled Spearman correlation of Phi.
+    """Measure in `folder` what the configuration asks for; returns the pooled Spearman correlation
+    of Phi.
 
     `overrides` are what was typed; the settings of a run's model yield to them.
 

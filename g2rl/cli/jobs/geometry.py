@@ -1,4 +1,5 @@
-"""What `g2rl-analyze geometry` does: sample and grade groups, score them, count pairs, write and draw."""
+"""What `g2rl-analyze geometry` does: sample and grade groups, score them, count pairs, write and
+draw."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ CUT_OFF = 0.5  # share of responses at the token limit above which the reader is
 
 
 def geometry(config: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> float:
-    """Measure in `folder` what the configuration asks for; returns the first cell's mean gradient cosine.
+    """Measure in `folder` what the configuration asks for; returns the first cell's mean gradient
+    cosine.
 
     `overrides` are what was typed; the settings of a run's model yield to them.
 
@@ -164,7 +166,8 @@ def write(tables: dict[str, pd.DataFrame], about: dict[str, Any], folder: Path) 
 def tell(
     tables: dict[str, pd.DataFrame], about: dict[str, Any], folder: Path, reporter: EvalReporter
 ) -> None:
-    """The table on the terminal, a warning where most responses were cut off, and where the files are."""
+    """The table on the terminal, a warning where most responses were cut off, and where the files
+    are."""
     reporter.console.print(cell_table(tables, about))
     responses = tables["responses"]
     for sampled_at, mine in responses.groupby("sampled_at", sort=False):

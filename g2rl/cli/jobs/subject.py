@@ -27,7 +27,8 @@ def begin(
     overrides: Sequence[str],
     outputs: Sequence[str],
 ) -> tuple[DictConfig, Benchmark]:
-    """Take over a run's model, choose the benchmark and prepare the folder, before a model is loaded.
+    """Take over a run's model, choose the benchmark and prepare the folder, before a model is
+    loaded.
 
     Args:
         command: analyze_geometry or analyze_fidelity.
@@ -53,7 +54,8 @@ def begin(
 
 
 def open_subject(config: DictConfig, benchmark: Benchmark) -> tuple[LoadedModel, Policy, Engine]:
-    """Load the model and make sure that every prompt with its response fits; weights are not pushed yet."""
+    """Load the model and make sure that every prompt with its response fits; weights are not pushed
+    yet."""
     node = OmegaConf.merge(config.model, {"gradient_checkpointing": False})
     loaded = load_model(node)  # type: ignore[arg-type]
     problems = benchmark.problems[: config.problems]

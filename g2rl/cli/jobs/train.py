@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 
 
 def train(config: DictConfig, run_dir: Path) -> float:
-    """Run or continue the training in `run_dir`; returns the final held-out pass@1 (mean over benchmarks).
+    """Run or continue the training in `run_dir`; returns the final held-out pass@1 (mean over
+    benchmarks).
 
     Raises:
         Interrupted: by a stop signal (g2rl.runs.interrupt), after a complete step that is saved.
@@ -76,7 +77,8 @@ def joined(config: DictConfig) -> Iterator[World]:
 def export(
     policy: Policy, loaded: LoadedModel, target: Path, lora_export: str, world: World
 ) -> None:
-    """Write the model in Hugging Face format; weights of a sharded one are gathered on the first rank."""
+    """Write the model in Hugging Face format; weights of a sharded one are gathered on the first
+    rank."""
     model = loaded.model
     if policy.sharding is not None:
         model = policy.replica("cpu") if world.first else None
@@ -86,7 +88,8 @@ def export(
 
 
 def conclude(job: TrainingJob, run_dir: Path, reporter: ConsoleReporter) -> float:
-    """Figures, summary.json (the last file of a run: it says that all others are there), the final table."""
+    """Figures, summary.json (the last file of a run: it says that all others are there), the final
+    table."""
     rows = read_metrics(RunFolder(run_dir).metrics)
     names = [benchmark.name for benchmark in job.benchmarks]
     plots = plot_run(run_dir, names)

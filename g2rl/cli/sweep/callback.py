@@ -1,4 +1,5 @@
-"""What a sweep adds to its runs: arms known beforehand, one stop for all of them, tables at the end."""
+"""What a sweep adds to its runs: arms known beforehand, one stop for all of them, tables at the
+end."""
 
 from __future__ import annotations
 
@@ -26,9 +27,11 @@ from g2rl.cli.sweep.finished import finished_score
 from g2rl.cli.sweep.worker import Home, begin_arm, end_arm, take_turn
 from g2rl.runs.interrupt import EXIT_INTERRUPTED, StopRequest, asked
 
-# A worker process unpickles `Sweep`, and so imports this file, before it resolves or composes anything.
+# A worker process unpickles `Sweep`, and so imports this file, before it resolves or composes
+# anything.
 register_resolvers()
-# conf/hydra/launcher/ has files of the plugins' names; that their keys are checked is just what we want.
+# conf/hydra/launcher/ has files of the plugins' names; that their keys are checked is just what we
+# want.
 warnings.filterwarnings(
     "ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema"
 )
@@ -53,7 +56,8 @@ def launcher_of(hydra_node: Any) -> str:
 
 
 class SweepStop(StopRequest):
-    """Asked to stop, the process of a sweep tells its workers by a file and waits until they have saved."""
+    """Asked to stop, the process of a sweep tells its workers by a file and waits until they have
+    saved."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
@@ -116,7 +120,8 @@ def refuse_missing_plugin(launcher: str, target: str) -> None:
         raise SystemExit(1)
 
 
-# ---- the arms --------------------------------------------------------------------------------------------
+# ---- the arms
+# --------------------------------------------------------------------------------------------
 
 
 def plan(config: DictConfig) -> list[PlannedArm]:
@@ -170,7 +175,8 @@ def status(arm: PlannedArm) -> str:
     return "interrupted" if (arm.folder / "config.yaml").exists() else "missing"
 
 
-# ---- beginning and end, in the process that the user started -----------------------------------------------
+# ---- beginning and end, in the process that the user started
+# -----------------------------------------------
 
 _open: tuple[Path, list[PlannedArm], dict[Path, int]] | None = None
 
@@ -193,7 +199,8 @@ def begin_sweep(config: DictConfig, home: Home) -> None:
     print(
         f"sweep of {len(arms)} runs in {home.folder}: {done} finished already, {len(arms) - done} to do"
     )
-    # resume=never: what lies there from before is no result of this sweep until an arm has made it anew
+    # resume=never: what lies there from before is no result of this sweep until an arm has made it
+    # anew
     stale = {} if config.resume == "auto" else {arm.folder: written(arm) for arm in finished}
     _open = home.folder, arms, stale
     if home.launcher != "submitit_slurm":  # whose jobs outlive this process
@@ -206,7 +213,8 @@ def written(arm: PlannedArm) -> int:
 
 
 def status_now(arm: PlannedArm, stale: Mapping[Path, int]) -> str:
-    """`status`, with "missing" for a result that lay there before this sweep and should have been redone."""
+    """`status`, with "missing" for a result that lay there before this sweep and should have been
+    redone."""
     found = status(arm)
     old = found == "finished" and stale.get(arm.folder) == written(arm)
     return "missing" if old else found

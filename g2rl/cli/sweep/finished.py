@@ -1,5 +1,5 @@
-"""Whether a run is complete already. Imports no torch, so that a sweep passes over its finished arms at
-once."""
+"""Whether a run is complete already. Imports no torch, so that a sweep passes over its finished
+arms at once."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from g2rl.runs.metric_names import final_score
 
 
 def finished_score(config: DictConfig, run_dir: Path) -> float | None:
-    """Held-out pass@1 of the run of these settings that has finished in `run_dir`; None without such a run.
+    """Held-out pass@1 of the run of these settings that has finished in `run_dir`; None without
+    such a run.
 
-    A run has finished if it has summary.json, which is written last, and the whole checkpoint of its last step.
+    A run has finished if it has summary.json, which is written last, and the whole checkpoint of
+    its last step.
     """
     folder = RunFolder(run_dir)
     try:
@@ -36,7 +38,8 @@ def finished_score(config: DictConfig, run_dir: Path) -> float | None:
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether every file of a checkpoint's manifest is there in its size; checksums are for loading."""
+    """Whether every file of a checkpoint's manifest is there in its size; checksums are for
+    loading."""
     try:
         manifest = json.loads((checkpoint / "manifest.json").read_text(encoding="utf-8"))
         files: dict[str, Any] = manifest["files"]

@@ -1,4 +1,5 @@
-"""A worker process of a sweep: it stops when its sweep stops or dies, and takes turns on this machine."""
+"""A worker process of a sweep: it stops when its sweep stops or dies, and takes turns on this
+machine."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ class Home:
 
     @property
     def stop_file(self) -> Path:
-        """There once this sweep's process was asked to stop; other sweeps may run in the same folder."""
+        """There once this sweep's process was asked to stop; other sweeps may run in the same
+        folder."""
         return self.folder / f".stop-{self.host}-{self.pid}"
 
     def is_here(self) -> bool:
@@ -52,7 +54,8 @@ _turn: IO[str] | None = None
 
 
 def begin_arm(home: Home) -> None:
-    """Let this process stop, after a complete step, by a signal, or when its sweep stops or is gone."""
+    """Let this process stop, after a complete step, by a signal, or when its sweep stops or is
+    gone."""
     global _request, _busy
     _busy = True
     if _request is None:
@@ -69,7 +72,8 @@ def end_arm() -> None:
 def watch(home: Home, stop: StopRequest, parent: int) -> None:
     """Ask `stop` as soon as the sweep's process was asked or has died; a thread, once in a worker.
 
-    Without its sweep a worker ends when it has saved: nobody will give it another arm, and it would wait.
+    Without its sweep a worker ends when it has saved: nobody will give it another arm, and it would
+    wait.
     """
     while True:
         orphaned = os.getppid() != parent or not home.alive()
@@ -81,7 +85,8 @@ def watch(home: Home, stop: StopRequest, parent: int) -> None:
 
 
 def take_turn(folder: Path, places: int) -> None:
-    """Wait for one of `places` places in the sweep, kept until this process ends, and its share of the cores.
+    """Wait for one of `places` places in the sweep, kept until this process ends, and its share of
+    the cores.
 
     Returns without one when the sweep is asked to stop. To be called before torch is imported.
     """

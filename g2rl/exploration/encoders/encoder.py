@@ -1,8 +1,8 @@
 """What an encoder of texts must offer, and the one check that every encoder's output passes.
 
-An encoder turns N responses into N unit vectors whose cosines say how alike the texts are. It is used by
-`exploration=evol` during training and by the semantic side of the geometry analysis. A failing encoder
-fails the run: a made-up vector would silently become a reward.
+An encoder turns N responses into N unit vectors whose cosines say how alike the texts are. It is
+used by `exploration=evol` during training and by the semantic side of the geometry analysis. A
+failing encoder fails the run: a made-up vector would silently become a reward.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from torch import Tensor
 
 
 class EncoderError(RuntimeError):
-    """An encoder returned something that is no embedding; the message names the encoder and the text."""
+    """An encoder returned something that is no embedding; the message names the encoder and the
+    text."""
 
 
 class Encoder(Protocol):
@@ -28,12 +29,12 @@ class Encoder(Protocol):
         """Embed each text.
 
         Returns:
-            (N, E) float32 on the CPU, one row per text in order. Rows have unit L2 norm; the row of a text
-            with nothing to embed (see `is_empty`) is zero. N = 0 gives (0, E).
+            (N, E) float32 on the CPU, one row per text in order. Rows have unit L2 norm; the row of
+            a text with nothing to embed (see `is_empty`) is zero. N = 0 gives (0, E).
 
         Raises:
-            EncoderError: the model returned a wrong number of rows, a non-finite row, or a zero row for a
-                text that is not empty.
+            EncoderError: the model returned a wrong number of rows, a non-finite row, or a zero row
+                for a text that is not empty.
         """
         ...
 
@@ -48,7 +49,8 @@ def unit_rows(raw_NE: Tensor, indices: Sequence[int], name: str) -> Tensor:
 
     Args:
         raw_NE: what the model returned, any float dtype, any device.
-        indices: for each expected row, the position of its text in the caller's list (for messages).
+        indices: for each expected row, the position of its text in the caller's list (for
+            messages).
         name: of the encoder.
 
     Returns:
@@ -80,7 +82,8 @@ def unit_rows(raw_NE: Tensor, indices: Sequence[int], name: str) -> Tensor:
 
 
 def scatter_rows(unit_ME: Tensor, indices: Sequence[int], count: int) -> Tensor:
-    """Put M unit rows at `indices` of a (count, E) float32 tensor; the rows of empty texts stay zero."""
+    """Put M unit rows at `indices` of a (count, E) float32 tensor; the rows of empty texts stay
+    zero."""
     out_NE = torch.zeros(count, unit_ME.shape[1])
     out_NE[list(indices)] = unit_ME
     return out_NE

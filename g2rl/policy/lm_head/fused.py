@@ -1,9 +1,10 @@
 """The head that differentiates a loss in its forward: logits are computed once.
 
-A loss that is a sum over tokens needs no more of a tile than its log-probabilities and entropies. So its
-gradient for hidden states and head is taken while the tile's probabilities are there: three products with
-the head instead of four (Liger Kernel, arXiv 2410.10989, does so for cross-entropy). The price is that the
-head's whole gradient is read and written once a tile, so tiles should hold some hundred rows.
+A loss that is a sum over tokens needs no more of a tile than its log-probabilities and entropies.
+So its gradient for hidden states and head is taken while the tile's probabilities are there: three
+products with the head instead of four (Liger Kernel, arXiv 2410.10989, does so for cross-entropy).
+The price is that the head's whole gradient is read and written once a tile, so tiles should hold
+some hundred rows.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from torch import Tensor
 from g2rl.policy.lm_head.tiles import buffers, chunks, room, tile_logits, tile_scores, tiles
 
 Objective = Callable[[slice, Tensor, Tensor], Tensor]
-"""objective(tile, logps, entropies) is the share of the loss of some of the T tokens, differentiable."""
+"""objective(tile, logps, entropies) is the share of the loss of some of the T tokens,
+differentiable."""
 
 
 def _slopes(
     objective: Objective, tile: slice, logps: Tensor, entropies: Tensor
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The loss of a tile's tokens, and its derivatives for their log-probabilities and entropies."""
+    """The loss of a tile's tokens, and its derivatives for their log-probabilities and
+    entropies."""
     leaves = logps.requires_grad_(True), entropies.requires_grad_(True)
     with torch.enable_grad():
         loss = objective(tile, *leaves)
@@ -39,7 +42,8 @@ def _logit_gradient(
     entropies: Tensor,
     chunk: Tensor,
 ) -> Tensor:
-    """Gradient of z_v through p_v alone, in place of the exponentials: -g p_v - e p_v (log p_v + H)."""
+    """Gradient of z_v through p_v alone, in place of the exponentials: -g p_v - e p_v (log p_v +
+    H)."""
     if entropy_slope is None:
         return exp.mul_((-slope / sums).unsqueeze(1))
     exp.div_(sums.unsqueeze(1))

@@ -29,14 +29,15 @@ class HeadOutput:
     features_ND: Tensor | None = None
     """Gradient features Phi, float32; None unless asked for. A response without tokens has 0."""
     loss: Tensor | None = None
-    """Of an objective that was differentiated in the forward; the gradient goes through it alone."""
+    """Of an objective that was differentiated in the forward; the gradient goes through it
+    alone."""
 
 
 def fuses(hidden_TD: Tensor, weight_VD: Tensor, rows: int) -> bool:
     """Whether an objective is differentiated in the forward, over tiles of `rows`.
 
-    Not where gradients would be summed over tiles in less than float32, where tiles are so low that reading
-    and writing that sum takes longer than a product, nor where nobody asks for gradients.
+    Not where gradients would be summed over tiles in less than float32, where tiles are so low that
+    reading and writing that sum takes longer than a product, nor where nobody asks for gradients.
     """
     exact = hidden_TD.dtype == weight_VD.dtype == wide(hidden_TD.dtype)
     worth = weight_VD.shape[0] >= FUSE_FROM and rows >= min(FUSE_ROWS, hidden_TD.shape[0])
@@ -63,13 +64,14 @@ def head_pass(
         temperature: sampling temperature tau > 0; log-probabilities are those of softmax(z / tau).
         features: which response each token belongs to; None skips the features and their cost.
         objective: a loss that is a sum over tokens, as a function of (slice of the T tokens, their
-            log-probabilities, their entropies). Where that saves time it is differentiated in this pass, and
-            `loss` is set; elsewhere it is not called. Not together with features.
-        tile_bytes: memory for one tile of logits, and for the residual sums of the features beside it.
+            log-probabilities, their entropies). Where that saves time it is differentiated in this
+            pass, and `loss` is set; elsewhere it is not called. Not together with features.
+        tile_bytes: memory for one tile of logits, and for the residual sums of the features beside
+            it.
 
     Returns:
-        `HeadOutput`; features are detached, the rest is differentiable in hidden, weight and bias; with a
-        `loss` it alone is.
+        `HeadOutput`; features are detached, the rest is differentiable in hidden, weight and bias;
+        with a `loss` it alone is.
 
     Raises:
         ValueError: for a temperature that is not positive, or features and an objective at once.

@@ -1,4 +1,5 @@
-"""Gradient features from residual sums: c of each response tile by tile, then Phi = W^T c at once."""
+"""Gradient features from residual sums: c of each response tile by tile, then Phi = W^T c at
+once."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ class FeatureRequest:
 def add_residuals(
     residual_NV: Tensor, request: FeatureRequest, tile: slice, exp: Tensor, temperature: float
 ) -> None:
-    """Subtract sum_t a_t p_t of a tile from the residual sums; `exp` is at `temperature`, and overwritten."""
+    """Subtract sum_t a_t p_t of a tile from the residual sums; `exp` is at `temperature`, and
+    overwritten."""
     if request.temperature != temperature:
         exp.pow_(temperature / request.temperature)
     scale = exp.sum(-1).reciprocal_()
@@ -36,7 +38,8 @@ def add_residuals(
     segments = request.segments_T[tile]
     first = int(segments[0])
     span = int(segments[-1]) - first + 1
-    # rows of one tile touch few responses: a (span, rows) selection times the tile is one thin product
+    # rows of one tile touch few responses: a (span, rows) selection times the tile is one thin
+    # product
     select = exp.new_zeros(span, exp.shape[0])
     select[segments - first, torch.arange(exp.shape[0], device=exp.device)] = scale
     residual_NV[first : first + span].addmm_(select, exp, alpha=-1.0)
@@ -45,7 +48,8 @@ def add_residuals(
 def to_features(
     residual_NV: Tensor, weight_VD: Tensor, targets_T: Tensor, request: FeatureRequest
 ) -> Tensor:
-    """Add the sampled tokens to the residual sums, normalise by sum_t a_t and multiply by W once."""
+    """Add the sampled tokens to the residual sums, normalise by sum_t a_t and multiply by W
+    once."""
     weights_T = request.weights_T
     if weights_T is None:
         weights_T = torch.ones_like(targets_T, dtype=residual_NV.dtype)

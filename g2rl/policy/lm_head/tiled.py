@@ -45,8 +45,9 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
 class TiledHead(torch.autograd.Function):
     """Forward over tiles of tokens, backward over slices of the vocabulary.
 
-    With log Z known, a slice needs no other: each row of the weight's gradient is one product over all
-    tokens, written once. Over tiles of tokens the whole (V, D) gradient would be read and written a tile.
+    With log Z known, a slice needs no other: each row of the weight's gradient is one product over
+    all tokens, written once. Over tiles of tokens the whole (V, D) gradient would be read and
+    written a tile.
     """
 
     @staticmethod

@@ -1,4 +1,5 @@
-"""Tiles of logits: how much of them fits a limit of memory, and what one of a few whole rows yields."""
+"""Tiles of logits: how much of them fits a limit of memory, and what one of a few whole rows
+yields."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def tile_rows(vocabulary: int, tile_bytes: int, dtype: torch.dtype) -> int:
-    """Rows of a tile whose logits and one chunk of exponentials fit `tile_bytes`, 1 to MAX_TILE_ROWS."""
+    """Rows of a tile whose logits and one chunk of exponentials fit `tile_bytes`, 1 to
+    MAX_TILE_ROWS."""
     row = (vocabulary + min(vocabulary, CHUNK)) * wide(dtype).itemsize
     return max(1, min(tile_bytes // row, MAX_TILE_ROWS))
 
@@ -44,7 +46,8 @@ def chunks(columns: int) -> Iterator[slice]:
 
 
 def room(buffer: Tensor, rows: int, columns: int) -> Tensor:
-    """A matrix in the front of a flat buffer, which tiles take in turns: fresh memory costs page faults."""
+    """A matrix in the front of a flat buffer, which tiles take in turns: fresh memory costs page
+    faults."""
     return buffer[: rows * columns].view(rows, columns)
 
 
@@ -82,7 +85,8 @@ class TileScores(NamedTuple):
 
 
 def tile_scores(logits: Tensor, targets: Tensor, chunk: Tensor) -> TileScores:
-    """Log-probability of the targets, entropy and normaliser; turns logits z into exp(z - max z) in place."""
+    """Log-probability of the targets, entropy and normaliser; turns logits z into exp(z - max z) in
+    place."""
     peak = logits.amax(-1, keepdim=True)
     shifted = logits.sub_(peak)
     chosen = shifted.gather(1, targets.unsqueeze(1)).squeeze(1)
@@ -95,7 +99,8 @@ def tile_scores(logits: Tensor, targets: Tensor, chunk: Tensor) -> TileScores:
 
 
 def _exponentials(shifted: Tensor, chunk: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn z - max z into exponentials in place; returns the sums of exp(z) and exp(z) z of each row.
+    """Turn z - max z into exponentials in place; returns the sums of exp(z) and exp(z) z of each
+    row.
 
     A chunk of columns at a time: no second tile is needed, and a chunk stays in the cache.
     """

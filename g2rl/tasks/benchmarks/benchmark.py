@@ -1,4 +1,5 @@
-"""What a benchmark is: problems, their verifier, and how many samples are drawn at which temperature."""
+"""What a benchmark is: problems, their verifier, and how many samples are drawn at which
+temperature."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ class Benchmark:
         name: as in metric names, ``eval/NAME/pass@1``.
         problems: in file order.
         samples: n responses a problem.
-        ks: the k of pass@k and maj@k, every k <= n, 1 always among them; None takes the powers of two
-            up to n, and n.
+        ks: the k of pass@k and maj@k, every k <= n, 1 always among them; None takes the powers of
+            two up to n, and n.
         params: sampling parameters (0.8 is the published validation temperature).
     """
 
@@ -45,5 +46,6 @@ class Benchmark:
 
 
 def powers_of_two(samples: int) -> list[int]:
-    """1, 2, 4, ... up to `samples`, and `samples` itself: ``powers_of_two(12)`` is [1, 2, 4, 8, 12]."""
+    """1, 2, 4, ... up to `samples`, and `samples` itself: ``powers_of_two(12)`` is [1, 2, 4, 8,
+    12]."""
     return sorted({2**i for i in range(max(samples, 0).bit_length())} | {samples})

@@ -8,8 +8,8 @@ or names the right and the wrong ones, which are then shuffled by a hash of the 
 
     {"Question": "Which is prime?", "Correct Answer": "7", "Incorrect Answer 1": "4", ...}
 
-Options "N/A" are padding and are dropped. The prompt lists "A. ..." to "J. ..." and asks for the letter in
-the box; an answer without a readable letter is wrong.
+Options "N/A" are padding and are dropped. The prompt lists "A. ..." to "J. ..." and asks for the
+letter in the box; an answer without a readable letter is wrong.
 """
 
 from __future__ import annotations
@@ -66,12 +66,14 @@ def choice_benchmark(
 
     Args:
         source, split, config, revision: on the hub, see `g2rl.tasks.rows.read_rows`.
-        data_dir, local_name: a folder of local copies and the file in it, see `g2rl.tasks.rows.locate`.
-        shuffle_seed: None keeps the options in the file's order, which rows of the second form refuse:
-            their right option would always be A.
+        data_dir, local_name: a folder of local copies and the file in it, see
+            `g2rl.tasks.rows.locate`.
+        shuffle_seed: None keeps the options in the file's order, which rows of the second form
+            refuse: their right option would always be A.
 
     Raises:
-        DataError: missing file or column, a row with fewer than two options or a gold that is none of them.
+        DataError: missing file or column, a row with fewer than two options or a gold that is none
+        of them.
     """
     place = locate(source, data_dir, local_name)
     where = Path(place).name if is_local(place) else place

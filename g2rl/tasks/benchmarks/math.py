@@ -22,7 +22,8 @@ def math_benchmark(
     max_tokens: int = 8192,
     **source: Unpack[Source],
 ) -> Benchmark:
-    """A benchmark of questions with a mathematical final answer; `limit` keeps the first rows only."""
+    """A benchmark of questions with a mathematical final answer; `limit` keeps the first rows
+    only."""
     problems, _ = math_problems(name, **source)
     params = SamplingParams(temperature, top_p, top_k, max_tokens)
     return Benchmark(name, problems[:limit], MathVerifier(), samples=samples, ks=ks, params=params)

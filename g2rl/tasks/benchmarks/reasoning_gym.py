@@ -1,7 +1,8 @@
 """Procedural problems of arithmetic, logic, graphs and algorithms, from the reasoning-gym package.
 
-An example: ``Find the Greatest Common Divisor (GCD) of these numbers: 26, 760.``, gold ``2``. Problem i of a
-family is a function of (seed, i), so the set is the same everywhere as long as the package's version is.
+An example: ``Find the Greatest Common Divisor (GCD) of these numbers: 26, 760.``, gold ``2``.
+Problem i of a family is a function of (seed, i), so the set is the same everywhere as long as the
+package's version is.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ def reasoning_gym_benchmark(
     max_tokens: int = 2048,
     instruction: str = PAPER_INSTRUCTION,
 ) -> Benchmark:
-    """`per_family` problems of each family, families taking turns, so that `limit` keeps the mixture.
+    """`per_family` problems of each family, families taking turns, so that `limit` keeps the
+    mixture.
 
     Raises:
-        ImportError: reasoning-gym is not installed. ValueError: a family that is not known to be safe.
+        ImportError: reasoning-gym is not installed. ValueError: a family that is not known to be
+        safe.
     """
     if per_family < 1 or not families:
         raise ValueError(

@@ -1,17 +1,19 @@
-r"""Multiple-choice answers: which option did the model name? Linear time, and nothing is ever guessed.
+r"""Multiple-choice answers: which option did the model name? Linear time, and nothing is ever
+guessed.
 
-Policy; the first rule that yields an offered letter decides (after reasoning and end markers are cut off,
-see `extract.final_text`):
+Policy; the first rule that yields an offered letter decides (after reasoning and end markers are
+cut off, see `extract.final_text`):
 
-1. the last box: ``\boxed{B}``, ``\boxed{\text{(B) because}}``, or a box with the text of one option;
-2. the last explicit statement: "the answer is (B)", "Answer: B", "option B is correct", or a correction of
-   one ("no wait, B"); "the answer is A or B" states nothing;
+1. the last box: ``\boxed{B}``, ``\boxed{\text{(B) because}}``, or a box with the text of one
+option;
+2. the last explicit statement: "the answer is (B)", "Answer: B", "option B is correct", or a
+   correction of one ("no wait, B"); "the answer is A or B" states nothing;
 3. the text of exactly one option after the last "answer is" or "Answer:";
-4. a letter that begins the text and is set off from it ("B. It ..."), or makes up its last line, or a
-   last line that is the text of exactly one option.
+4. a letter that begins the text and is set off from it ("B. It ..."), or makes up its last line, or
+   a last line that is the text of exactly one option.
 
-A small letter counts only where it cannot be a word: in a box or in parentheses. An answer that cannot be
-read is wrong (route ``unparsed``); published scripts draw a letter at random there.
+A small letter counts only where it cannot be a word: in a box or in parentheses. An answer that
+cannot be read is wrong (route ``unparsed``); published scripts draw a letter at random there.
 """
 
 from __future__ import annotations
@@ -58,7 +60,8 @@ _MARKUP = re.compile(
 
 
 class ChoiceVerifier:
-    """Grades multiple-choice answers: ``Problem(..., answer="B", meta={"choices": ["3", "4", "5"]})``.
+    """Grades multiple-choice answers: ``Problem(..., answer="B", meta={"choices": ["3", "4",
+    "5"]})``.
 
     `meta["choices"]` is optional: without it, letters up to `DEFAULT_CHOICES` are offered.
     """
@@ -91,7 +94,8 @@ def choices_of(problem: Problem) -> list[str]:
 
 
 def gold_letter(gold: str, choices: Sequence[str]) -> str | None:
-    """The letter that a gold means: "B", "(B) text", the text of an option, or a sentence stating it."""
+    """The letter that a gold means: "B", "(B) text", the text of an option, or a sentence stating
+    it."""
     letters = _letters(choices)
     labelled = _LABELLED.match(gold.strip())
     if labelled and labelled["plain"].upper() in letters:
@@ -100,7 +104,8 @@ def gold_letter(gold: str, choices: Sequence[str]) -> str | None:
 
 
 def read_letter(text: str, choices: Sequence[str]) -> tuple[str | None, str]:
-    """The letter that `text` names and the rule that found it: (None, "unparsed") when there is none."""
+    """The letter that `text` names and the rule that found it: (None, "unparsed") when there is
+    none."""
     found, _ = boxes(text)
     if found:
         content = unbox(found[-1][2])

@@ -1,15 +1,16 @@
-r"""Find the final answer in model output: linear in the length of the text, and without understanding it.
+r"""Find the final answer in model output: linear in the length of the text, and without
+understanding it.
 
 Policy; the first rule that applies decides:
 
-1. Reasoning does not count. Only the text after the last ``</think>`` is read; a ``<think>`` that was
-   never closed means that the model did not come to an answer.
+1. Reasoning does not count. Only the text after the last ``</think>`` is read; a ``<think>`` that
+   was never closed means that the model did not come to an answer.
 2. The text ends at the first end-of-turn marker, and only its last `MAX_TAIL` characters are read.
-3. The last ``\boxed{...}`` (or ``\fbox{...}``, or ``\boxed 5``) is the answer. Boxes joined by nothing
-   but a separator ("\boxed{1} and \boxed{2}") are one answer in parts. A box that is never closed is
-   not an answer, nor is an empty one.
-4. Without any box (and unless `boxed_only`): what follows the last "answer is" or "Answer:"; else the
-   whole text when it is one bare expression; else the last formula, bold text or number.
+3. The last ``\boxed{...}`` (or ``\fbox{...}``, or ``\boxed 5``) is the answer. Boxes joined by
+   nothing but a separator ("\boxed{1} and \boxed{2}") are one answer in parts. A box that is never
+   closed is not an answer, nor is an empty one.
+4. Without any box (and unless `boxed_only`): what follows the last "answer is" or "Answer:"; else
+   the whole text when it is one bare expression; else the last formula, bold text or number.
 
 Answers hold neither null bytes nor lone surrogates, whatever the completion holds.
 """
@@ -93,13 +94,15 @@ def extract_answer(completion: str, boxed_only: bool = False) -> str | None:
 
 
 def last_boxed(text: str) -> str | None:
-    """What the last closed box of a text holds (a solution, not model output); None without a box."""
+    """What the last closed box of a text holds (a solution, not model output); None without a
+    box."""
     found, _ = boxes(text)
     return unbox(found[-1][2]).strip() if found else None
 
 
 def final_text(completion: str) -> str:
-    """The part of a completion that may hold the answer (rules 1 and 2); empty when there is none."""
+    """The part of a completion that may hold the answer (rules 1 and 2); empty when there is
+    none."""
     _, _, tail = completion.rpartition("</think>")
     if "<think>" in tail:
         return ""
@@ -109,7 +112,8 @@ def final_text(completion: str) -> str:
 
 
 def clean(text: str) -> str:
-    """Replace lone surrogates by "?" and drop null bytes, so that any file format can hold the text."""
+    """Replace lone surrogates by "?" and drop null bytes, so that any file format can hold the
+    text."""
     return text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")
 
 
@@ -207,7 +211,8 @@ def _sentence_answer(text: str) -> str:
 
 
 def _bare(text: str) -> str:
-    """The text itself when it is an expression and nothing else, without its full stop; else empty."""
+    """The text itself when it is an expression and nothing else, without its full stop; else
+    empty."""
     text = text.strip().removesuffix(".").strip("* \n")
     if not text or len(text) > 300 or "\n\n" in text or _PROSE.search(text) or _LABEL.match(text):
         return ""

@@ -1,11 +1,13 @@
-r"""Answers to reasoning-gym tasks, judged by the package's own scorers, of which only some may be used.
+r"""Answers to reasoning-gym tasks, judged by the package's own scorers, of which only some may be
+used.
 
-Nine of the package's scorers execute the answer string, others were never read; so a family is graded only
-if it stands in `SAFE`, whose scorers were read and compare strings, numbers or paths. They still see hostile
-text, so they run in killable workers.
+Nine of the package's scorers execute the answer string, others were never read; so a family is
+graded only if it stands in `SAFE`, whose scorers were read and compare strings, numbers or paths.
+They still see hostile text, so they run in killable workers.
 
-Policy: the answer is the last ``\boxed{}`` after the reasoning, else the last ``<answer>`` tag; LaTeX text
-commands around it are removed. It is right when the scorer gives full marks; partial credit is wrong.
+Policy: the answer is the last ``\boxed{}`` after the reasoning, else the last ``<answer>`` tag;
+LaTeX text commands around it are removed. It is right when the scorer gives full marks; partial
+credit is wrong.
 """
 
 from __future__ import annotations
@@ -46,7 +48,8 @@ class GymVerifier:
     bounded = False
 
     def grade(self, completion: str, problem: Problem) -> Verdict:
-        """Judge one completion; any failure of the scorer makes the answer wrong (route ``error``)."""
+        """Judge one completion; any failure of the scorer makes the answer wrong (route
+        ``error``)."""
         start = time.perf_counter()
         answer = find_answer(completion)
         if answer is None:

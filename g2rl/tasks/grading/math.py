@@ -1,8 +1,9 @@
 r"""Mathematical answers: strings first, exact rationals next, symbolic mathematics last.
 
-Routes of a verdict: ``string`` and ``number`` (decided by `screen`, linear time, safe in any process),
-``refused`` (looks like a bomb, see `is_hostile`; wrong without trying), ``math`` and ``error`` (decided by
-math-verify, or it raised; see `symbolic`: only in a worker that can be killed), ``unparsed`` (no answer).
+Routes of a verdict: ``string`` and ``number`` (decided by `screen`, linear time, safe in any
+process), ``refused`` (looks like a bomb, see `is_hostile`; wrong without trying), ``math`` and
+``error`` (decided by math-verify, or it raised; see `symbolic`: only in a worker that can be
+killed), ``unparsed`` (no answer).
 
 Golds are compared as given: parenthesised tuples keep their order, bare lists and sets do not.
 """
@@ -62,7 +63,8 @@ class MathVerifier:
         self.boxed_only = boxed_only
 
     def grade(self, completion: str, problem: Problem) -> Verdict:
-        """Judge one completion. Never raises; may take any time and memory, so run it in a worker."""
+        """Judge one completion. Never raises; may take any time and memory, so run it in a
+        worker."""
         start = time.perf_counter()
         verdict = self.screen(completion, problem)
         if verdict.route != PENDING or verdict.answer is None:
@@ -71,7 +73,8 @@ class MathVerifier:
         return Verdict(correct, verdict.answer, route, time.perf_counter() - start)
 
     def screen(self, completion: str, problem: Problem) -> Verdict:
-        """The part of `grade` that is cheap for any input; route `PENDING` when that is not enough."""
+        """The part of `grade` that is cheap for any input; route `PENDING` when that is not
+        enough."""
         start = time.perf_counter()
         answer = extract_answer(completion, self.boxed_only)
         if answer is None:
@@ -165,7 +168,8 @@ def rational(text: str, other: str = "") -> Fraction | None:
 
 
 def is_hostile(text: str) -> bool:
-    """Whether symbolic mathematics could run away on this (normalised) answer: a cheap first line only."""
+    """Whether symbolic mathematics could run away on this (normalised) answer: a cheap first line
+    only."""
     if len(text) > MAX_SYMBOLIC or too_deep(text, MAX_PARSE_DEPTH) or _LONG_NUMBER.search(text):
         return True
     if len(_ITERATED.findall(text)) > 2:
@@ -201,7 +205,8 @@ def _unbase(left: str, right: str) -> tuple[str, str]:
 
 
 def _is_label(text: str) -> bool:
-    """Whether only the spelling counts: one letter (A is not a), a numeral with its base, a time of day."""
+    """Whether only the spelling counts: one letter (A is not a), a numeral with its base, a time of
+    day."""
     return bool(
         re.fullmatch(
             r"[A-Za-z]|[0-9A-Z]{1,60}_\{?\d{1,2}\}?|\d{1,2}:\d\d(?:[AaPp]\.?[Mm]\.?)?", text

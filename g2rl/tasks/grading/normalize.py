@@ -1,11 +1,13 @@
-r"""Bring an answer into one spelling before anything is compared: strings in, strings out, linear time.
+r"""Bring an answer into one spelling before anything is compared: strings in, strings out, linear
+time.
 
-`normalize` gives LaTeX that a parser can read; `key` gives the form under which equal strings mean equal
-answers. Meaning is never changed, except by these conventions of mathematics grading:
+`normalize` gives LaTeX that a parser can read; `key` gives the form under which equal strings mean
+equal answers. Meaning is never changed, except by these conventions of mathematics grading:
 
-- degrees, currencies and units say what the question said already and are dropped: ``10\text{ cm}^2`` is 10;
-- a percent sign is dropped here, `has_percent` tells that it was there, and the grader reads 10\% as
-  either 10 or 1/10;
+- degrees, currencies and units say what the question said already and are dropped: ``10\text{
+cm}^2`` is 10;
+- a percent sign is dropped here, `has_percent` tells that it was there, and the grader reads 10\%
+  as either 10 or 1/10;
 - ``1,000`` is one number when the whole answer can be read so, and a list otherwise.
 """
 
@@ -160,7 +162,8 @@ def has_percent(answer: str) -> bool:
 
 
 def key(answer: str) -> str:
-    """The form in which equal strings are equal answers: normalised, no spaces; words without case."""
+    """The form in which equal strings are equal answers: normalised, no spaces; words without
+    case."""
     text = normalize(answer)
     words = as_words(text)
     if words is not None:

@@ -1,7 +1,7 @@
 """Find a verifier by the name that a samples file gives it.
 
-The column ``verifier`` of samples.parquet holds the dotted path of a class. The path is looked up in
-a closed table, so a file from elsewhere cannot make g2rl import or call anything else.
+The column ``verifier`` of samples.parquet holds the dotted path of a class. The path is looked up
+in a closed table, so a file from elsewhere cannot make g2rl import or call anything else.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ VERIFIERS = {
     "reasoning_gym": "g2rl.tasks.grading.gym.GymVerifier",
     "countdown": "g2rl.tasks.countdown.CountdownVerifier",
 }
-"""Every verifier of g2rl: its short name and the path of its class. A new verifier is added here."""
+"""Every verifier of g2rl: its short name and the path of its class. A new verifier is added
+here."""
 
 MOVED = {
     "g2rl.verify.mcq.": "g2rl.tasks.grading.choice.",
     "g2rl.verify.": "g2rl.tasks.grading.",
 }
-"""Where modules stood when older files were written, and where they stand now. The first prefix that
-fits is replaced."""
+"""Where modules stood when older files were written, and where they stand now. The first prefix
+that fits is replaced."""
 
 
 class UnknownVerifierError(ValueError):

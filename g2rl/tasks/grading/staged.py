@@ -1,4 +1,5 @@
-"""The interface of verifiers that split their work into a cheap part and one that needs a worker."""
+"""The interface of verifiers that split their work into a cheap part and one that needs a
+worker."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Equality by symbolic mathematics (math-verify), in unbounded time and memory.
 
-Call it only in a worker that can be killed. math-verify would bound itself by SIGALRM; that is off here
-(`None`), because it works in main threads only and cannot interrupt a C call. The pool of worker
-processes is the bound.
+Call it only in a worker that can be killed. math-verify would bound itself by SIGALRM; that is off
+here (`None`), because it works in main threads only and cannot interrupt a C call. The pool of
+worker processes is the bound.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def equal(
     Args:
         gold: the gold answer, normalised.
         answer: the model's answer, normalised.
-        readings: pairs of factors for (gold, answer), by which both are scaled before they are compared.
+        readings: pairs of factors for (gold, answer), by which both are scaled before they are
+            compared.
 
     Returns:
         The verdict and its route: "math", or "error" if the libraries raised.
@@ -65,8 +66,8 @@ def _math_verify() -> tuple[Any, Any, Any]:
     for library in ("math_verify", "latex2sympy2_extended", "sympy"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
 
-    # Stripping of units stays off: it takes the t of "sin t" for tonnes, and `normalize` has removed
-    # units already.
+    # Stripping of units stays off: it takes the t of "sin t" for tonnes, and `normalize` has
+    # removed units already.
     config = NormalizationConfig(basic_latex=True, malformed_operators=True, boxed="last")
     target = LatexExtractionConfig(
         try_extract_without_anchor=False, boxed_match_priority=0, normalization_config=config

@@ -1,7 +1,7 @@
 """The interface of a verifier, which decides whether the answer in a completion is right.
 
-A verifier is a picklable object of plain data. It is sent to worker processes, so its module must not
-import torch. It must never evaluate model output.
+A verifier is a picklable object of plain data. It is sent to worker processes, so its module must
+not import torch. It must never evaluate model output.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from g2rl.types import Problem, Verdict
 class Verifier(Protocol):
     """Decides whether the final answer of a completion is right.
 
-    A verifier may also have a method ``warm_up()``. A worker calls it once, before its memory limit and
-    the clock of its first item apply.
+    A verifier may also have a method ``warm_up()``. A worker calls it once, before its memory limit
+    and the clock of its first item apply.
     """
 
     bounded: bool
-    """True when grading is provably cheap for any input (no symbolic mathematics, capped length). Such
-    a verifier runs in the calling process; all others run in workers that can be killed."""
+    """True when grading is provably cheap for any input (no symbolic mathematics, capped length).
+    Such a verifier runs in the calling process; all others run in workers that can be killed."""
 
     def grade(self, completion: str, problem: Problem) -> Verdict:
         """Judge one completion. Must not raise for any string."""

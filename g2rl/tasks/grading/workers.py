@@ -27,8 +27,8 @@ class _LightProcess(multiprocessing.context.SpawnProcess):
     """A spawned process that does not import the parent's __main__ and never sees Ctrl-C.
 
     A worker must start whatever __main__ is (a notebook, stdin, pytest, an unguarded script), and
-    must not pay for the torch that it imports. Ctrl-C reaches every process of the terminal, but the
-    trainer finishes its step first and needs its workers for that.
+    must not pay for the torch that it imports. Ctrl-C reaches every process of the terminal, but
+    the trainer finishes its step first and needs its workers for that.
     """
 
     @staticmethod
@@ -67,7 +67,8 @@ def _main_hidden() -> Iterator[None]:
 
 @contextmanager
 def _interrupt_blocked() -> Iterator[None]:
-    """Block SIGINT in this thread. A process that it starts inherits the mask, and so never sees one."""
+    """Block SIGINT in this thread. A process that it starts inherits the mask, and so never sees
+    one."""
     mask_before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -79,8 +80,8 @@ def initialize(verifier: Verifier, memory_bytes: int) -> None:
     """Prepare a worker: make it killable, warm the verifier up, bound the address space."""
     global _verifier
 
-    # The pool stops a worker by SIGTERM. A handler in Python would run only after the current C call
-    # (a big power) has returned, so the default action, an immediate end, is restored.
+    # The pool stops a worker by SIGTERM. A handler in Python would run only after the current C
+    # call (a big power) has returned, so the default action, an immediate end, is restored.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     # import what grading needs before the memory limit and the clock of an item apply

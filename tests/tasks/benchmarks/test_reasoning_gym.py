@@ -1,4 +1,5 @@
-"""reasoning-gym: only safe scorers, the same problems everywhere, golds accepted, nothing executed."""
+"""reasoning-gym: only safe scorers, the same problems everywhere, golds accepted, nothing
+executed."""
 
 from __future__ import annotations
 

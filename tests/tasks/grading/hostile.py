@@ -1,4 +1,5 @@
-"""Completions that attack a grader: code, bombs of arithmetic, size, nesting, regex traps, odd characters."""
+"""Completions that attack a grader: code, bombs of arithmetic, size, nesting, regex traps, odd
+characters."""
 
 from __future__ import annotations
 
@@ -47,7 +48,8 @@ CODE = [
     r"\text{{__import__('os').system('touch {canary}')}}",
     r"\mathrm{{exec}}(\text{{open('{canary}','w')}})",
 ]
-"""In the dialect of every evaluator that a grader may be tempted to use; {canary} must never be touched."""
+"""In the dialect of every evaluator that a grader may be tempted to use; {canary} must never be
+touched."""
 
 ARITHMETIC = [
     "9^{9^{9^{9}}}",

@@ -1,4 +1,5 @@
-"""Verifiers that do on request what model output must never achieve. Importable, so workers can load them."""
+"""Verifiers that do on request what model output must never achieve. Importable, so workers can
+load them."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ from g2rl.types import Problem, Verdict
 
 
 class Misbehaving:
-    """Obeys its completion: "sleep", "spin" (a C call that no Python signal handler interrupts), "crash",
-    "segv", "hog", ...; anything else is right and answers with itself."""
+    """Obeys its completion: "sleep", "spin" (a C call that no Python signal handler interrupts),
+    "crash", "segv", "hog", ...; anything else is right and answers with itself."""
 
     bounded = False
 

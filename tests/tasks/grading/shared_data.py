@@ -1,4 +1,5 @@
-"""Access to the data beside the repository (`../shared/data`); tests skip cleanly where it is absent."""
+"""Access to the data beside the repository (`../shared/data`); tests skip cleanly where it is
+absent."""
 
 from __future__ import annotations
 

@@ -143,7 +143,8 @@ def test_cases_of_public_graders() -> None:
 
 
 def test_agreement_with_the_official_script() -> None:
-    """The script draws a random letter for outputs that state none; those 10 of 200 we leave unparsed."""
+    """The script draws a random letter for outputs that state none; those 10 of 200 we leave
+    unparsed."""
     outputs = rows("mcq_extraction_dev")
     same = unparsed = 0
     for row in outputs:

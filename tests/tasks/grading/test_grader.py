@@ -1,4 +1,5 @@
-"""The grader's promises: order, hard limits, one bad item costs one item, any __main__, no silent failure."""
+"""The grader's promises: order, hard limits, one bad item costs one item, any __main__, no silent
+failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Hostile completions: nothing is executed, no limit is broken, and good answers in between stay right."""
+"""Hostile completions: nothing is executed, no limit is broken, and good answers in between stay
+right."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ class PeakWatch:
 
     def _run(self) -> None:
         while not self._stop.wait(0.1):
-            # A starting worker still bears its parent's size: the limit holds from its first item on.
+            # A starting worker still bears its parent's size: the limit holds from its first item
+            # on.
             for pid in worker_pids():
                 if _is_limited(pid):
                     self.peak = max(self.peak, peak_address_space_mb(pid))
@@ -152,7 +154,8 @@ def test_no_item_outlives_its_limit_by_a_second() -> None:
     routes = []
     with Grader(MathVerifier(), 2, TIMEOUT_SECONDS, MEMORY_MB) as grader:
         for bomb in bombs:
-            # on a busy machine the worker that replaces a killed one may need more than one try to warm up
+            # on a busy machine the worker that replaces a killed one may need more than one try to
+            # warm up
             assert any(
                 all(v.correct for v in grader.grade([(GOOD, PROBLEM)] * 4)) for _ in range(10)
             )

@@ -1,4 +1,5 @@
-"""Mathematical equivalence: what is accepted, what is not, and agreement with public graders' own cases."""
+"""Mathematical equivalence: what is accepted, what is not, and agreement with public graders' own
+cases."""
 
 from __future__ import annotations
 

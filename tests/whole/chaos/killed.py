@@ -1,4 +1,5 @@
-"""Runs `python -m g2rl.cli.train` and kills it with SIGKILL at a chosen call: killed.py POINT N OVERRIDES...
+"""Runs `python -m g2rl.cli.train` and kills it with SIGKILL at a chosen call: killed.py POINT N
+OVERRIDES...
 
 The process dies in the middle of what POINT names, at its N-th time (from 1) in this process.
 """
@@ -55,7 +56,8 @@ def at(
     where: str = "",
     first: Callable[[Any], bool] = lambda _: True,
 ) -> Calls:
-    """Replace a function so that its N-th call (within a phase) is `act(call, args, kwargs)`, and death.
+    """Replace a function so that its N-th call (within a phase) is `act(call, args, kwargs)`, and
+    death.
 
     Only calls whose first argument passes `first` are counted.
     """

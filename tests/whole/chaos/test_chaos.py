@@ -1,7 +1,9 @@
-"""Chaos: the real command is killed with SIGKILL again and again, and ends as if nothing had happened.
+"""Chaos: the real command is killed with SIGKILL again and again, and ends as if nothing had
+happened.
 
-`make test` runs the short version, `make chaos` the long one. A kill comes either at a chosen moment
-(`killed.py`: in the middle of a rollout, an update, a checkpoint, ...) or after a random time.
+`make test` runs the short version, `make chaos` the long one. A kill comes either at a chosen
+moment (`killed.py`: in the middle of a rollout, an update, a checkpoint, ...) or after a random
+time.
 """
 
 from __future__ import annotations
@@ -161,7 +163,8 @@ RANDOM_KILLS = 8
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", [0])
 def test_more_than_twenty_kills_change_nothing(tmp_path: Path, seed: int) -> None:
-    """Every moment, in seeded order among random times; a run that ends is compared and another begun."""
+    """Every moment, in seeded order among random times; a run that ends is compared and another
+    begun."""
     steps, count, draw = "trainer.steps=8", 8, random.Random(seed)
     clean = tmp_path / "clean"
     started = time.monotonic()

@@ -1,4 +1,5 @@
-"""A full step with the vocabulary and width of Qwen3-1.7B, plain and sharded, within 20 GB of memory."""
+"""A full step with the vocabulary and width of Qwen3-1.7B, plain and sharded, within 20 GB of
+memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The whole command in two processes: the files of one run, checkpoints across world sizes, stop signals."""
+"""The whole command in two processes: the files of one run, checkpoints across world sizes, stop
+signals."""
 
 from __future__ import annotations
 
@@ -142,7 +143,8 @@ def test_moments_of_two_processes_are_whole_in_one(runs: Path) -> None:
 
 @pytest.mark.parametrize("export", ["merged", pytest.param("adapter", marks=pytest.mark.slow)])
 def test_lora_is_sharded_continued_and_exported(tmp_path: Path, export: str) -> None:
-    """A plain run, and one that begins sharded and ends plain; checkpoints hold the adapters alone."""
+    """A plain run, and one that begins sharded and ends plain; checkpoints hold the adapters
+    alone."""
     pytest.importorskip("peft")
     common = [
         "trainer.steps=2",

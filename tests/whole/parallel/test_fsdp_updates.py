@@ -71,7 +71,8 @@ def test_one_sharded_process_equals_a_plain_one(
 
 
 def test_the_cases_are_uneven(single: dict[str, Any]) -> None:
-    """What the cases are meant to hold: a mini-batch without tokens, losses and gradients that are not 0."""
+    """What the cases are meant to hold: a mini-batch without tokens, losses and gradients that are
+    not 0."""
     losses = [found["loss"] for found in single["token_mean"]["losses"]]
     assert losses.count(0.0) == 1
     assert sum(abs(loss) > 1e-3 for loss in losses) >= 3

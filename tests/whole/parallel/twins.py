@@ -1,4 +1,5 @@
-"""Run a function of a test file in several fresh processes, as torchrun would; and what they compute.
+"""Run a function of a test file in several fresh processes, as torchrun would; and what they
+compute.
 
 python twins.py FUNCTION FOLDER          with the variables that torchrun sets
 """
@@ -172,7 +173,8 @@ def outcome(
     fuse_from: int = head.FUSE_FROM,
     spoil: Callable[[UpdateBatch], None] = lambda batch: None,
 ) -> dict[str, Any]:
-    """Scores, gradients of every mini-batch of one step, and metrics and weights of three; whole tensors."""
+    """Scores, gradients of every mini-batch of one step, and metrics and weights of three; whole
+    tensors."""
     fused: list[int] = []
     head._fused = lambda *inputs: fused.append(1) or FUSED(*inputs)  # type: ignore[func-returns-value]
     head.FUSE_ROWS = 0
@@ -329,7 +331,8 @@ def large_sharded(folder: Path) -> None:
 
 
 def full_step(world: World, folder: Path) -> None:
-    """Sample, score with features, score the reference, update once: V = 151,936, D = 2048, two layers."""
+    """Sample, score with features, score the reference, update once: V = 151,936, D = 2048, two
+    layers."""
     started = time.perf_counter()
     torch.manual_seed(0)
     sizes = {
