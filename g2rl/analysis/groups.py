@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ from g2rl.engines.rollouts import Rollouts
 from g2rl.evaluation.evaluate import respond
 from g2rl.tasks.benchmarks.benchmark import Benchmark
 from g2rl.tasks.grading.grader import Grader
-from g2rl.types import SamplingParams, Verdict
+from g2rl.types import SamplingParams, Tokenizer, Verdict
 
 
 @dataclass(slots=True)
@@ -40,7 +39,7 @@ def sample_groups(
     benchmark: Benchmark,
     engine: Engine,
     grader: Grader,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     *,
     problems: int,
     responses: int,

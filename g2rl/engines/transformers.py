@@ -18,8 +18,7 @@ from torch import Tensor
 from g2rl.engines.engine import Key, uniforms
 from g2rl.engines.next_token import next_tokens
 from g2rl.policy.policy import Policy
-from g2rl.policy.sharding import DTYPES
-from g2rl.types import Completion, SamplingParams
+from g2rl.types import Completion, SamplingParams, Tokenizer
 
 COMPACT_AT = (
     0.1  # share of finished rows that makes copying the cache worth while (0.25 was 5-15 % slower)
@@ -78,14 +77,14 @@ class TransformersEngine:
     reports_logps = False
 
     def __init__(
-        self, policy: Policy, tokenizer: Any, stop_ids: Sequence[int], max_rows: int = 512
+        self, policy: Policy, tokenizer: Tokenizer, stop_ids: Sequence[int], max_rows: int = 512
     ) -> None:
         if max_rows < 1:
             raise ValueError(f"engine.max_rows must be >= 1, got {max_rows}")
         self.policy, self.tokenizer = policy, tokenizer
         self.model = policy.model
         if policy.sharding is not None:
-            self.model = policy.replica(policy.device, DTYPES[policy.sharding.param_dtype])
+            self.model = policy.empty_copy(policy.device, policy.sharding.gathered_dtype)
         self.stop_ids = list(stop_ids)
         self.max_rows = max_rows
 
@@ -93,7 +92,7 @@ class TransformersEngine:
         """Gather a sharded policy's weights; nothing to do where the policy's module is the
         sampler."""
         if self.policy.sharding is not None:
-            self.policy.copy_to(self.model)
+            self.policy.copy_weights_to(self.model)
 
     def close(self) -> None:
         """Nothing to do: the engine holds nothing of its own."""

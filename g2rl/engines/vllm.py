@@ -22,7 +22,7 @@ from g2rl.engines import colocated
 from g2rl.engines.drift import PROBE, SAMPLES, TOLERANCE, Drift, measure, probe_prompts, refuse
 from g2rl.engines.engine import Key, seed_of
 from g2rl.policy.policy import Policy
-from g2rl.types import Completion, SamplingParams
+from g2rl.types import Completion, SamplingParams, Tokenizer
 
 log = logging.getLogger(__name__)
 TESTED = ">=0.32,<0.33"
@@ -109,7 +109,7 @@ class VllmEngine:
     def __init__(
         self,
         policy: Policy,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         stop_ids: Sequence[int],
         max_rows: int = 256,
         max_model_len: int | None = None,

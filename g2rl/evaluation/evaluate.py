@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from g2rl.formulas.estimators import Interval, bootstrap_interval
 from g2rl.policy.prompts import encode_prompt
 from g2rl.tasks.benchmarks.benchmark import Benchmark
 from g2rl.tasks.grading.grader import Grader
-from g2rl.types import Completion, Verdict
+from g2rl.types import Completion, Tokenizer, Verdict
 from g2rl.world import World
 
 EVAL_STREAM = 0xE7A1
@@ -60,7 +59,7 @@ def evaluate(
     benchmark: Benchmark,
     engine: Engine,
     grader: Grader,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     *,
     chat: bool,
     seed: int,
@@ -106,7 +105,7 @@ def respond(
     places: Sequence[int],
     engine: Engine,
     grader: Grader,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     *,
     chat: bool,
     seed: int,

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from g2rl.engines.engine import Engine
 from g2rl.evaluation.evaluate import respond
@@ -31,6 +31,7 @@ from g2rl.tasks.benchmarks.benchmark import Benchmark
 from g2rl.tasks.grading.grader import Grader
 from g2rl.tasks.grading.registry import verifier_named
 from g2rl.tasks.grading.verifier import Verifier
+from g2rl.types import Tokenizer
 
 Graders = Callable[[Verifier], Grader]
 REGRADE_BATCH = 256
@@ -78,7 +79,13 @@ class Evaluation:
         return [piece for piece in self.pieces() if not _intact(*piece)]
 
     def sample(
-        self, engine: Engine, tokenizer: Any, graders: Graders, reporter: Reporter, *, chat: bool
+        self,
+        engine: Engine,
+        tokenizer: Tokenizer,
+        graders: Graders,
+        reporter: Reporter,
+        *,
+        chat: bool,
     ) -> None:
         """Sample and grade every missing part."""
         missing = self.missing()

@@ -1,0 +1,17 @@
+"""The policy: a causal language model that samples, is scored and is trained.
+
+In reading order:
+
+    loading     find, build or load a model and its tokenizer
+    prompts     a problem's text as token ids
+    policy      the model and its head as one module: log-probs, entropies, features
+    lm_head     the tiled head behind it (a package with a public face)
+    batching    micro-batches of similar length
+    scoring     log-probs, entropies and features of whole rollouts
+    reference   the frozen policy of the KL term, under LoRA without a copy
+    lora        low-rank adapters
+    sharding    weights divided among processes by FSDP2
+    weights     how weights are walked: names, ties, blocks
+
+It knows nothing of tasks, signals, engines and runs.
+"""

@@ -60,11 +60,14 @@ class MicroBatch:
 def mini_batches(group_N: Tensor, count: int, key: Sequence[int]) -> list[list[int]]:
     """Rows of each mini-batch: whole groups, in an order that is a function of the key; at most
     `count`."""
+    # whole groups, in a random order unless there is only one mini-batch
     labels = torch.unique(group_N).tolist()
     parts = min(count, len(labels))
     order = np.random.default_rng(np.random.SeedSequence(tuple(key))).permutation(labels)
     if parts == 1:
         order = np.array(labels)
+
+    # the rows of each mini-batch keep the order of the responses
     groups = [set(part.tolist()) for part in np.array_split(order, parts)]
     owner = group_N.tolist()
     return [[n for n, label in enumerate(owner) if label in chosen] for chosen in groups]
@@ -87,16 +90,22 @@ def plan_micro_batches(
     """
     if token_budget < 1:
         raise ValueError(f"micro-batch token budget must be >= 1, got {token_budget}")
+
+    # cost[i]: of the best plan for the i shortest rows; start[i]: where its last micro-batch begins
     ordered = sorted(rows, key=sequences.total_length)
     lengths = np.array([sequences.total_length(n) for n in ordered], dtype=np.int64)
     cost = np.zeros(len(ordered) + 1, dtype=np.int64)  # of the best plan for the first i rows
     start = np.zeros(len(ordered), dtype=np.int64)  # of the micro-batch that ends that plan
+
+    # a micro-batch that ends with row `last` costs its rows times the longest, plus a call
     for last, longest in enumerate(lengths):
         first = max(0, last + 1 - max(1, token_budget // int(longest)))
         begins = np.arange(first, last + 1)
         total = cost[first : last + 1] + (last + 1 - begins) * longest + CALL_TOKENS
         best = int(total.argmin())
         start[last], cost[last + 1] = first + best, total[best]
+
+    # walk back over the micro-batches of the best plan
     plan: list[list[int]] = []
     end = len(ordered)
     while end:
@@ -111,6 +120,7 @@ def make_micro_batch(
 ) -> MicroBatch:
     """Right-pad the given rows to their longest (or to `pad_to`) and index their response
     tokens."""
+    # pad every row to the longest
     length = max(pad_to, *(sequences.total_length(n) for n in rows))
     padded: list[list[int]] = []
     positions: list[int] = []
@@ -119,6 +129,8 @@ def make_micro_batch(
     for row, n in enumerate(rows):
         prompt, response = sequences.prompts[n], sequences.responses[n]
         padded.append(prompt + response + [pad_id] * (length - len(prompt) - len(response)))
+
+        # token y_t is predicted at the position before it
         first = row * length + len(prompt) - 1
         positions.extend(range(first, first + len(response)))
         targets.extend(response)

@@ -23,7 +23,9 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+from g2rl.policy.weights import DTYPES
+from g2rl.types import Tokenizer
+
 END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>")
 
 
@@ -36,11 +38,12 @@ class LoadedModel:
     """A causal LM with its tokenizer and the token ids that end a response."""
 
     model: PreTrainedModel
-    tokenizer: Any
+    tokenizer: Tokenizer
     stop_ids: list[int]
 
     @property
     def pad_id(self) -> int:
+        """The padding token, or the first stop token where the tokenizer has none."""
         pad = self.tokenizer.pad_token_id
         return self.stop_ids[0] if pad is None else int(pad)
 
@@ -55,6 +58,8 @@ def resolve_source(source: str) -> str:
                 f"model.source={source}: no built-in policy of that name (there is: tiny)"
             )
         return str(folder)
+
+    # a folder inside an installed package
     if kind == "package" and name:
         spec = importlib.util.find_spec(name)
         if spec is None or not spec.submodule_search_locations:
@@ -98,10 +103,14 @@ def load(
     """
     if dtype not in DTYPES:
         raise ModelError(f"model.dtype must be one of {sorted(DTYPES)}, got {dtype!r}")
+
+    # what tokenizer, configuration and weights are all read with
     where = resolve_source(source)
     common: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
     if gguf_file:
         common["gguf_file"] = gguf_file
+
+    # transformers would draw progress bars and print advice while it loads
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -109,6 +118,8 @@ def load(
         tokenizer = AutoTokenizer.from_pretrained(where, **common)
         config = config or read_config(source, gguf_file, revision, overrides)
         kwargs: dict[str, Any] = {"dtype": DTYPES[dtype], "attn_implementation": attention}
+
+        # weights at random, or from the files, of which none may be missing
         if random_init:
             model = AutoModelForCausalLM.from_config(config, **kwargs)
         else:
@@ -123,6 +134,8 @@ def load(
     finally:
         transformers_logging.set_verbosity(level)
         transformers_logging.enable_progress_bar()
+
+    # ready it for training and sampling
     if gguf_file:
         forget_quantization(model)
     if gradient_checkpointing:
@@ -142,6 +155,7 @@ def read_config(
     Raises:
         ModelError: it cannot be read.
     """
+    # read
     options = {"gguf_file": gguf_file} if gguf_file else {}
     try:
         config = AutoConfig.from_pretrained(
@@ -149,6 +163,8 @@ def read_config(
         )
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(f"cannot load model.source={source}: {error}") from error
+
+    # change what the user asks for, say the number of layers
     for name, value in (overrides or {}).items():
         setattr(config, name, value)
     return config
@@ -177,6 +193,7 @@ def forget_quantization(model: Any) -> None:
 def set_checkpointing(model: Any, on: bool) -> None:
     """Recompute activations in the backward, or stop doing so (transformers renamed the methods in
     5.2x)."""
+    # the method's present name, or its earlier one
     verb = "enable" if on else "disable"
     names = (f"activation_checkpointing_{verb}", f"gradient_checkpointing_{verb}")
     method = next(getattr(model, name) for name in names if hasattr(model, name))
@@ -191,7 +208,7 @@ def pick_device(device: str) -> torch.device:
 
 
 def resolve_stop_ids(
-    model: Any, tokenizer: Any, stop_tokens: Sequence[str] | None = None
+    model: Any, tokenizer: Tokenizer, stop_tokens: Sequence[str] | None = None
 ) -> list[int]:
     """Token ids that end a response.
 
@@ -202,6 +219,7 @@ def resolve_stop_ids(
     Raises:
         ModelError: for a stop token that is not a token of the vocabulary, or when none is found.
     """
+    # explicit ones win
     vocabulary = tokenizer.get_vocab()
     if stop_tokens is not None:
         unknown = [token for token in stop_tokens if token not in vocabulary]
@@ -210,10 +228,14 @@ def resolve_stop_ids(
                 f"model.stop_tokens: {unknown or 'an empty list'} not in the tokenizer's vocabulary"
             )
         return [vocabulary[token] for token in stop_tokens]
+
+    # those that the model and the tokenizer name
     found: list[int] = []
     for eos in (getattr(model.generation_config, "eos_token_id", None), tokenizer.eos_token_id):
         if eos is not None:
             found.extend(eos if isinstance(eos, list) else [eos])
+
+    # those that the chat template closes turns with
     template = tokenizer.chat_template or ""
     found.extend(vocabulary[t] for t in END_OF_TURN if t in vocabulary and t in template)
     if not found:

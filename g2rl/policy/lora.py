@@ -81,6 +81,7 @@ def add_lora(model: Any, settings: LoraSettings, source: str, revision: str | No
         ImportError: without peft.
         ValueError: for target modules that the model does not have.
     """
+    # the settings in peft's words
     peft = _peft()
     targets = target_modules(model, settings)
     config = peft.LoraConfig(
@@ -113,12 +114,15 @@ def target_modules(model: Any, settings: LoraSettings) -> list[str]:
     Raises:
         ValueError: for a name that no linear layer has, or the head without `include_head`.
     """
+    # every linear layer by its path, and their last names
     head = model.get_output_embeddings()
     paths = {
         name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)
     }
     leaves = {path.rsplit(".", 1)[-1] for path, module in paths.items() if module is not head}
     [head_name] = [path for path, module in paths.items() if module is head]
+
+    # what the settings name must be there
     chosen = leaves if settings.target_modules is None else set(settings.target_modules)
     if unknown := sorted(chosen - leaves):
         hint = "; for the head set model.lora.include_head=true" if head_name in unknown else ""
@@ -165,6 +169,7 @@ def merged_weight(layer: Any) -> Tensor:
 def adapters_off(model: nn.Module) -> Iterator[None]:
     """The base model, for as long as the context lasts; which parameters are trained does not
     change."""
+    # remember what trains, because peft freezes what it turns off
     layers = [layer for _, layer in lora_layers(model)]
     trained = [p for p in model.parameters() if p.requires_grad]
     try:
@@ -197,6 +202,8 @@ def merged_items(
     model: nn.Module, state: Mapping[str, Tensor] | None = None
 ) -> Iterator[tuple[str, Tensor]]:
     """What `merged_state` holds, one weight at a time."""
+    # a state dict has the base's weight under PATH.base_layer and the adapter's under PATH.lora_A
+    # and lora_B
     full = model.state_dict() if state is None else state
     scales = {f"{name}.": layer.scaling[ADAPTER] for name, layer in lora_layers(model)}
     for name in full:
@@ -204,6 +211,8 @@ def merged_items(
         if ".lora_" in name:
             continue
         tensor = full[name]  # where values are gathered when asked for, one at a time
+
+        # W + (alpha / r) B A, computed no narrower than float32
         if mark and rest == "weight":
             a, b = (full[f"{path}lora_{side}.{ADAPTER}.weight"] for side in "AB")
             delta = (b.float() @ a.float() if b.dtype == torch.bfloat16 else b @ a) * scales[path]
@@ -220,12 +229,16 @@ def load_adapter(model: Any, folder: Path) -> None:
     peft = _peft()
     if not (folder / "adapter_config.json").is_file():
         raise ValueError(f"model.adapter={folder}: no adapter_config.json there")
+
+    # only plain LoRA can be merged
     config = peft.PeftConfig.from_pretrained(str(folder))
     plain = config.peft_type == peft.PeftType.LORA and config.bias == "none"
     if not plain or config.use_dora or config.lora_bias or config.modules_to_save:
         raise ValueError(
             f"model.adapter={folder}: only plain LoRA adapters are supported (no DoRA, no biases)"
         )
+
+    # fill the adapter's weights in, and refuse those of another model
     _inject(model, config)
     found = peft.set_peft_model_state_dict(
         model, peft.load_peft_weights(str(folder), device="cpu"), ADAPTER
@@ -234,6 +247,8 @@ def load_adapter(model: Any, folder: Path) -> None:
     if missing or found.unexpected_keys:
         wrong = (missing or found.unexpected_keys)[0]
         raise ValueError(f"model.adapter={folder} is of another model: {wrong} does not fit")
+
+    # from here on it is a plain model
     fold(model)
 
 
@@ -266,6 +281,7 @@ def save_lora(
         state: full state dict of the model (gathered, if it is sharded); None takes it from the
             model.
     """
+    # the adapter alone, as peft writes it
     if export == "adapter":
         peft, config = _peft(), copy.copy(model.peft_config[ADAPTER])
         full = dict(model.state_dict() if state is None else state)
@@ -285,6 +301,8 @@ def save_lora(
         )  # a set, whose order changes between processes
         config.save_pretrained(str(folder))
         return
+
+    # merged; a head with an adapter is no longer the embedding
     tied = model.config.tie_word_embeddings
     if hasattr(model.get_output_embeddings(), "base_layer"):
         model.config.tie_word_embeddings = False

@@ -4,7 +4,8 @@ forward."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +14,56 @@ from torch.distributed.device_mesh import DeviceMesh
 from g2rl.policy.batching import MicroBatch
 from g2rl.policy.lm_head import DEFAULT_TILE_BYTES, FeatureRequest, HeadOutput, Objective, head_pass
 from g2rl.policy.lora import base_layer, merged_items, merged_state, merged_weight
-from g2rl.policy.sharding import Gathered, ShardSettings, blank, settle, shard, whole
+from g2rl.policy.sharding import Gathered, ShardSettings, blank, reshard, shard, whole
+from g2rl.policy.weights import DTYPES, without_second_names
 
-COMPUTE_DTYPES = {None: None, "bfloat16": torch.bfloat16}
 HEAD_TOLERANCE = 2e-2  # relative; catches soft-capping or logit scaling, not bfloat16 rounding
+
+
+class Scorable(Protocol):
+    """What can score responses: a policy, or a view of one."""
+
+    training: bool
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        ...
+
+    def __call__(
+        self,
+        batch: MicroBatch,
+        temperature: float = 1.0,
+        features: bool = False,
+        feature_temperature: float | None = None,
+        objective: Objective | None = None,
+    ) -> HeadOutput:
+        """Score the response tokens of a micro-batch."""
+        ...
+
+    def train(self, mode: bool = True) -> Any:
+        """Switch to training mode, or back."""
+        ...
+
+    def eval(self) -> Any:
+        """Switch to evaluation mode."""
+        ...
+
+    def modules(self) -> Iterator[nn.Module]:
+        """All modules inside, as of `torch.nn.Module`."""
+        ...
+
+
+@dataclass(slots=True)
+class Skeleton:
+    """The model of a sharded policy as it was before, on the meta device: shapes and ties without
+    values.
+
+    A plain object around the module, because a submodule of the policy would be sharded and saved
+    with it.
+    """
+
+    model: Any
 
 
 class Policy(nn.Module):
@@ -27,20 +74,27 @@ class Policy(nn.Module):
         tile_bytes: memory for one tile of logits.
         compute_dtype: "bfloat16" runs backbone and head products in it, with float32 master weights
             and float32 softmax; None computes in the dtype of the weights.
+
+    Raises:
+        ValueError: another compute dtype.
+        TypeError: the output head is not linear.
     """
 
     def __init__(
         self, model: Any, tile_bytes: int = DEFAULT_TILE_BYTES, compute_dtype: str | None = None
     ) -> None:
         super().__init__()
-        if compute_dtype not in COMPUTE_DTYPES:
+        if compute_dtype not in (None, "bfloat16"):
             raise ValueError(f"model.compute_dtype must be null or bfloat16, got {compute_dtype!r}")
         self.model = model
         self.tile_bytes = tile_bytes
-        self.compute_dtype = COMPUTE_DTYPES[compute_dtype]
-        self.skeleton: Any = None  # of a sharded policy: its model before, without values
+        self.compute_dtype = None if compute_dtype is None else DTYPES[compute_dtype]
+
+        # set by `shard`
+        self.skeleton: Skeleton | None = None
         self.sharding: ShardSettings | None = None
         self._device: torch.device | None = None
+
         head = model.get_output_embeddings()
         if not isinstance(base_layer(head), nn.Linear):
             raise TypeError(
@@ -55,6 +109,7 @@ class Policy(nn.Module):
     @property
     def has_dropout(self) -> bool:
         """Whether a forward in training mode differs from the one that sampled."""
+        # as configured, and as built
         rates = list(dropout_rates(self.model.config.to_diff_dict()))
         rates += [m.p for m in self.model.modules() if isinstance(m, nn.modules.dropout._DropoutNd)]
         return any(rate > 0 for rate in rates)
@@ -63,6 +118,7 @@ class Policy(nn.Module):
     def copies_weights(self) -> bool:
         """Whether a forward that can be differentiated holds weights of its own: casts, or a merged
         head."""
+        # casts to the compute dtype, or W + (alpha / r) B A
         head = self.model.get_output_embeddings()
         return self.compute_dtype is not None or base_layer(head) is not head
 
@@ -74,47 +130,44 @@ class Policy(nn.Module):
         are gathered one at a time: every rank goes through all of them.
         """
         if self.sharding is not None:
-            settle(self)
+            reshard(self)
             yield from merged_items(self.model, Gathered(self.model))
-            return
-        seen: set[tuple[int, torch.Size]] = set()
-        # all at once: a tensor that is let go would leave its place to the next
-        for name, tensor in merged_state(self.model).items():
-            place = (tensor.data_ptr(), tensor.shape)
-            if place not in seen:
-                seen.add(place)
-                yield name, tensor
+        else:
+            yield from without_second_names(merged_state(self.model))
 
     def shard(self, mesh: DeviceMesh, settings: ShardSettings, offload: bool = False) -> Policy:
         """Divide the weights over the mesh, in place; from here on every rank calls the same,
         together.
 
-        An optimizer is made afterwards. Copies are made by `replica`.
+        An optimizer has to be made afterwards. Copies are made by `empty_copy`.
         """
-        # not as a submodule, which would be sharded and saved too
-        object.__setattr__(self, "skeleton", blank(self.model, "meta"))
+        self.skeleton = Skeleton(blank(self.model, "meta"))
         self._device, self.sharding = self.device, settings
         shard(self, self.model, mesh, settings, offload)
         return self
 
-    def replica(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Any:
-        """The model of a sharded policy with room for whole weights, which `copy_to` fills."""
-        return blank(self.skeleton, device, dtype)
+    def empty_copy(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Any:
+        """The model of a sharded policy with room for whole weights, which `copy_weights_to`
+        fills."""
+        assert self.skeleton is not None
+        return blank(self.skeleton.model, device, dtype)
 
     @torch.no_grad()
-    def copy_to(self, model: Any) -> None:
-        """Gather the weights of a sharded policy into a replica; with None, only for the other
-        ranks."""
-        settle(self)
-        kept = (
-            [None] * sum(1 for _ in self.model.parameters())
-            if model is None
-            else model.parameters()
-        )
-        for source, target in zip(self.model.parameters(), kept, strict=True):
-            value = whole(source)
-            if target is not None:
-                target.copy_(value)
+    def copy_weights_to(self, model: Any) -> None:
+        """Gather the weights of a sharded policy into an empty copy.
+
+        Collective: every rank calls this or `take_part_in_copy`.
+        """
+        reshard(self)
+        for source, target in zip(self.model.parameters(), model.parameters(), strict=True):
+            target.copy_(whole(source))
+
+    @torch.no_grad()
+    def take_part_in_copy(self) -> None:
+        """Join the gather of another rank's `copy_weights_to` and store nothing."""
+        reshard(self)
+        for source in self.model.parameters():
+            whole(source)
 
     def autocast(self) -> torch.autocast:
         """Mixed precision of the backbone; a no-op without a compute dtype."""
@@ -123,10 +176,15 @@ class Policy(nn.Module):
 
     def hidden(self, batch: MicroBatch) -> Tensor:
         """Last hidden states (T, D) at the positions that predict response tokens."""
+        # the backbone alone: the head has its own pass
         with self.autocast():
             output = self.model.base_model(input_ids=batch.input_ids_BL, use_cache=False)
         hidden_TD = output.last_hidden_state.flatten(0, 1)[batch.positions_T]
-        return hidden_TD if self.compute_dtype is None else hidden_TD.to(self.compute_dtype)
+        return self._in_compute_dtype(hidden_TD)
+
+    def _in_compute_dtype(self, tensor: Tensor) -> Tensor:
+        """The tensor as products are computed with it."""
+        return tensor if self.compute_dtype is None else tensor.to(self.compute_dtype)
 
     def forward(
         self,
@@ -136,14 +194,23 @@ class Policy(nn.Module):
         feature_temperature: float | None = None,
         objective: Objective | None = None,
     ) -> HeadOutput:
-        """Score the response tokens of a micro-batch; see `g2rl.policy.lm_head.head_pass`."""
-        head = self.model.get_output_embeddings()
+        """Score the response tokens of a micro-batch.
+
+        Args:
+            batch: the micro-batch, T response tokens of N responses.
+            temperature: sampling temperature.
+            features: compute the gradient features as well.
+            feature_temperature: temperature of p_t in the features; None takes `temperature`.
+            objective: a loss that is a sum over tokens, see `g2rl.policy.lm_head.head_pass`.
+        """
         request = None
         if features:
             scored_at = temperature if feature_temperature is None else feature_temperature
             request = FeatureRequest(batch.segments_T, len(batch.rows), scored_at)
-        weight_VD = merged_weight(head)
-        weight_VD = weight_VD if self.compute_dtype is None else weight_VD.to(self.compute_dtype)
+
+        # under LoRA the head's weight is the merged one
+        head = self.model.get_output_embeddings()
+        weight_VD = self._in_compute_dtype(merged_weight(head))
         return head_pass(
             self.hidden(batch),
             weight_VD,

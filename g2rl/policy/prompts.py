@@ -1,14 +1,13 @@
-"""TODO docstring."""
+"""Prompts as token ids."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from g2rl.policy.loading import ModelError
+from g2rl.types import Tokenizer
 
 
 def encode_prompt(
-    tokenizer: Any, text: str, chat: bool, max_tokens: int | None = None
+    tokenizer: Tokenizer, text: str, chat: bool, max_tokens: int | None = None
 ) -> list[int]:
     """Token ids of one user turn, through the model's chat template or (chat=False) as plain text.
 
@@ -20,6 +19,8 @@ def encode_prompt(
         raise ModelError(
             "the tokenizer has no chat template; set model.chat=false to use plain prompts"
         )
+
+    # render the chat template, then encode it: the template writes the special tokens itself
     try:
         if chat:
             messages = [{"role": "user", "content": text}]
@@ -34,6 +35,8 @@ def encode_prompt(
             f"the tokenizer cannot encode the prompt {text[:80]!r}: {error}. The built-in tiny policy "
             "speaks only the words of task=countdown; pick another model= for this task"
         ) from error
+
+    # too long
     if max_tokens is not None and len(ids) > max_tokens:
         raise ModelError(
             f"a prompt has {len(ids)} tokens, over task.max_prompt_tokens={max_tokens}: {text[:80]!r}"

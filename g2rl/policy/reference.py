@@ -12,21 +12,22 @@ from g2rl.policy.lora import adapters_off
 from g2rl.policy.policy import Policy
 
 
-class BaseOf(Policy):
-    """A policy as it was before its adapters were trained; without gradients, and without memory of
+class AdaptersOff(nn.Module):
+    """A policy as it was before its adapters were trained, without gradients and without memory of
     its own.
 
     Args:
-        policy: with LoRA; its base is frozen, so that this view never changes. Calls go through it,
-            so that hooks on it (sharding) are met.
+        policy: a policy with LoRA. Its base is frozen, so that this view never changes. Calls go
+            through the policy, so that hooks on it (sharding) are met.
     """
 
     def __init__(self, policy: Policy) -> None:
-        nn.Module.__init__(self)
+        super().__init__()
         self.policy = policy
 
     @property
     def device(self) -> torch.device:
+        """The device of the policy."""
         return self.policy.device
 
     @torch.no_grad()

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from g2rl.policy.batching import MicroBatch, Sequences, make_micro_batch, plan_micro_batches
 from g2rl.policy.lm_head import HeadOutput
-from g2rl.policy.policy import Policy
-from g2rl.policy.sharding import settle
+from g2rl.policy.policy import Scorable
+from g2rl.policy.sharding import reshard
 from g2rl.world import World
 
 
@@ -171,7 +171,7 @@ def idle_batch(device: torch.device) -> MicroBatch:
 
 @torch.no_grad()
 def score(
-    policy: Policy, sequences: Sequences, request: ScoreRequest, world: World | None = None
+    policy: Scorable, sequences: Sequences, request: ScoreRequest, world: World | None = None
 ) -> Scores:
     """Compute log-probabilities, entropies and, if asked for, gradient features of responses.
 
@@ -208,7 +208,7 @@ def score(
     policy.eval()
     for rows in pad_plan_to_longest_rank(micro_batches, world):
         scorer.forward(rows)
-    settle(policy)
+    reshard(policy)
 
     # some are forwarded as the update runs them, with activation checkpointing or not
     policy.train(was_training or bool(plan.kept_micro_batches))
@@ -227,7 +227,7 @@ def score(
 class _Scorer:
     """Forwards micro-batches of one `score` call and collects what they yield, row by row."""
 
-    def __init__(self, policy: Policy, sequences: Sequences, request: ScoreRequest) -> None:
+    def __init__(self, policy: Scorable, sequences: Sequences, request: ScoreRequest) -> None:
         self.policy = policy
         self.sequences = sequences
         self.request = request

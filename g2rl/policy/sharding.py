@@ -28,7 +28,8 @@ from torch.distributed.fsdp import (
 )
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-DTYPES = {None: None, "float32": torch.float32, "bfloat16": torch.bfloat16}
+from g2rl.policy.weights import DTYPES, decoder_blocks, persistent_buffers
+
 ACCUMULATIONS = ("sharded", "full")
 
 
@@ -56,11 +57,11 @@ class ShardSettings:
     offload_optimizer: bool = False
 
     def __post_init__(self) -> None:
-        if self.param_dtype not in DTYPES:
+        if self.param_dtype not in (None, *DTYPES):
             raise ValueError(
                 f"parallel.param_dtype must be null, float32 or bfloat16, got {self.param_dtype!r}"
             )
-        if self.reduce_dtype not in ("float32", "bfloat16"):
+        if self.reduce_dtype not in DTYPES:
             raise ValueError(
                 f"parallel.reduce_dtype must be float32 or bfloat16, got {self.reduce_dtype!r}"
             )
@@ -68,6 +69,11 @@ class ShardSettings:
             raise ValueError(
                 f"parallel.accumulate must be one of {ACCUMULATIONS}, got {self.accumulate!r}"
             )
+
+    @property
+    def gathered_dtype(self) -> torch.dtype | None:
+        """Dtype of gathered weights; None keeps that of the sharded ones."""
+        return None if self.param_dtype is None else DTYPES[self.param_dtype]
 
 
 def shard(
@@ -83,34 +89,40 @@ def shard(
     Raises:
         ValueError: no list of decoder blocks is found in the model.
     """
-    blocks = next((m for m in model.modules() if isinstance(m, nn.ModuleList)), None)
-    if blocks is None or len(blocks) != model.config.num_hidden_layers:
+    blocks = decoder_blocks(model)
+    if blocks is None:
         raise ValueError(
             f"parallel=fsdp: the decoder blocks of {type(model).__name__} are not understood"
         )
+
+    # the same for every group of weights
     to_host = offload and mesh.device_type != "cpu"
     common: dict[str, Any] = {
         "mesh": mesh,
         "mp_policy": MixedPrecisionPolicy(
-            param_dtype=DTYPES[settings.param_dtype], reduce_dtype=DTYPES[settings.reduce_dtype]
+            param_dtype=settings.gathered_dtype, reduce_dtype=DTYPES[settings.reduce_dtype]
         ),
         "offload_policy": CPUOffloadPolicy() if to_host else OffloadPolicy(),
     }
+
+    # every block is a group, and what is left is the root's
     for block in blocks:
         fully_shard(block, **common, reshard_after_forward=settings.reshard_after_forward)
     fully_shard(root, **common, reshard_after_forward=False)
+
+    # gradients are summed, not averaged
     for module in sharded_modules(root):
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)  # gloo has no other kind with a factor
 
 
 def sharded_modules(root: nn.Module) -> Iterator[FSDPModule]:
+    """The modules whose weights are divided: every block, and the root."""
     yield from (module for module in root.modules() if isinstance(module, FSDPModule))
 
 
-def settle(root: nn.Module) -> None:
-    """Let go of gathered weights that a forward without backward has left; nothing where none are
-    sharded."""
+def reshard(root: nn.Module) -> None:
+    """Free the weights that a no-grad forward gathered. Does nothing for an unsharded policy."""
     for module in sharded_modules(root):
         module.reshard()
 
@@ -123,13 +135,18 @@ def blank(model: Any, device: torch.device | str, dtype: torch.dtype | None = No
         device: of the parameters; "meta" takes no memory.
         dtype: of the floating-point ones; None keeps theirs.
     """
+    # copy.deepcopy takes these in place of the parameters, each once, so that ties stay
     empty: dict[int, Any] = {}
     for parameter in model.parameters():
         kind = dtype if dtype is not None and parameter.is_floating_point() else parameter.dtype
         value = torch.empty_like(parameter, device=device, dtype=kind)
         empty[id(parameter)] = nn.Parameter(value, requires_grad=False)
     made = copy.deepcopy(model, empty).eval()
-    for name, buffer in list(made.named_buffers()) if str(device) != "meta" else ():
+
+    # buffers (rotary frequencies) are needed as they are
+    if str(device) == "meta":
+        return made
+    for name, buffer in list(made.named_buffers()):
         owner, _, leaf = name.rpartition(".")
         made.get_submodule(owner)._buffers[leaf] = buffer.to(device)
     return made
@@ -152,9 +169,13 @@ def divided_like(value: Tensor, parameter: Tensor) -> Tensor:
         or value.shape != parameter.shape
     ):
         return value
+
+    # every rank cuts its part out of the value that it holds
     mesh, placements = parameter.device_mesh, parameter.placements
-    found = distribute_tensor(value.to(mesh.device_type), mesh, placements, src_data_rank=None)
-    local = found.to_local().to(parameter.to_local().device)  # offloaded shards live in host memory
+    divided = distribute_tensor(value.to(mesh.device_type), mesh, placements, src_data_rank=None)
+    local = divided.to_local().to(
+        parameter.to_local().device
+    )  # offloaded shards live in host memory
     return DTensor.from_local(
         local, mesh, placements, run_check=False, shape=value.shape, stride=value.stride()
     )
@@ -169,20 +190,22 @@ class Gathered(Mapping[str, Tensor]):
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.found: dict[str, Tensor] = {}
+        self.tensors: dict[str, Tensor] = {}
         seen: set[int] = set()
-        everything = dict(model.named_parameters(remove_duplicate=False))
-        for name, parameter in everything.items():
+
+        # a tied weight once, except the weight under an adapter, which is another tensor once
+        # merged
+        for name, parameter in model.named_parameters(remove_duplicate=False):
             if id(parameter) not in seen or "base_layer." in name:
-                self.found[name] = parameter
+                self.tensors[name] = parameter
             seen.add(id(parameter))
-        self.found |= {name: t for name, t in model.state_dict().items() if name not in everything}
+        self.tensors |= persistent_buffers(model)
 
     def __getitem__(self, name: str) -> Tensor:
-        return whole(self.found[name].detach())
+        return whole(self.tensors[name].detach())
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.found)
+        return iter(self.tensors)
 
     def __len__(self) -> int:
-        return len(self.found)
+        return len(self.tensors)

@@ -26,8 +26,10 @@ from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from g2rl.policy.lora import has_lora, save_lora
+from g2rl.policy.weights import weights_to_keep
 from g2rl.runs import sharded_checkpoints as shards
 from g2rl.runs.files import atomic_folder, write_json
+from g2rl.types import Tokenizer
 from g2rl.world import World
 
 log = logging.getLogger(__name__)
@@ -80,7 +82,8 @@ class Checkpoints:
             self._save_sharded(target, step, model, state, score)
         else:
             with atomic_folder(target) as folder:
-                save_file(_unshared(model), folder / "model.safetensors")
+                weights = {name: t.contiguous() for name, t in weights_to_keep(model).items()}
+                save_file(weights, folder / "model.safetensors")
                 _seal(folder, 1, step, state, score, sorted(folder.iterdir()))
         if self.world.first:
             self._drop_old(step)
@@ -180,7 +183,7 @@ class Checkpoints:
             missing, unexpected = shards.fill(model, weights)
         else:
             missing, unexpected = map(set, model.load_state_dict(weights, strict=False))
-        shared = set(model.state_dict()) - set(shards.kept(model))
+        shared = set(model.state_dict()) - set(weights_to_keep(model))
         if unexpected or missing - shared:
             raise CheckpointError(
                 f"{self.path(step)} is of another model: missing {sorted(missing - shared)[:3]}, "
@@ -210,7 +213,7 @@ def _seal(
 
 
 def export_model(
-    model: Any, tokenizer: Any, stop_ids: list[int], target: Path, lora_export: str = "merged"
+    model: Any, tokenizer: Tokenizer, stop_ids: list[int], target: Path, lora_export: str = "merged"
 ) -> Path:
     """Write the policy in Hugging Face format, with the stop tokens that training used."""
     transformers_logging.disable_progress_bar()
@@ -219,21 +222,6 @@ def export_model(
         save_lora(model, folder, lora_export) if has_lora(model) else model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     return target
-
-
-def _unshared(model: nn.Module) -> dict[str, torch.Tensor]:
-    """State dict without second names of tied weights, and without frozen weights: their source has
-    them."""
-    seen: set[tuple[int, tuple[int, ...]]] = set()
-    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    kept = {}
-    for name, tensor in model.state_dict().items():
-        place = (tensor.data_ptr(), tuple(tensor.shape))
-        if name in frozen or (tensor.numel() and place in seen):
-            continue
-        seen.add(place)
-        kept[name] = tensor.contiguous()
-    return kept
 
 
 def _digest(path: Path) -> str:

@@ -20,6 +20,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.tensor import DTensor, Shard, zeros
 
 from g2rl.policy.sharding import divided_like
+from g2rl.policy.weights import weights_to_keep
 from g2rl.world import World
 
 FOLDER = "sharded"
@@ -28,13 +29,6 @@ REF = "sharded tensor"  # key of the mapping that stands for a tensor in trainin
 
 def is_sharded(model: nn.Module) -> bool:
     return any(isinstance(p, DTensor) for p in model.parameters())
-
-
-def kept(model: nn.Module) -> dict[str, Tensor]:
-    """Trained weights, a tied one once, and persistent buffers, by name."""
-    everything = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    buffers = {name: t for name, t in model.state_dict().items() if name not in everything}
-    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad} | buffers
 
 
 def split(value: Any, found: dict[str, Tensor], path: str = "state") -> Any:
@@ -62,7 +56,7 @@ def join(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 def write(folder: Path, model: nn.Module, state: Mapping[str, Any]) -> Any:
     """Write this rank's part (collective); returns the state with references."""
-    tensors = {f"model.{name}": tensor for name, tensor in kept(model).items()}
+    tensors = {f"model.{name}": tensor for name, tensor in weights_to_keep(model).items()}
     rest = split(dict(state), tensors)
     dcp.save(tensors, storage_writer=dcp.FileSystemWriter(folder / FOLDER))
     return rest
@@ -83,7 +77,7 @@ def read(folder: Path, model: nn.Module, state: Any, world: World) -> Any:
     """
     reader = dcp.FileSystemReader(folder / FOLDER)
     stored = reader.read_metadata().state_dict_metadata
-    tensors = {f"model.{name}": tensor for name, tensor in kept(model).items()}
+    tensors = {f"model.{name}": tensor for name, tensor in weights_to_keep(model).items()}
     if wrong := {name for name in stored if name.startswith("model.")} ^ set(tensors):
         raise KeyError(sorted(wrong)[0].removeprefix("model."))
     sharded = is_sharded(model)
@@ -126,7 +120,7 @@ def _room(entry: TensorStorageMetadata, world: World, host: bool) -> Tensor:
 def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> tuple[set[str], set[str]]:
     """Load whole weights into a sharded model; returns the names that are missing and those
     unexpected."""
-    own = kept(model)
+    own = weights_to_keep(model)
     for name in sorted(own.keys() & weights.keys()):
         own[name].copy_(divided_like(weights[name], own[name]))
     return set(own) - set(weights), set(weights) - set(own)

@@ -15,6 +15,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from g2rl.policy.lora import LoraSettings, target_modules
+from g2rl.policy.weights import decoder_blocks
 from g2rl.training.memory import Estimate, Job, Shape, estimate
 
 GIB = 1 << 30
@@ -52,13 +53,9 @@ def shape_of(config: Any, lora: LoraSettings | None = None) -> Shape:
     """
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    blocks = next((m for m in model.modules() if isinstance(m, nn.ModuleList)), None)
+    blocks = decoder_blocks(model)
     intermediate = getattr(config, "intermediate_size", None)
-    if (
-        blocks is None
-        or len(blocks) != config.num_hidden_layers
-        or not isinstance(intermediate, int)
-    ):
+    if blocks is None or not isinstance(intermediate, int):
         raise ValueError(
             f"no memory plan for model type {config.model_type}; plan=off goes on without"
         )

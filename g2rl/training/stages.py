@@ -6,7 +6,7 @@ Each stage holds just what it needs. `g2rl.training.step` calls them in order.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from g2rl.engines.engine import Engine
 from g2rl.engines.rollouts import Rollouts, grouped
 from g2rl.exploration.encoders.encoder import Encoder
 from g2rl.exploration.signal import Signal, all_needs
-from g2rl.policy.policy import Policy
+from g2rl.policy.policy import Policy, Scorable
 from g2rl.policy.prompts import encode_prompt
 from g2rl.policy.scoring import ScorePlan, ScoreRequest, Scores, require_scored, score
 from g2rl.tasks.task import Task
@@ -25,9 +25,6 @@ from g2rl.training.settings import TrainerSettings
 from g2rl.training.updater import Updater
 from g2rl.types import GroupBatch, Shaped, Tokenizer, Verdict
 from g2rl.world import World
-
-if TYPE_CHECKING:
-    from g2rl.policy.policy import Scorable
 
 TRAIN_STREAM = 0x7A1B
 

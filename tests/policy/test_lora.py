@@ -37,7 +37,7 @@ from g2rl.policy.lora import (
     save_lora,
 )
 from g2rl.policy.policy import Policy
-from g2rl.policy.reference import BaseOf
+from g2rl.policy.reference import AdaptersOff
 from g2rl.policy.scoring import ScoreRequest, score
 from g2rl.training.micro_batch_update import UpdateBatch
 from g2rl.training.step import TrainingStep
@@ -181,7 +181,7 @@ def test_the_reference_is_the_base_bit_for_bit_and_leaves_no_trace(
     before = policy(batch, TEMPERATURE)
     flags = {name: p.requires_grad for name, p in policy.named_parameters()}
     reference = frozen_copy(policy)
-    assert isinstance(reference, BaseOf)
+    assert isinstance(reference, AdaptersOff)
     assert {id(p) for p in reference.parameters()} == {id(p) for p in policy.parameters()}, (
         "a second copy"
     )

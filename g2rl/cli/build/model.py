@@ -22,7 +22,7 @@ from g2rl.policy.loading import (
 )
 from g2rl.policy.lora import LoraSettings, add_lora, has_lora, load_adapter
 from g2rl.policy.policy import Policy
-from g2rl.policy.reference import BaseOf
+from g2rl.policy.reference import AdaptersOff
 from g2rl.policy.sharding import ShardSettings
 from g2rl.world import World, environment_size
 
@@ -111,14 +111,14 @@ def shard_policies(
     names = {field.name for field in dataclasses.fields(ShardSettings)}
     settings = ShardSettings(**{name: node[name] for name in names})
     policy.shard(world.mesh, settings, settings.offload_optimizer)
-    if reference is not None and not isinstance(reference, BaseOf):
+    if reference is not None and not isinstance(reference, AdaptersOff):
         reference.shard(world.mesh, settings, settings.offload_reference)
 
 
 def frozen_copy(policy: Policy) -> Policy:
     """The reference policy: a copy that never changes, or under LoRA the frozen base itself."""
     if has_lora(policy.model):
-        return BaseOf(policy)
+        return AdaptersOff(policy)
     reference = copy.deepcopy(policy).requires_grad_(False).eval()
     set_checkpointing(reference.model, False)
     return reference

@@ -45,7 +45,7 @@ from g2rl.training.step import TrainingStep
 from g2rl.training.trainer import Trainer
 from g2rl.training.updater import Updater
 from g2rl.training.validation import HeldOut, Validation
-from g2rl.types import Problem, SamplingParams
+from g2rl.types import Problem, SamplingParams, Tokenizer
 from g2rl.world import World
 
 log = logging.getLogger(__name__)
@@ -239,7 +239,7 @@ def check_prompts(
     settings: TrainerSettings,
     task: Task,
     benchmarks: list[Benchmark],
-    tokenizer: Any,
+    tokenizer: Tokenizer,
 ) -> None:
     """Encode every prompt that the run can meet, as far as they can be listed, before the first
     rollout."""

@@ -81,8 +81,12 @@ def export(
     rank."""
     model = loaded.model
     if policy.sharding is not None:
-        model = policy.replica("cpu") if world.first else None
-        policy.copy_to(model)
+        model = None
+        if world.first:
+            model = policy.empty_copy("cpu")
+            policy.copy_weights_to(model)
+        else:
+            policy.take_part_in_copy()
     if model is not None:
         export_model(model, loaded.tokenizer, loaded.stop_ids, target, lora_export)
 

