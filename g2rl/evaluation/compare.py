@@ -43,6 +43,8 @@ def problems_file(folder: Path) -> Path:
     """
     if (folder / "problems.parquet").is_file():
         return folder / "problems.parquet"
+
+    # one level further down, as under RUN/eval/
     found = sorted(folder.glob("*/problems.parquet")) or sorted(
         folder.glob("eval/*/problems.parquet")
     )
@@ -68,10 +70,14 @@ def compare(arms: Mapping[str, Sequence[Path]]) -> list[Row]:
     """
     if len(arms) < 2:
         raise EvaluationError("a comparison needs at least two evaluations, the baseline first")
+
+    # the problems of every run of every arm
     tables = {
         label: [pandas.read_parquet(problems_file(folder)) for folder in folders]
         for label, folders in arms.items()
     }
+
+    # each arm against the first, benchmark by benchmark
     baseline, *others = tables
     rows = []
     for other in others:
@@ -86,6 +92,7 @@ def _rows(
     other: tuple[str, Sequence[pandas.DataFrame]],
 ) -> list[Row]:
     """Every metric that all runs of both arms have on a benchmark."""
+    # all runs must have answered the same problems
     runs = [_of(benchmark, table) for table in (*baseline[1], *other[1])]
     for run in runs:
         if list(run.index) != list(runs[0].index):
@@ -94,6 +101,8 @@ def _rows(
                 f"{benchmark}: the evaluations hold different problems ({len(runs[0])} and {len(run)}, "
                 f"{both} in both); evaluate with the same benchmark settings"
             )
+
+    # metrics that all of them have
     metrics = [
         name
         for name in runs[0].columns
@@ -101,6 +110,7 @@ def _rows(
     ]
     rows = []
     for metric in metrics:
+        # (runs, problems): the baseline's runs first
         values = np.stack([run[metric].to_numpy() for run in runs])
         first, second = values[: len(baseline[1])], values[len(baseline[1]) :]
         interval = paired_bootstrap(second, first)

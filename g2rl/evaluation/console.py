@@ -64,6 +64,7 @@ class EvalReporter:
 
 def results_table(findings: Findings, title: str) -> Table:
     """One line a benchmark: accuracies in percent with their 95 % intervals, at the largest k."""
+    # the columns
     heading = f"{title}: % with 95 % bootstrap intervals over problems"
     table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("benchmark")
@@ -82,6 +83,7 @@ def results_table(findings: Findings, title: str) -> Table:
     for name in names:
         table.add_column(name, justify="right", no_wrap="@" in name)
     for benchmark in dict.fromkeys(row["benchmark"] for row in findings.results):
+        # accuracies at the largest k, then shares and lengths
         rows = {row["metric"]: row for row in findings.results if row["benchmark"] == benchmark}
         k = max(row["k"] for row in rows.values() if row["k"])
         shown = [
@@ -89,6 +91,8 @@ def results_table(findings: Findings, title: str) -> Table:
             for name in ("pass@1", f"mean@{k}", f"maj@{k}", f"pass@{k}")
         ]
         shares = [f"{100 * rows[name]['value']:.1f}" for name in ("unparsed", "truncated")]
+
+        # one line a benchmark
         first = rows["pass@1"]
         table.add_row(
             benchmark,

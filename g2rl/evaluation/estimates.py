@@ -1,9 +1,13 @@
-"""TODO docstring."""
+"""What graded samples say: pass@k, maj@k, distinct answers, lengths and votes, problem by problem.
+
+Training and g2rl-eval both come here, so that a metric of one is a metric of the other.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -13,6 +17,19 @@ from g2rl.types import Verdict
 
 FAILED = ("timeout", "killed", "error", "refused")
 """Routes of answers that no mathematics is tried on again when votes are counted."""
+UNGRADED = ("timeout", "killed")
+"""Routes of answers on which the grader gave up."""
+
+
+@dataclass(slots=True, frozen=True)
+class GradedSamples:
+    """The graded samples of one benchmark: B problems, each with its samples in one order."""
+
+    verdicts: Sequence[Sequence[Verdict]]
+    lengths: Sequence[Sequence[int]]
+    """Response tokens of each sample."""
+    finishes: Sequence[Sequence[str]]
+    """"stop" or "length" of each sample, as in `Completion.finish`."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -30,63 +47,117 @@ class Estimates:
     """What graded samples say of each problem (B problems)."""
 
     values: dict[str, np.ndarray]
-    """Metric name ("pass@4", "maj@4", "distinct") to its value on each problem, (B,)."""
+    """Metric name ("pass@4", "maj@4", "distinct", "length", "truncated") to its value on each
+    problem, (B,)."""
     errors: dict[str, np.ndarray]
     """The Monte Carlo standard errors of "maj@k", (B,); zero where it was enumerated."""
     exact: dict[str, bool]
     """Whether "maj@k" was enumerated on every problem."""
     votes: list[list[Vote]]
     """The answers of each problem, most frequent first; samples without one are left out."""
+    shares: dict[str, np.ndarray] = field(default_factory=dict)
+    """Shares of a problem's samples that tell of the grading: "unparsed", "ungraded", (B,)."""
 
 
-def estimate(verdicts: list[list[Verdict]], ks: Sequence[int], grader: Grader) -> Estimates:
+def measure(samples: GradedSamples, ks: Sequence[int], grader: Grader) -> Estimates:
+    """Everything that is measured of graded samples.
+
+    Args:
+        samples: of one benchmark.
+        ks: of pass@k and maj@k, each at most the number of samples.
+        grader: decides which answers are equivalent.
+    """
+    estimates = estimate(samples.verdicts, ks, grader)
+    lengths: list[float] = []
+    truncated: list[float] = []
+    for lengths_of_problem, finishes in zip(samples.lengths, samples.finishes, strict=True):
+        lengths.append(float(np.mean(lengths_of_problem)))
+        truncated.append(float(np.mean([finish == "length" for finish in finishes])))
+    estimates.values["length"] = np.array(lengths)
+    estimates.values["truncated"] = np.array(truncated)
+
+    # what the grader could not read, and where it gave up
+    unparsed: list[float] = []
+    ungraded: list[float] = []
+    for verdicts in samples.verdicts:
+        unparsed.append(float(np.mean([verdict.answer is None for verdict in verdicts])))
+        ungraded.append(float(np.mean([verdict.route in UNGRADED for verdict in verdicts])))
+    estimates.shares = {"unparsed": np.array(unparsed), "ungraded": np.array(ungraded)}
+    return estimates
+
+
+def estimate(verdicts: Sequence[Sequence[Verdict]], ks: Sequence[int], grader: Grader) -> Estimates:
     """pass@k, maj@k, the number of distinct right answers, and the votes, per problem.
 
-    Independent of the order of problems and of samples.
+    The result does not depend on the order of problems and samples.
     """
-    totals = np.array([len(group) for group in verdicts])
-    right = np.array([sum(v.correct for v in group) for group in verdicts])
-    majority: dict[int, list[Estimate]] = {k: [] for k in ks if k > 1}
-    distinct, votes = [], []
-    for group in verdicts:
-        classes = answer_classes(group, grader)
-        correct = [v.correct for v in group]
-        distinct.append(len({c for c, ok in zip(classes, correct, strict=True) if ok and c >= 0}))
-        votes.append(count_votes(group, classes))
-        for k, found in majority.items():
-            found.append(maj_at_k(classes, correct, k))
-    values = {f"pass@{k}": pass_at_k(totals, right, k) for k in ks}
-    values |= {f"maj@{k}": np.array([e.value for e in found]) for k, found in majority.items()}
+    # problem by problem: classes of equivalent answers, and what they make of the votes
+    majorities: dict[int, list[Estimate]] = {k: [] for k in ks if k > 1}
+    distinct: list[int] = []
+    votes: list[list[Vote]] = []
+    for verdicts_of_problem in verdicts:
+        classes = answer_classes(verdicts_of_problem, grader)
+        correct = [verdict.correct for verdict in verdicts_of_problem]
+        right_classes: set[int] = set()
+        for answer_class, is_right in zip(classes, correct, strict=True):
+            if is_right and answer_class >= 0:
+                right_classes.add(answer_class)
+        distinct.append(len(right_classes))
+        votes.append(count_votes(verdicts_of_problem, classes))
+        for k, majority in majorities.items():
+            majority.append(maj_at_k(classes, correct, k))
+
+    # as arrays over the problems
+    sample_counts = np.array([len(group) for group in verdicts])
+    right_counts = np.array([sum(verdict.correct for verdict in group) for group in verdicts])
+    values = {f"pass@{k}": pass_at_k(sample_counts, right_counts, k) for k in ks}
+    errors: dict[str, np.ndarray] = {}
+    exact: dict[str, bool] = {}
+    for k, majority in majorities.items():
+        name = f"maj@{k}"
+        values[name] = np.array([one.value for one in majority])
+        errors[name] = np.array([one.standard_error for one in majority])
+        exact[name] = all(one.exact for one in majority)
     values["distinct"] = np.array(distinct, dtype=float)
-    errors = {
-        f"maj@{k}": np.array([e.standard_error for e in found]) for k, found in majority.items()
-    }
-    exact = {f"maj@{k}": all(e.exact for e in found) for k, found in majority.items()}
     return Estimates(values, errors, exact, votes)
 
 
 def answer_classes(group: Sequence[Verdict], grader: Grader) -> list[int]:
-    """Equivalence classes of a problem's answers as integers, -1 for none.
+    """Equivalence classes of a problem's answers as integers, -1 for a sample without an answer.
 
-    Answers are compared in sorted order, so that the classes do not depend on sample order. One on
-    which the grader failed stands with its literal equals alone: comparing it would only fail
-    again.
+    Answers are compared in sorted order, so that the classes do not depend on the order of samples. An
+    answer on which the grader failed forms a class with its literal equals alone, because comparing it
+    would only fail again.
     """
-    failed = {v.answer for v in group if v.answer is not None and v.route in FAILED}
-    answers = sorted(
-        {v.answer for v in group if v.answer is not None} - failed, key=lambda a: (len(a), a)
-    )
-    class_of = dict(zip(answers, grader.cluster(answers), strict=True))
-    for answer in sorted(failed):
+    answers: set[str] = set()
+    failed_answers: set[str] = set()
+    for verdict in group:
+        if verdict.answer is not None:
+            answers.add(verdict.answer)
+            if verdict.route in FAILED:
+                failed_answers.add(verdict.answer)
+
+    comparable = sorted(answers - failed_answers, key=_shortest_first)
+    class_of = dict(zip(comparable, grader.cluster(comparable), strict=True))
+    for answer in sorted(failed_answers):
         class_of[answer] = max(class_of.values(), default=-1) + 1
-    return [-1 if v.answer is None else class_of[v.answer] for v in group]
+    return [-1 if verdict.answer is None else class_of[verdict.answer] for verdict in group]
 
 
 def count_votes(group: Sequence[Verdict], classes: Sequence[int]) -> list[Vote]:
     """The classes as votes, most frequent first; ties in order of the shortest answer."""
-    votes = []
-    for label in set(classes) - {-1}:
-        members = [v for v, c in zip(group, classes, strict=True) if c == label]
-        shortest = min((v.answer or "" for v in members), key=lambda a: (len(a), a))
-        votes.append(Vote(shortest, len(members), sum(v.correct for v in members)))
+    members: dict[int, list[Verdict]] = defaultdict(list)
+    for verdict, answer_class in zip(group, classes, strict=True):
+        if answer_class != -1:
+            members[answer_class].append(verdict)
+
+    votes: list[Vote] = []
+    for verdicts in members.values():
+        shortest = min((verdict.answer or "" for verdict in verdicts), key=_shortest_first)
+        right = sum(verdict.correct for verdict in verdicts)
+        votes.append(Vote(shortest, len(verdicts), right))
     return sorted(votes, key=lambda vote: (-vote.count, len(vote.answer), vote.answer))
+
+
+def _shortest_first(answer: str) -> tuple[int, str]:
+    return len(answer), answer

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from g2rl.engines.engine import Engine
-from g2rl.evaluation.estimates import estimate
+from g2rl.evaluation.estimates import GradedSamples, measure
 from g2rl.formulas.estimators import Interval, bootstrap_interval
 from g2rl.policy.prompts import encode_prompt
 from g2rl.tasks.benchmarks.benchmark import Benchmark
 from g2rl.tasks.grading.grader import Grader
-from g2rl.types import Completion, Tokenizer, Verdict
+from g2rl.types import Completion, Problem, Tokenizer, Verdict
 from g2rl.world import World
 
 EVAL_STREAM = 0xE7A1
@@ -39,20 +40,20 @@ class EvalResult:
     @property
     def intervals(self) -> dict[str, Interval]:
         """95 % bootstrap intervals over problems of the accuracies (pass@k, maj@k)."""
-        return {
-            name: bootstrap_interval(values, seed=0)
-            for name, values in self.per_problem.items()
-            if name.startswith(("pass@", "maj@"))
-        }
+        intervals: dict[str, Interval] = {}
+        for name, values in self.per_problem.items():
+            if name.startswith(("pass@", "maj@")):
+                intervals[name] = bootstrap_interval(values, seed=0)
+        return intervals
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Means over problems, named without the stage: pass@1, pass@1_low, pass@1_high, length,
-        ..."""
-        found = {name: float(values.mean()) for name, values in self.per_problem.items()}
+        """Means over problems by name: pass@1, pass@1_low, pass@1_high, length, ..."""
+        metrics = {name: float(values.mean()) for name, values in self.per_problem.items()}
         for name, interval in self.intervals.items():
-            found |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
-        return found
+            metrics[f"{name}_low"] = interval.low
+            metrics[f"{name}_high"] = interval.high
+        return metrics
 
 
 def evaluate(
@@ -73,31 +74,43 @@ def evaluate(
     `truncated` share, and `distinct`, the number of distinct right answers of a problem's samples.
     The ranks of `world` divide the problems among them; each gets the same result.
     """
-    count = samples or benchmark.samples
+    sample_count = samples or benchmark.samples
     world = world or World()
-    places = world.deal(range(len(benchmark.problems)))
-    parts = respond(
+
+    # this rank samples and grades its share of the problems
+    own_places = world.deal(range(len(benchmark.problems)))
+    own_responses = respond(
         benchmark,
-        places,
+        own_places,
         engine,
         grader,
         tokenizer,
         chat=chat,
         seed=seed,
-        samples=count,
+        samples=sample_count,
         on_progress=on_progress,
     )
-    prompts, completions = world.collect(parts[0]), world.collect(parts[1])
-    verdicts = world.collect(parts[2])
-    ks = [k for k in benchmark.ks if k <= count]
-    per_problem = world.from_first(lambda: estimate(verdicts, ks, grader).values)
-    per_problem["length"] = np.array(
-        [np.mean([len(c.token_ids) for c in group]) for group in completions]
+    prompts = world.collect(own_responses.prompts)
+    completions = world.collect(own_responses.completions)
+    verdicts = world.collect(own_responses.verdicts)
+
+    # the first rank estimates for all: maj@k may need the grader
+    graded = GradedSamples(
+        verdicts,
+        [[len(completion.token_ids) for completion in group] for group in completions],
+        [[completion.finish for completion in group] for group in completions],
     )
-    per_problem["truncated"] = np.array(
-        [np.mean([c.finish == "length" for c in group]) for group in completions]
-    )
+    ks = [k for k in benchmark.ks if k <= sample_count]
+    per_problem = world.from_first(lambda: measure(graded, ks, grader).values)
     return EvalResult(benchmark.name, prompts, completions, verdicts, per_problem)
+
+
+class Responses(NamedTuple):
+    """Graded responses to some problems, one entry a problem."""
+
+    prompts: list[list[int]]
+    completions: list[list[Completion]]
+    verdicts: list[list[Verdict]]
 
 
 def respond(
@@ -111,9 +124,8 @@ def respond(
     seed: int,
     samples: int,
     on_progress: Callable[[int], None] | None = None,
-) -> tuple[list[list[int]], list[list[Completion]], list[list[Verdict]]]:
-    """Sample and grade the problems at `places` of the benchmark: prompts, completions and
-    verdicts.
+) -> Responses:
+    """Sample and grade the problems at `places` of the benchmark.
 
     The random numbers belong to the place, so that any division into parts draws the same.
     """
@@ -121,14 +133,12 @@ def respond(
     prompts = [encode_prompt(tokenizer, problem.prompt, chat) for problem in problems]
     keys = [(seed, EVAL_STREAM, place) for place in places]
     completions = engine.generate(prompts, keys, samples, benchmark.params, on_progress)
-    items = [
-        (completion.text, problem)
-        for problem, group in zip(problems, completions, strict=True)
-        for completion in group
-    ]
-    flat = grader.grade(items)
-    return (
-        prompts,
-        completions,
-        [flat[i * samples : (i + 1) * samples] for i in range(len(problems))],
-    )
+
+    # grade all at once, then divide the verdicts by problem
+    items: list[tuple[str, Problem]] = []
+    for problem, group in zip(problems, completions, strict=True):
+        for completion in group:
+            items.append((completion.text, problem))
+    verdicts = grader.grade(items)
+    starts = range(0, len(verdicts), samples)
+    return Responses(prompts, completions, [verdicts[i : i + samples] for i in starts])

@@ -72,6 +72,8 @@ def sample_rows(
             "verifier": verifier_name(benchmark.verifier),
             "meta": storable(json.dumps(dict(problem.meta), ensure_ascii=False)),
         }
+
+        # one row a sample
         for number, (completion, verdict) in enumerate(zip(group, judged, strict=True)):
             response = {"sample": number, "completion": storable(completion.text)}
             length = {"tokens": len(completion.token_ids), "finish": completion.finish}
@@ -123,6 +125,8 @@ def read_samples(path: Path) -> tuple[list[Row], dict[str, list[int]]]:
         table = parquet.read_table(path)
     except (pyarrow.ArrowException, OSError) as error:
         raise EvaluationError(f"{path} cannot be read as parquet ({error})") from error
+
+    # everything that grading again needs must be there
     missing = [name for name in SAMPLES.names if name not in table.column_names]
     if missing:
         raise EvaluationError(
@@ -131,10 +135,14 @@ def read_samples(path: Path) -> tuple[list[Row], dict[str, list[int]]]:
     rows: list[Row] = table.select(SAMPLES.names).to_pylist()
     if not rows:
         raise EvaluationError(f"{path} holds no samples")
+
+    # in the order in which benchmarks appear
     order = {
         name: place for place, name in enumerate(dict.fromkeys(row["benchmark"] for row in rows))
     }
     rows.sort(key=lambda row: (order[row["benchmark"]], row["index"], row["sample"]))
+
+    # no sample twice
     seen = {(row["benchmark"], row["problem"], row["sample"]) for row in rows}
     if len(seen) < len(rows):
         raise EvaluationError(f"{path} holds {len(rows) - len(seen)} samples twice")
@@ -153,9 +161,12 @@ def by_problem(rows: Sequence[Row]) -> dict[str, list[list[Row]]]:
     Raises:
         EvaluationError: problems of one benchmark with different numbers of samples.
     """
+    # benchmark -> problem -> samples
     found: dict[str, dict[str, list[Row]]] = {}
     for row in rows:
         found.setdefault(row["benchmark"], {}).setdefault(row["problem"], []).append(row)
+
+    # estimators need equally many samples of each problem
     for name, problems in found.items():
         sizes = sorted({len(group) for group in problems.values()})
         if len(sizes) > 1:

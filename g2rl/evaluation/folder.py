@@ -19,6 +19,7 @@ from g2rl.evaluation.evaluate import respond
 from g2rl.evaluation.files import (
     SAMPLES,
     EvaluationError,
+    Row,
     judgement,
     problem_of,
     read_samples,
@@ -26,7 +27,7 @@ from g2rl.evaluation.files import (
     write_rows,
     write_samples,
 )
-from g2rl.evaluation.tables import Findings, find
+from g2rl.evaluation.tables import Findings, tables_of
 from g2rl.tasks.benchmarks.benchmark import Benchmark
 from g2rl.tasks.grading.grader import Grader
 from g2rl.tasks.grading.registry import verifier_named
@@ -88,13 +89,14 @@ class Evaluation:
         chat: bool,
     ) -> None:
         """Sample and grade every missing part."""
+        # what is still to do
         missing = self.missing()
         total = len(list(self.pieces()))
         if 0 < len(missing) < total:
             reporter.say(f"continuing: {total - len(missing)} of {total} parts are done")
         for benchmark, places, path in missing:
             with reporter.phase(benchmark.name, len(places) * benchmark.samples) as advance:
-                _, completions, verdicts = respond(
+                responses = respond(
                     benchmark,
                     places,
                     engine,
@@ -105,8 +107,10 @@ class Evaluation:
                     samples=benchmark.samples,
                     on_progress=advance,
                 )
-                rows = sample_rows(benchmark, places, completions, verdicts)
+                rows = sample_rows(benchmark, places, responses.completions, responses.verdicts)
                 write_rows(path, rows, SAMPLES)
+
+            # say how it goes
             right = sum(row["correct"] for row in rows)
             reporter.say(
                 f"{benchmark.name}: {places[-1] + 1} of {len(benchmark.problems)} problems, "
@@ -116,11 +120,15 @@ class Evaluation:
     def finish(self, graders: Graders) -> Findings:
         """Join the parts, estimate and write the tables; may be called again at any time."""
         if not self.samples_file.exists():
-            rows = [row for _, _, path in self.pieces() for row in read_samples(path)[0]]
+            rows: list[Row] = []
+            for _, _, path in self.pieces():
+                rows += read_samples(path)[0]
             write_samples(self.samples_file, rows, {b.name: b.ks for b in self.benchmarks})
+
+        # from here on samples.parquet alone counts
         shutil.rmtree(self.folder / "parts", ignore_errors=True)
-        rows, ks = read_samples(self.samples_file)
-        findings = find(rows, ks, {b.name: graders(b.verifier) for b in self.benchmarks})
+        samples, ks = read_samples(self.samples_file)
+        findings = tables_of(samples, ks, {b.name: graders(b.verifier) for b in self.benchmarks})
         findings.write(self.folder)
         return findings
 
@@ -131,7 +139,10 @@ def _intact(benchmark: Benchmark, places: range, path: Path) -> bool:
         rows, _ = read_samples(path)
     except EvaluationError:
         return False
-    wanted = {(benchmark.problems[p].id, g) for p in places for g in range(benchmark.samples)}
+    wanted: set[tuple[str, int]] = set()
+    for place in places:
+        for number in range(benchmark.samples):
+            wanted.add((benchmark.problems[place].id, number))
     return {(row["problem"], row["sample"]) for row in rows} == wanted
 
 
@@ -143,25 +154,29 @@ def regrade(source: Path, folder: Path, graders: Graders, reporter: Reporter) ->
         EvaluationError: the file cannot be used, or `folder` is where it lies.
         UnknownVerifierError: the file names a verifier that g2rl does not have.
     """
+    # never over the file that is read
     if folder.resolve() == source.resolve().parent:
         raise EvaluationError(f"{folder} holds the samples to grade again; write elsewhere")
+
+    # one grader a benchmark
     rows, ks = read_samples(source)
-    chosen = {row["benchmark"]: graders(verifier_named(row["verifier"])) for row in rows}
-    for name, grader in chosen.items():
-        mine = [row for row in rows if row["benchmark"] == name]
-        before = sum(row["correct"] for row in mine)
-        with reporter.phase(name, len(mine)) as advance:
-            for start in range(0, len(mine), REGRADE_BATCH):
-                batch = mine[start : start + REGRADE_BATCH]
+    grader_of = {row["benchmark"]: graders(verifier_named(row["verifier"])) for row in rows}
+    for name, grader in grader_of.items():
+        samples = [row for row in rows if row["benchmark"] == name]
+        right_before = sum(row["correct"] for row in samples)
+        with reporter.phase(name, len(samples)) as advance:
+            for start in range(0, len(samples), REGRADE_BATCH):
+                batch = samples[start : start + REGRADE_BATCH]
                 verdicts = grader.grade([(row["completion"], problem_of(row)) for row in batch])
                 for row, verdict in zip(batch, verdicts, strict=True):
                     row.update(judgement(verdict))
                 advance(len(batch))
-        reporter.say(
-            f"{name}: {sum(r['correct'] for r in mine)} of {len(mine)} samples right, {before} before"
-        )
+        right = sum(row["correct"] for row in samples)
+        reporter.say(f"{name}: {right} of {len(samples)} samples right, {right_before} before")
+
+    # all tables anew
     write_samples(folder / "samples.parquet", rows, ks)
-    findings = find(rows, ks, chosen)
+    findings = tables_of(rows, ks, grader_of)
     findings.write(folder)
     return findings
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 
-from g2rl.evaluation.estimates import Estimates, estimate
+from g2rl.evaluation.estimates import Estimates, GradedSamples, measure
 from g2rl.evaluation.files import Row, by_problem, problem_of, write_rows
 from g2rl.formulas.estimators import bootstrap_interval, mean_at_k
 from g2rl.tasks.benchmarks.benchmark import powers_of_two
@@ -69,17 +69,22 @@ class Findings:
 
     def value(self, benchmark: str, metric: str) -> float:
         """The value of a metric, e.g. ``value("math500", "pass@1")``."""
-        return next(
-            row["value"]
-            for row in self.results
-            if (row["benchmark"], row["metric"]) == (benchmark, metric)
-        )
+        for row in self.results:
+            if row["benchmark"] == benchmark and row["metric"] == metric:
+                return row["value"]
+        raise KeyError(f"{benchmark}: {metric}")
 
     def write(self, folder: Path) -> None:
         """Write problems.parquet, results.parquet and, where there are groups, groups.parquet."""
-        kept = {name for name, _ in PROBLEMS}
-        metrics = dict.fromkeys(name for row in self.problems for name in row if name not in kept)
-        columns = [*PROBLEMS, *((name, pyarrow.float64()) for name in metrics)]
+        # every metric that a problem has is a column behind the fixed ones
+        fixed_names = {name for name, _ in PROBLEMS}
+        metric_names: dict[str, None] = {}
+        for row in self.problems:
+            for name in row:
+                if name not in fixed_names:
+                    metric_names[name] = None
+        columns = [*PROBLEMS, *((name, pyarrow.float64()) for name in metric_names)]
+
         write_rows(folder / "problems.parquet", self.problems, pyarrow.schema(columns))
         write_rows(folder / "results.parquet", self.results, RESULTS)
         if self.groups:
@@ -87,21 +92,18 @@ class Findings:
 
 
 def findings_metrics(findings: Findings) -> dict[str, float]:
-    """The results under the names that training gives them: eval/math500/pass@1, .../pass@1_low,
-    ..."""
-    found: dict[str, float] = {}
+    """The results under the names that training gives them: eval/math500/pass@1, .../pass@1_low."""
+    metrics: dict[str, float] = {}
     for row in findings.results:
         name = f"eval/{row['benchmark']}/{row['metric']}"
         values = {name: row["value"], f"{name}_low": row["low"], f"{name}_high": row["high"]}
-        found |= {
-            key: value
-            for key, value in values.items()
-            if value is not None and math.isfinite(value)
-        }
-    return found
+        for key, value in values.items():
+            if value is not None and math.isfinite(value):
+                metrics[key] = value
+    return metrics
 
 
-def find(
+def tables_of(
     rows: Sequence[Row], ks: Mapping[str, Sequence[int]], graders: Mapping[str, Grader]
 ) -> Findings:
     """Estimate every metric of graded samples.
@@ -112,83 +114,85 @@ def find(
         graders: by benchmark; they decide which answers are equivalent.
     """
     findings = Findings([], [], [])
-    for name, problems in by_problem(rows).items():
-        samples = len(problems[0])
-        wanted = [k for k in ks.get(name, powers_of_two(samples)) if k <= samples]
-        verdicts = [
-            [Verdict(r["correct"], r["answer"], r["route"]) for r in group] for group in problems
-        ]
-        estimates = estimate(verdicts, wanted, graders[name])
-        mine = problem_rows(problems, estimates)
-        findings.problems += mine
-        findings.results += result_rows(name, problems, estimates, wanted)
-        findings.groups += group_rows(name, mine)
+    for benchmark, problems in by_problem(rows).items():
+        sample_count = len(problems[0])
+        possible_ks = ks.get(benchmark, powers_of_two(sample_count))
+        wanted_ks = [k for k in possible_ks if k <= sample_count]
+        estimates = measure(graded_samples(problems), wanted_ks, graders[benchmark])
+
+        rows_of_problems = problem_rows(problems, estimates)
+        findings.problems += rows_of_problems
+        findings.results += result_rows(benchmark, problems, estimates, wanted_ks)
+        findings.groups += group_rows(benchmark, rows_of_problems)
     return findings
+
+
+def graded_samples(problems: Sequence[Sequence[Row]]) -> GradedSamples:
+    """Rows of samples.parquet, by problem, as `measure` takes them."""
+    verdicts: list[list[Verdict]] = []
+    for group in problems:
+        verdicts.append([Verdict(row["correct"], row["answer"], row["route"]) for row in group])
+    return GradedSamples(
+        verdicts,
+        [[row["tokens"] for row in group] for group in problems],
+        [[row["finish"] for row in group] for group in problems],
+    )
 
 
 def problem_rows(problems: Sequence[Sequence[Row]], estimates: Estimates) -> list[Row]:
     """Rows of problems.parquet for one benchmark."""
-    rows = []
+    rows: list[Row] = []
     for place, group in enumerate(problems):
         first = group[0]
-        fixed = {
+        row: Row = {
             "benchmark": first["benchmark"],
             "problem": first["problem"],
             "group": problem_of(first).meta.get("group"),
             "gold": first["gold"],
             "n": len(group),
-            "c": sum(row["correct"] for row in group),
+            "c": sum(sample["correct"] for sample in group),
             "answers": [asdict(vote) for vote in estimates.votes[place]],
         }
-        metrics = {
-            name: float(values[place]) for name, values in estimates.values.items() if "@" in name
-        }
-        if "pass@1" in metrics:
-            metrics["pass@1"] = fixed["c"] / fixed["n"]
-        rows.append(fixed | metrics)
+        for name, values in estimates.values.items():
+            if "@" in name:
+                row[name] = float(values[place])
+        if "pass@1" in row:  # the share itself, exact where the product of pass@k rounds
+            row["pass@1"] = row["c"] / row["n"]
+        rows.append(row)
     return rows
 
 
 def result_rows(
-    name: str, problems: Sequence[Sequence[Row]], estimates: Estimates, ks: Sequence[int]
+    benchmark: str, problems: Sequence[Sequence[Row]], estimates: Estimates, ks: Sequence[int]
 ) -> list[Row]:
     """Rows of results.parquet for one benchmark, pass@1 first."""
-    samples = len(problems[0])
-    right = np.array([sum(row["correct"] for row in group) for group in problems])
-    values = dict(estimates.values)
-    means = mean_at_k(samples, right, 1)
-    values |= {f"mean@{k}": means for k in ks}
-    if 1 in ks:  # three names of one thing, to the last bit
-        values |= {"pass@1": means, "maj@1": means}
-    for metric, flags in (
-        ("length", [[row["tokens"] for row in group] for group in problems]),
-        ("truncated", [[row["finish"] == "length" for row in group] for group in problems]),
-        ("unparsed", [[row["answer"] is None for row in group] for group in problems]),
-        (
-            "ungraded",
-            [[row["route"] in ("timeout", "killed") for row in group] for group in problems],
-        ),
-    ):
-        values[metric] = np.array(flags, dtype=float).mean(axis=1)
-    rows = []
+    # the mean over samples has a name for each k, and for k = 1 two more
+    sample_count = len(problems[0])
+    right_counts = np.array([sum(row["correct"] for row in group) for group in problems])
+    means = mean_at_k(sample_count, right_counts, 1)
+    names_of_the_mean = [f"mean@{k}" for k in ks]
+    if 1 in ks:
+        names_of_the_mean += ["pass@1", "maj@1"]
+    values = {**estimates.values, **estimates.shares, **dict.fromkeys(names_of_the_mean, means)}
+
+    rows: list[Row] = []
     for metric in sorted(values, key=_order):
-        suffix = metric.partition("@")[2]
-        errors = estimates.errors.get(metric, np.zeros(len(problems)))
         interval = bootstrap_interval(values[metric], CONFIDENCE)
-        error = math.sqrt(float((errors**2).sum())) / len(errors)
+        errors = estimates.errors.get(metric, np.zeros(len(problems)))
+        k = metric.partition("@")[2]
         rows.append(
             {
-                "benchmark": name,
+                "benchmark": benchmark,
                 "metric": metric,
-                "k": int(suffix) if suffix else None,
+                "k": int(k) if k else None,
                 "value": interval.value,
                 "low": interval.low,
                 "high": interval.high,
                 "confidence": CONFIDENCE,
                 "n_problems": len(problems),
-                "n_samples": samples,
+                "n_samples": sample_count,
                 "exact": estimates.exact.get(metric, True),
-                "standard_error": error,
+                "standard_error": math.sqrt(float((errors**2).sum())) / len(errors),
             }
         )
     return rows
@@ -201,16 +205,23 @@ def _order(metric: str) -> tuple[int, int, str]:
     return (kinds.index(kind) if k else len(kinds), int(k or 0), kind)
 
 
-def group_rows(name: str, problems: Sequence[Row]) -> list[Row]:
-    """Rows of groups.parquet: pass@1 of each group of problems; none for a benchmark without
-    groups."""
-    members: dict[str, list[float]] = {}
+def group_rows(benchmark: str, problems: Sequence[Row]) -> list[Row]:
+    """Rows of groups.parquet: pass@1 of each group of problems; none for a benchmark without groups."""
+    accuracies: dict[str, list[float]] = {}
     for row in problems:
         if row["group"] is not None:
-            members.setdefault(row["group"], []).append(row["c"] / row["n"])
-    rows = []
-    for group, values in sorted(members.items()):
+            accuracies.setdefault(row["group"], []).append(row["c"] / row["n"])
+
+    rows: list[Row] = []
+    for group, values in sorted(accuracies.items()):
         interval = bootstrap_interval(values, CONFIDENCE)
-        fixed = {"benchmark": name, "group": group, "metric": "pass@1", "n_problems": len(values)}
-        rows.append({**fixed, **interval._asdict()})
+        rows.append(
+            {
+                "benchmark": benchmark,
+                "group": group,
+                "metric": "pass@1",
+                "n_problems": len(values),
+                **interval._asdict(),
+            }
+        )
     return rows

@@ -28,7 +28,7 @@ from g2rl.evaluation.folder import (
     problems_digest,
     regrade,
 )
-from g2rl.evaluation.tables import find
+from g2rl.evaluation.tables import tables_of
 from g2rl.formulas.estimators import maj_at_k
 from g2rl.tasks.benchmarks.benchmark import Benchmark
 from g2rl.tasks.countdown import CountdownVerifier, held_out_problems
@@ -311,7 +311,9 @@ def test_metrics_do_not_depend_on_the_order_of_problems_or_samples(
     shuffled = [rng.sample(group, len(group)) for group in answers]
     rng.shuffle(shuffled)
     with graders(LETTERS) as grader:
-        first, second = (find(rows_of(a), {}, {"b": grader}).results for a in (answers, shuffled))
+        first, second = (
+            tables_of(rows_of(a), {}, {"b": grader}).results for a in (answers, shuffled)
+        )
     for one, other in zip(first, second, strict=True):
         assert one == pytest.approx(other, abs=1e-12), one["metric"]
     value = {row["metric"]: row["value"] for row in first}
