@@ -37,31 +37,39 @@ class Problem:
 
 
 class Tokenizer(Protocol):
-    """The part of a transformers tokenizer that g2rl calls."""
+    """The part of a transformers tokenizer that g2rl calls; options are those of transformers."""
 
-    chat_template: Any
-    all_special_ids: list[int]
-    eos_token_id: int | None
+    chat_template: str | None
+    eos_token_id: Any
+    """One token id, a list of them, or None."""
     pad_token_id: int | None
 
-    def __call__(self, text: Any, **options: Any) -> Any:
-        """Encode text."""
+    def __call__(self, text: str, **options: Any) -> Mapping[str, Any]:
+        """Token ids of a text and, on request, the place of each token in it."""
         ...
 
-    def decode(self, token_ids: Any, **options: Any) -> Any:
-        """Decode token ids."""
+    def apply_chat_template(self, conversation: list[dict[str, str]], **options: Any) -> Any:
+        """Render messages the way the model was taught to read them."""
         ...
 
-    def batch_decode(self, sequences: Any, **options: Any) -> Any:
-        """Decode several lists of token ids."""
+    def encode(self, text: str, **options: Any) -> list[int]:
+        """Token ids of a text."""
         ...
 
-    def apply_chat_template(self, conversation: Any, **options: Any) -> Any:
-        """Render and encode a conversation."""
+    def decode(self, token_ids: list[int], **options: Any) -> str:
+        """Text of token ids."""
         ...
 
-    def convert_ids_to_tokens(self, ids: Any) -> Any:
-        """The tokens of ids, as text."""
+    def convert_ids_to_tokens(self, ids: int) -> Any:
+        """The vocabulary's entry of a token id."""
+        ...
+
+    def get_vocab(self) -> dict[str, int]:
+        """Token ids by vocabulary entry."""
+        ...
+
+    def save_pretrained(self, folder: Any) -> Any:
+        """Write the tokenizer's files to a folder."""
         ...
 
 

@@ -1,4 +1,7 @@
-"""The processes of a run: who am I, and the few exchanges of small things between all of them.
+"""The processes of a run: which one this is, and the few exchanges of small things between them.
+
+This module alone reads the variables that torchrun and schedulers set (RANK, WORLD_SIZE, ...).
+Importing it loads no torch.
 
 A `World` of one is the default: every exchange is the identity, and torch.distributed is not
 touched. Under torchrun (or alone with parallel=fsdp) `World.join` opens the process group: gloo on
@@ -22,9 +25,23 @@ Item = TypeVar("Item")
 
 
 def environment_size() -> int:
-    """Processes of the run as torchrun or the scheduler's launcher tells it in WORLD_SIZE; 1
-    without."""
+    """Processes of the run, as torchrun or the scheduler's launcher tells it; 1 without."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def environment_rank() -> int:
+    """This process's number among those of the run, as the launcher tells it; 0 without."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def local_rank() -> int:
+    """This process's number among those on its machine, as the launcher tells it; 0 without."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def processes_on_this_machine() -> int:
+    """Processes of the run on this machine, as the launcher tells it; 1 without."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 @dataclass(slots=True, frozen=True)
@@ -55,10 +72,13 @@ class World:
         from torch import distributed as dist
         from torch.distributed.device_mesh import init_device_mesh
 
+        # small things always go through gloo
         backend = "gloo"
         if device.type == "cuda":
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+            torch.cuda.set_device(local_rank())
             backend = "cpu:gloo,cuda:nccl"
+
+        # torchrun tells where the others are; alone, the group has one member
         patience = timedelta(minutes=timeout_minutes)
         if "WORLD_SIZE" in os.environ:
             dist.init_process_group(backend, timeout=patience)
@@ -67,9 +87,8 @@ class World:
                 backend, timeout=patience, store=dist.HashStore(), rank=0, world_size=1
             )
         size = dist.get_world_size()
-        return cls(
-            dist.get_rank(), size, init_device_mesh(device.type, (size,), mesh_dim_names=("shard",))
-        )
+        mesh = init_device_mesh(device.type, (size,), mesh_dim_names=("shard",))
+        return cls(dist.get_rank(), size, mesh)
 
     @property
     def first(self) -> bool:
@@ -86,15 +105,16 @@ class World:
             return [value]
         from torch import distributed as dist
 
-        found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, value)
-        return found
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
 
     def collect(self, own: Sequence[Item]) -> list[Item]:
         """What `deal` had divided, each item replaced by what its rank made of it, in the old
         order."""
-        parts = self.gather(list(own))
-        return [parts[i % self.size][i // self.size] for i in range(sum(map(len, parts)))]
+        items_of_ranks = self.gather(list(own))
+        count = sum(len(items) for items in items_of_ranks)
+        return [items_of_ranks[i % self.size][i // self.size] for i in range(count)]
 
     def from_first(self, make: Callable[[], Item]) -> Item:
         """What the first rank makes, for all."""
@@ -102,9 +122,9 @@ class World:
             return make()
         from torch import distributed as dist
 
-        found: list[Any] = [make() if self.first else None]
-        dist.broadcast_object_list(found, src=0)
-        return found[0]
+        values: list[Any] = [make() if self.first else None]
+        dist.broadcast_object_list(values, src=0)
+        return values[0]
 
     def largest(self, value: int) -> int:
         """The largest value of all ranks."""

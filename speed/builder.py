@@ -10,7 +10,8 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from g2rl.cli.build.trainer import build_trainer
+from g2rl.cli.build.settings import read_train_settings
+from g2rl.cli.build.trainer import build_training
 from g2rl.cli.config.choices import config_dir
 from g2rl.cli.config.launch import register_resolvers
 from g2rl.training.console import ConsoleReporter
@@ -31,8 +32,9 @@ def make_trainer(*overrides: str) -> Trainer:
         config = compose("train", ["tracking=local", "trainer.tables_every=0", *overrides])
     folder = Path(tempfile.mkdtemp(prefix="g2rl-benchmark-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    job = build_trainer(config, folder, Quiet(folder), lambda: None)
-    atexit.register(job.graders.close)
+    settings = read_train_settings(config)
+    job = build_training(config, settings, folder, Quiet(folder), lambda: None)
+    atexit.register(job.problems.graders.close)
     return job.trainer
 
 

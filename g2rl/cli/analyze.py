@@ -4,9 +4,16 @@ gradients."""
 from __future__ import annotations
 
 import difflib
-import importlib
 import sys
+from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from g2rl.cli.config.launch import launch
+from g2rl.cli.errors import reported
+
+PATH_KEYS = ("run", "data_dir", "hydra.run.dir")
 COMMANDS = {
     "geometry": "cosines of gradient features of responses to one problem, for any checkpoint (Figure 3)",
     "compare": "finished runs in one table and one figure, with bands over seeds",
@@ -20,7 +27,7 @@ HELP = (
 
 
 def main() -> None:
-    """Entry point of `g2rl-analyze`: hands the words after the command to its module."""
+    """Entry point of `g2rl-analyze`: hands the words after the command to its function."""
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
         asked = len(sys.argv) > 1
         print(HELP, file=sys.stdout if asked else sys.stderr)
@@ -29,8 +36,45 @@ def main() -> None:
     if word not in COMMANDS:
         print(f"error: {unknown(word)}", file=sys.stderr)
         raise SystemExit(2)
-    # one import only: the others' libraries would slow down --help
-    importlib.import_module(f"g2rl.cli.analyze_{word}").main()
+    {"geometry": geometry, "compare": compare, "fidelity": fidelity}[word]()
+
+
+# Each command imports its own job only: the others' libraries would slow down --help.
+
+
+def compare() -> None:
+    """`g2rl-analyze compare`, which needs no Hydra."""
+    from g2rl.cli.jobs.compare import main as compare_main
+
+    compare_main()
+
+
+def geometry() -> None:
+    """`g2rl-analyze geometry`."""
+
+    def run(config: DictConfig) -> float:
+        """One analysis in Hydra's output folder; returns the mean gradient cosine over all pairs."""
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        from g2rl.cli.jobs.geometry import geometry as analyze_geometry
+
+        with reported(folder):
+            return analyze_geometry(config, folder, list(HydraConfig.get().overrides.task))
+
+    launch("analyze_geometry", run, PATH_KEYS)
+
+
+def fidelity() -> None:
+    """`g2rl-analyze fidelity`."""
+
+    def run(config: DictConfig) -> float | None:
+        """One analysis in Hydra's output folder; returns the pooled Spearman correlation of Phi."""
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        from g2rl.cli.jobs.fidelity import fidelity as analyze_fidelity
+
+        with reported(folder):
+            return analyze_fidelity(config, folder, list(HydraConfig.get().overrides.task))
+
+    launch("analyze_fidelity", run, PATH_KEYS)
 
 
 def unknown(word: str) -> str:

@@ -54,6 +54,7 @@ def build(entity: str, project: str, benchmarks: Mapping[str, Sequence[int]]) ->
     Raises:
         ImportError: wandb-workspaces is not installed.
     """
+    # the library that writes workspaces
     try:
         import wandb_workspaces.reports.v2 as reports
         import wandb_workspaces.workspaces as workspaces
@@ -74,6 +75,7 @@ def build(entity: str, project: str, benchmarks: Mapping[str, Sequence[int]]) ->
             groupby_rangefunc=None if title == STACKED else "minmax",
         )
 
+    # one section for each kind of metric, one panel for each title
     sections = [
         workspaces.Section(
             name=section,
@@ -82,6 +84,8 @@ def build(entity: str, project: str, benchmarks: Mapping[str, Sequence[int]]) ->
         )
         for section in SECTIONS
     ]
+
+    # what is not a line: histograms and samples
     geometry = sections[SECTIONS.index("Exploration geometry")]
     geometry.panels += [
         reports.MediaBrowser(title="Gradient cosines by pair class", media_keys=list(HISTOGRAMS))

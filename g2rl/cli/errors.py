@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""How a command says what went wrong: one readable line, and the traceback in the run's folder."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
 
+from g2rl.runs.layout import RunFolder
+
 USER_ERRORS = (ValueError, OSError, ImportError, RuntimeError, TypeError, InstantiationException)
 
 
@@ -24,7 +26,8 @@ def keep_traceback(error: BaseException, run_dir: Path) -> str:
     """Write the traceback into the run folder; says where it is."""
     import traceback
 
-    place = run_dir / "error.txt"
+    # the disk may be full, which may be the very error
+    place = RunFolder(run_dir).error
     try:
         place.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     except OSError as full:  # perhaps the very error that is reported
@@ -48,7 +51,7 @@ def reported(folder: Path) -> Iterator[None]:
     goes."""
     try:
         yield
-        (folder / "error.txt").unlink(missing_ok=True)
+        RunFolder(folder).error.unlink(missing_ok=True)
     except USER_ERRORS as error:
         if logging.getLogger().isEnabledFor(logging.DEBUG):  # hydra.verbose=true
             raise

@@ -4,7 +4,6 @@ request."""
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
 import sys
 import tempfile
@@ -18,9 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from g2rl.runs.files import atomic_path
 from g2rl.runs.identity import differences
+from g2rl.runs.layout import RunFolder
+from g2rl.world import environment_rank
 
 RESUME = ("auto", "never")
-ERROR = "error.txt"  # a command that was refused leaves this and no work to protect
 
 
 class RefuseUnwritable(Callback):
@@ -64,15 +64,14 @@ def alone_in(folder: Path) -> Iterator[None]:
         ValueError: another process holds it (an orphan of a killed sweep, a job still in the
         queue).
     """
-    if os.environ.get("RANK", "0") != "0":
+    if environment_rank() != 0:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as handle:
+    with RunFolder(folder).lock.open("a") as handle:
         try:
-            fcntl.lockf(
-                handle, fcntl.LOCK_EX | fcntl.LOCK_NB
-            )  # per process: forked workers do not keep it
+            # locks belong to the process: forked workers do not keep them
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise ValueError(
                 f"another process is at work in {folder}: wait until it has ended and start the same command "
@@ -97,19 +96,31 @@ def prepare(
     """
     if resume not in RESUME:
         raise ValueError(f"resume must be one of {RESUME}, got {resume!r}")
-    place = folder / "config.yaml"
+    place = RunFolder(folder).config
+
+    # start over: what an earlier run made goes
     if resume == "never" and place.exists():
         for name in outputs:
             if (folder / name).is_dir():
                 shutil.rmtree(folder / name)
             (folder / name).unlink(missing_ok=True)
-    elif place.exists() and any((folder / name).exists() for name in outputs if name != ERROR):
-        before = OmegaConf.to_container(OmegaConf.load(place))
-        changed = differences(before, config, free)
+
+    # continue: only with the same settings
+    elif place.exists() and holds_work(folder, outputs):
+        stored_config = OmegaConf.to_container(OmegaConf.load(place))
+        changed = differences(stored_config, config, free)
         if changed:
             raise ValueError(
                 f"{folder} was begun with other settings: {'; '.join(changed)}. Continue it with its own "
                 "settings, start over with resume=never, or write elsewhere with hydra.run.dir=..."
             )
+
+    # from here on the folder is this run's
     with atomic_path(place) as aside:
         OmegaConf.save(OmegaConf.create(config), aside)
+
+
+def holds_work(folder: Path, outputs: Sequence[str]) -> bool:
+    """Whether one of the outputs is there; a command that was refused leaves its error alone."""
+    error = RunFolder(folder).error.name
+    return any((folder / name).exists() for name in outputs if name != error)

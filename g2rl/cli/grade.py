@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from g2rl.runs.files import atomic_path
 from g2rl.tasks.grading.choice import ChoiceVerifier
 from g2rl.tasks.grading.grader import Grader
 from g2rl.tasks.grading.math import MathVerifier
@@ -56,6 +55,8 @@ def _fault(row: Any) -> str | None:
     """What to mend in a row; None when it is fine."""
     if not isinstance(row, dict):
         return f"holds a JSON {type(row).__name__}; write an object with kind, gold and prediction"
+
+    # what every case needs
     for field in ("kind", "gold", "prediction"):
         if field not in row:
             return f'has no "{field}"; add it'
@@ -65,12 +66,13 @@ def _fault(row: Any) -> str | None:
         return f'kind "{row["kind"]}" is unknown; use one of {", ".join(VERIFIERS)}'
     if not row["gold"].strip():
         return '"gold" is empty; nothing can be right, so leave the row out'
+
+    # options of a multiple-choice question
     choices = choices_in(row)
-    if choices is not None and not (
-        isinstance(choices, list)
-        and 2 <= len(choices) <= 26
-        and all(isinstance(c, str) for c in choices)
-    ):
+    if choices is None:
+        return None
+    is_list_of_text = isinstance(choices, list) and all(isinstance(c, str) for c in choices)
+    if not is_list_of_text or not 2 <= len(choices) <= 26:
         return '"choices" must be a list of 2 to 26 strings'
     return None
 
@@ -98,34 +100,22 @@ def grade_cases(
 
 def _problem(case: dict[str, Any]) -> Problem:
     choices = choices_in(case)
-    return Problem(
-        str(case.get("id", "")), "", case["gold"], {} if choices is None else {"choices": choices}
-    )
+    meta = {} if choices is None else {"choices": choices}
+    return Problem(str(case.get("id", "")), "", case["gold"], meta)
 
 
 def write_verdicts(
     path: Path, cases: Sequence[dict[str, Any]], verdicts: Sequence[Verdict]
 ) -> None:
     """Write one JSON object a line; the file is complete or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            for case, verdict in zip(cases, verdicts, strict=True):
-                row: dict[str, Any] = {"id": case["id"]} if "id" in case else {}
-                row |= {
-                    "correct": verdict.correct,
-                    "answer": verdict.answer,
-                    "route": verdict.route,
-                }
-                file.write(json.dumps(row | {"seconds": round(verdict.seconds, 6)}) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic_path(path) as aside, aside.open("w", encoding="utf-8") as file:
+        for case, verdict in zip(cases, verdicts, strict=True):
+            row: dict[str, Any] = {"id": case["id"]} if "id" in case else {}
+            row["correct"] = verdict.correct
+            row["answer"] = verdict.answer
+            row["route"] = verdict.route
+            row["seconds"] = round(verdict.seconds, 6)
+            file.write(json.dumps(row) + "\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -142,6 +132,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=2, help="grading processes (default 2)")
     parser.add_argument("--timeout", type=float, default=5.0, help="seconds per case (default 5)")
     options = parser.parse_args(argv)
+
+    # refuse before anything runs
     if options.workers < 1 or not options.timeout > 0:
         parser.error("--workers must be at least 1 and --timeout above 0")
     try:
@@ -149,6 +141,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (CaseError, OSError) as error:
         print(f"g2rl-grade: {error}", file=sys.stderr)
         return 2
+
+    # grade and write
     verdicts = grade_cases(cases, options.workers, options.timeout)
     write_verdicts(options.out, cases, verdicts)
     right = sum(verdict.correct for verdict in verdicts)

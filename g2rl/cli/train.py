@@ -16,6 +16,7 @@ from g2rl.cli.errors import USER_ERRORS, keep_traceback, report
 from g2rl.cli.sweep.callback import end_sweep, launcher_of
 from g2rl.cli.sweep.finished import finished_score
 from g2rl.runs.interrupt import EXIT_INTERRUPTED, Interrupted, asked, hand_on
+from g2rl.runs.layout import RunFolder
 
 NO_SCORE = (
     math.nan
@@ -36,21 +37,26 @@ def run(config: DictConfig) -> float:
     An arm of a sweep that fails returns NaN, so that the others run; the sweep's exit code tells.
     """
     run_dir = Path(HydraConfig.get().runtime.output_dir)
-    if config.resume == "auto" and (score := finished_score(config, run_dir)) is not None:
-        (run_dir / "error.txt").unlink(missing_ok=True)  # of an attempt with other settings
+
+    # a finished run is passed over without loading torch
+    score = finished_score(config, run_dir) if config.resume == "auto" else None
+    if score is not None:
+        RunFolder(run_dir).error.unlink(missing_ok=True)  # of an attempt with other settings
         print(
             f"finished already: {run_dir} (held-out pass@1 {score:.3f}); resume=never starts over"
         )
         return score
-    if (
-        number := asked()
-    ):  # before this arm began: the sweep stops, or its job is put back into the queue
-        hand_on(number)
+
+    # asked to stop before this arm began: the sweep stops, or its job is put back into the queue
+    stop_signal = asked()
+    if stop_signal is not None:
+        hand_on(stop_signal)
         return leave()
+
     from g2rl.cli.jobs.train import train  # torch is imported here, so that --help stays quick
 
     try:
-        (run_dir / "error.txt").unlink(missing_ok=True)  # of an earlier attempt
+        RunFolder(run_dir).error.unlink(missing_ok=True)  # of an earlier attempt
         return train(config, run_dir)
     except Interrupted as stop:
         print(f"{stop}: {run_dir}", file=sys.stderr)

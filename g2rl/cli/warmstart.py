@@ -36,6 +36,7 @@ def batches(
     rng = np.random.default_rng(seed)
     index = 0
     for first in range(0, total, BUCKET_BATCHES):
+        # a bucket of traces, sorted by length
         rows = []
         for _ in range(size * BUCKET_BATCHES):
             prompt, text = trace(seed, index, HELD_OUT)
@@ -49,6 +50,7 @@ def batches(
 
 def collate(rows: list[tuple[list[int], list[int]]]) -> tuple[Tensor, Tensor]:
     """Right-pad; labels are IGNORED on the prompt and on the padding."""
+    # inputs are the whole trace, labels its completion
     length = max(len(p) + len(c) for p, c in rows)
     inputs = torch.zeros(len(rows), length, dtype=torch.long)
     labels = torch.full((len(rows), length), IGNORED)
@@ -68,12 +70,14 @@ def warm_start(
     steps: int, batch: int, peak: float, seed: int
 ) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
     """Train a fresh tiny policy; prints the mean loss every hundred steps."""
+    # a fresh policy
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
     model = Qwen3ForCausalLM(build_config(len(tokenizer))).float()
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.95), weight_decay=0.01)
     started, losses = time.time(), []
     for step, (inputs, labels) in enumerate(batches(tokenizer, batch, steps, seed)):
+        # one step
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, peak, warmup=50)
         logits = model(input_ids=inputs).logits[:, :-1]
@@ -82,11 +86,16 @@ def warm_start(
         total = torch.nn.functional.cross_entropy(
             logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED, reduction="sum"
         )
+
         loss = total / (batch * TYPICAL_TOKENS)
+
+        # update
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+
+        # tell
         losses.append(loss.item())
         if (step + 1) % 100 == 0:
             seconds = time.time() - started

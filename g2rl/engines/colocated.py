@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import os
 import random
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ import torch.distributed as dist
 from g2rl.engines.drift import TOLERANCE
 from g2rl.engines.engine import Key
 from g2rl.policy.policy import Policy
+from g2rl.world import environment_size
 
 
 def world_size() -> int:
@@ -29,7 +29,7 @@ def world_size() -> int:
     """
     if dist.is_initialized():
         return dist.get_world_size()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if environment_size() > 1:
         raise RuntimeError(
             "an engine of several ranks needs torch.distributed initialised before it"
         )

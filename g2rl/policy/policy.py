@@ -1,5 +1,8 @@
-"""The policy: a causal LM and its tiled head as one module, so that sharding hooks see one
-forward."""
+"""The policy: a causal LM together with its tiled head, as one module.
+
+They are one module so that everything that needs the weights happens inside one forward, where the
+hooks of FSDP have gathered them.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +24,14 @@ HEAD_TOLERANCE = 2e-2  # relative; catches soft-capping or logit scaling, not bf
 
 
 class Scorable(Protocol):
-    """What can score responses: a policy, or a view of one."""
+    """What `g2rl.policy.scoring.score` can score with: a policy, or one with its adapters off."""
 
     training: bool
+    """Whether it is in training mode, as for any `torch.nn.Module`."""
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device of the computation; micro-batches have to lie there."""
         ...
 
     def __call__(
@@ -38,7 +42,7 @@ class Scorable(Protocol):
         feature_temperature: float | None = None,
         objective: Objective | None = None,
     ) -> HeadOutput:
-        """Score the response tokens of a micro-batch."""
+        """Score the response tokens of a micro-batch, see `Policy.forward`."""
         ...
 
     def train(self, mode: bool = True) -> Any:
@@ -50,20 +54,20 @@ class Scorable(Protocol):
         ...
 
     def modules(self) -> Iterator[nn.Module]:
-        """All modules inside, as of `torch.nn.Module`."""
+        """The module itself and all modules inside it."""
         ...
 
 
 @dataclass(slots=True)
 class Skeleton:
-    """The model of a sharded policy as it was before, on the meta device: shapes and ties without
-    values.
+    """Holds the model of a sharded policy as it was before sharding, without values.
 
-    A plain object around the module, because a submodule of the policy would be sharded and saved
-    with it.
+    It is no `torch.nn.Module`, and for this reason only: a module that is assigned to an attribute
+    of the policy becomes a submodule, which would be sharded, trained and saved with it.
     """
 
     model: Any
+    """A causal LM on the meta device: shapes, dtypes, ties and buffers."""
 
 
 class Policy(nn.Module):
@@ -72,11 +76,11 @@ class Policy(nn.Module):
     Args:
         model: a causal LM with a linear output head (tied or not, with or without a bias).
         tile_bytes: memory for one tile of logits.
-        compute_dtype: "bfloat16" runs backbone and head products in it, with float32 master weights
-            and float32 softmax; None computes in the dtype of the weights.
+        compute_dtype: "bfloat16" computes the backbone and the products with the head in bfloat16,
+            while weights and softmax stay in float32; None computes in the dtype of the weights.
 
     Raises:
-        ValueError: another compute dtype.
+        ValueError: another compute dtype than these two.
         TypeError: the output head is not linear.
     """
 
@@ -88,9 +92,9 @@ class Policy(nn.Module):
             raise ValueError(f"model.compute_dtype must be null or bfloat16, got {compute_dtype!r}")
         self.model = model
         self.tile_bytes = tile_bytes
-        self.compute_dtype = None if compute_dtype is None else DTYPES[compute_dtype]
+        self.compute_dtype = DTYPES[compute_dtype] if compute_dtype else None
 
-        # set by `shard`
+        # these are set by `shard`
         self.skeleton: Skeleton | None = None
         self.sharding: ShardSettings | None = None
         self._device: torch.device | None = None
@@ -103,31 +107,36 @@ class Policy(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device of the computation; divided weights may lie in host memory nevertheless."""
         return self._device or next(self.model.parameters()).device
 
     @property
     def has_dropout(self) -> bool:
-        """Whether a forward in training mode differs from the one that sampled."""
-        # as configured, and as built
+        """Whether a forward in training mode differs from one in evaluation mode."""
+        # attention reads its rate from the configuration and has no dropout module
         rates = list(dropout_rates(self.model.config.to_diff_dict()))
-        rates += [m.p for m in self.model.modules() if isinstance(m, nn.modules.dropout._DropoutNd)]
+        for module in self.model.modules():
+            if isinstance(module, nn.modules.dropout._DropoutNd):
+                rates.append(module.p)
         return any(rate > 0 for rate in rates)
 
     @property
     def copies_weights(self) -> bool:
-        """Whether a forward that can be differentiated holds weights of its own: casts, or a merged
-        head."""
-        # casts to the compute dtype, or W + (alpha / r) B A
+        """Whether the graph of a forward holds copies of weights until its backward has run.
+
+        Copies are casts to the compute dtype, and the merged weight W + (alpha / r) B A of a head
+        with an adapter.
+        """
         head = self.model.get_output_embeddings()
-        return self.compute_dtype is not None or base_layer(head) is not head
+        head_has_adapter = base_layer(head) is not head
+        return self.compute_dtype is not None or head_has_adapter
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Name and value of every weight as a plain checkpoint holds them: what an engine takes
-        over.
+        """Name and value of every weight, as a plain checkpoint of the model would hold them.
 
-        Adapters are merged; a head tied to the embedding comes once. Weights of a sharded policy
-        are gathered one at a time: every rank goes through all of them.
+        This is what an engine takes over. Adapters are merged, and a head that is tied to the
+        embedding comes once. The weights of a sharded policy are gathered one at a time; this is
+        collective, so every rank has to exhaust the iterator.
         """
         if self.sharding is not None:
             reshard(self)
@@ -136,10 +145,15 @@ class Policy(nn.Module):
             yield from without_second_names(merged_state(self.model))
 
     def shard(self, mesh: DeviceMesh, settings: ShardSettings, offload: bool = False) -> Policy:
-        """Divide the weights over the mesh, in place; from here on every rank calls the same,
-        together.
+        """Divide the weights over the mesh, in place.
 
-        An optimizer has to be made afterwards. Copies are made by `empty_copy`.
+        From here on all ranks have to call the same methods together. The optimizer has to be made
+        afterwards, of the divided weights.
+
+        Args:
+            mesh: the processes.
+            settings: how weights are gathered and gradients are summed.
+            offload: keep the divided weights in host memory.
         """
         self.skeleton = Skeleton(blank(self.model, "meta"))
         self._device, self.sharding = self.device, settings
@@ -147,16 +161,22 @@ class Policy(nn.Module):
         return self
 
     def empty_copy(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Any:
-        """The model of a sharded policy with room for whole weights, which `copy_weights_to`
-        fills."""
+        """The model of a sharded policy with whole, uninitialised weights on one device.
+
+        `copy_weights_to` fills them in.
+
+        Args:
+            device: where the weights are to lie.
+            dtype: of the weights; None takes that of the policy's.
+        """
         assert self.skeleton is not None
         return blank(self.skeleton.model, device, dtype)
 
     @torch.no_grad()
     def copy_weights_to(self, model: Any) -> None:
-        """Gather the weights of a sharded policy into an empty copy.
+        """Gather the weights of a sharded policy and store them in an `empty_copy`.
 
-        Collective: every rank calls this or `take_part_in_copy`.
+        This is collective: every rank has to call it, or `take_part_in_copy`.
         """
         reshard(self)
         for source, target in zip(self.model.parameters(), model.parameters(), strict=True):
@@ -164,27 +184,29 @@ class Policy(nn.Module):
 
     @torch.no_grad()
     def take_part_in_copy(self) -> None:
-        """Join the gather of another rank's `copy_weights_to` and store nothing."""
+        """Take part in the gather of another rank's `copy_weights_to`, and store nothing."""
         reshard(self)
         for source in self.model.parameters():
             whole(source)
 
     def autocast(self) -> torch.autocast:
-        """Mixed precision of the backbone; a no-op without a compute dtype."""
+        """The context of mixed precision for the backbone; no effect without a compute dtype."""
         dtype = self.compute_dtype
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
     def hidden(self, batch: MicroBatch) -> Tensor:
-        """Last hidden states (T, D) at the positions that predict response tokens."""
-        # the backbone alone: the head has its own pass
+        """Last hidden states (T, D) at the positions that predict the response tokens."""
+        # base_model is the model without its head, whose logits would take (B, L, V)
         with self.autocast():
             output = self.model.base_model(input_ids=batch.input_ids_BL, use_cache=False)
         hidden_TD = output.last_hidden_state.flatten(0, 1)[batch.positions_T]
         return self._in_compute_dtype(hidden_TD)
 
     def _in_compute_dtype(self, tensor: Tensor) -> Tensor:
-        """The tensor as products are computed with it."""
-        return tensor if self.compute_dtype is None else tensor.to(self.compute_dtype)
+        """The tensor in the dtype of products with the head."""
+        if self.compute_dtype is None:
+            return tensor
+        return tensor.to(self.compute_dtype)
 
     def forward(
         self,
@@ -197,18 +219,21 @@ class Policy(nn.Module):
         """Score the response tokens of a micro-batch.
 
         Args:
-            batch: the micro-batch, T response tokens of N responses.
-            temperature: sampling temperature.
+            batch: a micro-batch of N responses with T response tokens altogether.
+            temperature: sampling temperature of the responses.
             features: compute the gradient features as well.
             feature_temperature: temperature of p_t in the features; None takes `temperature`.
             objective: a loss that is a sum over tokens, see `g2rl.policy.lm_head.head_pass`.
+
+        Returns:
+            Log-probabilities and entropies (T,); features (N, D) and the loss where asked for.
         """
         request = None
         if features:
             scored_at = temperature if feature_temperature is None else feature_temperature
             request = FeatureRequest(batch.segments_T, len(batch.rows), scored_at)
 
-        # under LoRA the head's weight is the merged one
+        # the head's weight; with an adapter on it, the merged one
         head = self.model.get_output_embeddings()
         weight_VD = self._in_compute_dtype(merged_weight(head))
         return head_pass(
@@ -224,31 +249,36 @@ class Policy(nn.Module):
 
     @torch.no_grad()
     def check_head(self) -> None:
-        """Make sure that logits are W h + b and nothing more.
+        """Make sure that the model's logits are W h + b and nothing more.
 
         Raises:
-            ValueError: when the model scales, caps or otherwise changes its logits; log-probs and
-                gradient features computed from the head would then be wrong.
+            ValueError: the model scales, caps or otherwise changes its logits, so that log-probs
+                and gradient features computed from its head would be wrong.
         """
+        # a short input of any tokens
         head = self.model.get_output_embeddings()
-        ids = torch.arange(1, 9, device=self.device).unsqueeze(0) % head.weight.shape[0]
+        ids_BL = torch.arange(1, 9, device=self.device).unsqueeze(0) % head.weight.shape[0]
+
+        # the model's logits, and its head applied to its last hidden states
         was_training = self.model.training
         self.model.eval()
-        expected = self.model(input_ids=ids, use_cache=False).logits.float()
-        found = head(
-            self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-        ).float()
+        expected = self.model(input_ids=ids_BL, use_cache=False).logits.float()
+        hidden = self.model.base_model(input_ids=ids_BL, use_cache=False).last_hidden_state
+        computed = head(hidden).float()
         self.model.train(was_training)
-        gap = (expected - found).abs().max() / expected.abs().max().clamp_min(1e-6)
+
+        # `not <` also catches logits that are not a number
+        gap = (expected - computed).abs().max() / expected.abs().max().clamp_min(1e-6)
         if not gap < HEAD_TOLERANCE:
             raise ValueError(
-                f"the logits of {type(self.model).__name__} are not its head applied to its last hidden "
-                f"state (relative difference {gap:.3g}): soft-capped or scaled logits are not supported"
+                f"the logits of {type(self.model).__name__} are not its head applied to its last "
+                f"hidden state (relative difference {gap:.3g}): soft-capped or scaled logits are "
+                "not supported"
             )
 
 
 def dropout_rates(config: Mapping[str, Any]) -> Iterator[float]:
-    """Every dropout rate of a model's configuration, those of nested ones included."""
+    """Every dropout rate in a model's configuration, nested configurations included."""
     for name, value in config.items():
         if isinstance(value, Mapping):
             yield from dropout_rates(value)

@@ -1,5 +1,7 @@
-"""The reference policy of a model with LoRA: the same weights with the adapters off, not a second
-copy."""
+"""The reference policy of a model with LoRA: the same weights, with the adapters off.
+
+Without LoRA the reference policy is a frozen copy of the policy.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,15 @@ from g2rl.policy.policy import Policy
 
 
 class AdaptersOff(nn.Module):
-    """A policy as it was before its adapters were trained, without gradients and without memory of
-    its own.
+    """Scores responses under a policy as it was before its adapters were trained.
+
+    It needs no weights of its own and records no gradients; it satisfies
+    `g2rl.policy.policy.Scorable`. Since the base of a policy with LoRA is frozen, its scores never
+    change.
 
     Args:
-        policy: a policy with LoRA. Its base is frozen, so that this view never changes. Calls go
-            through the policy, so that hooks on it (sharding) are met.
+        policy: a policy with LoRA. Every forward is a call of this policy, so that its hooks
+            (gathering divided weights) run.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -27,7 +32,7 @@ class AdaptersOff(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """The device of the policy."""
+        """The device of the policy's computation."""
         return self.policy.device
 
     @torch.no_grad()
@@ -39,6 +44,6 @@ class AdaptersOff(nn.Module):
         feature_temperature: float | None = None,
         objective: Objective | None = None,
     ) -> HeadOutput:
-        """See `Policy.forward`."""
+        """Score the response tokens of a micro-batch, see `Policy.forward`."""
         with adapters_off(self.policy.model):
             return self.policy(batch, temperature, features, feature_temperature, objective)

@@ -1,12 +1,13 @@
 """Weights divided among processes by FSDP2 (torch.distributed.fsdp.fully_shard).
 
-Every decoder block is a group of its own and the rest (embedding, last norm, LM head) that of the
-root, which is `g2rl.policy.policy.Policy` itself: log-probs, entropies and gradient features are
-computed inside its forward, where the head's weight is whole. The root keeps it whole from there to
-the end of the backward, because the tiled head may recompute its tiles from it.
+FSDP gathers weights group by group. Every decoder block is a group; what is left (embedding, last
+norm, LM head) is the group of the root, which is `g2rl.policy.policy.Policy` itself. The root's
+weights are whole during its forward, where log-probs, entropies and gradient features are computed.
+They stay whole until the end of the backward, because the tiled head may recompute logits from
+them.
 
-Gradients are summed over ranks, not averaged: the loss is divided by the counts of the whole
-mini-batch.
+Gradients are summed over ranks instead of averaged, because the loss is divided by the token or
+response counts of the whole mini-batch already.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -35,18 +36,21 @@ ACCUMULATIONS = ("sharded", "full")
 
 @dataclass(slots=True, frozen=True)
 class ShardSettings:
-    """conf/parallel/fsdp.yaml.
+    """How weights are divided; the settings of conf/parallel/fsdp.yaml.
 
     Args:
-        param_dtype: of gathered weights and of the computation; None: that of the sharded (master)
-            weights.
-        reduce_dtype: in which gradients are summed over ranks.
-        reshard_after_forward: let go of a block's gathered weights between forward and backward.
-        accumulate: between the micro-batches of an update: "sharded" sums gradients over ranks
-            after each, "full" once after the last, and holds whole gradients until then.
-        offload_reference: keep the reference's shards in host memory.
-        offload_optimizer: keep the policy's shards, gradients and moments there, and step on the
-            CPU.
+        param_dtype: dtype of gathered weights and of the computation; None takes that of the
+            sharded (master) weights.
+        reduce_dtype: dtype in which gradients are summed over ranks.
+        reshard_after_forward: free a block's gathered weights between forward and backward.
+        accumulate: when gradients are summed over ranks: "sharded" after every micro-batch, "full"
+            once after the last one of an update, which holds whole gradients until then.
+        offload_reference: keep the shards of the reference policy in host memory.
+        offload_optimizer: keep the policy's shards, gradients and optimizer moments in host memory,
+            and take the optimizer step on the CPU.
+
+    Raises:
+        ValueError: for a value that is not among the choices.
     """
 
     param_dtype: str | None = None
@@ -72,8 +76,16 @@ class ShardSettings:
 
     @property
     def gathered_dtype(self) -> torch.dtype | None:
-        """Dtype of gathered weights; None keeps that of the sharded ones."""
-        return None if self.param_dtype is None else DTYPES[self.param_dtype]
+        """`param_dtype` as torch's; None keeps the dtype of the sharded weights."""
+        return DTYPES[self.param_dtype] if self.param_dtype else None
+
+
+class HasModules(Protocol):
+    """A `torch.nn.Module`, or anything that stands in for one."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """The module itself and all modules inside it."""
+        ...
 
 
 def shard(
@@ -84,10 +96,12 @@ def shard(
     Args:
         root: the module whose forward is called; it holds `model`.
         model: a causal LM with a list of decoder blocks.
-        offload: keep the shards in host memory. Without effect where the mesh is of CPUs.
+        mesh: the processes.
+        settings: how weights are gathered and gradients are summed.
+        offload: keep the shards in host memory; no effect on a mesh of CPUs.
 
     Raises:
-        ValueError: no list of decoder blocks is found in the model.
+        ValueError: the list of decoder blocks is not found in the model.
     """
     blocks = decoder_blocks(model)
     if blocks is None:
@@ -95,7 +109,7 @@ def shard(
             f"parallel=fsdp: the decoder blocks of {type(model).__name__} are not understood"
         )
 
-    # the same for every group of weights
+    # what all groups of weights have in common
     to_host = offload and mesh.device_type != "cpu"
     common: dict[str, Any] = {
         "mesh": mesh,
@@ -105,45 +119,53 @@ def shard(
         "offload_policy": CPUOffloadPolicy() if to_host else OffloadPolicy(),
     }
 
-    # every block is a group, and what is left is the root's
+    # fully_shard takes what inner groups have left, so the root comes last
     for block in blocks:
         fully_shard(block, **common, reshard_after_forward=settings.reshard_after_forward)
     fully_shard(root, **common, reshard_after_forward=False)
 
-    # gradients are summed, not averaged
+    # sum gradients instead of averaging them
     for module in sharded_modules(root):
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)  # gloo has no other kind with a factor
 
 
-def sharded_modules(root: nn.Module) -> Iterator[FSDPModule]:
-    """The modules whose weights are divided: every block, and the root."""
-    yield from (module for module in root.modules() if isinstance(module, FSDPModule))
+def sharded_modules(root: HasModules) -> Iterator[FSDPModule]:
+    """The modules that are groups of divided weights: every block, and the root."""
+    for module in root.modules():
+        if isinstance(module, FSDPModule):
+            yield module
 
 
-def reshard(root: nn.Module) -> None:
+def reshard(root: HasModules) -> None:
     """Free the weights that a no-grad forward gathered. Does nothing for an unsharded policy."""
     for module in sharded_modules(root):
         module.reshard()
 
 
 def blank(model: Any, device: torch.device | str, dtype: torch.dtype | None = None) -> Any:
-    """A copy of an unsharded model with frozen, uninitialised parameters, ties kept; buffers are
-    copied.
+    """A copy of an unsharded model with frozen, uninitialised parameters.
+
+    Ties between parameters stay, and buffers are copied with their values.
 
     Args:
-        device: of the parameters; "meta" takes no memory.
-        dtype: of the floating-point ones; None keeps theirs.
+        model: the model to copy.
+        device: where the parameters are to lie; "meta" takes no memory.
+        dtype: of the floating-point parameters; None keeps theirs.
     """
-    # copy.deepcopy takes these in place of the parameters, each once, so that ties stay
-    empty: dict[int, Any] = {}
+    # one empty parameter for each, so that a tied one stays tied
+    empty_parameters: dict[int, Any] = {}
     for parameter in model.parameters():
-        kind = dtype if dtype is not None and parameter.is_floating_point() else parameter.dtype
-        value = torch.empty_like(parameter, device=device, dtype=kind)
-        empty[id(parameter)] = nn.Parameter(value, requires_grad=False)
-    made = copy.deepcopy(model, empty).eval()
+        new_dtype = parameter.dtype
+        if dtype is not None and parameter.is_floating_point():
+            new_dtype = dtype
+        value = torch.empty_like(parameter, device=device, dtype=new_dtype)
+        empty_parameters[id(parameter)] = nn.Parameter(value, requires_grad=False)
 
-    # buffers (rotary frequencies) are needed as they are
+    # the second argument of deepcopy says which objects have been copied already, and to what
+    made = copy.deepcopy(model, empty_parameters).eval()
+
+    # a skeleton keeps its buffers where they are: rotary frequencies stand in no file
     if str(device) == "meta":
         return made
     for name, buffer in list(made.named_buffers()):
@@ -153,48 +175,48 @@ def blank(model: Any, device: torch.device | str, dtype: torch.dtype | None = No
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """The full value of a sharded tensor (collective), or the tensor itself."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    """The full value of a sharded tensor, or the tensor itself. Collective for a sharded one."""
+    if isinstance(tensor, DTensor):
+        return tensor.full_tensor()
+    return tensor
 
 
 def divided_like(value: Tensor, parameter: Tensor) -> Tensor:
-    """This rank's part of a full tensor, sharded as the parameter is; the value itself for a whole
-    one.
+    """This rank's part of a full tensor, sharded as a parameter is.
 
-    Every rank passes the same value, so that nothing is sent.
+    Args:
+        value: the full tensor, the same on every rank, so that nothing has to be sent.
+        parameter: the model for the division. If it is not sharded, is of another shape, or the
+            value is sharded already, the value is returned as it is.
     """
-    if (
-        not isinstance(parameter, DTensor)
-        or isinstance(value, DTensor)
-        or value.shape != parameter.shape
-    ):
+    if not isinstance(parameter, DTensor) or isinstance(value, DTensor):
+        return value
+    if value.shape != parameter.shape:
         return value
 
-    # every rank cuts its part out of the value that it holds
+    # every rank cuts its part out of its own value
     mesh, placements = parameter.device_mesh, parameter.placements
     divided = distribute_tensor(value.to(mesh.device_type), mesh, placements, src_data_rank=None)
-    local = divided.to_local().to(
-        parameter.to_local().device
-    )  # offloaded shards live in host memory
+
+    # offloaded shards lie in host memory, although the mesh is one of GPUs
+    local = divided.to_local().to(parameter.to_local().device)
     return DTensor.from_local(
         local, mesh, placements, run_check=False, shape=value.shape, stride=value.stride()
     )
 
 
 class Gathered(Mapping[str, Tensor]):
-    """State dict of a sharded model whose values are gathered one at a time, when they are asked
-    for.
+    """State dict of a sharded model whose values are gathered when they are asked for.
 
-    Asking is collective. A tied weight has one name, as in a file; a tied head with an adapter has
-    its own.
+    At no time are all whole weights in memory. Asking for a value is collective. A tied weight has
+    one name, as in a file, except for a head with an adapter, which has a name of its own.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.tensors: dict[str, Tensor] = {}
         seen: set[int] = set()
 
-        # a tied weight once, except the weight under an adapter, which is another tensor once
-        # merged
+        # the weight under an adapter is no longer tied once the adapter is merged
         for name, parameter in model.named_parameters(remove_duplicate=False):
             if id(parameter) not in seen or "base_layer." in name:
                 self.tensors[name] = parameter

@@ -1,4 +1,8 @@
-"""How the weights of a model are walked: names, ties, what is trained, and where the blocks are."""
+"""Which weights a model has: their names, ties between them, what is trained, where the blocks are.
+
+A weight is *tied* when two modules use the same tensor, usually the embedding and the LM head. Such
+a tensor has two names and must be stored and sent once.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def decoder_blocks(model: Any) -> nn.ModuleList | None:
-    """The list of decoder blocks of a causal LM; None where it is not understood.
+    """The list of decoder blocks of a causal LM; None where the architecture is not understood.
 
-    It is understood if the first list of modules is as long as the configuration says.
+    The first list of modules is taken for it, provided that it is as long as the model's
+    configuration says.
     """
     for module in model.modules():
         if isinstance(module, nn.ModuleList):
@@ -24,41 +29,43 @@ def decoder_blocks(model: Any) -> nn.ModuleList | None:
 
 
 def without_second_names(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Name and value of each tensor; one that shares memory with an earlier one (a tie) is left out.
+    """Name and value of each tensor, leaving out those that share memory with an earlier one.
 
-    All tensors must be there at once: memory that is let go would be taken by another tensor.
+    Args:
+        tensors: all of them at once. If they were made one by one, the memory of a freed tensor
+            could be given to the next, which would then look tied.
     """
     seen: set[tuple[int, torch.Size]] = set()
     for name, tensor in tensors.items():
         place = (tensor.data_ptr(), tensor.shape)
+
+        # tensors without elements have no memory to share
         if tensor.numel() and place in seen:
             continue
         seen.add(place)
         yield name, tensor
 
 
-def trained_parameters(model: nn.Module) -> dict[str, Tensor]:
-    """Trained weights by name, detached, a tied one once; frozen ones can be read from their source."""
-    trained: dict[str, Tensor] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            trained[name] = parameter.detach()
-    return trained
-
-
 def persistent_buffers(model: nn.Module) -> dict[str, Tensor]:
-    """Buffers that a checkpoint holds, by name."""
-    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    """Entries of the state dict that are not parameters, by name."""
+    parameter_names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     buffers: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
-        if name not in parameters:
+        if name not in parameter_names:
             buffers[name] = tensor
     return buffers
 
 
 def weights_to_keep(model: nn.Module) -> dict[str, Tensor]:
-    """What a checkpoint of a model holds: trained weights, a tied one once, and persistent buffers.
+    """What a checkpoint stores of a model, by name: trained weights and persistent buffers.
 
-    Sharded weights come as they are, divided.
+    A tied weight is there once. Frozen weights are left out, because they can be read again from
+    where the model came from. Weights are detached; those of a sharded model stay divided.
     """
-    return {**trained_parameters(model), **persistent_buffers(model)}
+    # named_parameters() gives a tied weight its first name only
+    weights: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            weights[name] = parameter.detach()
+
+    return {**weights, **persistent_buffers(model)}

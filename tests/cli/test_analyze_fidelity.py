@@ -133,7 +133,7 @@ def test_every_choice_composes(group: str) -> None:
 def test_the_command_makes_its_folder_and_names_a_misspelt_setting(tmp_path: Path) -> None:
     root = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-    program = "from g2rl.cli.analyze_fidelity import main; main()"
+    program = "from g2rl.cli.analyze import fidelity; fidelity()"
 
     def command(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -283,7 +283,7 @@ def test_the_command_sweeps_and_explains_itself(trained: Path, tmp_path: Path) -
     shown = command(tmp_path, "--help").stdout
     assert "g2rl-eval run=runs/NAME" in shown
     assert "gpqa_diamond" in shown
-    assert "exploration" not in shown
+    assert "exploration:" not in shown
     failed = command(tmp_path, "run=nowhere")
     assert failed.returncode == 1
     assert failed.stderr.startswith("error: run=nowhere: no config.yaml there")

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from g2rl.cli.build.model import frozen_copy, load_model, model_of_run
+from g2rl.cli.build.settings import read_model_settings
 from g2rl.cli.config.choices import config_dir
 from g2rl.cli.config.launch import register_resolvers
 from g2rl.cli.jobs.train import train
@@ -445,7 +446,8 @@ def test_both_exports_are_evaluated_as_the_same_model(finished: Path, tmp_path: 
     ids = torch.arange(1, 40)[None]
     logits = []
     for folder in (finished, tmp_path):
-        loaded = load_model(OmegaConf.merge(model_of_run(folder, []), {"device": "cpu"}))  # type: ignore[arg-type]
+        node = OmegaConf.merge(model_of_run(folder, []), {"device": "cpu"})
+        loaded = load_model(read_model_settings(node))  # type: ignore[arg-type]
         assert not has_lora(loaded.model)
         logits.append(loaded.model(ids).logits)
     torch.testing.assert_close(logits[0], logits[1])

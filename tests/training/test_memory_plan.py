@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen3Config
 
 from g2rl.cli.build.memory import job_of
-from g2rl.cli.build.trainer import build_settings
+from g2rl.cli.build.settings import read_train_settings
 from g2rl.cli.config.choices import config_dir
 from g2rl.cli.config.launch import register_resolvers
 from g2rl.cli.jobs.train import train
@@ -292,7 +292,7 @@ def test_the_table_is_about_the_experiments(
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         parallel = "fsdp" if gpus > 1 else "single"
         config = compose("train", overrides=[f"experiment={experiment}", f"parallel={parallel}"])
-    found = job_of(config, build_settings(config), [], features=True, memory=CARD)
+    found = job_of(read_train_settings(config), [], features=True, memory=CARD)
     assert replace(found, max_rows=1) == paper_job(RESPONSE_TOKENS[name], gpus)
 
 

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Build the benchmarks of a configuration: one, or those of a suite."""
 
 from __future__ import annotations
 
@@ -9,23 +9,35 @@ from g2rl.tasks.benchmarks.benchmark import Benchmark
 
 
 def build_benchmarks(node: DictConfig) -> list[Benchmark]:
-    """The one benchmark of a node, or those of a suite, whose settings that are not null hold for
-    all."""
+    """The one benchmark of a node, or those of a suite.
+
+    Settings of a suite that are not null hold for all of its members.
+
+    Raises:
+        ValueError: a setting that a member does not have, an empty suite, or one name twice.
+    """
     if "_target_" in node:
         return [instantiate(node)]
-    common = {
-        str(key): value for key, value in node.items() if key != "suite" and value is not None
-    }
-    found: list[Benchmark] = []
+
+    # settings for all members
+    common: dict[str, object] = {}
+    for key, value in node.items():
+        if key != "suite" and value is not None:
+            common[str(key)] = value
+
+    benchmarks: list[Benchmark] = []
     for name, member in node.suite.items():
-        unknown = [key for key in common if key not in member]
-        if unknown:
-            raise ValueError(
-                f"benchmark.{unknown[0]}: {name!s} has no such setting; it has {', '.join(member)}"
-            )
-        found.append(instantiate(member, **common))
-    if not found:
+        for key in common:
+            if key not in member:
+                raise ValueError(
+                    f"benchmark.{key}: {name!s} has no such setting; it has {', '.join(member)}"
+                )
+        benchmarks.append(instantiate(member, **common))
+
+    # what files and metrics are named after must be there once
+    names = [benchmark.name for benchmark in benchmarks]
+    if not benchmarks:
         raise ValueError("benchmark.suite is empty: choose benchmarks, e.g. benchmark=math")
-    if len({benchmark.name for benchmark in found}) < len(found):
-        raise ValueError(f"two benchmarks of the suite share a name: {[b.name for b in found]}")
-    return found
+    if len(set(names)) < len(names):
+        raise ValueError(f"two benchmarks of the suite share a name: {names}")
+    return benchmarks

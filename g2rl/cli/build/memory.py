@@ -1,105 +1,110 @@
-"""From a composed configuration to the memory plan of the run; see `g2rl.training.memory_plan`."""
+"""From the settings of a run to its memory plan; see `g2rl.training.memory_plan`."""
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
+from g2rl.cli.build.settings import TrainSettings
 from g2rl.policy.loading import pick_device, read_config
-from g2rl.policy.lora import LoraSettings
 from g2rl.tasks.benchmarks.benchmark import Benchmark
 from g2rl.training.memory import FLOAT, Job
 from g2rl.training.memory_plan import Plan, device_memory, shape_of
-from g2rl.training.settings import TrainerSettings
+from g2rl.world import environment_rank, environment_size, processes_on_this_machine
 
 log = logging.getLogger(__name__)
-CHOICES = ("check", "print", "off")
 
 
-def plan_memory(
-    config: DictConfig,
-    settings: TrainerSettings,
-    lora: LoraSettings | None,
-    benchmarks: Sequence[Benchmark],
-    features: bool,
-) -> Any:
-    """Print and check the plan before any weight is loaded; returns the model's configuration.
+def plan_memory(settings: TrainSettings, benchmarks: Sequence[Benchmark], features: bool) -> Any:
+    """Print and check the memory plan before any weight is loaded.
 
-    plan=check refuses what cannot fit and prints the plan on a GPU only; print prints it anywhere;
-    off does nothing and returns None.
+    plan=check refuses what cannot fit and prints the plan on a GPU only; print prints it anywhere; off does
+    nothing.
+
+    Args:
+        settings: of the run.
+        benchmarks: the held-out problem sets, whose evaluation needs memory too.
+        features: whether gradient features are computed.
+
+    Returns:
+        The model's configuration, so that it need not be read again; None with plan=off.
 
     Raises:
-        PlanError: the run cannot fit; says which settings would help.
+        PlanError: the run cannot fit; it says which settings would help.
         ModelError: the model's configuration cannot be read.
     """
-    if config.plan is False or config.plan == "off":  # YAML reads a bare off as false
+    if settings.plan == "off":
         return None
-    if config.plan not in CHOICES:
-        raise ValueError(f"plan must be one of {CHOICES}, got {config.plan!r}")
-    node = config.model
-    found = read_config(
-        node.source, node.gguf_file, node.revision, OmegaConf.to_container(node.overrides)
-    )  # type: ignore[arg-type]
+
+    # the model's numbers
+    model = settings.model
+    model_config = read_config(model.source, model.gguf_file, model.revision, dict(model.overrides))
     try:
-        shape = shape_of(found, lora)
+        shape = shape_of(model_config, model.lora)
     except ValueError as error:
         log.warning("%s", error)
-        return found
-    device = pick_device(node.device)
+        return model_config
+
+    # the device's memory, which the processes of one machine share if it is the machine's own
+    device = pick_device(model.device)
     memory = device_memory(device)
-    if device.type == "cpu":  # the processes of one machine share it
-        memory //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    plan = Plan(shape, job_of(config, settings, benchmarks, features, memory), memory)
-    if int(os.environ.get("RANK", "0")) == 0:
-        if config.plan == "print" or device.type == "cuda":
+    if device.type == "cpu":
+        memory //= processes_on_this_machine()
+
+    plan = Plan(shape, job_of(settings, benchmarks, features, memory), memory)
+    if environment_rank() == 0:
+        if settings.plan == "print" or device.type == "cuda":
             print("\n".join(plan.lines()), flush=True)
-        if warning := plan.warning():
+        warning = plan.warning()
+        if warning is not None:
             log.warning("%s", warning)
     plan.refuse()
-    return found
+    return model_config
 
 
 def job_of(
-    config: DictConfig,
-    settings: TrainerSettings,
-    benchmarks: Sequence[Benchmark],
-    features: bool,
-    memory: int,
+    settings: TrainSettings, benchmarks: Sequence[Benchmark], features: bool, memory: int
 ) -> Job:
-    """What the configuration asks of one device of `memory` bytes."""
+    """What the settings ask of one device of `memory` bytes."""
+    gpus = environment_size()
+    model, trainer, shard = settings.model, settings.trainer, settings.parallel.shard
 
-    def option(key: str, otherwise: Any = None) -> Any:
-        value = OmegaConf.select(config, key)
-        return otherwise if value is None else value
+    # the largest evaluation, divided among the GPUs
+    eval_rows = 0
+    eval_tokens = 0
+    for benchmark in benchmarks:
+        eval_rows = max(eval_rows, len(benchmark.problems) * benchmark.samples)
+        eval_tokens = max(eval_tokens, benchmark.params.max_tokens)
 
-    gpus = int(os.environ.get("WORLD_SIZE", "1"))
-    own_engine = "gpu_memory_utilization" in config.engine
-    fixed = option("engine.kv_cache_mb")
-    engine_bytes = int(memory * config.engine.gpu_memory_utilization) if own_engine else None
+    # an engine with weights of its own
+    sampler = settings.sampler_memory
+    engine_bytes = None
+    if sampler.device_share is not None:
+        engine_bytes = int(memory * sampler.device_share)
+        if sampler.kv_cache_mb is not None:
+            engine_bytes = sampler.kv_cache_mb << 20
+
     return Job(
-        prompts=settings.prompts_per_step,
-        group_size=settings.group_size,
+        prompts=trainer.prompts_per_step,
+        group_size=trainer.group_size,
         gpus=gpus,
-        sharded=bool(option("parallel.shard", gpus > 1)),
-        prompt_tokens=settings.max_prompt_tokens,
-        response_tokens=settings.sampling.max_tokens,
-        eval_rows=-(-max((len(b.problems) * b.samples for b in benchmarks), default=0) // gpus),
-        eval_tokens=max((b.params.max_tokens for b in benchmarks), default=0),
-        micro_batch_tokens=config.optimizer.micro_batch_tokens,
-        score_tokens=settings.score_tokens,
-        max_rows=config.engine.max_rows,
-        tile_bytes=config.model.tile_mb << 20,
-        weight_bytes=FLOAT if config.model.dtype == "float32" else 2,
-        autocast=config.model.compute_dtype is not None,
-        checkpointing=config.model.gradient_checkpointing,
-        reference=config.algorithm.kl_coef != 0,
+        sharded=shard is not None,
+        prompt_tokens=trainer.max_prompt_tokens,
+        response_tokens=trainer.sampling.max_tokens,
+        eval_rows=-(-eval_rows // gpus),
+        eval_tokens=eval_tokens,
+        micro_batch_tokens=settings.optimizer.micro_batch_tokens,
+        score_tokens=trainer.score_tokens,
+        max_rows=sampler.max_rows,
+        tile_bytes=model.tile_bytes,
+        weight_bytes=FLOAT if model.dtype == "float32" else 2,
+        autocast=model.compute_dtype is not None,
+        checkpointing=model.gradient_checkpointing,
+        reference=settings.loss.kl_coef != 0,
         features=features,
-        offload_reference=bool(option("parallel.offload_reference", False)),
-        offload_optimizer=bool(option("parallel.offload_optimizer", False)),
-        vllm_bytes=fixed << 20 if own_engine and fixed is not None else engine_bytes,
-        vllm_sleeps=option("engine.sleep", "auto") is not False,
+        offload_reference=shard is not None and shard.offload_reference,
+        offload_optimizer=shard is not None and shard.offload_optimizer,
+        vllm_bytes=engine_bytes,
+        vllm_sleeps=sampler.sleeps,
     )

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Build the model, the policy and the engine, and join the processes of a run."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from g2rl.cli.build.settings import ModelSettings, ParallelSettings, read_model_settings
+from g2rl.engines.engine import Engine
 from g2rl.policy.loading import (
     LoadedModel,
     load,
@@ -20,55 +22,76 @@ from g2rl.policy.loading import (
     resolve_source,
     set_checkpointing,
 )
-from g2rl.policy.lora import LoraSettings, add_lora, has_lora, load_adapter
+from g2rl.policy.lora import add_lora, has_lora, load_adapter
 from g2rl.policy.policy import Policy
 from g2rl.policy.reference import AdaptersOff
-from g2rl.policy.sharding import ShardSettings
+from g2rl.runs.layout import RunFolder
 from g2rl.world import World, environment_size
 
 
-def lora_settings(node: DictConfig) -> LoraSettings | None:
-    """The settings of `model.lora`; None without a rank."""
-    return None if node.lora.r is None else LoraSettings(**node.lora)
+def load_model(settings: ModelSettings, model_config: Any = None) -> LoadedModel:
+    """Load the model, merge `model.adapter` into it and add the adapters of `model.lora`.
 
-
-def load_model(node: DictConfig, known: Any = None) -> LoadedModel:
-    """The model with what `model.adapter` merges into it and the adapters that `model.lora` adds.
-
-    `known` is its configuration, where that has been read already.
+    Args:
+        settings: node `model`.
+        model_config: the model's own configuration, where it has been read already.
     """
-    lora = lora_settings(node)
-    if (
-        lora is not None
-        and lora.export == "adapter"
-        and (node.adapter is not None or node.random_init)
-    ):
-        raise ValueError(
-            "model.lora.export=adapter needs a base that can be found again, without model.adapter and "
-            "model.random_init; use model.lora.export=merged"
-        )
     loaded = load(
-        node.source,
-        dtype=node.dtype,
-        device=node.device,
-        gguf_file=node.gguf_file,
-        revision=node.revision,
-        attention=node.attention,
-        stop_tokens=None if node.stop_tokens is None else list(node.stop_tokens),
-        gradient_checkpointing=node.gradient_checkpointing,
-        overrides=OmegaConf.to_container(node.overrides),  # type: ignore[arg-type]
-        random_init=node.random_init,
-        config=known,
+        settings.source,
+        dtype=settings.dtype,
+        device=settings.device,
+        gguf_file=settings.gguf_file,
+        revision=settings.revision,
+        attention=settings.attention,
+        stop_tokens=settings.stop_tokens,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        overrides=dict(settings.overrides),
+        random_init=settings.random_init,
+        config=model_config,
     )
-    if node.adapter is not None:
-        load_adapter(loaded.model, Path(node.adapter).expanduser())
-    if lora is not None:
-        add_lora(loaded.model, lora, resolve_source(node.source), node.revision)
+    if settings.adapter is not None:
+        load_adapter(loaded.model, settings.adapter)
+    if settings.lora is not None:
+        source = resolve_source(settings.source)
+        add_lora(loaded.model, settings.lora, source, settings.revision)
     return loaded
 
 
+def build_policy(loaded: LoadedModel, settings: ModelSettings) -> Policy:
+    """The policy around a loaded model.
+
+    Raises:
+        ValueError: the model's logits are not its head applied to its last hidden state.
+    """
+    policy = Policy(loaded.model, settings.tile_bytes, settings.compute_dtype)
+    policy.check_head()
+    return policy
+
+
+def build_engine(node: DictConfig, policy: Policy, loaded: LoadedModel) -> Engine:
+    """The engine of node `engine` over a policy."""
+    return instantiate(node, policy=policy, tokenizer=loaded.tokenizer, stop_ids=loaded.stop_ids)
+
+
+def build_sampler(config: DictConfig) -> tuple[Engine, LoadedModel]:
+    """The model of a command that only samples, and its engine; weights are not pushed yet."""
+    settings = without_checkpointing(read_model_settings(config.model))
+    loaded = load_model(settings)
+    policy = Policy(loaded.model, settings.tile_bytes, settings.compute_dtype)
+    return build_engine(config.engine, policy, loaded), loaded
+
+
+def without_checkpointing(settings: ModelSettings) -> ModelSettings:
+    """The settings of a model that is not trained: activations need not be recomputed."""
+    return dataclasses.replace(settings, gradient_checkpointing=False)
+
+
 def check_context(model_config: Any, tokens: int) -> None:
-    """Prompt and response together fit into the positions the model was made for."""
+    """Refuse prompts and responses that together exceed the positions the model was made for.
+
+    Raises:
+        ValueError: naming both settings and the limit.
+    """
     limit = getattr(model_config, "max_position_embeddings", None)
     if limit is not None and tokens > limit:
         raise ValueError(
@@ -77,23 +100,20 @@ def check_context(model_config: Any, tokens: int) -> None:
         )
 
 
-def join_world(config: DictConfig) -> World:
+def join_world(settings: ParallelSettings, device: str) -> World:
     """The processes of this run.
 
     Raises:
-        ValueError: started by torchrun with parallel=single, where every process would train alone,
-            or as a sweep, whose arms one process starts.
+        ValueError: started by torchrun with parallel=single, where every process would train alone, or as
+            a sweep, whose arms one process starts.
     """
-    if (
-        environment_size() > 1
-        and HydraConfig.initialized()
-        and HydraConfig.get().mode == RunMode.MULTIRUN
-    ):
+    is_sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    if environment_size() > 1 and is_sweep:
         raise ValueError(
             "--multirun under torchrun: start one run of several processes after the other"
         )
-    if config.parallel.shard:
-        return World.join(pick_device(config.model.device), config.parallel.timeout_minutes)
+    if settings.shard is not None:
+        return World.join(pick_device(device), settings.timeout_minutes)
     if environment_size() > 1:
         raise ValueError(
             f"WORLD_SIZE={environment_size()} with parallel=single: choose parallel=fsdp for a run of "
@@ -103,19 +123,20 @@ def join_world(config: DictConfig) -> World:
 
 
 def shard_policies(
-    node: DictConfig, world: World, policy: Policy, reference: Policy | None
+    settings: ParallelSettings,
+    world: World,
+    policy: Policy,
+    reference: Policy | AdaptersOff | None,
 ) -> None:
-    """Divide the weights of both among the ranks; nothing without parallel.shard."""
-    if world.mesh is None:
+    """Divide the weights of both policies among the ranks; does nothing for one process."""
+    if world.mesh is None or settings.shard is None:
         return
-    names = {field.name for field in dataclasses.fields(ShardSettings)}
-    settings = ShardSettings(**{name: node[name] for name in names})
-    policy.shard(world.mesh, settings, settings.offload_optimizer)
-    if reference is not None and not isinstance(reference, AdaptersOff):
-        reference.shard(world.mesh, settings, settings.offload_reference)
+    policy.shard(world.mesh, settings.shard, settings.shard.offload_optimizer)
+    if isinstance(reference, Policy):  # adapters off: its weights are the policy's
+        reference.shard(world.mesh, settings.shard, settings.shard.offload_reference)
 
 
-def frozen_copy(policy: Policy) -> Policy:
+def frozen_copy(policy: Policy) -> Policy | AdaptersOff:
     """The reference policy: a copy that never changes, or under LoRA the frozen base itself."""
     if has_lora(policy.model):
         return AdaptersOff(policy)
@@ -124,47 +145,39 @@ def frozen_copy(policy: Policy) -> Policy:
     return reference
 
 
-def build_engine(config: DictConfig) -> tuple[Any, Any]:
-    """The engine over the loaded model, and the tokenizer."""
-    loaded = load_model(OmegaConf.merge(config.model, {"gradient_checkpointing": False}))  # type: ignore[arg-type]
-    policy = Policy(loaded.model, config.model.tile_mb << 20, config.model.compute_dtype)
-    engine = instantiate(
-        config.engine, policy=policy, tokenizer=loaded.tokenizer, stop_ids=loaded.stop_ids
-    )
-    return engine, loaded.tokenizer
-
-
 def model_of_run(run: Path, overrides: Sequence[str]) -> DictConfig:
-    """The model settings of a run with its exported model as the source; typed `model.KEY=`
-    settings win.
+    """The model node of a run with its exported model as the source.
+
+    Args:
+        run: the run's folder.
+        overrides: what was typed; `model.KEY=` settings among them win.
 
     Raises:
         ValueError: together with model=, or a folder that is no finished run.
     """
-    chosen = [word for word in overrides if word.startswith("model=")]
-    if chosen:
+    typed_choices = [word for word in overrides if word.startswith("model=")]
+    if typed_choices:
         raise ValueError(
-            f"run={run} and {chosen[0]}: a run brings its own model; give one of the two"
+            f"run={run} and {typed_choices[0]}: a run brings its own model; give one of the two"
         )
-    if not (run / "config.yaml").is_file():
+    folder = RunFolder(run)
+    if not folder.config.is_file():
         raise ValueError(f"run={run}: no config.yaml there; name the folder of a g2rl-train run")
-    if not (run / "model").is_dir():
+    if not folder.model.is_dir():
         raise ValueError(f"run={run}: the run has not ended, it has no exported model yet")
-    node = OmegaConf.load(run / "config.yaml").model
+
+    # the settings that the run trained with, but for where the weights come from
+    node = OmegaConf.load(folder.config).model
     exported: dict[str, Any] = {"lora": {"r": None}, "adapter": None}
-    if (
-        run / "model" / "adapter_config.json"
-    ).is_file():  # model.lora.export=adapter: on the run's own base
-        exported["adapter"] = str(run / "model")
+    if (folder.model / "adapter_config.json").is_file():
+        # model.lora.export=adapter: an adapter on the run's own base
+        exported["adapter"] = str(folder.model)
     else:
-        exported |= {
-            "source": str(run / "model"),
-            "gguf_file": None,
-            "revision": None,
-            "random_init": False,
-        }
+        exported["source"] = str(folder.model)
+        exported["gguf_file"] = exported["revision"] = None
+        exported["random_init"] = False
         node.overrides = {}
-    typed = OmegaConf.from_dotlist([w for w in overrides if w.startswith("model.")]).get(
-        "model", {}
-    )
+
+    typed_settings = [word for word in overrides if word.startswith("model.")]
+    typed = OmegaConf.from_dotlist(typed_settings).get("model", {})
     return OmegaConf.merge(node, exported, typed)  # type: ignore[return-value]

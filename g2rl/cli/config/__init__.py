@@ -1,0 +1,8 @@
+"""What the user typed, before anything runs.
+
+choices     where conf/ lies, and the choices of its groups
+mistakes    what is wrong with the overrides, and what was probably meant
+names       folders, arms and groups by name
+labels      names under which a run stands in W&B
+launch      start a command under Hydra
+"""

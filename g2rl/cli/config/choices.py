@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Where the configuration lives, and which choices its groups have."""
 
 from __future__ import annotations
 

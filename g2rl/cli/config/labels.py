@@ -23,8 +23,8 @@ def run_label(what: str, *, _root_: DictConfig) -> Any:
     """One label of a run of g2rl-train or g2rl-eval, from its configuration and the typed
     overrides."""
     labels = training_labels(_root_) if "exploration" in _root_ else evaluation_labels(_root_)
-    found = labels[what]
-    return ListConfig(found) if isinstance(found, list) else found  # a plain list would not resolve
+    label = labels[what]
+    return ListConfig(label) if isinstance(label, list) else label  # a plain list would not resolve
 
 
 def training_labels(config: DictConfig) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Where the configuration lives, and checks of what the user typed before Hydra runs."""
+"""Start a command under Hydra, once what the user typed has been checked."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from g2rl.cli.config.choices import choices, config_dir
+from g2rl.cli.config.labels import run_label
 from g2rl.cli.config.mistakes import refuse_mistakes
 from g2rl.cli.config.names import arm_name, eval_dir, run_group, run_tag, unnamed_settings
 
@@ -28,8 +29,7 @@ def share_cores() -> None:
 
 
 def register_resolvers() -> None:
-    from g2rl.cli.config.labels import run_label
-
+    """Make the functions known that the YAML files of conf/ call as ${NAME:...}."""
     OmegaConf.register_new_resolver("run_tag", run_tag, replace=True)
     OmegaConf.register_new_resolver("eval_dir", eval_dir, replace=True)
     OmegaConf.register_new_resolver("arm_name", arm_name, replace=True)
@@ -47,13 +47,14 @@ def escape_paths(arguments: Sequence[str], keys: Sequence[str]) -> list[str]:
     ``run=runs/lam=3`` becomes ``run=runs/lam\\=3``: folders of runs are named after their
     overrides.
     """
-    found = []
+    escaped: list[str] = []
     for word in arguments:
         key, _, value = word.partition("=")
-        quoted = any(mark in value for mark in "'\"\\")
-        escaped = key in keys and not quoted
-        found.append(f"{key}={value.replace('=', chr(92) + '=')}" if escaped else word)
-    return found
+        is_quoted = any(mark in value for mark in "'\"\\")
+        if key in keys and not is_quoted:
+            word = f"{key}={value.replace('=', chr(92) + '=')}"
+        escaped.append(word)
+    return escaped
 
 
 def launch(config_name: str, run: Callable[[DictConfig], Any], path_keys: Sequence[str]) -> None:

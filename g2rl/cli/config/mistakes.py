@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""What is wrong with the words that a user typed, and what was probably meant."""
 
 from __future__ import annotations
 
@@ -14,35 +14,37 @@ from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from g2rl.cli.config.launch import choices, config_dir
+from g2rl.cli.config.choices import choices, config_dir
 
 VALUED_FLAGS = ("--cfg", "-c", "--package", "-p")
 OWN_CONFIG_FLAGS = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd")
 
 
 def groups() -> list[str]:
+    """All configuration groups: the folders of conf/."""
     return sorted(path.name for path in config_dir().iterdir() if path.is_dir())
 
 
 def groups_of(config_name: str) -> list[str]:
     """The groups that a command chooses from: those of its defaults list and what their choices
     bring."""
-    chosen = _compose([], config_name, hydra=True).hydra.runtime.choices
-    return sorted(
-        name for name in groups() if any(str(key).split("@")[0] == name for key in chosen)
-    )
+    choices_made = _compose([], config_name, hydra=True).hydra.runtime.choices
+    names = {str(key).split("@")[0] for key in choices_made}
+    return sorted(names & set(groups()))
 
 
 def flat_keys(node: Any, prefix: str = "") -> set[str]:
     """Every dotted key of a configuration, inner nodes included."""
-    found: set[str] = set()
-    for name in node if isinstance(node, DictConfig) else ():
+    keys: set[str] = set()
+    if not isinstance(node, DictConfig):
+        return keys
+    for name in node:
         key = f"{prefix}{name!s}"
-        found.add(key)
+        keys.add(key)
         child = node._get_node(name)
         if isinstance(child, DictConfig) and not child._is_none():
-            found |= flat_keys(child, f"{key}.")
-    return found
+            keys |= flat_keys(child, f"{key}.")
+    return keys
 
 
 def explain_mistakes(words: Sequence[str], config_name: str) -> str | None:
@@ -54,65 +56,65 @@ def explain_mistakes(words: Sequence[str], config_name: str) -> str | None:
         overrides = OverridesParser.create().parse_overrides(list(words))
     except HydraException as error:
         return str(error)
-    chosen: list[str] = []
     offered = groups_of(config_name)
+
+    # groups and their choices
+    valid_choices: list[str] = []
     for override in overrides:
-        if override.key_or_group in set(groups()) - set(offered):
+        group = override.key_or_group
+        if group in groups() and group not in offered:
             return f"{override.input_line}: there is no such group here; there are {', '.join(offered)}"
-        if override.key_or_group not in offered:
+        if group not in offered:
             continue
-        names = [v for v in _values(override) if isinstance(v, str)]
-        unknown = [name for name in names if name not in choices(override.key_or_group)]
-        if unknown:
-            return _did_you_mean(
-                f"{override.key_or_group}={unknown[0]}",
-                unknown[0],
-                choices(override.key_or_group),
-                f"{override.key_or_group} has no choice {unknown[0]!r}",
-            )
+        names = [value for value in _values(override) if isinstance(value, str)]
+        for name in names:
+            if name not in choices(group):
+                problem = f"{group} has no choice {name!r}"
+                return _did_you_mean(f"{group}={name}", name, choices(group), problem)
         if names and override.package:  # +benchmark@benchmark.suite.aime24=aime24
-            chosen.append(str(override.input_line))
+            valid_choices.append(str(override.input_line))
         elif names:
-            chosen.append(f"{override.key_or_group}={names[0]}")
-    known = flat_keys(_compose(chosen, config_name))
+            valid_choices.append(f"{group}={names[0]}")
+
+    # keys, as these choices bring them
+    known_keys = flat_keys(_compose(valid_choices, config_name))
     for override in overrides:
         key = override.key_or_group
-        plain = not (override.is_add() or override.is_delete())
-        if (
-            plain
-            and key not in offered
-            and not key.startswith("hydra")
-            and "@" not in key
-            and key not in known
-        ):
-            return _did_you_mean(
-                str(override.input_line),
-                key,
-                sorted(known | set(offered)),
-                f"there is no key {key!r}",
-            )
+        if _must_be_known(override) and key not in offered and key not in known_keys:
+            candidates = sorted(known_keys | set(offered))
+            problem = f"there is no key {key!r}"
+            return _did_you_mean(str(override.input_line), key, candidates, problem)
     return None
+
+
+def _must_be_known(override: Override) -> bool:
+    """Whether an override changes a key, rather than adding or deleting one, or setting up Hydra."""
+    if override.is_add() or override.is_delete():
+        return False
+    return not override.key_or_group.startswith("hydra") and "@" not in override.key_or_group
 
 
 def _values(override: Override) -> list[Any]:
     """The value of an override, or every value of a simple sweep."""
     if override.is_sweep_override():
         try:
-            found = list(override.sweep_iterator())
+            swept_values = list(override.sweep_iterator())
         except HydraException:
             return []
-        return [str(value) for value in found]
+        return [str(value) for value in swept_values]
     value = override.value()
     return [value.text if isinstance(value, QuotedString) else value]
 
 
 def _compose(overrides: list[str], config_name: str, hydra: bool = False) -> DictConfig:
+    """The configuration of a command, with Hydra's own node if asked for."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         return compose(config_name, overrides=overrides, return_hydra_config=hydra)
 
 
 def _did_you_mean(text: str, wrong: str, known: Sequence[str], problem: str) -> str:
+    """One line: what was typed, what is wrong, and the nearest names that exist."""
     near = difflib.get_close_matches(wrong, known, n=3, cutoff=0.6)
     last = wrong.rsplit(".", 1)[-1]  # the right leaf under the wrong node
     near += [key for key in known if key.rsplit(".", 1)[-1] == last and key not in near][:3]
@@ -123,7 +125,7 @@ def _did_you_mean(text: str, wrong: str, known: Sequence[str], problem: str) -> 
 def overrides_of(arguments: Sequence[str]) -> list[str] | None:
     """The KEY=VALUE words among command-line arguments; None when another configuration is asked
     for."""
-    found: list[str] = []
+    overrides: list[str] = []
     words = iter(arguments)
     for word in words:
         flag = word.split("=", 1)[0]
@@ -132,8 +134,8 @@ def overrides_of(arguments: Sequence[str]) -> list[str] | None:
         if word in VALUED_FLAGS:
             next(words, None)
         elif not word.startswith("-"):
-            found.append(word)
-    return found
+            overrides.append(word)
+    return overrides
 
 
 def refuse_mistakes(config_name: str) -> None:

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Names of folders, arms and groups, made of what the user typed; resolvers of conf/ call these."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run_tag(overrides: str) -> str:
         return ""
     name = re.sub(r"[^\w.=+-]+", "_", overrides)
     if len(name) > TAG_LENGTH:
-        name = f"{name[: TAG_LENGTH - 9]}-{hashlib.sha256(overrides.encode()).hexdigest()[:8]}"
+        name = f"{name[: TAG_LENGTH - 9]}-{_short_hash(overrides)}"
     return f"-{name}"
 
 
@@ -39,27 +39,38 @@ def arm_name(words: Sequence[str], swept: Mapping[str, Any] | None, excluded: Se
         ``lam=0.3``, ``lam=0.3-trainer.steps=9``, ``lam=0.3-1f0c22ab``; ``default`` when nothing is
         left.
     """
-    settings = [word.lstrip("+").split("=", 1) for word in words if not word.startswith("~")]
-    kept = [
-        (key, value)
-        for key, value in settings
-        if key not in excluded and not key.startswith("hydra.")
-    ]
-    head = [f"{key.rsplit('.', 1)[-1]}={value}" for key, value in kept if key in (swept or {})]
-    rest = ",".join(sorted(f"{key}={value}" for key, value in kept if key not in (swept or {})))
-    tag = run_tag(rest)
+    swept_words: list[str] = []
+    other_words: list[str] = []
+    for word in words:
+        if word.startswith("~"):
+            continue
+        key, value = word.lstrip("+").split("=", 1)
+        if key in excluded or key.startswith("hydra."):
+            continue
+        if key in (swept or {}):
+            swept_words.append(f"{key.rsplit('.', 1)[-1]}={value}")
+        else:
+            other_words.append(f"{key}={value}")
+
+    # what the study does not sweep is hashed when it is long
+    others = ",".join(sorted(other_words))
+    tag = run_tag(others)
     if len(tag) > ARM_LENGTH:
-        tag = f"-{hashlib.sha256(rest.encode()).hexdigest()[:8]}"
-    return f"{run_tag(','.join(head))}{tag}".removeprefix("-") or "default"
+        tag = f"-{_short_hash(others)}"
+    return f"{run_tag(','.join(swept_words))}{tag}".removeprefix("-") or "default"
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def run_group(what: str) -> str:
     """Name by which tracking groups runs: ``signals-countdown-tiny`` in experiment=signals, else
     `what`."""
-    chosen = (
-        HydraConfig.get().runtime.choices.get("experiment") if HydraConfig.initialized() else None
-    )
-    return what if chosen in (None, "null") else f"{chosen}-{what}"
+    experiment = None
+    if HydraConfig.initialized():
+        experiment = HydraConfig.get().runtime.choices.get("experiment")
+    return what if experiment in (None, "null") else f"{experiment}-{what}"
 
 
 def eval_dir(
@@ -78,7 +89,7 @@ def eval_dir(
     """
     tag = run_tag(overrides.replace("benchmark.", "").replace("=", "-"))
     if compare:
-        folder = Path("evals") / f"compare-{hashlib.sha256(str(compare).encode()).hexdigest()[:8]}"
+        folder = Path("evals") / f"compare-{_short_hash(str(compare))}"
     elif samples is not None and Path(samples).expanduser().is_file():
         folder = Path(samples).expanduser().parent / f"regraded{tag}"
     elif run is not None and Path(run).expanduser().is_dir():

@@ -1,0 +1,9 @@
+"""What each command does once its configuration is composed.
+
+train       g2rl-train
+evaluate    g2rl-eval
+subject     the model that an analysis looks at
+geometry    g2rl-analyze geometry
+fidelity    g2rl-analyze fidelity
+compare     g2rl-analyze compare
+"""

@@ -102,26 +102,35 @@ def compare(
     from g2rl.analysis.tables import comparison_rows
     from g2rl.runs.files import atomic_path
 
+    # join
     frame = collect(folders, by, partial)
     columns = chosen_metrics(frame, metrics)
     differences = paired_rows(frame, columns, against) if against is not None else []
     geometry = training_geometry(frame)
+
+    # where to write
     name = hashlib.sha256(
         repr(([str(f.resolve()) for f in folders], list(by))).encode()
     ).hexdigest()[:8]
     out = out or Path("evals") / f"runs-{name}"
     out.mkdir(parents=True, exist_ok=True)
+
+    # tables
     with atomic_path(out / "runs.parquet") as aside:
         pd.concat([frame, geometry], ignore_index=True).to_parquet(aside, index=False)
     groups = group_runs(find_runs(folders), by)
     with atomic_path(out / "table.md") as aside:
         aside.write_text(report(frame, columns, groups, differences), encoding="utf-8")
+
+    # terminal
     show(
         comparison_rows(frame, columns),
         "last value of each run: mean over seeds, 95 % t-interval over seeds",
     )
     if differences:
         show(differences, "paired differences: mean over shared seeds, 95 % t-interval")
+
+    # figures, and what is missing in them
     figures = draw_figures(frame, geometry, groups, against, out)
     without = [label for label in groups if label not in set(geometry["arm"])]
     if without:
@@ -166,6 +175,8 @@ def chosen_metrics(frame: pd.DataFrame, patterns: Sequence[str]) -> dict[str, st
 
     if not patterns:
         return headlines(frame)
+
+    # every pattern must match something
     names = list(dict.fromkeys(frame["metric"]))
     found: dict[str, str] = {}
     for pattern in patterns:
@@ -192,6 +203,7 @@ def report(
     from g2rl.analysis.comparison.runs import differing
     from g2rl.analysis.tables import comparison_table, markdown
 
+    # two tables: after and before training
     runs = [run for members in groups.values() for run in members]
     lines = [
         "# Comparison of runs",
@@ -217,6 +229,8 @@ def report(
         f"The runs differ in: {', '.join(differing(runs)) or 'the seed only'}.",
         "",
     ]
+
+    # where each arm comes from
     for label, members in groups.items():
         inside = differing(members)
         mixed = f"; **its runs differ in {', '.join(inside)}**" if inside else ""
@@ -253,6 +267,7 @@ def show(rows: Sequence[Sequence[str]], title: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    # a file needs no wrapping
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=WIDTH)
@@ -268,6 +283,8 @@ def show(rows: Sequence[Sequence[str]], title: str) -> None:
         table.add_column(
             heading.replace("/", "/\n"), justify="left" if heading == rows[0][0] else "right"
         )
+
+    # intervals on a line of their own
     for row in rows[1:]:
         table.add_row(*(text.replace(" [", "\n\\[") for text in row))
     console.print(table)

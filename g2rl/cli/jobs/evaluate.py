@@ -12,7 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from pyarrow import parquet
 
 from g2rl.cli.build.benchmarks import build_benchmarks
-from g2rl.cli.build.model import build_engine, model_of_run
+from g2rl.cli.build.model import build_sampler, model_of_run
 from g2rl.cli.folder import prepare
 from g2rl.evaluation.compare import COMPARISON, compare, problems_file
 from g2rl.evaluation.console import EvalReporter
@@ -46,6 +46,8 @@ def evaluate(config: DictConfig, folder: Path, overrides: Sequence[str] = ()) ->
     if config.compare:
         compare_folders(config.compare, folder, reporter)
         return None
+
+    # grade again, or sample
     graders = Graders(**config.verify)
     try:
         if config.samples is not None:
@@ -57,6 +59,8 @@ def evaluate(config: DictConfig, folder: Path, overrides: Sequence[str] = ()) ->
     finally:
         graders.close()
     reporter.say(f"written: {folder}")
+
+    # one number for whoever sweeps evaluations
     scores = averages(findings)
     return sum(scores.values()) / len(scores)
 
@@ -69,13 +73,18 @@ def sample(
     reporter: EvalReporter,
 ) -> Findings:
     """Evaluate the model of the configuration, or of its run, in `folder`."""
+    # a run brings its own model
     config = config.copy()
     if config.run is not None:
         config.model = model_of_run(Path(config.run).expanduser(), overrides)
     benchmarks = build_benchmarks(config.benchmark)
+
+    # the folder: new, or of the same settings and the same inputs
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     prepare(folder, plain, config.resume, free_keys("evaluate", "resume"), OUTPUTS)
     check_inputs(folder, inputs(config.model.source, benchmarks, config.model.adapter))
+
+    # what is still to be sampled
     evaluation = Evaluation(folder, benchmarks, config.part, config.seed)
     mirror = Guarded(instantiate(config.tracking))
     mirror.start(folder, plain, [])
@@ -83,14 +92,16 @@ def sample(
         count = sum(len(b.problems) * b.samples for b in benchmarks)
         names = ", ".join(f"{b.name} ({len(b.problems)} x {b.samples})" for b in benchmarks)
         reporter.say(f"{config.model.source} on {names}: {count} samples")
-        engine, tokenizer = build_engine(config)
+        engine, loaded = build_sampler(config)
         try:
             engine.push_weights()
-            evaluation.sample(engine, tokenizer, graders, reporter, chat=config.model.chat)
+            evaluation.sample(engine, loaded.tokenizer, graders, reporter, chat=config.model.chat)
         finally:
             engine.close()
     else:
         reporter.say("every sample is there already (resume=never samples again)")
+
+    # tables, tracking, terminal
     findings = evaluation.finish(graders)
     tell(mirror, findings, evaluation.samples_file)
     reporter.findings(findings, config.model.source)
@@ -135,11 +146,15 @@ def compare_folders(node: ListConfig, folder: Path, reporter: EvalReporter) -> N
     for entry in node:
         runs = [str(run) for run in entry] if isinstance(entry, ListConfig) else [str(entry)]
         arms[" + ".join(runs)] = [Path(run).expanduser() for run in runs]
+
+    # say in which settings the evaluations differ
     rows = compare(arms)
     settings = [_settings(path) for paths in arms.values() for path in paths]
     for other in settings[1:]:
         for change in differences(settings[0], other):
             reporter.say(f"note: the evaluations differ in {change}")
+
+    # show and write
     reporter.comparison(rows)
     write_rows(folder / "comparison.parquet", rows, COMPARISON)
     reporter.say(f"written: {folder / 'comparison.parquet'}")

@@ -35,14 +35,19 @@ def fidelity(config: DictConfig, folder: Path, overrides: Sequence[str] = ()) ->
     Raises:
         ValueError: several benchmarks at once, or settings that the parts refuse.
     """
+    # before anything is loaded
     check(config)
     config, benchmark = begin("analyze_fidelity", config, folder, overrides, OUTPUTS)
+
+    # measure
     encoder = instantiate(config.encoder) if config.embed else None
     reporter = EvalReporter()
     measured = _measure(config, benchmark, encoder, reporter)
     summary = summarise(
         measured, projection=config.projection, resamples=config.resamples, seed=config.seed
     )
+
+    # write: tables, numbers, figure
     words = caption(config, benchmark.name, None if encoder is None else encoder.name, summary)
     for name in ("pairs", "responses"):
         write_parquet(getattr(measured, name), folder / f"{name}.parquet")
@@ -54,6 +59,8 @@ def fidelity(config: DictConfig, folder: Path, overrides: Sequence[str] = ()) ->
     with atomic_path(folder / "table.md") as aside:
         aside.write_text(table, encoding="utf-8")
     draw(measured.pairs, summary, words, folder / "fidelity.png")
+
+    # show
     reporter.say(table)
     reporter.say(f"written: {folder}")
     phi = next(row for row in summary["correlations"] if row["predictor"] == "phi")
@@ -66,9 +73,12 @@ def check(config: DictConfig) -> None:
     Raises:
         ValueError: naming the setting and what it has to be.
     """
+    # counts
     for name, least in (("responses", 2), ("max_tokens", 1), ("resamples", 1)):
         if config[name] < least:
             raise ValueError(f"{name}={config[name]}: must be at least {least}")
+
+    # temperatures
     for name in ("temperature", "feature_temperature"):
         if config[name] is not None and not config[name] > 0:
             raise ValueError(
@@ -83,6 +93,7 @@ def _measure(
     config: DictConfig, benchmark: Benchmark, encoder: Any, reporter: EvalReporter
 ) -> Measured:
     """Sample, grade and take gradients, with progress."""
+    # sample and grade
     loaded, policy, engine = open_subject(config, benchmark)
     total = config.problems * config.responses
     graders = Graders(**config.verify)
@@ -106,6 +117,8 @@ def _measure(
     finally:
         graders.close()
         engine.close()
+
+    # gradients of every response
     blocks = None if config.blocks is None else list(config.blocks)
     with reporter.phase("true gradients", total) as advance:
         return measure(
@@ -126,6 +139,7 @@ def caption(
     config: DictConfig, benchmark: str, encoder: str | None, summary: dict[str, Any]
 ) -> str:
     """How the numbers came about: model, problems, temperatures, truncation, exactness."""
+    # what was measured, and how
     name = config.model.source if config.run is None else f"{config.model.name} after {config.run}"
     scored = (
         config.temperature if config.feature_temperature is None else config.feature_temperature

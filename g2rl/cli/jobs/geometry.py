@@ -44,11 +44,14 @@ def geometry(config: DictConfig, folder: Path, overrides: Sequence[str] = ()) ->
     Raises:
         ValueError: settings that say nothing of a distribution of pairs, or that the parts refuse.
     """
+    # before anything is loaded
     check(config)
     config, benchmark = begin("analyze_geometry", config, folder, overrides, OUTPUTS)
     encoder = (
         instantiate(config.encoder) if config.embed and config.get("encoder") is not None else None
     )
+
+    # measure
     reporter = EvalReporter()
     tables = measure(config, benchmark, encoder, reporter).tables()
     about = {
@@ -65,6 +68,8 @@ def geometry(config: DictConfig, folder: Path, overrides: Sequence[str] = ()) ->
         "near_orthogonal": config.near_orthogonal,
         "encoder": getattr(encoder, "name", None),
     }
+
+    # write and show
     write(tables, about, folder)
     tell(tables, about, folder, reporter)
     return float(tables["numbers"].query("metric == 'mean_cosine'")["value"].iloc[0])
@@ -76,6 +81,7 @@ def check(config: DictConfig) -> None:
     Raises:
         ValueError: naming the setting and why it gives no distribution of pairs.
     """
+    # numbers
     if config.responses < 2:
         raise ValueError(
             f"responses={config.responses}: one response to a problem makes no pair; ask for at least 2"
@@ -84,6 +90,8 @@ def check(config: DictConfig) -> None:
         raise ValueError(
             f"max_tokens={config.max_tokens}: there is no budget for a response; set max_tokens >= 1"
         )
+
+    # temperatures
     for name in ("sampled_at", "scored_at"):
         values = config[name]
         if not OmegaConf.is_list(values) or not values:
@@ -101,6 +109,8 @@ def check(config: DictConfig) -> None:
         raise ValueError(
             "sampled_at holds null: name the sampling temperatures (null is for scored_at)"
         )
+
+    # threshold
     if not 0 < config.near_orthogonal <= 1:
         raise ValueError(f"near_orthogonal must lie in (0, 1], got {config.near_orthogonal}")
 
@@ -109,11 +119,14 @@ def measure(
     config: DictConfig, benchmark: Benchmark, encoder: Any, reporter: EvalReporter
 ) -> Geometry:
     """Sample each set once, and score it at every scoring temperature."""
+    # the engine samples with the weights as they were loaded
     loaded, policy, engine = open_subject(config, benchmark)
     graders, found = Graders(**config.verify), Geometry()
     try:
         engine.push_weights()
         grader = graders(benchmark.verifier)
+
+        # each sampling temperature once, however often it is scored
         for sampled_at in dict.fromkeys(config.sampled_at):
             with reporter.phase(
                 f"sampling at {sampled_at:g}", config.problems * config.responses
@@ -155,9 +168,13 @@ def write(tables: dict[str, pd.DataFrame], about: dict[str, Any], folder: Path) 
     for name in ("pairs", "groups", "responses"):
         with atomic_path(folder / f"{name}.parquet") as aside:
             tables[name].to_parquet(aside, index=False)
+
+    # numbers
     write_json(folder / "geometry.json", summary(tables, about))
     with atomic_path(folder / "table.md") as aside:
         aside.write_text(markdown(tables, about), encoding="utf-8")
+
+    # figures
     draw_geometry(tables, about, folder / "geometry.png")
     if len(tables["responses"][["sampled_at", "scored_at"]].drop_duplicates()) > 1:
         draw_grid(tables, about, folder / "grid.png")
@@ -169,10 +186,13 @@ def tell(
     """The table on the terminal, a warning where most responses were cut off, and where the files
     are."""
     reporter.console.print(cell_table(tables, about))
+
+    # warn where verdicts and features are of responses cut short
     responses = tables["responses"]
     for sampled_at, mine in responses.groupby("sampled_at", sort=False):
         cut = (mine["finish"] == "length").mean()
         if cut > CUT_OFF:
+            # where the files are
             reporter.say(
                 f"warning: {cut:.0%} of the responses sampled at {sampled_at:g} were cut at max_tokens="
                 f"{about['max_tokens']}; their verdicts and features are of stumps"

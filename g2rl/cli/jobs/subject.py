@@ -6,11 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from g2rl.cli.build.benchmarks import build_benchmarks
-from g2rl.cli.build.model import check_context, load_model, model_of_run
+from g2rl.cli.build.model import (
+    build_engine,
+    build_policy,
+    check_context,
+    load_model,
+    model_of_run,
+    without_checkpointing,
+)
+from g2rl.cli.build.settings import read_model_settings
 from g2rl.cli.folder import prepare
 from g2rl.engines.engine import Engine
 from g2rl.policy.loading import LoadedModel
@@ -40,14 +47,19 @@ def begin(
     Raises:
         ValueError: several benchmarks at once, or what the parts refuse.
     """
+    # a run brings its own model
     config = config.copy()
     if config.run is not None:
         config.model = model_of_run(Path(config.run).expanduser(), overrides)
+
+    # one benchmark at a time
     benchmarks = build_benchmarks(config.benchmark)
     if len(benchmarks) != 1:
         raise ValueError(
             f"benchmark has {len(benchmarks)} members ({', '.join(b.name for b in benchmarks)}): choose one"
         )
+
+    # the folder: new, or of the same settings
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     prepare(folder, plain, config.resume, free_keys(command, "resume"), outputs)
     return config, benchmarks[0]
@@ -56,17 +68,19 @@ def begin(
 def open_subject(config: DictConfig, benchmark: Benchmark) -> tuple[LoadedModel, Policy, Engine]:
     """Load the model and make sure that every prompt with its response fits; weights are not pushed
     yet."""
-    node = OmegaConf.merge(config.model, {"gradient_checkpointing": False})
-    loaded = load_model(node)  # type: ignore[arg-type]
+    settings = without_checkpointing(read_model_settings(config.model))
+    loaded = load_model(settings)
     problems = benchmark.problems[: config.problems]
-    prompts = [len(encode_prompt(loaded.tokenizer, p.prompt, config.model.chat)) for p in problems]
-    refuse_long(loaded.model.config, max(prompts, default=0), config.max_tokens)
-    policy = Policy(loaded.model, config.model.tile_mb << 20, config.model.compute_dtype)
-    policy.check_head()
-    engine = instantiate(
-        config.engine, policy=policy, tokenizer=loaded.tokenizer, stop_ids=loaded.stop_ids
-    )
-    return loaded, policy, engine
+
+    # every prompt with its response must fit
+    longest = 0
+    for problem in problems:
+        prompt = encode_prompt(loaded.tokenizer, problem.prompt, settings.chat)
+        longest = max(longest, len(prompt))
+    refuse_long(loaded.model.config, longest, config.max_tokens)
+
+    policy = build_policy(loaded, settings)
+    return loaded, policy, build_engine(config.engine, policy, loaded)
 
 
 def refuse_long(model_config: Any, prompt: int, response: int) -> None:

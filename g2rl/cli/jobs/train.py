@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from g2rl.analysis.figures.one_run import plot_run
 from g2rl.cli.build.model import join_world
-from g2rl.cli.build.trainer import TrainingJob, build_trainer
+from g2rl.cli.build.settings import TrainSettings, read_train_settings
+from g2rl.cli.build.trainer import Models, TrainingJob, build_training
 from g2rl.cli.folder import alone_in, prepare
-from g2rl.policy.loading import LoadedModel
-from g2rl.policy.policy import Policy
 from g2rl.runs.checkpoints import export_model
 from g2rl.runs.files import write_json
 from g2rl.runs.identity import free_keys
@@ -24,48 +23,53 @@ from g2rl.runs.interrupt import StopRequest
 from g2rl.runs.layout import OUTPUTS, RunFolder
 from g2rl.runs.metric_names import final_score
 from g2rl.runs.tracking import read_metrics
-from g2rl.training.console import ConsoleReporter, SilentReporter, summary_rows
+from g2rl.training.console import ConsoleReporter, Reporter, SilentReporter, summary_rows
 from g2rl.world import World
 
 log = logging.getLogger(__name__)
 
 
 def train(config: DictConfig, run_dir: Path) -> float:
-    """Run or continue the training in `run_dir`; returns the final held-out pass@1 (mean over
-    benchmarks).
+    """Run or continue the training in `run_dir`.
+
+    Returns:
+        The final held-out pass@1, mean over benchmarks; NaN on every rank but the first.
 
     Raises:
-        Interrupted: by a stop signal (g2rl.runs.interrupt), after a complete step that is saved.
+        Interrupted: by a stop signal (`g2rl.runs.interrupt`), after a complete step that is saved.
     """
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    with alone_in(run_dir), StopRequest() as stop, joined(config) as world:
+    settings = read_train_settings(config)
+    with alone_in(run_dir), StopRequest() as stop, joined(settings) as world:
+        # the folder, by the first rank for all
         if world.first:
             prepare(run_dir, plain, config.resume, free_keys("train", "resume"), OUTPUTS)
         world.barrier()
         reporter = ConsoleReporter(run_dir) if world.first else SilentReporter()
-        job = build_trainer(config, run_dir, reporter, stop, world)
+
+        # the run; whatever happens, processes and files are closed
+        job = build_training(config, settings, run_dir, reporter, stop, world)
         try:
-            state = job.checkpoints.load_newest(job.policy.model)
-            describe(reporter, plain, job, world, state)
+            state = job.checkpoints.load_newest(job.models.policy.model)
+            describe(reporter, settings, job, world, state)
             job.tracker.start(None if state is None else int(state["step"]), plain)
             job.trainer.run(state)
-            export(
-                job.policy, job.loaded, RunFolder(run_dir).model, config.model.lora.export, world
-            )
+            export(job.models, settings, RunFolder(run_dir).model, world)
         finally:
-            job.graders.close()
+            job.problems.graders.close()
             job.tracker.finish()
             reporter.close()
-            job.engine.close()  # last: vLLM takes torch's process groups down with it
+            job.models.engine.close()  # last: vLLM takes torch's process groups down with it
+
         if not isinstance(reporter, ConsoleReporter):
             return math.nan
         return conclude(job, run_dir, reporter)
 
 
 @contextmanager
-def joined(config: DictConfig) -> Iterator[World]:
+def joined(settings: TrainSettings) -> Iterator[World]:
     """The processes of this run, for as long as it lasts; all but the first are quiet."""
-    world = join_world(config)
+    world = join_world(settings.parallel, settings.model.device)
     if not world.first:
         logging.getLogger().setLevel(logging.ERROR)
     try:
@@ -74,57 +78,65 @@ def joined(config: DictConfig) -> Iterator[World]:
         world.close()
 
 
-def export(
-    policy: Policy, loaded: LoadedModel, target: Path, lora_export: str, world: World
-) -> None:
-    """Write the model in Hugging Face format; weights of a sharded one are gathered on the first
-    rank."""
+def export(models: Models, settings: TrainSettings, target: Path, world: World) -> None:
+    """Write the model in Hugging Face format; weights of a sharded one are gathered on the first rank."""
+    loaded, policy = models.loaded, models.policy
     model = loaded.model
     if policy.sharding is not None:
-        model = None
-        if world.first:
-            model = policy.empty_copy("cpu")
-            policy.copy_weights_to(model)
-        else:
+        if not world.first:
             policy.take_part_in_copy()
-    if model is not None:
-        export_model(model, loaded.tokenizer, loaded.stop_ids, target, lora_export)
+            return
+        model = policy.empty_copy("cpu")
+        policy.copy_weights_to(model)
+    elif not world.first:
+        return
+    lora_export = "merged" if settings.model.lora is None else settings.model.lora.export
+    export_model(model, loaded.tokenizer, loaded.stop_ids, target, lora_export)
 
 
 def conclude(job: TrainingJob, run_dir: Path, reporter: ConsoleReporter) -> float:
-    """Figures, summary.json (the last file of a run: it says that all others are there), the final
-    table."""
-    rows = read_metrics(RunFolder(run_dir).metrics)
-    names = [benchmark.name for benchmark in job.benchmarks]
-    plots = plot_run(run_dir, names)
-    write_json(RunFolder(run_dir).summary, {"before": rows[0], "after": rows[-1]})
-    reporter.summary(summary_rows(rows[0], rows[-1], names), plots)
-    return final_score(rows[-1])
+    """Draw the figures, write summary.json and print the final table; returns the final score.
+
+    summary.json is the last file of a run: where it is, all others are there.
+    """
+    folder = RunFolder(run_dir)
+    rows = read_metrics(folder.metrics)
+    before, after = rows[0], rows[-1]
+    benchmarks = [benchmark.name for benchmark in job.problems.benchmarks]
+    plots = plot_run(run_dir, benchmarks)
+    write_json(folder.summary, {"before": before, "after": after})
+    reporter.summary(summary_rows(before, after, benchmarks), plots)
+    score = final_score(after)
+    return math.nan if score is None else score
 
 
 def describe(
-    reporter: ConsoleReporter | SilentReporter,
-    config: dict[str, Any],
+    reporter: Reporter,
+    settings: TrainSettings,
     job: TrainingJob,
     world: World,
-    state: Any,
+    state: Mapping[str, Any] | None,
 ) -> None:
     """Say what is about to run: model, data, signal, stop tokens, and where it continues."""
-    parameters = sum(p.numel() for p in job.loaded.model.parameters())
-    stops = [f"{job.loaded.tokenizer.convert_ids_to_tokens(i)}={i}" for i in job.loaded.stop_ids]
-    settings = job.trainer.settings
+    # the model
+    loaded, policy = job.models.loaded, job.models.policy
+    parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
+    stops = [f"{loaded.tokenizer.convert_ids_to_tokens(i)}={i}" for i in loaded.stop_ids]
+    processes = f" of {world.size} processes, sharded" if world.mesh else ""
     reporter.say(
-        f"model {config['model']['name']}: {parameters / 1e6:.2f}M parameters on {job.policy.device}"
-        f"{f' of {world.size} processes, sharded' if world.mesh else ''}, "
+        f"model {settings.model.name}: {parameters / 1e6:.2f}M parameters on {policy.device}{processes}, "
         f"stop tokens {', '.join(stops)}"
     )
-    dropped = getattr(job.task, "dropped", 0)
+
+    # the task and the signal
+    task, trainer = job.problems.task, settings.trainer
+    dropped = getattr(task, "dropped", 0)
     if dropped:
-        reporter.say(f"task {job.task.name}: {dropped} rows without a gold answer dropped")
+        reporter.say(f"task {task.name}: {dropped} rows without a gold answer dropped")
     reporter.say(
-        f"exploration {job.signal.name} on task {job.task.name}: {settings.steps} steps of "
-        f"{settings.prompts_per_step} prompts x {settings.group_size} responses, up to "
-        f"{settings.sampling.max_tokens} tokens at temperature {settings.sampling.temperature}"
+        f"exploration {job.signal.name} on task {task.name}: {trainer.steps} steps of "
+        f"{trainer.prompts_per_step} prompts x {trainer.group_size} responses, up to "
+        f"{trainer.sampling.max_tokens} tokens at temperature {trainer.sampling.temperature}"
     )
     if state is not None:
         reporter.say(f"continuing after step {int(state['step'])}")

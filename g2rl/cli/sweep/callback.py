@@ -26,6 +26,7 @@ from g2rl.cli.config.launch import register_resolvers
 from g2rl.cli.sweep.finished import finished_score
 from g2rl.cli.sweep.worker import Home, begin_arm, end_arm, take_turn
 from g2rl.runs.interrupt import EXIT_INTERRUPTED, StopRequest, asked
+from g2rl.runs.layout import RunFolder
 
 # A worker process unpickles `Sweep`, and so imports this file, before it resolves or composes
 # anything.
@@ -104,11 +105,14 @@ class Sweep(Callback):
 
 def refuse_missing_plugin(launcher: str, target: str) -> None:
     """Exit with code 1 and one line when the launcher's package is not installed."""
+    # hydra_plugins.NAME, as the launcher's class says
     package = ".".join(target.split(".")[:2])
     try:
         there = importlib.util.find_spec(package) is not None
     except ModuleNotFoundError:  # not even hydra_plugins
         there = False
+
+    # name the extra that brings it
     if not there:
         extra = PLUGINS.get(launcher, launcher)
         pins = "" if extra == "ray" else "-c constraints.txt "  # see pyproject.toml
@@ -120,8 +124,7 @@ def refuse_missing_plugin(launcher: str, target: str) -> None:
         raise SystemExit(1)
 
 
-# ---- the arms
-# --------------------------------------------------------------------------------------------
+# --- the arms
 
 
 def plan(config: DictConfig) -> list[PlannedArm]:
@@ -131,19 +134,22 @@ def plan(config: DictConfig) -> list[PlannedArm]:
         ValueError: two arms would write in one folder.
         HydraException: an arm cannot be composed.
     """
+    # the words of every arm, as Hydra's own sweeper splits them
     loader = GlobalHydra.instance().config_loader()
     words = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     words += OmegaConf.to_container(config.hydra.overrides.task)  # type: ignore[arg-type]
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(words)
     [jobs] = BasicSweeper.split_arguments(parsed, None)
     varied = varied_settings(jobs)
-    found: dict[Path, PlannedArm] = {}
+
+    # compose every arm to know its folder
+    arms: dict[Path, PlannedArm] = {}
     for number, (job, settings) in enumerate(zip(jobs, varied, strict=True)):
         composed = loader.load_sweep_config(config, list(job))
         with open_dict(composed):
             composed.hydra.job.id = composed.hydra.job.num = number
         folder = Path(os.path.abspath(composed.hydra.sweep.dir)) / str(composed.hydra.sweep.subdir)
-        if folder in found:
+        if folder in arms:
             raise ValueError(
                 f"two runs of this sweep would write in {folder}: name what tells them apart in "
                 "hydra.sweep.subdir=..."
@@ -151,32 +157,41 @@ def plan(config: DictConfig) -> list[PlannedArm]:
         with open_dict(composed):
             del composed["hydra"]
         label = ",".join(f"{key}={value}" for key, value in settings.items()) or "all"
-        found[folder] = PlannedArm(label, settings, folder, composed)
-    return list(found.values())
+        arms[folder] = PlannedArm(label, settings, folder, composed)
+    return list(arms.values())
 
 
 def varied_settings(jobs: Sequence[Sequence[str]]) -> list[dict[str, str]]:
     """Of each job's overrides those that differ between jobs, without the seed."""
-    settings = [dict(word.split("=", 1) for word in job) for job in jobs]
-    seen: dict[str, set[str]] = {}
-    for one in settings:
-        for key, value in one.items():
-            seen.setdefault(key.lstrip("+"), set()).add(value)
-    keys = [key for key, values in seen.items() if len(values) > 1 and key != "seed"]
-    return [{k.lstrip("+"): v for k, v in one.items() if k.lstrip("+") in keys} for one in settings]
+    # the settings of each job, and the values that each setting takes
+    settings_of_jobs: list[dict[str, str]] = []
+    values_of_key: dict[str, set[str]] = {}
+    for job in jobs:
+        settings: dict[str, str] = {}
+        for word in job:
+            key, value = word.lstrip("+").split("=", 1)
+            settings[key] = value
+            values_of_key.setdefault(key, set()).add(value)
+        settings_of_jobs.append(settings)
+
+    # those that take more than one value
+    varied = {key for key, values in values_of_key.items() if len(values) > 1 and key != "seed"}
+    return [
+        {key: value for key, value in settings.items() if key in varied}
+        for settings in settings_of_jobs
+    ]
 
 
 def status(arm: PlannedArm) -> str:
     """finished, failed (error.txt), interrupted (begun, not ended) or missing."""
-    if (arm.folder / "error.txt").exists():
+    if RunFolder(arm.folder).error.exists():
         return "failed"
     if finished_score(arm.config, arm.folder) is not None:
         return "finished"
-    return "interrupted" if (arm.folder / "config.yaml").exists() else "missing"
+    return "interrupted" if RunFolder(arm.folder).config.exists() else "missing"
 
 
-# ---- beginning and end, in the process that the user started
-# -----------------------------------------------
+# --- beginning and end, in the process that the user started
 
 _open: tuple[Path, list[PlannedArm], dict[Path, int]] | None = None
 
@@ -189,11 +204,15 @@ def begin_sweep(config: DictConfig, home: Home) -> None:
             f"sweeper {config.hydra.sweeper._target_} chooses its arms itself: no sweep.parquet, no table.md"
         )
         return
+
+    # every arm, before the first one runs
     try:
         arms = plan(config)
     except (HydraException, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+
+    # how much is left
     finished = [arm for arm in arms if status(arm) == "finished"]
     done = len(finished) if config.resume == "auto" else 0
     print(
@@ -203,21 +222,23 @@ def begin_sweep(config: DictConfig, home: Home) -> None:
     # anew
     stale = {} if config.resume == "auto" else {arm.folder: written(arm) for arm in finished}
     _open = home.folder, arms, stale
+
+    # stop signals reach all arms
     if home.launcher != "submitit_slurm":  # whose jobs outlive this process
         SweepStop(home.stop_file).__enter__()  # until the process ends
 
 
 def written(arm: PlannedArm) -> int:
     """When the summary of a finished arm was written, in nanoseconds."""
-    return (arm.folder / "summary.json").stat().st_mtime_ns
+    return RunFolder(arm.folder).summary.stat().st_mtime_ns
 
 
 def status_now(arm: PlannedArm, stale: Mapping[Path, int]) -> str:
     """`status`, with "missing" for a result that lay there before this sweep and should have been
     redone."""
-    found = status(arm)
-    old = found == "finished" and stale.get(arm.folder) == written(arm)
-    return "missing" if old else found
+    word = status(arm)
+    is_stale = word == "finished" and stale.get(arm.folder) == written(arm)
+    return "missing" if is_stale else word
 
 
 def end_sweep() -> None:
@@ -230,12 +251,14 @@ def end_sweep() -> None:
     if _open is None:
         return
     (folder, planned, stale), _open = _open, None
+
+    # what became of each arm
     from g2rl.analysis.comparison.sweep import Arm, write_sweep
 
-    arms = [
-        Arm(arm.label, int(arm.config.seed), arm.settings, arm.folder, status_now(arm, stale))
-        for arm in planned
-    ]
+    arms: list[Arm] = []
+    for arm in planned:
+        seed = int(arm.config.seed)
+        arms.append(Arm(arm.label, seed, arm.settings, arm.folder, status_now(arm, stale)))
     try:
         print(
             f"\n{write_sweep(arms, folder)}\n\nsweep: {folder / 'sweep.parquet'}, {folder / 'table.md'}"
@@ -243,6 +266,8 @@ def end_sweep() -> None:
     except (OSError, ValueError) as error:
         print(f"error: the tables of the sweep could not be written: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+
+    # a sweep that is not whole ends with an exit code of its own
     left = counts([arm.status for arm in arms if arm.status != "finished"])
     if left:
         again = (

@@ -75,6 +75,7 @@ def watch(home: Home, stop: StopRequest, parent: int) -> None:
     Without its sweep a worker ends when it has saved: nobody will give it another arm, and it would
     wait.
     """
+    # a thread that lives as long as its process
     while True:
         orphaned = os.getppid() != parent or not home.alive()
         if orphaned or home.stop_file.exists():
@@ -91,10 +92,14 @@ def take_turn(folder: Path, places: int) -> None:
     Returns without one when the sweep is asked to stop. To be called before torch is imported.
     """
     global _turn
+
+    # the arms of one machine share its cores
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
     os.environ.setdefault("OMP_NUM_THREADS", str(max(cores // places, 1)))
+
+    # a place is a locked file: the system frees it when its holder ends
     while not asked():
         for number in range(places):
             handle = (folder / f".place{number}").open("a")

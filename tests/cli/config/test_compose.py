@@ -12,7 +12,8 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from g2rl.cli.build.benchmarks import build_benchmarks
-from g2rl.cli.build.trainer import build_algorithm, build_observers, build_settings, build_signal
+from g2rl.cli.build.settings import read_algorithm, read_trainer_settings
+from g2rl.cli.build.signals import build_observers, build_signal
 from g2rl.cli.config.choices import choices, config_dir
 from g2rl.cli.config.launch import register_resolvers
 from g2rl.cli.config.mistakes import groups
@@ -35,8 +36,8 @@ def composed(*overrides: str, command: str = "train") -> DictConfig:
 def test_every_choice_composes_with_nothing_missing(group: str, choice: str) -> None:
     config = composed(f"{group}={choice}")
     OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    build_settings(config)
-    build_algorithm(config.algorithm)
+    read_trainer_settings(config)
+    read_algorithm(config.algorithm)
     HealthLimits(**config.health)
     OptimizerSettings(**{**config.optimizer, "betas": tuple(config.optimizer.betas)})
 

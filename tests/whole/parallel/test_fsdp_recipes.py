@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import nn
 
-from g2rl.cli.build.trainer import build_settings
+from g2rl.cli.build.settings import read_trainer_settings
 from g2rl.cli.config.choices import config_dir
 from g2rl.cli.config.launch import register_resolvers
 from g2rl.policy.sharding import ShardSettings, shard
@@ -34,7 +34,7 @@ def test_the_scripts_are_sound_and_their_words_compose(experiment: str, script: 
         config = compose("train", overrides=[*words, f"experiment={experiment}"])
     OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert config.parallel.param_dtype == "bfloat16"
-    assert build_settings(config).group_size == 16
+    assert read_trainer_settings(config).group_size == 16
 
 
 def test_the_file_has_every_setting() -> None:

@@ -1,0 +1,54 @@
+"""Build the training signal and the observers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from g2rl.cli.config.choices import choices, config_dir
+from g2rl.exploration.signal import Signal
+
+NOT_OF_THE_SIGNAL = ("observe", "feature_temperature")
+"""Keys of node `exploration` that are not arguments of the signal's constructor."""
+
+
+def build_signals(node: DictConfig, group_size: int) -> tuple[Signal, list[Signal]]:
+    """The training signal and the observers of node `exploration`.
+
+    Raises:
+        ValueError: an observer that does not exist, or groups of one for a signal that compares responses.
+    """
+    signal = build_signal(node)
+    observers = build_observers(list(node.observe))
+    check_group_size([signal, *observers], group_size)
+    return signal, observers
+
+
+def build_signal(node: DictConfig) -> Signal:
+    """The training signal, from the keys of the node that are its own."""
+    return instantiate({key: node[key] for key in node if key not in NOT_OF_THE_SIGNAL})
+
+
+def build_observers(names: Sequence[str]) -> list[Signal]:
+    """One signal a name, with the settings of its file in conf/exploration."""
+    observers: list[Signal] = []
+    for name in names:
+        if name not in choices("exploration"):
+            raise ValueError(
+                f"exploration.observe: no signal {name!r}; choose from {choices('exploration')}"
+            )
+        file = config_dir() / "exploration" / f"{name}.yaml"
+        observers.append(instantiate(OmegaConf.load(file)))
+    return observers
+
+
+def check_group_size(signals: Sequence[Signal], group_size: int) -> None:
+    """Refuse groups of one for signals that compare the responses of a group."""
+    for signal in signals:
+        if group_size == 1 and signal.needs:
+            raise ValueError(
+                f"trainer.group_size=1 with signal {signal.name}: it compares responses of a group; "
+                "use a group size of at least 2"
+            )
