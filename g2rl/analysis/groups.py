@@ -1,5 +1,4 @@
-"""Draw whole groups from a checkpoint and grade them: the common start of every analysis of a
-policy.
+"""Draw whole groups of responses from a policy and grade them: the start of every analysis of one.
 
 The random numbers of a response are a function of (seed, problem, sample), the same as in an
 evaluation, so that two checkpoints are compared on common random numbers.
@@ -23,7 +22,7 @@ from g2rl.types import SamplingParams, Tokenizer, Verdict
 
 @dataclass(slots=True)
 class GradedGroups:
-    """P groups of G responses and what the verifier says of each."""
+    """P groups of G responses, and the verifier's verdict on each response."""
 
     rollouts: Rollouts
     verdicts: list[list[Verdict]]
@@ -31,7 +30,7 @@ class GradedGroups:
 
     @property
     def correct_PG(self) -> Tensor:
-        """Boolean verdicts."""
+        """Whether each response is right, boolean."""
         return torch.tensor([[verdict.correct for verdict in group] for group in self.verdicts])
 
 
@@ -55,10 +54,11 @@ def sample_groups(
         grader: of the benchmark's verifier.
         params: how responses are drawn.
         chat: render prompts through the chat template.
-        on_progress: told of n newly finished responses.
+        on_progress: called with the number of newly finished responses.
 
     Raises:
-        ValueError: fewer than two responses (no pair to look at), or more problems than there are.
+        ValueError: fewer than two responses (there would be no pair), or more problems than the
+            benchmark has.
     """
     if responses < 2:
         raise ValueError(
@@ -66,9 +66,12 @@ def sample_groups(
         )
     if not 1 <= problems <= len(benchmark.problems):
         raise ValueError(
-            f"problems={problems}: {benchmark.name} has {len(benchmark.problems)}; ask for 1 to that many"
+            f"problems={problems}: {benchmark.name} has {len(benchmark.problems)}; "
+            "ask for 1 to that many"
         )
-    chosen = Benchmark(
+
+    # the same benchmark, shorter and with the sampling asked for
+    first_problems = Benchmark(
         benchmark.name,
         benchmark.problems[:problems],
         benchmark.verifier,
@@ -77,7 +80,7 @@ def sample_groups(
         params=params,
     )
     prompts, completions, verdicts = respond(
-        chosen,
+        first_problems,
         range(problems),
         engine,
         grader,
@@ -87,4 +90,4 @@ def sample_groups(
         samples=responses,
         on_progress=on_progress,
     )
-    return GradedGroups(Rollouts(chosen.problems, prompts, completions), verdicts)
+    return GradedGroups(Rollouts(first_problems.problems, prompts, completions), verdicts)

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from g2rl.exploration.signal import Stateless, missing_need
+from g2rl.formulas.pairs import cosine_metrics
 from g2rl.formulas.tensors import cosine_matrix, midrank, minmax, unit_rows
 from g2rl.types import GroupBatch, Shaped
 
@@ -177,23 +178,3 @@ def shape(rewards_PG: Tensor, nu_bar_PG: Tensor, lam: float, clip: float, negati
     else:
         shaped = torch.where(rewards_PG > 0, rewards_PG * (1 + lam * nu_bar_PG), rewards_PG)
     return shaped.clamp(-clip, clip)
-
-
-def cosine_metrics(cosine_PGG: Tensor, correct_PG: Tensor) -> dict[str, float]:
-    """Mean pairwise cosine and share of negative pairs, over all pairs and by pair class."""
-    group = cosine_PGG.shape[-1]
-    upper = torch.ones(group, group, dtype=torch.bool, device=cosine_PGG.device).triu(1)
-    left, right = correct_PG.unsqueeze(-1), correct_PG.unsqueeze(-2)
-    classes = {
-        "": upper.expand_as(cosine_PGG),
-        "_correct_correct": upper & left & right,
-        "_correct_wrong": upper & (left ^ right),
-        "_wrong_wrong": upper & ~left & ~right,
-    }
-    metrics: dict[str, float] = {}
-    for name, mask in classes.items():
-        pairs = cosine_PGG[mask]
-        if pairs.numel():
-            metrics[f"cosine{name}"] = pairs.mean().item()
-            metrics[f"negative_pairs{name}"] = (pairs < 0).float().mean().item()
-    return metrics

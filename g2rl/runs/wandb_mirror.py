@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from g2rl.formulas.pairs import PAIR_CLASSES
+from g2rl.formulas.pairs import PAIR_CLASSES, metric_suffix, pairs_by_class
+from g2rl.runs.layout import RunFolder
 from g2rl.runs.metric_names import summary_of
 from g2rl.runs.tracking import read_table
 
@@ -34,7 +35,7 @@ SAMPLE_COLUMNS = (
     "shaped_reward",
     "nu",
 )
-HISTOGRAMS = tuple(f"histogram/cosine_{name.replace('-', '_')}" for name in PAIR_CLASSES)
+HISTOGRAMS = tuple(f"histogram/cosine{metric_suffix(name)}" for name in PAIR_CLASSES)
 BINS = 64
 """Of [-1, 1], the same in every step, so that steps can be compared."""
 DATA_DIR = "WANDB_DATA_DIR"
@@ -76,13 +77,8 @@ class WandbMirror:
             raise ValueError(
                 f"tracking: need samples_every >= 0 and samples >= 1, got {samples_every} and {samples}"
             )
-        self.mode, self.project, self.entity, self.group, self.job_type = (
-            mode,
-            project,
-            entity,
-            group,
-            job_type,
-        )
+        self.mode, self.project, self.entity = mode, project, entity
+        self.group, self.job_type = group, job_type
         self.arm, self.name, self.tags = arm, name, list(tags)
         self.samples_every, self.samples, self.histograms = samples_every, samples, histograms
         self._run: Any = None
@@ -100,13 +96,12 @@ class WandbMirror:
         """
         import wandb
 
-        if (
-            DATA_DIR not in os.environ
-        ):  # tables are staged there; W&B's default is in the user's home
-            self._staging = os.environ[DATA_DIR] = str(run_dir.resolve() / "wandb" / "data")
-        name = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[
-            :16
-        ]  # folder names repeat
+        # tables are staged there; W&B's default is in the user's home
+        if DATA_DIR not in os.environ:
+            self._staging = os.environ[DATA_DIR] = str(RunFolder(run_dir.resolve()).wandb / "data")
+
+        # names of folders repeat, whole paths do not
+        run_id = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]
         settings = wandb.Settings(
             silent=True, console="off", disable_git=True, x_disable_stats=True
         )
@@ -120,7 +115,7 @@ class WandbMirror:
                 tags=self.tags,
                 dir=str(run_dir),
                 name=self.name or run_dir.name,
-                id=name,
+                id=run_id,
                 resume="allow" if self.mode == "online" else None,
                 config={**config, "arm": self.arm or run_dir.name},
                 settings=settings,
@@ -133,24 +128,23 @@ class WandbMirror:
         self._run.define_metric("step", hidden=True)
         self._run.define_metric("*", step_metric="step")
         if self.mode == "offline":
-            self._again(run_dir, rows)
+            self._tell_again(run_dir, rows)
 
-    def _again(self, run_dir: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    def _tell_again(self, run_dir: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Log the steps that are on disk already."""
         for row in rows:
             step = int(row["step"])
             for kind in ("rollouts", "geometry"):
-                if (
-                    self._wants(kind, step)
-                    and (columns := read_table(run_dir, kind, step)) is not None
-                ):
+                columns = read_table(run_dir, kind, step) if self._wants(kind, step) else None
+                if columns is not None:
                     self.table(kind, step, columns)
             self.log(step, {name: value for name, value in row.items() if name != "step"})
 
     def _wants(self, kind: str, step: int) -> bool:
-        sampled = bool(self.samples_every) and step % self.samples_every == 0
-        return (
-            sampled if kind == "rollouts" else kind == "geometry" and (sampled or self.histograms)
-        )
+        shows_samples = bool(self.samples_every) and step % self.samples_every == 0
+        if kind == "rollouts":
+            return shows_samples
+        return kind == "geometry" and (shows_samples or self.histograms)
 
     def table(self, kind: str, step: int, columns: Columns) -> None:
         """Keep what the step's `log` needs."""
@@ -165,15 +159,16 @@ class WandbMirror:
             if summary := summary_of(name):
                 self._run.define_metric(name, step_metric="step", summary=summary)
             self._defined.add(name)
-        found: dict[str, Any] = {"step": step, **metrics}
-        rollouts, geometry = self._tables.pop("rollouts", None), self._tables.pop("geometry", {})
+        values: dict[str, Any] = {"step": step, **metrics}
+        rollouts = self._tables.pop("rollouts", None)
+        geometry = self._tables.pop("geometry", {})
         if rollouts is not None:
             rows = sample_rows(step, rollouts, geometry, self.samples)
-            found[SAMPLES] = wandb.Table(columns=list(SAMPLE_COLUMNS), data=rows)
+            values[SAMPLES] = wandb.Table(columns=list(SAMPLE_COLUMNS), data=rows)
         if self.histograms and "cosine" in geometry:
             for name, counts in cosine_histograms(geometry).items():
-                found[name] = wandb.Histogram(np_histogram=(counts, np.linspace(-1, 1, BINS + 1)))
-        self._run.log(found)
+                values[name] = wandb.Histogram(np_histogram=(counts, np.linspace(-1, 1, BINS + 1)))
+        self._run.log(values)
 
     def finish(self) -> None:
         """Close the W&B run; online, this waits for the upload."""
@@ -184,33 +179,37 @@ class WandbMirror:
 
 
 def sample_rows(step: int, rollouts: Columns, geometry: Columns, count: int) -> list[list[Any]]:
-    """The first `count` responses of a step with `SAMPLE_COLUMNS`; None where a step does not
-    know."""
-    nu = "nu" if "nu" in geometry else "observe_g2rl_nu"
-    sources = [
-        {"step": [step] * count}.get(name)
-        or rollouts.get(name)
-        or geometry.get(nu if name == "nu" else name)
-        for name in SAMPLE_COLUMNS
-    ]
-    size = min(count, len(rollouts["prompt"]))
-    return [[None if column is None else column[n] for column in sources] for n in range(size)]
+    """The first `count` responses of a step with `SAMPLE_COLUMNS`; None where a step does not know."""
+    nu = geometry.get("nu", geometry.get("observe_g2rl_nu"))
+    columns = {**geometry, **rollouts, "nu": nu, "step": [step] * count}
+
+    rows: list[list[Any]] = []
+    for n in range(min(count, len(rollouts["prompt"]))):
+        row: list[Any] = []
+        for name in SAMPLE_COLUMNS:
+            values = columns.get(name)
+            row.append(None if values is None else values[n])
+        rows.append(row)
+    return rows
 
 
 def cosine_histograms(geometry: Columns) -> dict[str, np.ndarray]:
-    """Counts of the cosines of pairs i < j of every group over `BINS` bins of [-1, 1], by pair
-    class.
+    """Counts of the cosines of pairs i < j of every group over `BINS` bins of [-1, 1], by pair class.
 
     A class without a pair in the step is left out.
     """
-    cosine_NG = np.asarray(geometry["cosine"], dtype=float)
-    group = cosine_NG.shape[1]
-    cosine_PGG = cosine_NG.reshape(-1, group, group).clip(-1, 1)  # rounding goes beyond 1
-    correct_PG = np.asarray(geometry["correct"], dtype=int).reshape(-1, group)
-    first, second = np.triu_indices(group, k=1)
-    pairs, right = cosine_PGG[:, first, second], correct_PG[:, first] + correct_PG[:, second]
-    return {
-        name: np.histogram(pairs[right == members], bins=BINS, range=(-1, 1))[0]
-        for members, name in enumerate(HISTOGRAMS)
-        if (right == members).any()
-    }
+    import torch
+
+    cosine_NG = torch.tensor(np.asarray(geometry["cosine"], dtype=float))
+    group_size = cosine_NG.shape[1]
+    cosine_PGG = cosine_NG.view(-1, group_size, group_size).clamp(-1, 1)  # rounding goes beyond 1
+    correct_PG = torch.tensor(geometry["correct"], dtype=torch.bool).view(-1, group_size)
+
+    cosines_of_class = pairs_by_class(cosine_PGG, correct_PG)
+    histograms: dict[str, np.ndarray] = {}
+    for name in PAIR_CLASSES:
+        if name in cosines_of_class:
+            cosines = cosines_of_class[name].numpy()
+            counts, _ = np.histogram(cosines, bins=BINS, range=(-1, 1))
+            histograms[f"histogram/cosine{metric_suffix(name)}"] = counts
+    return histograms

@@ -12,7 +12,7 @@ from torch import Tensor
 from g2rl.engines.engine import Engine
 from g2rl.engines.rollouts import grouped
 from g2rl.evaluation.evaluate import EvalResult, evaluate
-from g2rl.formulas.pairs import probe_table
+from g2rl.formulas.pairs import cosine_metrics, pair_table
 from g2rl.formulas.tensors import cosine_matrix
 from g2rl.policy.batching import Sequences
 from g2rl.policy.policy import Policy
@@ -140,7 +140,8 @@ class Validation:
         prompt_count, sample_count = correct_PG.shape
         features_PGD = grouped(scores.features_ND, (prompt_count, sample_count))
         cosine_PGG, _ = cosine_matrix(features_PGD)
-        columns, metrics = probe_table(cosine_PGG, correct_PG)
+        columns = pair_table(cosine_PGG, correct_PG)
+        metrics = cosine_metrics(cosine_PGG, correct_PG)
 
         # these decide the mean cosine (docs/method.md) and belong into the caption of every figure
         # of it

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from g2rl.formulas.pairs import probe_table
+from g2rl.formulas.pairs import pair_table
 from g2rl.runs.tracking import Tracker
 from g2rl.runs.wandb_mirror import (
     BINS,
@@ -203,8 +203,8 @@ def test_samples_without_geometry_or_nu_have_empty_places() -> None:
     assert len(sample_rows(7, ROLLOUTS, {}, 99)) == 4
 
 
-def test_histograms_count_the_pairs_of_the_probe_table() -> None:
-    """Against `probe_table`, which walks the same pairs, bin by bin; and cosines beyond 1 by
+def test_histograms_count_the_pairs_of_the_pair_table() -> None:
+    """Against `pair_table`, which walks the same pairs, bin by bin; and cosines beyond 1 by
     rounding."""
     generator = torch.Generator().manual_seed(0)
     unit = torch.nn.functional.normalize(torch.randn(5, 6, 3, generator=generator).double(), dim=-1)
@@ -214,7 +214,7 @@ def test_histograms_count_the_pairs_of_the_probe_table() -> None:
     found = cosine_histograms(
         {"cosine": cosine_PGG.flatten(0, 1).tolist(), "correct": correct_PG.flatten().tolist()}
     )
-    pairs, _ = probe_table(cosine_PGG, correct_PG)
+    pairs = pair_table(cosine_PGG, correct_PG)
     assert set(found) == set(HISTOGRAMS)
     for name, counts in found.items():
         label = name.removeprefix("histogram/cosine_").replace("_", "-")

@@ -1,8 +1,8 @@
-"""Differences between arms, seed by seed: what runs of one seed share drops out.
+"""Differences between arms, seed by seed, so that what runs of one seed share drops out.
 
 Runs of one seed train on the same problems in the same order and are evaluated on the same problems
-with the same random numbers, so an arm minus another of the same seed varies less than either
-alone.
+with the same random numbers. The difference of two arms therefore varies less from seed to seed than
+either arm alone.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ from collections.abc import Mapping
 import pandas as pd
 
 from g2rl.analysis.comparison.runs import RunsError
-from g2rl.analysis.tables import at_end
-from g2rl.formulas.intervals import seed_interval
+from g2rl.analysis.tables import at_end, seeds_cell
 
 
 def paired_differences(frame: pd.DataFrame, metric: str, against: str) -> dict[str, list[float]]:
     """Each other arm's last value minus that of `against`, one number a seed that both have.
 
     Args:
-        frame: of `g2rl.analysis.comparison.runs.collect`.
+        frame: long, of `g2rl.analysis.comparison.runs.collect`.
 
     Raises:
         RunsError: there is no such arm.
@@ -30,35 +29,40 @@ def paired_differences(frame: pd.DataFrame, metric: str, against: str) -> dict[s
         raise RunsError(
             f"no arm {against!r} to compare with; there is {', '.join(map(repr, arms))}"
         )
-    ends = at_end(frame, metric).set_index(["arm", "seed"])["value"]
-    base = (
-        ends.loc[against] if against in ends.index.get_level_values(0) else pd.Series(dtype=float)
-    )
-    found: dict[str, list[float]] = {}
+
+    ends = at_end(frame, metric)
+    base = _value_by_seed(ends, against)
+    differences: dict[str, list[float]] = {}
     for arm in arms:
-        if arm != against:
-            own = ends.loc[arm] if arm in ends.index.get_level_values(0) else pd.Series(dtype=float)
-            shared = sorted(set(own.index) & set(base.index))
-            found[arm] = [float(own[seed] - base[seed]) for seed in shared]
-    return found
+        if arm == against:
+            continue
+        values = _value_by_seed(ends, arm)
+        shared_seeds = sorted(set(values) & set(base))
+        differences[arm] = [float(values[seed] - base[seed]) for seed in shared_seeds]
+    return differences
+
+
+def _value_by_seed(ends: pd.DataFrame, arm: str) -> dict[int, float]:
+    """An arm's value of each seed; empty for an arm that does not report the metric."""
+    rows = ends[ends["arm"] == arm]
+    return dict(zip(rows["seed"], rows["value"], strict=True))
 
 
 def paired_rows(frame: pd.DataFrame, metrics: Mapping[str, str], against: str) -> list[list[str]]:
-    """Cells of a table, the headings first: mean difference [95 % t-interval over shared seeds]."""
-    columns = {metric: paired_differences(frame, metric, against) for metric in metrics}
+    """Cells of a table, the headings first: mean difference [95 % t-interval over shared seeds].
+
+    Args:
+        metrics: names to headings.
+    """
+    columns = [paired_differences(frame, metric, against) for metric in metrics]
+    arms = list(columns[0]) if columns else []
+
     rows = [[f"minus {against}", "seeds", *metrics.values()]]
-    for arm in next(iter(columns.values()), {}):
-        most = max(len(found[arm]) for found in columns.values())
-        rows.append(
-            [arm, str(most), *(difference_cell(found[arm], most) for found in columns.values())]
-        )
+    for arm in arms:
+        # metrics may be reported by fewer seeds than the runs have
+        most_seeds = max(len(differences[arm]) for differences in columns)
+        row = [arm, str(most_seeds)]
+        for differences in columns:
+            row.append(seeds_cell(differences[arm], most_seeds, "+.3f"))
+        rows.append(row)
     return rows
-
-
-def difference_cell(values: list[float], seeds: int) -> str:
-    """``-0.012 [-0.028, +0.003]``, without interval for one seed, ``-`` where no seed is shared."""
-    if not values:
-        return "-"
-    mean, low, high = seed_interval(values)
-    bounds = f" [{low:+.3f}, {high:+.3f}]" if len(values) > 1 else ""
-    return f"{mean:+.3f}{bounds}" + (f" ({len(values)} of {seeds})" if len(values) < seeds else "")

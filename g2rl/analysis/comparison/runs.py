@@ -1,4 +1,4 @@
-"""Join runs: find them, tell the arms apart by their settings, one long table, one line an arm.
+"""Find runs, tell the arms apart by their settings, and join all their numbers in one long table.
 
 An *arm* is what differs between runs beside the seed; its runs are seeds of the same thing. Nothing
 here draws, see `g2rl.analysis.figures.curves`.
@@ -17,11 +17,13 @@ import yaml  # type: ignore[import-untyped]
 
 from g2rl.analysis.palette import SIGNAL_COLOURS
 from g2rl.runs.identity import free_keys, is_under
+from g2rl.runs.layout import RunFolder
 from g2rl.runs.tracking import read_metrics
 
 SIGNAL = "exploration.name"
 """Stands for exploration._target_ and says the signal by its short name."""
 COLUMNS = ("arm", "seed", "run", "step", "metric", "value")
+"""Of the long table: one row a run, step and metric."""
 
 
 class RunsError(ValueError):
@@ -41,44 +43,51 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        return (self.folder / "summary.json").is_file()
+        return RunFolder(self.folder).summary.is_file()
 
     def compared(self) -> dict[str, Any]:
         """The settings that make an arm."""
-        return {
-            key: value
-            for key, value in self.settings.items()
-            if not is_under(key, free_keys("train", "arm")) and not key.endswith(".data_dir")
-        }
+        free = free_keys("train", "arm")
+        settings: dict[str, Any] = {}
+        for key, value in self.settings.items():
+            if not is_under(key, free) and not key.endswith(".data_dir"):
+                settings[key] = value
+        return settings
 
 
-def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+# finding runs
+
+
+def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """A configuration as dotted keys; numbers become floats (lam=1 is lam=1.0), lists text.
 
     The signal's class becomes `exploration.name`.
     """
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for name, value in node.items():
         key = f"{prefix}{name}"
         if isinstance(value, dict):
-            found |= flat(value, f"{key}.")
+            settings |= flat(value, f"{key}.")
         elif key == "exploration._target_":
-            found[SIGNAL] = str(value).rsplit(".", 2)[-2]
+            # g2rl.exploration.evol.Evol -> evol
+            settings[SIGNAL] = str(value).rsplit(".", 2)[-2]
         elif isinstance(value, list):
-            found[key] = str(value)
+            settings[key] = str(value)
+        elif type(value) is int:
+            settings[key] = float(value)
         else:
-            found[key] = float(value) if type(value) is int else value
-    return found
+            settings[key] = value
+    return settings
 
 
 def read_run(folder: Path) -> Run | None:
     """The run in a folder; None when it holds none (an evaluation has a config.yaml too)."""
-    place = folder / "config.yaml"
-    if not place.is_file():
+    config = RunFolder(folder).config
+    if not config.is_file():
         return None
-    node = yaml.safe_load(place.read_text(encoding="utf-8"))
-    ours = isinstance(node, dict) and {"trainer", "exploration", "seed"} <= set(node)
-    return Run(folder, flat(node)) if ours else None
+    node = yaml.safe_load(config.read_text(encoding="utf-8"))
+    is_training = isinstance(node, dict) and {"trainer", "exploration", "seed"} <= set(node)
+    return Run(folder, flat(node)) if is_training else None
 
 
 def find_runs(folders: Sequence[Path]) -> list[Run]:
@@ -87,36 +96,46 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
     Raises:
         RunsError: a folder is not there or holds no run.
     """
-    found: dict[Path, Run] = {}
+    runs: dict[Path, Run] = {}
     for folder in folders:
         if not folder.is_dir():
             raise RunsError(f"{folder}: no such folder")
-        here = list(_below(folder))
-        if not here:
+        inside = list(_runs_below(folder))
+        if not inside:
             raise RunsError(
                 f"{folder} holds no run of g2rl-train (no config.yaml of one, at any depth)"
             )
-        for run in here:
-            found.setdefault(run.folder.resolve(), run)
-    return list(found.values())
+        for run in inside:
+            runs.setdefault(run.folder.resolve(), run)
+    return list(runs.values())
 
 
-def _below(folder: Path) -> Iterator[Run]:
+def _runs_below(folder: Path) -> Iterator[Run]:
+    """The run in the folder, or else those in its subfolders; hidden ones are passed over."""
     run = read_run(folder)
     if run is not None:
         yield run  # and nothing inside a run is another
         return
-    for entry in sorted(os.scandir(folder), key=lambda e: e.name):
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.is_dir() and not entry.name.startswith("."):
-            yield from _below(Path(entry.path))
+            yield from _runs_below(Path(entry.path))
+
+
+# telling arms apart
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
     """Keys on which the compared settings of the runs do not agree, the signal first."""
-    settings = [run.compared() for run in runs]
-    keys = dict.fromkeys(key for one in settings for key in one)
-    found = [key for key in keys if len({repr(one.get(key)) for one in settings}) > 1]
-    return sorted(found, key=lambda key: key != SIGNAL)
+    settings_of_runs = [run.compared() for run in runs]
+    keys = dict.fromkeys(key for settings in settings_of_runs for key in settings)
+
+    # by repr: 1.0 and True are equal in Python, but they are different settings
+    differing_keys = []
+    for key in keys:
+        values = {repr(settings.get(key)) for settings in settings_of_runs}
+        if len(values) > 1:
+            differing_keys.append(key)
+    return sorted(differing_keys, key=lambda key: key != SIGNAL)
 
 
 def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> dict[str, list[Run]]:
@@ -132,104 +151,160 @@ def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> dict[str, list[Ru
     for key in by:
         if not any(key in run.settings for run in runs):
             raise RunsError(
-                f"no run has the setting {key!r}; the runs differ in {_list(differing(runs))}"
+                f"no run has the setting {key!r}; the runs differ in {_listed(differing(runs))}"
             )
-    groups: dict[tuple[str, ...], list[Run]] = {(): list(runs)}
+
+    # split by one key after the other
     keys = list(by or differing(runs))
+    groups: dict[tuple[str, ...], list[Run]] = {(): list(runs)}
     for key in keys:
-        split: dict[tuple[str, ...], list[Run]] = {}
-        for parts, members in groups.items():
-            values = [run.settings.get(key) for run in members]
-            same = len({repr(value) for value in values}) == 1
-            for run, value in zip(members, values, strict=True):
-                part = () if same and not by else (_part(key, value, keys),)
-                split.setdefault(parts + part, []).append(run)
-        groups = split
-    ordered = sorted(groups.items(), key=lambda item: [_rank(part) for part in item[0]])
-    named = {" ".join(parts) or _alone(members): members for parts, members in ordered}
-    for label, members in named.items():
+        groups = _split(groups, key, keys, always=bool(by))
+
+    # name and sort the arms
+    ordered = sorted(groups.items(), key=lambda group: [_rank(word) for word in group[0]])
+    arms: dict[str, list[Run]] = {}
+    for words, members in ordered:
+        # a single arm that nothing sets apart is named by its signal
+        label = " ".join(words) or str(members[0].settings[SIGNAL])
+        arms[label] = members
+
+    for label, members in arms.items():
         members.sort(key=lambda run: run.seed)
         _refuse_twins(label, members)
-    return named
+    return arms
 
 
-def _part(key: str, value: Any, keys: Sequence[str]) -> str:
-    """How a setting shows in a label: a thing's name, else leaf=value; the whole key where leaves
-    agree."""
+def _split(
+    groups: Mapping[tuple[str, ...], Sequence[Run]], key: str, keys: Sequence[str], always: bool
+) -> dict[tuple[str, ...], list[Run]]:
+    """Divide each group by the value of a key, which adds a word to the labels.
+
+    A group whose runs agree on the key gets no word, unless `always`.
+    """
+    divided: dict[tuple[str, ...], list[Run]] = {}
+    for words, members in groups.items():
+        values = [run.settings.get(key) for run in members]
+        agree = len({repr(value) for value in values}) == 1
+        for run, value in zip(members, values, strict=True):
+            if agree and not always:
+                label = words
+            else:
+                label = (*words, _label_word(key, value, keys))
+            divided.setdefault(label, []).append(run)
+    return divided
+
+
+def _label_word(key: str, value: Any, keys: Sequence[str]) -> str:
+    """How a setting shows in a label: ``g2rl`` for a thing's name, else ``lam=3``.
+
+    The whole key stands there where another of `keys` ends in the same word.
+    """
     if key.endswith(".name"):
         return str(value)
+    leaves = [other.rsplit(".", 1)[-1] for other in keys]
     leaf = key.rsplit(".", 1)[-1]
-    alone = sum(other.rsplit(".", 1)[-1] == leaf for other in keys) == 1
-    return f"{leaf if alone else key}={f'{value:.12g}' if isinstance(value, float) else value}"
+    name = leaf if leaves.count(leaf) == 1 else key
+    text = f"{value:.12g}" if isinstance(value, float) else str(value)
+    return f"{name}={text}"
 
 
-def _rank(part: str) -> tuple[int, float, str]:
-    """Signals in their own order, numbers by size, the rest by name."""
+def _rank(word: str) -> tuple[int, float, str]:
+    """Sorts the words of labels: signals in their own order, numbers by size, the rest by name."""
     signals = list(SIGNAL_COLOURS)
-    name, _, value = part.rpartition("=")
+    if word in signals:
+        return signals.index(word), 0.0, word
+
+    name, _, value = word.rpartition("=")
     try:
         return len(signals), float(value), name
     except ValueError:
-        return (signals.index(part) if part in signals else len(signals)), 0.0, part
-
-
-def _alone(members: Sequence[Run]) -> str:
-    return str(members[0].settings[SIGNAL])
+        return len(signals), 0.0, word
 
 
 def _refuse_twins(label: str, members: Sequence[Run]) -> None:
-    seen: dict[int, Run] = {}
+    """Refuse an arm with two runs of one seed, and say what tells them apart."""
+    run_of_seed: dict[int, Run] = {}
     for run in members:
-        twin = seen.setdefault(run.seed, run)
-        if twin is not run:
-            keys = differing([twin, run])
-            hint = f"they differ in {_list(keys)}: name it in --by" if keys else "leave one out"
-            raise RunsError(
-                f"arm {label!r} holds seed {run.seed} twice, {twin.folder} and {run.folder}; {hint}"
-            )
+        twin = run_of_seed.setdefault(run.seed, run)
+        if twin is run:
+            continue
+        keys = differing([twin, run])
+        hint = f"they differ in {_listed(keys)}: name it in --by" if keys else "leave one out"
+        raise RunsError(
+            f"arm {label!r} holds seed {run.seed} twice, {twin.folder} and {run.folder}; {hint}"
+        )
 
 
-def _list(keys: Sequence[str]) -> str:
+def _listed(keys: Sequence[str]) -> str:
     return ", ".join(keys) or "nothing"
 
 
 def arms(folders: Sequence[Path], by: Sequence[str] = ()) -> dict[str, list[Path]]:
-    """Label of each arm to the folders of its runs, in order of seed; see `find_runs` and
-    `group_runs`."""
-    return {
-        label: [r.folder for r in runs]
-        for label, runs in group_runs(find_runs(folders), by).items()
-    }
+    """Label of each arm to the folders of its runs, in order of seed.
+
+    Raises:
+        RunsError: see `find_runs` and `group_runs`.
+    """
+    folders_of_arms: dict[str, list[Path]] = {}
+    for label, members in group_runs(find_runs(folders), by).items():
+        folders_of_arms[label] = [run.folder for run in members]
+    return folders_of_arms
+
+
+# joining their numbers
 
 
 def collect(folders: Sequence[Path], by: Sequence[str] = (), partial: bool = False) -> pd.DataFrame:
-    """Every number of metrics.jsonl of every run, long: columns arm, seed, run, step, metric,
-    value.
+    """Every number in the metrics of every run, as a long table with the columns COLUMNS.
 
     Args:
         folders: of runs, or folders that hold runs.
+        by: keys that tell the arms apart, see `group_runs`.
         partial: also take what unfinished runs have so far.
 
     Raises:
-        RunsError: unfinished runs without `partial`, a run without a row, and what `arms` refuses.
+        RunsError: see `read_arms` and `long_table`.
+    """
+    return long_table(read_arms(folders, by, partial))
+
+
+def read_arms(
+    folders: Sequence[Path], by: Sequence[str] = (), partial: bool = False
+) -> dict[str, list[Run]]:
+    """Label of each arm to its runs, in order of seed.
+
+    Args:
+        folders, by, partial: as in `collect`.
+
+    Raises:
+        RunsError: unfinished runs without `partial`, and what `find_runs` and `group_runs` refuse.
     """
     runs = find_runs(folders)
     unfinished = [str(run.folder) for run in runs if not run.finished]
     if unfinished and not partial:
         raise RunsError(
             f"{len(unfinished)} of {len(runs)} runs have not finished (no summary.json): "
-            f"{', '.join(unfinished)}; finish them by their own command, or take what is there with --partial"
+            f"{', '.join(unfinished)}; finish them by their own command, or take what is there "
+            "with --partial"
         )
+    return group_runs(runs, by)
+
+
+def long_table(runs_of_arms: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
+    """Every number in the metrics of every run of `read_arms`, with the columns COLUMNS.
+
+    Raises:
+        RunsError: a run has no row yet.
+    """
     rows: list[tuple[Any, ...]] = []
-    for label, members in group_runs(runs, by).items():
+    for label, members in runs_of_arms.items():
         for run in members:
-            metrics = read_metrics(run.folder / "metrics.jsonl")
-            if not metrics:
+            steps = read_metrics(RunFolder(run.folder).metrics)
+            if not steps:
                 raise RunsError(f"{run.folder} has no row in metrics.jsonl yet; leave it out")
-            rows += [
-                (label, run.seed, str(run.folder), row["step"], name, float(value))
-                for row in metrics
-                for name, value in row.items()
-                if name != "step"
-            ]
+            for metrics in steps:
+                for name, value in metrics.items():
+                    if name != "step":
+                        row = (label, run.seed, str(run.folder), metrics["step"], name, float(value))
+                        rows.append(row)
     return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -12,8 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from g2rl.analysis.tables import cell
+from g2rl.analysis.tables import markdown, seeds_cell
 from g2rl.runs.files import atomic_path
+from g2rl.runs.layout import RunFolder
 
 STATUSES = ("finished", "failed", "interrupted", "missing")
 HEADLINES = (
@@ -48,93 +49,112 @@ class Arm:
 
 
 def sweep_frame(arms: Sequence[Arm]) -> pd.DataFrame:
-    """One row a run and metric: arm, a column a varied setting, seed, status, folder, metric,
-    before, after.
+    """One row a run and metric.
 
-    `before` is of step 0 (NaN where it was not measured then), `after` of the last step. A run that
-    has not finished has one row without metric.
+    Columns: arm, a column a varied setting, seed, status, folder, metric, before, after. `before` is
+    of step 0 (NaN where it was not measured then), `after` of the last step. A run that has not
+    finished has one row without metric.
     """
     rows: list[dict[str, Any]] = []
     for arm in arms:
-        head = {
-            "arm": arm.label,
-            **arm.settings,
-            "seed": arm.seed,
-            "status": arm.status,
-            "folder": str(arm.folder),
-        }
-        if arm.status != "finished":
-            rows.append({**head, "metric": None, "before": math.nan, "after": math.nan})
-            continue
-        summary = json.loads((arm.folder / "summary.json").read_text(encoding="utf-8"))
-        rows += [
-            {
-                **head,
-                "metric": name,
-                "before": summary["before"].get(name, math.nan),
-                "after": value,
-            }
-            for name, value in summary["after"].items()
-            if name != "step"
-        ]
+        rows += _rows_of(arm)
     frame = pd.DataFrame(rows)
-    for key in dict.fromkeys(key for arm in arms for key in arm.settings):
+
+    # a setting whose values are all numbers becomes a column of numbers: lam, but not exploration
+    setting_names = dict.fromkeys(key for arm in arms for key in arm.settings)
+    for key in setting_names:
         numbers = pd.to_numeric(frame[key], errors="coerce")
-        if numbers.notna().all():  # lam = 0.3 as a number, exploration = g2rl as text
+        if numbers.notna().all():
             frame[key] = numbers
     return frame.astype({"before": "float64", "after": "float64", "metric": "string"})
 
 
+def _rows_of(arm: Arm) -> list[dict[str, Any]]:
+    """The rows of one run in `sweep_frame`."""
+    about_the_run = {
+        "arm": arm.label,
+        **arm.settings,
+        "seed": arm.seed,
+        "status": arm.status,
+        "folder": str(arm.folder),
+    }
+    if arm.status != "finished":
+        return [{**about_the_run, "metric": None, "before": math.nan, "after": math.nan}]
+
+    summary = json.loads(RunFolder(arm.folder).summary.read_text(encoding="utf-8"))
+    rows = []
+    for name, after in summary["after"].items():
+        if name != "step":
+            before = summary["before"].get(name, math.nan)
+            rows.append({**about_the_run, "metric": name, "before": before, "after": after})
+    return rows
+
+
 def headlines(frame: pd.DataFrame) -> dict[str, str]:
     """Metrics of the short table that the frame holds, to their headings."""
-    names = sorted(frame["metric"].dropna().unique(), key=_natural)
-    return {
-        name: heading or name.removeprefix("eval/")
-        for pattern, heading in HEADLINES
-        for name in names
-        if re.fullmatch(pattern, name)
-    }
+    names = sorted(frame["metric"].dropna().unique(), key=_natural_order)
+    headings: dict[str, str] = {}
+    for pattern, heading in HEADLINES:
+        for name in names:
+            if re.fullmatch(pattern, name):
+                headings[name] = heading or name.removeprefix("eval/")
+    return headings
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    """pass@4 before pass@16."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+def _natural_order(name: str) -> list[tuple[int, str]]:
+    """Sorts pass@4 before pass@16."""
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), "") if part.isdigit() else (0, part) for part in parts]
 
 
 def sweep_table(frame: pd.DataFrame) -> str:
-    """Markdown: one row an arm, runs that finished of all, mean after training [95 % t-interval
-    over seeds].
+    """Markdown: one row an arm, with its finished runs and mean after training [95 % t-interval].
 
     The first row is the mean before training. Runs that did not finish stand below, each with its
     folder.
     """
-    chosen = headlines(frame)
-    head = ["arm", "finished", *chosen.values()]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    done = frame[frame["status"] == "finished"]
-    before = [done.loc[done["metric"] == name, "before"].dropna() for name in chosen]
-    if chosen:
-        cells = [f"{values.mean():.3f}" if len(values) else "-" for values in before]
-        lines.append("| *before training* | - | " + " | ".join(cells) + " |")
+    headings = headlines(frame)
+    finished = frame[frame["status"] == "finished"]
+    rows = [["arm", "finished", *headings.values()]]
+    if headings:
+        rows.append(_before_row(finished, list(headings)))
+
+    # one row an arm
     for label in dict.fromkeys(frame["arm"]):
         runs = frame.loc[frame["arm"] == label].drop_duplicates("folder")
-        part = done[done["arm"] == label]
         count = int((runs["status"] == "finished").sum())
-        cells = [cell(part.loc[part["metric"] == name, "after"].tolist(), count) for name in chosen]
-        finished = f"{count} of {len(runs)}"
-        lines.append(f"| {' | '.join([label, finished, *cells])} |")
-    left = frame[frame["status"] != "finished"]
-    lines += [""] * bool(len(left))
-    lines += [f"- {row.status}: {row.folder}{_reason(row)}" for row in left.itertuples()]
+        row = [label, f"{count} of {len(runs)}"]
+        of_arm = finished[finished["arm"] == label]
+        for name in headings:
+            values = of_arm.loc[of_arm["metric"] == name, "after"].tolist()
+            row.append(seeds_cell(values, count))
+        rows.append(row)
+
+    # what is missing
+    lines = [markdown(rows)]
+    unfinished = frame[frame["status"] != "finished"]
+    if len(unfinished):
+        lines.append("")
+    for row in unfinished.itertuples():
+        lines.append(f"- {row.status}: {row.folder}{_reason(Path(row.folder), row.status)}")
     return "\n".join(lines)
 
 
-def _reason(row: Any) -> str:
-    """The last line of a failed run's traceback."""
-    place = Path(row.folder) / "error.txt"
-    if row.status != "failed" or not place.is_file():
+def _before_row(finished: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
+    """Mean before training over all runs that measured it."""
+    row = ["*before training*", "-"]
+    for name in metrics:
+        values = finished.loc[finished["metric"] == name, "before"].dropna()
+        row.append(f"{values.mean():.3f}" if len(values) else "-")
+    return row
+
+
+def _reason(folder: Path, status: str) -> str:
+    """The last line of a failed run's traceback, ": " before it; "" where there is none."""
+    traceback = RunFolder(folder).error
+    if status != "failed" or not traceback.is_file():
         return ""
-    lines = place.read_text(encoding="utf-8").strip().splitlines() or [""]
+    lines = traceback.read_text(encoding="utf-8").strip().splitlines() or [""]
     return f": {lines[-1]}"
 
 
@@ -143,6 +163,7 @@ def write_sweep(arms: Sequence[Arm], folder: Path) -> str:
     frame = sweep_frame(arms)
     with atomic_path(folder / "sweep.parquet") as aside:
         frame.to_parquet(aside, index=False)
+
     table = sweep_table(frame)
     with atomic_path(folder / "table.md") as aside:
         aside.write_text(

@@ -9,7 +9,8 @@ import pandas as pd
 import torch
 
 from g2rl.analysis.comparison.runs import COLUMNS
-from g2rl.formulas.pairs import probe_table
+from g2rl.formulas.pairs import cosine_metrics
+from g2rl.runs.layout import RunFolder
 
 PREFIX = "geometry/"
 """Of the metrics cosine and negative_pairs, bare and with _correct_correct, _correct_wrong,
@@ -26,31 +27,33 @@ def step_numbers(path: Path) -> dict[str, float] | None:
 
     if "cosine" not in parquet.read_schema(path).names:
         return None
+
+    # one row a response, group after group
     table = pd.read_parquet(path, columns=["sample", "correct", "cosine"])
     group = int(table["sample"].max()) + 1
     if table["sample"].tolist() != list(range(group)) * (len(table) // group):
         raise ValueError(f"{path} does not hold whole groups of {group} responses in order")
-    cosine_PGG = torch.tensor(np.stack(table["cosine"].to_numpy()), dtype=torch.float64).view(
-        -1, group, group
-    )
-    correct_PG = torch.tensor(table["correct"].to_numpy(copy=True)).view(-1, group)
-    return probe_table(cosine_PGG, correct_PG)[1]
+
+    # a row's cosines are its row of the group's matrix
+    cosine_NG = torch.tensor(np.stack(table["cosine"].to_numpy()), dtype=torch.float64)
+    correct_N = torch.tensor(table["correct"].to_numpy(copy=True))
+    return cosine_metrics(cosine_NG.view(-1, group, group), correct_N.view(-1, group))
 
 
 def training_geometry(frame: pd.DataFrame) -> pd.DataFrame:
-    """The geometry of every run in a frame of `collect`, in its columns; empty where no run wrote
-    cosines.
+    """The geometry of every run in a frame of `collect`, in the same columns.
 
-    Cosines are written by exploration=g2rl and under `exploration.observe=[g2rl]`.
+    Empty where no run wrote cosines: they are written by exploration=g2rl and under
+    `exploration.observe=[g2rl]`.
     """
     rows = []
     for (arm, seed, run), _ in frame.groupby(["arm", "seed", "run"], sort=False):
-        for path in sorted((Path(run) / "geometry").glob("step_*.parquet")):
+        files = RunFolder(Path(run)).tables("geometry").glob("step_*.parquet")
+        for path in sorted(files):
             step = int(path.stem.removeprefix("step_"))
-            found = step_numbers(path)
-            if found is None:
+            metrics = step_numbers(path)
+            if metrics is None:
                 break  # a run writes cosines at every step or at none
-            rows += [
-                (arm, seed, run, step, f"{PREFIX}{name}", value) for name, value in found.items()
-            ]
+            for name, value in metrics.items():
+                rows.append((arm, seed, run, step, f"{PREFIX}{name}", value))
     return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -29,7 +29,8 @@ from g2rl.exploration.encoders.encoder import Encoder
 from g2rl.exploration.g2rl import novelty
 from g2rl.formulas.correlation import KINDS, correlate, difference
 from g2rl.formulas.estimators import Interval
-from g2rl.formulas.pairs import PAIR_CLASSES, probe_table
+from g2rl.formulas.pairs import PAIR_CLASSES
+from g2rl.formulas.pairs import pair_table as pair_columns
 from g2rl.policy.batching import Sequences
 from g2rl.policy.policy import Policy
 
@@ -112,7 +113,7 @@ def pair_table(
     groups: GradedGroups, similarity: Mapping[str, Tensor], grams: Mapping[str, np.ndarray]
 ) -> pd.DataFrame:
     """One row a pair i < j of a group: predictors and true cosines, (P, G, G) each."""
-    columns, _ = probe_table(similarity["phi"], groups.correct_PG)
+    columns = pair_columns(similarity["phi"], groups.correct_PG)
     ids = [problem.id for problem in groups.rollouts.problems]
     first, second = np.triu_indices(groups.rollouts.shape[1], k=1)
     frame = pd.DataFrame({name: columns[name] for name in ("problem", "first", "second", "pair")})

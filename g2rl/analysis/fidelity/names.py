@@ -1,5 +1,4 @@
-"""Names in the tables of `g2rl-analyze fidelity`, apart from what computes them and needs a model
-library."""
+"""Names in the tables of `g2rl-analyze fidelity`. Needs no torch, unlike what computes them."""
 
 from __future__ import annotations
 
@@ -8,5 +7,4 @@ TRUE = "true/"
 TOTAL = "all"
 """Name of the sum over the chosen blocks."""
 DISTINCT = "distinct"
-"""Pairs whose token sequences differ: identical responses have every cosine 1, whatever the
-predictor."""
+"""Pairs whose token sequences differ. Identical responses have cosine 1 whatever the predictor."""

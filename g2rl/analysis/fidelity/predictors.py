@@ -33,36 +33,56 @@ def absolute_gap(values_PG: Tensor) -> Tensor:
 
 def grams(tokens: Sequence[int], lengths: Sequence[int] = GRAM_LENGTHS) -> set[tuple[int, ...]]:
     """The distinct n-grams of a token sequence."""
-    return {tuple(tokens[i : i + n]) for n in lengths for i in range(len(tokens) - n + 1)}
+    distinct: set[tuple[int, ...]] = set()
+    for length in lengths:
+        for start in range(len(tokens) - length + 1):
+            distinct.add(tuple(tokens[start : start + length]))
+    return distinct
 
 
 def jaccard(groups: Sequence[Sequence[Sequence[int]]]) -> Tensor:
-    """Overlap of token n-grams (n = 1, 2, 3) within groups, (P, G, G); two empty responses have
-    1."""
-    found = []
+    """Overlap |A & B| / |A | B| of token n-grams (n = 1, 2, 3) within groups, (P, G, G).
+
+    Two empty responses have 1.
+    """
+    overlap_PGG = []
     for group in groups:
         sets = [grams(tokens) for tokens in group]
-        found.append([[len(a & b) / len(a | b) if a | b else 1.0 for b in sets] for a in sets])
-    return torch.tensor(found)
+        overlap_PGG.append([[_overlap(a, b) for b in sets] for a in sets])
+    return torch.tensor(overlap_PGG)
+
+
+def _overlap(a: set[tuple[int, ...]], b: set[tuple[int, ...]]) -> float:
+    union = a | b
+    return len(a & b) / len(union) if union else 1.0
 
 
 @torch.no_grad()
 def mean_hidden(policy: Policy, sequences: Sequences, token_budget: int) -> Tensor:
-    """Mean last hidden state of each response over the positions that predict its tokens, (N, D)
-    float32."""
+    """Mean last hidden state of each response over the positions that predict its tokens.
+
+    Args:
+        policy: put into evaluation mode for the duration.
+        token_budget: of a micro-batch.
+
+    Returns:
+        (N, D), float32 on the CPU.
+    """
     was_training = policy.training
     policy.eval()
-    rows_of = [torch.empty(0)] * len(sequences)
+    means: list[Tensor] = [torch.empty(0)] * len(sequences)
     for rows in plan_micro_batches(sequences, range(len(sequences)), token_budget):
         batch = make_micro_batch(sequences, rows, policy.device)
         hidden_TD = policy.hidden(batch).float()
+
+        # sum by response, then divide by its length
         sums_BD = hidden_TD.new_zeros(len(rows), hidden_TD.shape[1])
         sums_BD.index_add_(0, batch.segments_T, hidden_TD)
-        sizes_B = torch.bincount(batch.segments_T, minlength=len(rows)).clamp_min(1)
-        for n, row in zip(rows, sums_BD / sizes_B.unsqueeze(1), strict=True):
-            rows_of[n] = row.cpu()
+        lengths_B = torch.bincount(batch.segments_T, minlength=len(rows)).clamp_min(1)
+        for n, mean_D in zip(rows, sums_BD / lengths_B.unsqueeze(1), strict=True):
+            means[n] = mean_D.cpu()
     policy.train(was_training)
-    return torch.stack(rows_of)
+    return torch.stack(means)
 
 
 def predictors(
@@ -74,8 +94,7 @@ def predictors(
     token_budget: int,
     encoder: Encoder | None,
 ) -> tuple[dict[str, Tensor], Scores]:
-    """Every predictor of the head of this file as similarities (P, G, G), and the scores behind
-    them.
+    """Every predictor named in this file's docstring, (P, G, G) each, and the scores behind them.
 
     Args:
         temperature: of the token entropies, and of Phi unless `feature_temperature` is given.
@@ -83,28 +102,29 @@ def predictors(
     """
     rollouts = groups.rollouts
     shape, sequences = rollouts.shape, rollouts.sequences
-    scores = score(
-        policy,
-        sequences,
-        ScoreRequest(
-            temperature=temperature,
-            token_budget=token_budget,
-            features=True,
-            feature_temperature=feature_temperature,
-        ),
+
+    # two passes through the model: features with entropies, and hidden states
+    request = ScoreRequest(
+        temperature=temperature,
+        token_budget=token_budget,
+        features=True,
+        feature_temperature=feature_temperature,
     )
+    scores = score(policy, sequences, request)
     assert scores.features_ND is not None
     hidden_ND = mean_hidden(policy, sequences, token_budget)
-    tokens = [[completion.token_ids for completion in group] for group in rollouts.completions]
-    right_PG = groups.correct_PG
-    found = {
+    similarities = {
         "phi": cosine_matrix(grouped(scores.features_ND, shape))[0],
         "entropy": absolute_gap(grouped(scores.mean_entropy_N, shape)),
         "hidden": cosine_matrix(grouped(hidden_ND, shape))[0],
     }
+
+    # what needs the texts, tokens and verdicts only
     if encoder is not None:
         embeddings_NE = encoder.encode([completion.text for completion in rollouts.flat])
-        found["embedding"] = cosine_matrix(grouped(embeddings_NE, shape))[0]
-    found["ngram"] = jaccard(tokens)
-    found["verdict"] = (right_PG.unsqueeze(-1) == right_PG.unsqueeze(-2)).float()
-    return found, scores
+        similarities["embedding"] = cosine_matrix(grouped(embeddings_NE, shape))[0]
+    tokens = [[completion.token_ids for completion in group] for group in rollouts.completions]
+    similarities["ngram"] = jaccard(tokens)
+    correct_PG = groups.correct_PG
+    similarities["verdict"] = (correct_PG.unsqueeze(-1) == correct_PG.unsqueeze(-2)).float()
+    return similarities, scores

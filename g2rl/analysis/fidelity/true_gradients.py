@@ -1,5 +1,4 @@
-"""True gradients of responses, as inner products within each group, in total and by block of
-parameters.
+"""Inner products of the responses' true gradients within a group, in total and by block.
 
 The true gradient of response i is that of its mean token log-probability over all parameters theta,
 
@@ -23,7 +22,6 @@ also for the sum over blocks, whose sketches are independent: their part of |A|_
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,8 +32,8 @@ from torch import Tensor, nn
 from g2rl.analysis.fidelity.names import TOTAL
 from g2rl.policy.batching import Sequences, make_micro_batch
 from g2rl.policy.policy import Policy
+from g2rl.policy.weights import decoder_blocks
 
-LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 GRAM_COLUMNS = 1 << 20  # entries widened to float64 at a time
 
 
@@ -54,31 +52,37 @@ def parameter_blocks(
     Raises:
         ValueError: a chosen block does not exist (the names are listed).
     """
-    tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
-    inside = {id(p): "embedding" for p in model.get_input_embeddings().parameters()}
-    heads = {
-        id(p): "head" for p in model.get_output_embeddings().parameters() if id(p) not in inside
-    }
-    found: dict[str, list[nn.Parameter]] = {}
+    block_of = _known_blocks(model)
+    blocks: dict[str, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        layer = LAYER.search(name)
         if not parameter.requires_grad:
             continue
-        if id(parameter) in inside:
-            block = "embedding + head" if tied else "embedding"
-        elif id(parameter) in heads:
-            block = "head"
-        elif layer:
-            block = f"layer.{layer.group(1)}"
-        else:
+        block = block_of.get(id(parameter))
+        if block is None:
             block = "final norm" if "norm" in name or "ln_f" in name else "other"
-        found.setdefault(block, []).append(parameter)
+        blocks.setdefault(block, []).append(parameter)
+
     if chosen is None:
-        return found
-    unknown = [name for name in chosen if name not in found]
+        return blocks
+    unknown = [name for name in chosen if name not in blocks]
     if unknown or not chosen:
-        raise ValueError(f"blocks={list(chosen)}: the model has {', '.join(found)}")
-    return {name: found[name] for name in found if name in chosen}
+        raise ValueError(f"blocks={list(chosen)}: the model has {', '.join(blocks)}")
+    return {name: blocks[name] for name in blocks if name in chosen}
+
+
+def _known_blocks(model: Any) -> dict[int, str]:
+    """Block of each parameter of the embedding, the head and the layers, by the parameter's id."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = embedding.weight is head.weight
+
+    # later assignments win: a tied matrix belongs to the embedding's block
+    block_of: dict[int, str] = {}
+    for number, layer in enumerate(decoder_blocks(model) or ()):
+        block_of |= dict.fromkeys(map(id, layer.parameters()), f"layer.{number}")
+    block_of |= dict.fromkeys(map(id, head.parameters()), "head")
+    embedding_name = "embedding + head" if tied else "embedding"
+    block_of |= dict.fromkeys(map(id, embedding.parameters()), embedding_name)
+    return block_of
 
 
 def response_gradient(
@@ -99,51 +103,57 @@ def response_gradient(
         raise ValueError("a response has no token, so its mean log-probability has no gradient")
     batch = make_micro_batch(Sequences([prompt], [response]), [0], policy.device)
     with torch.enable_grad():
-        mean = policy(batch, temperature).logps_T.mean()
-        grads = torch.autograd.grad(mean, parameters, allow_unused=True)
-    return [
-        torch.zeros_like(p) if g is None else g.detach()
-        for p, g in zip(parameters, grads, strict=True)
-    ]
+        mean_logp = policy(batch, temperature).logps_T.mean()
+        gradients = torch.autograd.grad(mean_logp, parameters, allow_unused=True)
+
+    filled = []
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        filled.append(torch.zeros_like(parameter) if gradient is None else gradient.detach())
+    return filled
 
 
 def sketch(gradients: Sequence[Tensor], cells: int, seed: Sequence[int]) -> Tensor:
-    """CountSketch of the tensors taken as one long vector: (cells,) float32 or wider, on their
-    device.
+    """CountSketch of the tensors taken as one long vector.
 
     The same seed and shapes give the same projection. Of no more than `cells` entries the vector
-    itself is
-    returned: a projection would only lose.
+    itself is returned: a projection would only lose.
+
+    Returns:
+        (cells,) float32 or wider, on the device of the gradients.
     """
-    if sum(g.numel() for g in gradients) <= cells:
-        return torch.cat([g.flatten() for g in gradients])
-    out = gradients[0].new_zeros(
-        cells, dtype=torch.promote_types(gradients[0].dtype, torch.float32)
-    )
-    state = int(np.random.SeedSequence(tuple(seed)).generate_state(1, np.uint64)[0] >> np.uint64(1))
-    generator = torch.Generator().manual_seed(state)
+    if sum(gradient.numel() for gradient in gradients) <= cells:
+        return torch.cat([gradient.flatten() for gradient in gradients])
+
+    # 63 bits of seed for torch's generator
+    words = np.random.SeedSequence(tuple(seed)).generate_state(1, np.uint64)
+    generator = torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
+
+    dtype = torch.promote_types(gradients[0].dtype, torch.float32)
+    sums_K = gradients[0].new_zeros(cells, dtype=dtype)
     for gradient in gradients:
-        draw = torch.randint(2 * cells, (gradient.numel(),), generator=generator).to(
-            gradient.device
-        )
-        signed = gradient.flatten().to(out.dtype) * ((draw & 1) * 2 - 1)
-        out.index_add_(0, draw >> 1, signed)
-    return out
+        # one draw gives the cell (all bits but the lowest) and the sign (the lowest)
+        draw = torch.randint(2 * cells, (gradient.numel(),), generator=generator)
+        draw = draw.to(gradient.device)
+        sign = (draw & 1) * 2 - 1
+        sums_K.index_add_(0, draw >> 1, gradient.flatten().to(dtype) * sign)
+    return sums_K
 
 
 def sketch_error(cosine: np.ndarray, cells: int) -> np.ndarray:
-    """Upper bound of the standard error of a sketched cosine, (1 - c^2) / sqrt(cells); see
-    above."""
+    """Upper bound of the standard error of a sketched cosine, (1 - c^2) / sqrt(cells).
+
+    It is derived in this file's docstring.
+    """
     return (1 - np.square(cosine)) / math.sqrt(cells)
 
 
 def gram_matrix(rows: Sequence[Tensor]) -> np.ndarray:
     """Inner products (G, G) of flat vectors, accumulated in float64 a slice at a time."""
-    total = torch.zeros(len(rows), len(rows), dtype=torch.float64)
+    total_GG = torch.zeros(len(rows), len(rows), dtype=torch.float64)
     for start in range(0, rows[0].numel(), GRAM_COLUMNS):
-        part = torch.stack([row[start : start + GRAM_COLUMNS] for row in rows]).double()
-        total += (part @ part.T).cpu()
-    return total.numpy()
+        slice_GK = torch.stack([row[start : start + GRAM_COLUMNS] for row in rows]).double()
+        total_GG += (slice_GK @ slice_GK.T).cpu()
+    return total_GG.numpy()
 
 
 def group_grams(
@@ -155,8 +165,7 @@ def group_grams(
     projection: int | None = None,
     seed: Sequence[int] = (0,),
 ) -> dict[str, np.ndarray]:
-    """Inner products of the true gradients of one group's responses, block by block and of all
-    blocks.
+    """Inner products of the true gradients of one group's responses, by block and of all blocks.
 
     Args:
         policy: put into evaluation mode for the duration.
@@ -176,29 +185,45 @@ def group_grams(
     """
     if projection is not None and projection < 1:
         raise ValueError(f"projection must be null or >= 1, got {projection}")
-    parameters = [p for members in blocks.values() for p in members]
-    rows: dict[str, list[Tensor]] = {name: [] for name in blocks}
+    parameters = [parameter for members in blocks.values() for parameter in members]
+    pairs = zip(sequences.prompts, sequences.responses, strict=True)
+    vectors: dict[str, list[Tensor]] = {name: [] for name in blocks}
+
+    # one backward pass a response, kept as one flat vector a block
     was_training = policy.training
     policy.eval()
     try:
-        for number, (prompt, response) in enumerate(
-            zip(sequences.prompts, sequences.responses, strict=True)
-        ):
-            left = iter(response_gradient(policy, prompt, response, parameters, temperature))
-            for place, (name, members) in enumerate(blocks.items()):
-                own = [next(left) for _ in members]
-                flat = (
-                    torch.cat([g.flatten() for g in own])
-                    if projection is None
-                    else sketch(own, projection, (*seed, place))
-                )
-                if not bool(torch.isfinite(flat).all()):
+        for number, (prompt, response) in enumerate(pairs):
+            gradients = response_gradient(policy, prompt, response, parameters, temperature)
+            flat = _flat_by_block(gradients, blocks, projection, seed)
+            for name, vector in flat.items():
+                if not bool(torch.isfinite(vector).all()):
                     raise ValueError(f"the gradient of response {number} is not finite in {name}")
-                rows[name].append(flat)
+                vectors[name].append(vector)
     finally:
         policy.train(was_training)
-    grams = {name: gram_matrix(vectors) for name, vectors in rows.items()}
+
+    # the inner products of all parameters are the sum of those of the blocks
+    grams = {name: gram_matrix(rows) for name, rows in vectors.items()}
     return {TOTAL: np.sum(list(grams.values()), axis=0), **grams}
+
+
+def _flat_by_block(
+    gradients: Sequence[Tensor],
+    blocks: dict[str, list[nn.Parameter]],
+    projection: int | None,
+    seed: Sequence[int],
+) -> dict[str, Tensor]:
+    """One response's gradient, a tensor a parameter, as one vector a block; sketched if asked."""
+    remaining = iter(gradients)
+    flat: dict[str, Tensor] = {}
+    for place, (name, members) in enumerate(blocks.items()):
+        of_block = [next(remaining) for _ in members]
+        if projection is None:
+            flat[name] = torch.cat([gradient.flatten() for gradient in of_block])
+        else:
+            flat[name] = sketch(of_block, projection, (*seed, place))
+    return flat
 
 
 def gram_cosines(gram_GG: np.ndarray) -> np.ndarray:

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from g2rl.formulas.diversity import BINS, NEAR_ORTHOGONAL, Floats, entropy, group_numbers, histogram
 from g2rl.formulas.estimators import Interval, bootstrap_interval
-from g2rl.formulas.pairs import PAIR_CLASSES, probe_table
+from g2rl.formulas.pairs import ALL_PAIRS, PAIR_CLASSES, pair_table
 from g2rl.formulas.tensors import cosine_matrix
 
-ALL = "all"
+ALL = ALL_PAIRS
 GRADIENT, SEMANTIC = "gradient", "semantic"  # spaces in which cosines are taken
 PAIR_METRICS = ("mean_cosine", "negative_ratio", "near_orthogonal_ratio", "histogram_entropy")
 GROUP_METRICS = ("effective_rank", "participation_ratio", "vendi_score")
@@ -30,7 +30,8 @@ _CELLS = 4_000_000  # elements of the largest array of a resampling loop
 def pair_frame(features_PGD: Tensor, correct_PG: Tensor) -> pd.DataFrame:
     """One row a pair i < j of a group: problem (its number), first, second, cosine, pair (its
     class)."""
-    return pd.DataFrame(probe_table(cosine_matrix(features_PGD.double())[0], correct_PG)[0])
+    cosine_PGG, _ = cosine_matrix(features_PGD.double())
+    return pd.DataFrame(pair_table(cosine_PGG, correct_PG))
 
 
 def group_frame(

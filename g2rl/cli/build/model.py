@@ -29,12 +29,15 @@ from g2rl.runs.layout import RunFolder
 from g2rl.world import World, environment_size
 
 
-def load_model(settings: ModelSettings, model_config: Any = None) -> LoadedModel:
+def load_model(
+    settings: ModelSettings, model_config: Any = None, seed: int | None = None
+) -> LoadedModel:
     """Load the model, merge `model.adapter` into it and add the adapters of `model.lora`.
 
     Args:
         settings: node `model`.
         model_config: the model's own configuration, where it has been read already.
+        seed: fixes the weights of `model.random_init` and of new adapters, see `load`.
     """
     loaded = load(
         settings.source,
@@ -48,6 +51,7 @@ def load_model(settings: ModelSettings, model_config: Any = None) -> LoadedModel
         overrides=dict(settings.overrides),
         random_init=settings.random_init,
         config=model_config,
+        seed=seed,
     )
     if settings.adapter is not None:
         load_adapter(loaded.model, settings.adapter)

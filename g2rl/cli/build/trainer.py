@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
@@ -111,13 +110,10 @@ def build_training(
     # without weights
     exploration = build_exploration(config, settings.trainer.group_size)
     problems = build_problems(config, settings)
-    torch.manual_seed(
-        settings.seed
-    )  # random_init must give a resumed run the same reference policy
     model_config = plan_memory(settings, problems.benchmarks, "features" in exploration.needs)
 
-    # with weights
-    loaded = load_model(settings.model, model_config)
+    # with weights; the seed gives a resumed run of random_init the same reference policy
+    loaded = load_model(settings.model, model_config, settings.seed)
     check_lengths(settings, problems, loaded)
     models = build_models(config, settings, loaded, world)
 

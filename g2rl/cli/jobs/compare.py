@@ -243,22 +243,20 @@ def _shown(run: Run) -> str:
 
 
 def geometry_caption(geometry: pd.DataFrame, groups: dict[str, list[Run]]) -> str:
-    """Sampling and scoring temperature and truncation of training responses; "mixed" where runs
-    differ."""
-    from g2rl.analysis.captions import truncation
+    """How training responses were sampled and scored; "mixed" where runs differ."""
+    from g2rl.analysis.captions import one_or_mixed, sampled_and_scored
 
-    def text(run: Run) -> str:
-        task = {key: run.settings[f"task.{key}"] for key in ("temperature", "top_p", "top_k")}
-        scored = run.settings.get("exploration.feature_temperature")
-        return (
-            f"training responses sampled at temperature {task['temperature']:g}, "
-            f"{truncation(task['top_p'], task['top_k'])}; p_t scored at temperature "
-            f"{task['temperature'] if scored is None else scored:g}"
-        )
-
-    shown = set(geometry["arm"])
-    said = {text(run) for label, members in groups.items() if label in shown for run in members}
-    return said.pop() if len(said) == 1 else f"mixed: {' | '.join(sorted(said))}"
+    captions: list[str] = []
+    for arm in dict.fromkeys(geometry["arm"]):
+        for run in groups.get(arm, []):
+            text = sampled_and_scored(
+                run.settings["task.temperature"],
+                run.settings["task.top_p"],
+                run.settings["task.top_k"],
+                run.settings.get("exploration.feature_temperature"),
+            )
+            captions.append(f"training responses {text}")
+    return one_or_mixed(captions)
 
 
 def show(rows: Sequence[Sequence[str]], title: str) -> None:

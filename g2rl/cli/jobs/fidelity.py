@@ -139,24 +139,30 @@ def caption(
     config: DictConfig, benchmark: str, encoder: str | None, summary: dict[str, Any]
 ) -> str:
     """How the numbers came about: model, problems, temperatures, truncation, exactness."""
-    # what was measured, and how
-    name = config.model.source if config.run is None else f"{config.model.name} after {config.run}"
-    scored = (
-        config.temperature if config.feature_temperature is None else config.feature_temperature
-    )
+    # what was measured
+    policy = config.model.source
+    if config.run is not None:
+        policy = f"{config.model.name} after {config.run}"
+    scored_at = config.feature_temperature
+    if scored_at is None:
+        scored_at = config.temperature
+
+    # how exactly
+    exactness = "exact gradients"
     error = summary["projection"]
-    how = (
-        "exact gradients"
-        if error is None
-        else f"gradients sketched to {error['cells']:,} cells a block, standard error of a cosine at most "
-        f"{error['standard_error']:.4f}"
-    )
-    part = "" if config.blocks is None else f" of {', '.join(config.blocks)} only"
+    if error is not None:
+        exactness = (
+            f"gradients sketched to {error['cells']:,} cells a block, standard error of a cosine at "
+            f"most {error['standard_error']:.4f}"
+        )
+    if config.blocks is not None:
+        exactness += f" of {', '.join(config.blocks)} only"
+    if encoder:
+        exactness += f"; encoder {encoder}"
     return (
-        f"{name}, {benchmark}: {config.problems} problems x {config.responses} responses of up to "
+        f"{policy}, {benchmark}: {config.problems} problems x {config.responses} responses of up to "
         f"{config.max_tokens} tokens, sampled at temperature {config.temperature:g} with "
-        f"{truncation(config.top_p, config.top_k)}; Φ at temperature {scored:g}; {how}{part}"
-        + (f"; encoder {encoder}" if encoder else "")
+        f"{truncation(config.top_p, config.top_k)}; Φ at temperature {scored_at:g}; {exactness}"
     )
 
 
