@@ -105,6 +105,7 @@ class World:
             return [value]
         from torch import distributed as dist
 
+        # through gloo, pickled
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values

@@ -42,11 +42,13 @@ def tensor_parallel_group(size: int) -> Any:
         raise ValueError(f"engine.tensor_parallel={size} must divide the {world_size()} ranks")
     if size == 1:
         return None
+
+    # the ranks of one engine follow one another
     first = dist.get_rank() // size * size
     starts = range(0, world_size(), size)  # every rank takes part in making every group
-    groups = {
-        start: dist.new_group(list(range(start, start + size)), backend="gloo") for start in starts
-    }
+    groups: dict[int, Any] = {}
+    for start in starts:
+        groups[start] = dist.new_group(list(range(start, start + size)), backend="gloo")
     return groups[first]
 
 
@@ -59,26 +61,27 @@ def together(
         return 0, list(prompts), list(keys)
     parts: list[Any] = [None] * dist.get_world_size(team)
     dist.all_gather_object(parts, (list(prompts), list(keys)), group=team)
-    before = sum(len(theirs) for theirs, _ in parts[: dist.get_rank(team)])
-    return (
-        before,
-        [p for theirs, _ in parts for p in theirs],
-        [k for _, theirs in parts for k in theirs],
-    )
+    before = 0
+    all_prompts: list[Sequence[int]] = []
+    all_keys: list[Key] = []
+    for rank, (prompts_of_rank, keys_of_rank) in enumerate(parts):
+        if rank < dist.get_rank(team):
+            before += len(prompts_of_rank)
+        all_prompts += prompts_of_rank
+        all_keys += keys_of_rank
+    return before, all_prompts, all_keys
 
 
 def export_config(model: Any) -> str:
     """A temporary folder with the model's configuration as it is, for an engine to build its own
     model."""
     config = copy.deepcopy(model.config)
-    names = [
-        cls.__name__
-        for cls in type(model).__mro__
-        if cls.__module__.startswith("transformers.models.")
-    ]
-    config.architectures = (
-        names[:1] or config.architectures
-    )  # FSDP renames the class of the model itself
+
+    # FSDP renames the class of the model itself; the first one of transformers is the architecture
+    for ancestor in type(model).__mro__:
+        if ancestor.__module__.startswith("transformers.models."):
+            config.architectures = [ancestor.__name__]
+            break
     if hasattr(model.get_output_embeddings(), "base_layer"):  # an adapter unties the head
         config.tie_word_embeddings = False
     folder = tempfile.mkdtemp(prefix="g2rl-engine-")
@@ -88,22 +91,23 @@ def export_config(model: Any) -> str:
 
 @contextmanager
 def random_state_kept(device: torch.device) -> Iterator[None]:
-    """A library inside may seed every global generator and set the precision of products; undo
-    both."""
-    python, numpy, precision = (
-        random.getstate(),
-        np.random.get_state(),
-        torch.get_float32_matmul_precision(),
-    )
+    """Restore the global random generators and the matmul precision, which a library may change when
+    it starts."""
+    python_state = random.getstate()
+    numpy_state = np.random.get_state()
+    precision = torch.get_float32_matmul_precision()
+
+    # torch restores its own
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield
-    random.setstate(python)
-    np.random.set_state(numpy)
+    random.setstate(python_state)
+    np.random.set_state(numpy_state)
     torch.set_float32_matmul_precision(precision)
 
 
 def resolve_dtype(dtype: str | None, policy: Policy) -> tuple[str, str]:
     """The engine's dtype, and the coarser of it and the policy's, in which the two are compared."""
+    # the policy's dtype unless another is asked for
     trained_in = str(policy.compute_dtype or next(policy.parameters()).dtype).removeprefix("torch.")
     dtype = dtype or trained_in
     if {dtype, trained_in} - set(TOLERANCE):

@@ -1,8 +1,6 @@
-"""Does an engine with weights of its own sample from the policy? Compare log-probs on a few probe
-responses.
+"""Does an engine with weights of its own sample from the policy? Log-probs of a few responses tell.
 
-A weight push that is incomplete, or a cache computed with earlier weights, changes no shape and
-raises no
+A weight push that is incomplete, or a cache computed with earlier weights, changes no shape and raises no
 error: the samples are simply those of another policy. The check costs a few short responses.
 """
 
@@ -25,9 +23,8 @@ TOLERANCE = {"float32": 1e-3, "bfloat16": 0.2}
 """Limits in nats, of the largest difference of a token in float32 and of the mean difference in
 bfloat16. There rounding alone moves single tokens by tenths (measured: docs/engines.md), so that
 the check finds wrong weights, not weights that are one small step behind."""
-PROBE = SamplingParams(
-    temperature=0.7, max_tokens=16
-)  # not 1, so that a forgotten temperature shows
+# the temperature is not 1, so that a forgotten one shows
+PROBE = SamplingParams(temperature=0.7, max_tokens=16)
 PROMPTS, SAMPLES = 2, 2
 SEED = 0xD21F7
 
@@ -65,18 +62,15 @@ def measure(
     Args:
         groups: of each prompt, with `logps` at `temperature` and without truncation.
     """
+    # score every response under the policy
     rows = [(list(prompt), c) for prompt, group in zip(prompts, groups, strict=True) for c in group]
     sequences = Sequences([prompt for prompt, _ in rows], [c.token_ids for _, c in rows])
     budget = 4 * max(sequences.total_length(n) for n in range(len(sequences)))
-    expected_T = torch.cat(
-        require_scored(
-            score(
-                policy, sequences, ScoreRequest(temperature=temperature, token_budget=budget)
-            ).logps
-        )
-    )
-    found_T = torch.cat([torch.tensor(c.logps, dtype=torch.float64) for _, c in rows])
-    gap_T = (found_T - expected_T.double()).abs()
+    request = ScoreRequest(temperature=temperature, token_budget=budget)
+    scores = score(policy, sequences, request)
+    policy_logps_T = torch.cat(require_scored(scores.logps))
+    engine_logps_T = torch.cat([torch.tensor(c.logps, dtype=torch.float64) for _, c in rows])
+    gap_T = (engine_logps_T - policy_logps_T.double()).abs()
     return Drift(float(gap_T.max()), float(gap_T.mean()), gap_T.numel())
 
 
@@ -86,6 +80,7 @@ def refuse(drift: Drift, tolerance: float, dtype: str, engine: str, push: int) -
     Raises:
         DriftError: naming difference, tolerance and what to do.
     """
+    # within the tolerance
     statistic = STATISTIC[dtype]
     if getattr(drift, statistic) <= tolerance and math.isfinite(drift.largest):
         return

@@ -20,11 +20,16 @@ def next_tokens(logits_BV: Tensor, uniforms_B: Tensor, params: SamplingParams) -
         logits_BV: raw logits.
         uniforms_B: one number in [0, 1) a row; ignored when the temperature is 0 (greedy).
     """
+    # greedy
     if params.temperature == 0:
         return logits_BV.argmax(-1)
+
+    # the whole distribution
     logits_BV = logits_BV.float() / params.temperature
     if params.top_k == 0 and params.top_p == 1:
         return _invert(logits_BV.softmax(-1), uniforms_B)
+
+    # truncated: tokens by probability, cut at top_k, then at top_p
     probs_BV, order_BV = logits_BV.softmax(-1).sort(dim=-1, descending=True, stable=True)
     if params.top_k:
         probs_BV[:, params.top_k :] = 0
@@ -40,6 +45,7 @@ def next_tokens(logits_BV: Tensor, uniforms_B: Tensor, params: SamplingParams) -
 def _invert(probs_BV: Tensor, uniforms_B: Tensor) -> Tensor:
     """First index whose cumulative mass exceeds u times the total (float64 keeps small tails
     exact)."""
+    # where u times the total falls
     mass_BV = probs_BV.double().cumsum(-1)
     point_B1 = uniforms_B.double().unsqueeze(1) * mass_BV[:, -1:]
     index_B = torch.searchsorted(mass_BV, point_B1, right=True).squeeze(1)

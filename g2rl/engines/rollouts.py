@@ -1,5 +1,4 @@
-"""One rollout batch: P problems, G sampled responses each, and what is known of them step by
-step."""
+"""One rollout batch: P problems and G sampled responses to each."""
 
 from __future__ import annotations
 
@@ -28,13 +27,16 @@ class Rollouts:
 
     @property
     def flat(self) -> list[Completion]:
+        """The N responses, prompt-major."""
         return [completion for group in self.completions for completion in group]
 
     @property
     def sequences(self) -> Sequences:
         """Token ids of the N prompt-response pairs."""
-        _, group = self.shape
-        prompts = [prompt for prompt in self.prompts for _ in range(group)]
+        _, group_size = self.shape
+        prompts: list[list[int]] = []
+        for prompt in self.prompts:
+            prompts += [prompt] * group_size
         return Sequences(prompts, [completion.token_ids for completion in self.flat])
 
     @property
@@ -45,26 +47,29 @@ class Rollouts:
         Raises:
             ValueError: an engine that reports them for some responses only, or not for every token.
         """
-        found = [c.logps for c in self.flat]
-        if all(logps is None for logps in found):
+        completions = self.flat
+        if all(completion.logps is None for completion in completions):
             return None
-        if any(
-            logps is None or len(logps) != len(c.token_ids)
-            for logps, c in zip(found, self.flat, strict=True)
-        ):
-            raise ValueError(
-                "the engine must report a log-probability for every token of every response, or none"
-            )
-        return [torch.tensor(logps, dtype=torch.float32) for logps in found]
+
+        logps_N: list[Tensor] = []
+        for completion in completions:
+            logps = completion.logps
+            if logps is None or len(logps) != len(completion.token_ids):
+                raise ValueError(
+                    "the engine must report a log-probability for every token of every response, or "
+                    "none"
+                )
+            logps_N.append(torch.tensor(logps, dtype=torch.float32))
+        return logps_N
 
     @property
     def items(self) -> list[tuple[str, Problem]]:
         """What the grader judges: (text, problem), N of them."""
-        return [
-            (c.text, problem)
-            for problem, group in zip(self.problems, self.completions, strict=True)
-            for c in group
-        ]
+        items: list[tuple[str, Problem]] = []
+        for problem, group in zip(self.problems, self.completions, strict=True):
+            for completion in group:
+                items.append((completion.text, problem))
+        return items
 
     @property
     def group_N(self) -> Tensor:

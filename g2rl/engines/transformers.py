@@ -44,15 +44,20 @@ class _Batch:
     def release(self, everything: bool, tokens: dict[int, list[int]]) -> int:
         """Write out the drawn tokens, drop finished rows (or all) and return how many were
         dropped."""
+        # tokens of each row, in the order in which they were drawn
         drawn = torch.stack(self.columns, dim=1).tolist()
         self.columns = []
         for row, values in zip(self.ids, drawn, strict=True):
             tokens[row].extend(v for v in values if v >= 0)
+
+        # rows that go on
         keep = torch.zeros_like(self.done_B) if everything else ~self.done_B
         index = keep.nonzero().squeeze(1)
         dropped = len(self.ids) - index.numel()
         if index.numel():
             self.cache.batch_select_indices(index)
+
+        # everything that belongs to a row goes with it
         self.ids = [self.ids[i] for i in index.tolist()]
         self.last_B, self.done_B = self.last_B[index], self.done_B[index]
         self.mask_BL, self.positions_B1 = self.mask_BL[index], self.positions_B1[index]
@@ -108,11 +113,12 @@ class TransformersEngine:
     ) -> list[list[Completion]]:
         """See `Engine.generate`. Prompts of one batch have similar lengths; results keep their
         order."""
+        # batch by batch; rows find their place by number
         was_training = self.model.training
         self.model.eval()
         results: list[list[Completion | None]] = [[None] * samples for _ in prompts]
         try:
-            for rows in self._plan(prompts, samples):
+            for rows in self._rows_of_batches(prompts, samples):
                 with self.policy.autocast():
                     batch = self._prefill(prompts, keys, rows, samples, params)
                     decoded = self._decode(batch, params, on_progress)
@@ -122,19 +128,25 @@ class TransformersEngine:
             self.model.train(was_training)
         return results  # type: ignore[return-value]  # every row was decoded
 
-    def _plan(self, prompts: Sequence[Sequence[int]], samples: int) -> list[list[int]]:
-        """Rows of each batch: whole prompts where a group fits, otherwise slices of one prompt."""
-        order = sorted(range(len(prompts)), key=lambda p: len(prompts[p]))
+    def _rows_of_batches(self, prompts: Sequence[Sequence[int]], samples: int) -> list[list[int]]:
+        """Rows of each batch: whole groups where one fits, otherwise slices of one group.
+
+        Row p * samples + g is sample g of prompt p; prompts of similar length come together.
+        """
+        rows_of_groups: list[list[int]] = []
+        for p in sorted(range(len(prompts)), key=lambda p: len(prompts[p])):
+            rows_of_groups.append(list(range(p * samples, (p + 1) * samples)))
+
+        batches: list[list[int]] = []
         if samples > self.max_rows:
-            slices = range(0, samples, self.max_rows)
-            return [
-                [p * samples + g for g in range(i, min(i + self.max_rows, samples))]
-                for p in order
-                for i in slices
-            ]
-        rows = [p * samples + g for p in order for g in range(samples)]
-        size = self.max_rows // samples * samples
-        return [rows[i : i + size] for i in range(0, len(rows), size)]
+            for rows in rows_of_groups:
+                for start in range(0, samples, self.max_rows):
+                    batches.append(rows[start : start + self.max_rows])
+            return batches
+        groups_per_batch = self.max_rows // samples
+        for start in range(0, len(rows_of_groups), groups_per_batch):
+            batches.append(sum(rows_of_groups[start : start + groups_per_batch], []))
+        return batches
 
     def _prefill(
         self,
@@ -146,13 +158,20 @@ class TransformersEngine:
     ) -> _Batch:
         """Run each prompt once up to its last token and repeat the cache for its rows."""
         device = self.model.device
-        chosen = list(dict.fromkeys(row // samples for row in rows))
-        length = max(len(prompts[p]) for p in chosen)
-        pad = [length - len(prompts[p]) for p in chosen]
-        ids_PL = torch.tensor(
-            [[0] * k + list(prompts[p]) for k, p in zip(pad, chosen, strict=True)], device=device
-        )
-        mask_PL = torch.tensor([[0] * k + [1] * (length - k) for k in pad], device=device)
+        own_prompts = list(dict.fromkeys(row // samples for row in rows))
+
+        # left-pad the prompts, so that all end in the same column
+        length = max(len(prompts[p]) for p in own_prompts)
+        ids: list[list[int]] = []
+        mask: list[list[int]] = []
+        for p in own_prompts:
+            padding = length - len(prompts[p])
+            ids.append([0] * padding + list(prompts[p]))
+            mask.append([0] * padding + [1] * len(prompts[p]))
+        ids_PL = torch.tensor(ids, device=device)
+        mask_PL = torch.tensor(mask, device=device)
+
+        # read each prompt once, but for its last token, which the first decoding step reads
         cache = None
         if length > 1:
             positions_PL = (mask_PL.cumsum(-1) - 1).clamp_min(0)
@@ -163,7 +182,9 @@ class TransformersEngine:
                 use_cache=True,
             )
             cache = output.past_key_values
-        place = {p: i for i, p in enumerate(chosen)}
+
+        # every row gets its prompt's cache, and random numbers of its own
+        place = {p: i for i, p in enumerate(own_prompts)}
         repeat_B = torch.tensor([place[row // samples] for row in rows], device=device)
         if cache is not None:
             cache.batch_select_indices(repeat_B)
@@ -182,6 +203,7 @@ class TransformersEngine:
         self, batch: _Batch, params: SamplingParams, on_progress: Callable[[int], None] | None
     ) -> dict[int, list[int]]:
         """Sample until every row has stopped or reached its limit; returns the response tokens."""
+        # one token a row and step
         stops = torch.tensor(self.stop_ids, device=batch.last_B.device)
         head = self.model.get_output_embeddings()
         tokens: dict[int, list[int]] = {row: [] for row in batch.ids}
@@ -193,14 +215,20 @@ class TransformersEngine:
                 past_key_values=batch.cache,
                 use_cache=True,
             )
+
+            # draw
             batch.cache = output.past_key_values
             batch.last_B = next_tokens(
                 head(output.last_hidden_state[:, -1]), batch.uniforms_BT[:, t], params
             )
             batch.columns.append(batch.last_B.masked_fill(batch.done_B, -1))
+
+            # rows that have stopped stay until enough of them have
             batch.done_B = batch.done_B | torch.isin(batch.last_B, stops)
             batch.mask_BL = torch.nn.functional.pad(batch.mask_BL, (0, 1), value=1)
             batch.positions_B1 = batch.positions_B1 + 1
+
+            # release rows
             finished = int(batch.done_B.sum())
             everything = finished == len(batch.ids) or t == params.max_tokens - 1
             if everything or finished >= COMPACT_AT * len(batch.ids):
@@ -212,6 +240,7 @@ class TransformersEngine:
         return tokens
 
     def _finish(self, token_ids: list[int]) -> Completion:
+        """The completion of a decoded response."""
         stopped = bool(token_ids) and token_ids[-1] in self.stop_ids
         text = self.tokenizer.decode(token_ids, skip_special_tokens=True)
         return Completion(token_ids, "stop" if stopped else "length", text)

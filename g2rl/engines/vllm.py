@@ -40,6 +40,7 @@ def import_vllm() -> Any:
         RuntimeError: its version has not been tried with this adapter, or it would run in another
         process.
     """
+    # in this process, and quiet
     if os.environ.setdefault(IN_PROCESS, "0") != "0":
         raise RuntimeError(
             f"engine=vllm pushes weights in process: unset {IN_PROCESS}, or set it to 0"
@@ -48,6 +49,8 @@ def import_vllm() -> Any:
         os.environ.setdefault(name, value)
     # vLLM speaks before it has read that itself
     logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())
+
+    # the library, in a version that was tried
     try:
         import vllm
     except ImportError as error:
@@ -124,11 +127,14 @@ class VllmEngine:
         drift_tolerance: float | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
+        # how it is used
         self.policy, self.tokenizer, self.stop_ids = policy, tokenizer, list(stop_ids)
         self.sleeps = resolve_sleep(sleep, policy.device)
         self.drift_every = drift_every
         dtype, self.compared_in = colocated.resolve_dtype(dtype, policy)
         self.tolerance = TOLERANCE[self.compared_in] if drift_tolerance is None else drift_tolerance
+
+        # what vLLM is told
         self.vllm = import_vllm()
         self.team = colocated.tensor_parallel_group(tensor_parallel)
         arguments: dict[str, Any] = {
@@ -150,11 +156,17 @@ class VllmEngine:
             arguments["block_size"] = block_size
         if colocated.world_size() > 1:
             arguments["distributed_executor_backend"] = "external_launcher"
+
+        # free options may not change these
         if taken := sorted(set(arguments) & set(options or {})):
             raise ValueError(f"engine.options.{taken[0]} is set by g2rl; use engine's own settings")
+
+        # the engine; its weights come with the first push
         self.folder = colocated.export_config(policy.model)
         with colocated.random_state_kept(policy.device):
             self.llm = self.vllm.LLM(self.folder, **arguments, **(options or {}))
+
+        # probe prompts span more than two blocks of the prefix cache
         config = self.llm.llm_engine.vllm_config
         self.max_model_len: int = config.model_config.max_model_len
         length = min(2 * config.cache_config.block_size + 8, self.max_model_len - PROBE.max_tokens)
@@ -177,6 +189,7 @@ class VllmEngine:
             DriftError: vLLM does not give the policy's log-probs.
             RuntimeError: requests are still running.
         """
+        # memory for weights, then the weights
         if self.asleep:
             self.llm.wake_up(tags=["weights"])
         self.llm.collective_rpc(
@@ -184,15 +197,20 @@ class VllmEngine:
         )
         if self.policy.device.type == "cpu":
             self.llm.apply_model(repack_heads)
+
+        # memory for the KV cache, whose prefixes are of the old weights
         if self.asleep and not self.llm.wake_up(tags=["kv_cache"]):
             raise RuntimeError("engine=vllm: vLLM did not wake up after a weight push")
         self.asleep = False
         self.drop_prefixes()
+
+        # did they arrive?
         self.pushes += 1
         if self.pushes == 1 or (self.drift_every and (self.pushes - 1) % self.drift_every == 0):
             self.check_drift()
 
     def drop_prefixes(self) -> None:
+        """Forget cached prefixes, which were computed with earlier weights."""
         if not self.llm.reset_prefix_cache():
             raise RuntimeError(
                 "engine=vllm: the prefix cache cannot be dropped while requests are running"
@@ -204,6 +222,7 @@ class VllmEngine:
         Raises:
             DriftError: over the tolerance.
         """
+        # sample, score, compare
         keys = [(p,) for p in range(len(self.probe))]
         groups = self.sample(self.probe, keys, SAMPLES, PROBE, stop_ids=[])
         self.drift = measure(self.policy, self.probe, groups, PROBE.temperature)
@@ -235,18 +254,24 @@ class VllmEngine:
             RuntimeError: before the first push.
             ValueError: for a temperature, or a length, that vLLM would silently change.
         """
+        # refuse what vLLM would silently change
         if not self.pushes:
             raise RuntimeError("engine=vllm has no weights before the first push_weights()")
         check_request(prompts, params, self.max_model_len)
+
         if self.asleep:
             self.llm.wake_up()
             self.asleep = False
             self.drop_prefixes()
+
+        # all ranks of a team sample together
         before, everyone, all_keys = colocated.together(self.team, prompts, keys)
         told = on_progress if self.team is None else None  # a team's responses are not told apart
         groups = self.sample(everyone, all_keys, samples, params, self.stop_ids, told)
         if on_progress and told is None:
             on_progress(len(prompts) * samples)
+
+        # give the memory back
         if self.sleeps:
             self.llm.sleep(level=1)
             self.asleep = True
@@ -263,35 +288,44 @@ class VllmEngine:
     ) -> list[list[Completion]]:
         """One request a sample, each with its own seed: what is drawn does not depend on the
         batch."""
-        tokens = [
-            self.vllm.TokensPrompt(prompt_token_ids=list(p))
-            for p in prompts
-            for _ in range(samples)
-        ]
-        asked = [
-            self.vllm.SamplingParams(
-                temperature=params.temperature,
-                top_p=params.top_p,
-                top_k=params.top_k,
-                seed=seed_of(key, g),
-                max_tokens=params.max_tokens,
-                stop_token_ids=list(stop_ids),
-                ignore_eos=True,
-                detokenize=False,
-                logprobs=0,
-                flat_logprobs=True,
-            )
-            for key in keys
-            for g in range(samples)
-        ]
+        # one request a sample
+        token_prompts: list[Any] = []
+        requests: list[Any] = []
+        for prompt, key in zip(prompts, keys, strict=True):
+            for sample in range(samples):
+                token_prompts.append(self.vllm.TokensPrompt(prompt_token_ids=list(prompt)))
+                requests.append(self._request(params, seed_of(key, sample), stop_ids))
+
         bar = colocated.progress_bar(on_progress) if on_progress else False
-        outputs = self.llm.generate(tokens, asked, use_tqdm=bar)
-        found = [self.completion(output.outputs[0], params, stop_ids) for output in outputs]
-        return [found[p * samples : (p + 1) * samples] for p in range(len(prompts))]
+        outputs = self.llm.generate(token_prompts, requests, use_tqdm=bar)
+        completions = [self.completion(output.outputs[0], params, stop_ids) for output in outputs]
+        starts = range(0, len(completions), samples)
+        return [completions[start : start + samples] for start in starts]
+
+    def _request(self, params: SamplingParams, seed: int, stop_ids: Sequence[int]) -> Any:
+        """vLLM's sampling parameters of one sample."""
+        return self.vllm.SamplingParams(
+            temperature=params.temperature,
+            top_p=params.top_p,
+            top_k=params.top_k,
+            seed=seed,
+            max_tokens=params.max_tokens,
+            stop_token_ids=list(stop_ids),
+            ignore_eos=True,
+            detokenize=False,
+            logprobs=0,
+            flat_logprobs=True,
+        )
 
     def completion(
         self, output: Any, params: SamplingParams, stop_ids: Sequence[int]
     ) -> Completion:
+        """A completion from vLLM's output, checked.
+
+        Raises:
+            RuntimeError: it ended for another reason than a stop token or the limit, or its
+                log-probabilities do not fit its tokens.
+        """
         ids, logps = list(output.token_ids), list(output.logprobs.logprobs)
         if output.finish_reason not in ("stop", "length") or len(logps) != len(ids):
             raise RuntimeError(
@@ -300,9 +334,9 @@ class VllmEngine:
             )
         stopped = bool(ids) and ids[-1] in stop_ids
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
-        return Completion(
-            ids, "stop" if stopped else "length", text, logps if params.temperature else None
-        )
+        finish = "stop" if stopped else "length"
+        # greedy samples come from no distribution
+        return Completion(ids, finish, text, logps if params.temperature else None)
 
     def close(self) -> None:
         """Shut vLLM down; it destroys torch's default process group on its way."""

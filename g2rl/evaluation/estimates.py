@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from g2rl.formulas.estimators import Estimate, maj_at_k, pass_at_k
+from g2rl.formulas.estimators import MajorityEstimate, maj_at_k, pass_at_k
 from g2rl.tasks.grading.grader import Grader
 from g2rl.types import Verdict
 
@@ -92,7 +92,7 @@ def estimate(verdicts: Sequence[Sequence[Verdict]], ks: Sequence[int], grader: G
     The result does not depend on the order of problems and samples.
     """
     # problem by problem: classes of equivalent answers, and what they make of the votes
-    majorities: dict[int, list[Estimate]] = {k: [] for k in ks if k > 1}
+    majorities: dict[int, list[MajorityEstimate]] = {k: [] for k in ks if k > 1}
     distinct: list[int] = []
     votes: list[list[Vote]] = []
     for verdicts_of_problem in verdicts:

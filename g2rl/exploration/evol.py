@@ -20,11 +20,10 @@ signal.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from g2rl.exploration.signal import Stateless, missing_need
 from g2rl.types import GroupBatch, Shaped
 
 EQUAL = 1e-6
@@ -46,9 +45,12 @@ def clipped_cosines(embeddings_PGE: Tensor) -> Tensor:
     Returns:
         (P, G, G) float64.
     """
+    # a zero row stays zero
     wide_PGE = embeddings_PGE.double()
     norm_PG1 = wide_PGE.norm(dim=-1, keepdim=True)
     unit_PGE = wide_PGE / torch.where(norm_PG1 > 0, norm_PG1, 1.0)
+
+    # nothing is compared with itself
     similarity_PGG = (unit_PGE @ unit_PGE.transpose(1, 2)).clamp(0.0, 1.0)
     return similarity_PGG - torch.diag_embed(similarity_PGG.diagonal(dim1=1, dim2=2))
 
@@ -69,12 +71,15 @@ def evol_novelty(correct_PG: Tensor, embeddings_PGE: Tensor) -> Tensor:
     Returns:
         (P, G) float64 in [0, 1].
     """
+    # a response alone in its class is compared with all others
     similarity_PGG = clipped_cosines(embeddings_PGE)
     same_PGG = correct_PG[:, :, None] == correct_PG[:, None, :]
     others_PGG = ~torch.eye(correct_PG.shape[1], dtype=torch.bool, device=correct_PG.device)
     peers_PGG = same_PGG & others_PGG
     alone_PG1 = ~peers_PGG.any(dim=-1, keepdim=True)
     peers_PGG = torch.where(alone_PG1, others_PGG, peers_PGG)
+
+    # half the mean over its peers, half the nearest of all
     mean_PG = (similarity_PGG * peers_PGG).sum(-1) / peers_PGG.sum(-1).clamp(min=1)
     return 1.0 - 0.5 * mean_PG - 0.5 * similarity_PGG.amax(dim=-1)
 
@@ -91,6 +96,7 @@ def scale_within(values_PG: Tensor, members_PG: Tensor) -> Tensor:
     Returns:
         (P, G) float64 in [0, 1].
     """
+    # extremes over the members
     low_P1 = values_PG.masked_fill(~members_PG, torch.inf).amin(dim=1, keepdim=True)
     high_P1 = values_PG.masked_fill(~members_PG, -torch.inf).amax(dim=1, keepdim=True)
     spread_P1 = high_P1 - low_P1
@@ -121,6 +127,7 @@ def evol_rewards(correct_PG: Tensor, embeddings_PGE: Tensor) -> tuple[Tensor, Te
         ValueError: shapes that disagree, G = 0, verdicts that are not boolean, non-finite
         embeddings.
     """
+    # shapes
     if correct_PG.dtype != torch.bool or correct_PG.ndim != 2 or correct_PG.shape[1] == 0:
         got = f"{correct_PG.dtype} {tuple(correct_PG.shape)}"
         raise ValueError(f"correct_PG must be boolean (P, G >= 1), got {got}")
@@ -130,35 +137,37 @@ def evol_rewards(correct_PG: Tensor, embeddings_PGE: Tensor) -> tuple[Tensor, Te
     if not embeddings_PGE.isfinite().all():
         first = (~embeddings_PGE.isfinite()).any(dim=-1).nonzero()[0].tolist()
         raise ValueError(f"the embedding of prompt {first[0]}, response {first[1]} is not finite")
+
+    # novelty within the half-range that the verdict leaves
     novelty_PG = evol_novelty(correct_PG, embeddings_PGE)
     right_PG = 0.5 + 0.5 * scale_within(novelty_PG, correct_PG)
     wrong_PG = -1.0 + 0.5 * scale_within(novelty_PG, ~correct_PG)
     return torch.where(correct_PG, right_PG, wrong_PG).float(), novelty_PG.float()
 
 
-class EvolRL:
+class EvolRL(Stateless):
     """EVOL-RL as a signal: rewards from `evol_rewards` on the batch's external embeddings.
 
-    Assumes base rewards of ±1; they are replaced, not added to. Keeps no state. All-correct and
-    all-wrong groups get shaped rewards too; the advantage stage decides what becomes of them.
+    The base rewards of +1 and -1 are replaced, not added to. All-correct and all-wrong groups get shaped
+    rewards too; the advantage stage decides what becomes of them.
     """
 
     name = "evol"
     needs = frozenset({"embeddings"})
 
     def __call__(self, batch: GroupBatch) -> Shaped:
-        """Shape one batch; (P, G) rewards, diagnostics {"evol_novelty"}, and the metrics below.
+        """Shape one batch.
 
-        evol_novelty_mean: mean u over all responses (0: every response has a twin and equal peers).
-        evol_zero_embeddings: number of responses with a zero embedding.
+        Returns:
+            Rewards (P, G); diagnostics "evol_novelty"; metrics "evol_novelty_mean" (mean u over all responses;
+            0: every response has a twin and equal peers) and "evol_zero_embeddings" (number of responses with a
+            zero embedding).
 
         Raises:
-            ValueError: the batch carries no embeddings, or anything `evol_rewards` refuses.
+            ValueError: the batch carries no embeddings, or anything that `evol_rewards` refuses.
         """
         if batch.embeddings_PGE is None:
-            raise ValueError(
-                "evol needs embeddings_PGE, and the batch has none: configure an encoder"
-            )
+            raise missing_need(self.name, "embeddings_PGE: configure an encoder")
         rewards_PG, novelty_PG = evol_rewards(batch.correct_PG, batch.embeddings_PGE)
         zero_PG = (batch.embeddings_PGE == 0).all(dim=-1)
         return Shaped(
@@ -169,16 +178,3 @@ class EvolRL:
                 "evol_zero_embeddings": float(zero_PG.sum()),
             },
         )
-
-    def state_dict(self) -> dict[str, Any]:
-        """Empty: the signal looks at one batch at a time."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Accept the empty state.
-
-        Raises:
-            ValueError: the state of some other signal.
-        """
-        if state:
-            raise ValueError(f"evol has no state, got keys {sorted(state)}")

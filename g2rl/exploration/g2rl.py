@@ -61,6 +61,7 @@ class GradientGuided(Stateless):
         score: str = "squared",
         min_spread: float = 1e-6,
     ) -> None:
+        # refuse what cannot be, by the setting's name
         if lam < 0 or clip <= 0 or min_spread < 0:
             raise ValueError(
                 f"exploration: need lam >= 0, clip > 0, min_spread >= 0; got {lam}, {clip}, {min_spread}"
@@ -72,6 +73,8 @@ class GradientGuided(Stateless):
         ):
             if value not in allowed:
                 raise ValueError(f"exploration.{field} must be one of {allowed}, got {value!r}")
+
+        # settings
         self.lam, self.clip = lam, clip
         self.negatives, self.normalize, self.score = negatives, normalize, score
         self.min_spread = min_spread
@@ -79,16 +82,24 @@ class GradientGuided(Stateless):
     def __call__(self, batch: GroupBatch) -> Shaped:
         if batch.features_PGD is None:
             raise missing_need(self.name, "gradient features")
+
+        # how alike the gradient directions of a group are (Eq. 9)
         cosine_PGG, zero_PG = cosine_matrix(batch.features_PGD)
+
+        # how little of a response the others explain (Eq. 10-11)
         if self.score == "projection":
             nu_PG = projection_residual(batch.features_PGD)
         else:
             nu_PG = novelty(cosine_PGG, batch.rewards_PG, self.score)
+
+        # scaled inside the group; a flat group keeps its rewards
         nu_bar_PG = normalise(nu_PG, self.normalize, self.min_spread)
         spread_P = nu_PG.amax(-1) - nu_PG.amin(-1)
         flat_P = spread_P <= self.min_spread
         if self.negatives == "centered":  # its neutral value is 1/2: at 0 it would erase the reward
             nu_bar_PG = nu_bar_PG.masked_fill(flat_P.unsqueeze(-1), 0.5)
+
+        # reward with novelty (Eq. 12-13)
         shaped_PG = shape(batch.rewards_PG, nu_bar_PG, self.lam, self.clip, self.negatives)
         metrics = {
             "nu_mean": nu_PG.mean().item(),
@@ -106,6 +117,7 @@ def reward_weights(rewards_PG: Tensor) -> Tensor:
 
     In a group of one the only row is all zero.
     """
+    # no response explains itself
     group = rewards_PG.shape[-1]
     eye = torch.eye(group, dtype=torch.bool, device=rewards_PG.device)
     logits_PGG = (
@@ -119,6 +131,7 @@ def novelty(cosine_PGG: Tensor, rewards_PG: Tensor, score: str) -> Tensor:
 
     A group of one has nu = 1: nothing explains it. `score` is "squared" or "signed".
     """
+    # squared similarity, weighed by reward
     explained_PGG = cosine_PGG.clamp_min(0.0) if score == "signed" else cosine_PGG
     overlap_PG = (reward_weights(rewards_PG) * explained_PGG.square()).sum(-1)
     return (1.0 - overlap_PG).clamp(0.0, 1.0)
@@ -132,17 +145,22 @@ def projection_residual(features_PGD: Tensor) -> Tensor:
     Directions that the others hold only at the level of rounding do not count as spanned. A group
     of one has nu = 1, a zero row has nu = 1. Cost: G eigenproblems of size G - 1 per prompt.
     """
+    # inner products of unit features
     unit_PGD, _ = unit_rows(features_PGD.double())
     gram_PGG = unit_PGD @ unit_PGD.transpose(-1, -2)
     group = gram_PGG.shape[-1]
     if group == 1:
         return torch.ones_like(gram_PGG[..., 0]).to(features_PGD.dtype)
+
+    # for each response the Gram matrix of the others, and its products with them
     index = torch.arange(group, device=features_PGD.device)
     others_GH = index.expand(group, group)[index.unsqueeze(0) != index.unsqueeze(1)].view(
         group, group - 1
     )
     among_PGHH = gram_PGG[:, others_GH.unsqueeze(-1), others_GH.unsqueeze(-2)]
     to_PGH = gram_PGG[:, index.unsqueeze(-1), others_GH]
+
+    # s' S^+ s, the squared length of the projection on the others' span
     inverse_PGHH = torch.linalg.pinv(among_PGHH, rtol=SAME_DIRECTION, hermitian=True)
     explained_PG = torch.einsum("pgh,pghk,pgk->pg", to_PGH, inverse_PGHH, to_PGH)
     return (1.0 - explained_PG).clamp(0.0, 1.0).to(features_PGD.dtype)

@@ -56,6 +56,7 @@ def all_needs(signals: Sequence[Signal], encoder: bool) -> frozenset[str]:
     Raises:
         ValueError: a need that does not exist, or embeddings where there is no `encoder`.
     """
+    # each signal's needs must be known, and possible here
     for signal in signals:
         unknown = set(signal.needs) - NEEDS
         if unknown:

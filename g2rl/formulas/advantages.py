@@ -60,15 +60,21 @@ class GroupAdvantage:
         A group of one response has advantage 0: its reward is its mean.
         """
         centred_PG = rewards_PG - rewards_PG.mean(-1, keepdim=True)
+
+        # what each group's rewards are divided by
         uniform_P = uniform_groups(base_rewards_PG)
         divisor_P = torch.ones_like(uniform_P, dtype=rewards_PG.dtype)
         if self.scale == "std":
             divisor_P = (centred_PG.square().mean(-1) + self.eps).sqrt()
         if self.uniform_groups == "floor":
             divisor_P = torch.where(uniform_P, divisor_P.clamp_min(self.floor), divisor_P)
+
+        # groups without contrast may be left out
         advantages_PG = centred_PG / divisor_P.unsqueeze(-1)
         if self.uniform_groups == "drop":
             advantages_PG = advantages_PG.masked_fill(uniform_P.unsqueeze(-1), 0.0)
+
+        # which groups those are: all right, or all wrong
         solved_P = uniform_P & (base_rewards_PG[:, 0] > 0)
         return advantages_PG, {
             "uniform_correct": solved_P.float().mean().item(),

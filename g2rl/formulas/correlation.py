@@ -44,15 +44,21 @@ def weighted_pearson(x: np.ndarray, y: np.ndarray, weights_Rn: np.ndarray) -> np
         weights_Rn: >= 0, a multiplicity of each pair.
     """
     total_R1 = weights_Rn.sum(-1, keepdims=True)
+
+    # deviations from the weighted means; centring first keeps digits
     centred = []
     for values in (x, y):
         middle = values - values.mean()
         mean_R1 = (weights_Rn * middle).sum(-1, keepdims=True) / total_R1
         centred.append(middle - mean_R1)
     first, second = centred
+
+    # a quantity that is constant but for rounding has no correlation
     variance = [(weights_Rn * part**2).sum(-1) for part in centred]
     floor = [(_FLAT * np.ptp(values)) ** 2 * total_R1[:, 0] for values in (x, y)]
     flat_R = (variance[0] <= floor[0]) | (variance[1] <= floor[1])
+
+    # r, where it is defined
     covariance_R = (weights_Rn * first * second).sum(-1)
     scale_R = np.sqrt(np.where(flat_R, 1.0, variance[0] * variance[1]))
     return np.where(flat_R, np.nan, np.clip(covariance_R / scale_R, -1.0, 1.0))
@@ -63,10 +69,13 @@ def weighted_midranks(x: np.ndarray, weights_Rn: np.ndarray) -> np.ndarray:
 
     With multiplicities as weights these are the ranks in the list in which each value is repeated.
     """
+    # total weight of each distinct value
     _, code_n = np.unique(x, return_inverse=True)
     order = np.argsort(code_n, kind="stable")
     starts = np.flatnonzero(np.diff(code_n[order], prepend=-1))
     mass_RC = np.add.reduceat(weights_Rn[:, order], starts, axis=1)
+
+    # ranks begin behind all that is smaller
     below_RC = mass_RC.cumsum(axis=1) - mass_RC
     return (below_RC + (mass_RC + 1) / 2)[:, code_n]
 
@@ -100,9 +109,12 @@ def bootstrap_draws(
         groups: (n,) number of each pair's group, from 0. The multiplicities are a function of the
             number of groups, `resamples` and `seed` alone, so draws of two predictors are paired.
     """
+    # how often each group is drawn in each resample
     count = int(groups.max()) + 1
     rng = np.random.default_rng(seed)
     picks_RP = rng.multinomial(count, np.full(count, 1 / count), size=resamples).astype(float)
+
+    # as many resamples at a time as memory allows
     step = max(1, _CELLS // len(x))
     found = []
     for start in range(0, resamples, step):
@@ -143,6 +155,8 @@ def correlate(
         raise ValueError("there is no pair to correlate")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise ValueError("a predictor or a true cosine is not finite")
+
+    # over all pairs, and inside each group
     draws = bootstrap_draws(x, y, groups, kind, resamples, seed)
     each = np.array([point(x[groups == p], y[groups == p], kind) for p in np.unique(groups)])
     each = each[~np.isnan(each)]

@@ -89,6 +89,7 @@ def histogram_entropy(pairs: ArrayLike, bins: int = BINS) -> float:
 def entropy(counts: ArrayLike) -> Floats:
     """Entropy in nats of the shares of non-negative counts along the last axis; NaN where they sum
     to 0."""
+    # shares, 0 where there is nothing
     weights = np.asarray(counts, dtype=np.float64)
     total = weights.sum(axis=-1, keepdims=True)
     shares = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
@@ -140,11 +141,14 @@ def vendi_score(cosine_GG: ArrayLike) -> float:
     Raises:
         ValueError: not square, diagonal not 1, not finite, or clearly not positive semi-definite.
     """
+    # a matrix of cosines has ones on its diagonal
     square_GG = _finite(cosine_GG, "S")
     if square_GG.shape[0] != square_GG.shape[1] or not np.allclose(
         np.diag(square_GG), 1.0, atol=1e-5
     ):
         raise ValueError(f"S must be square with ones on its diagonal, got shape {square_GG.shape}")
+
+    # and no negative eigenvalues but for rounding
     values = np.linalg.eigvalsh((square_GG + square_GG.T) / 2)
     if values[0] < NOT_POSITIVE:
         raise ValueError(
@@ -181,6 +185,8 @@ def _finite(values: ArrayLike, name: str) -> Floats:
     matrix = np.asarray(values, dtype=np.float64)
     if matrix.ndim != 2 or matrix.shape[0] == 0:
         raise ValueError(f"{name} must be a matrix with at least one row, got shape {matrix.shape}")
+
+    # name the first row that is not finite
     bad = ~np.isfinite(matrix).all(axis=1)
     if bad.any():
         raise ValueError(

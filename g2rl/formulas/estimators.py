@@ -24,8 +24,8 @@ EXACT_COST = 100_000_000
 _CELLS = 4_000_000  # elements of the largest array in the resampling loops
 
 
-class Estimate(NamedTuple):
-    """A value in [0, 1] and how sure it is, e.g. ``Estimate(0.25, 0.0, True)``."""
+class MajorityEstimate(NamedTuple):
+    """A value in [0, 1] and how sure it is, e.g. ``MajorityEstimate(0.25, 0.0, True)``."""
 
     value: float
     standard_error: float
@@ -48,6 +48,8 @@ def _counts(n: ArrayLike, c: ArrayLike, k: int) -> tuple[Ints, Ints]:
     for name, values in (("n", n), ("c", c), ("k", k)):
         if np.asarray(values).dtype.kind not in "iu":
             raise TypeError(f"{name} must be integer, got {np.asarray(values).dtype}")
+
+    # counts that cannot be
     ns, cs = np.broadcast_arrays(np.asarray(n, dtype=np.int64), np.asarray(c, dtype=np.int64))
     bad = (ns < k) | (k < 1) | (cs < 0) | (cs > ns)
     if bad.any():
@@ -78,6 +80,8 @@ def pass_at_k(n: ArrayLike, c: ArrayLike, k: int) -> Floats:
         ValueError: k < 1, k > n, c < 0 or c > n, naming the values. TypeError: not integers.
     """
     ns, cs = _counts(n, c, k)
+
+    # problems with equally many samples share one product
     out = np.empty(cs.shape)
     for size in np.unique(ns):
         here = ns == size
@@ -105,18 +109,23 @@ def _classes(answer_classes: ArrayLike, correct: ArrayLike, k: int) -> tuple[Int
 
     Sorted by (size, fraction), so that neither sample order nor labels can matter.
     """
+    # one class and one verdict a sample
     labels_n, right_n = np.asarray(answer_classes), np.asarray(correct, dtype=bool)
     if labels_n.ndim != 1 or labels_n.shape != right_n.shape or labels_n.dtype.kind not in "iu":
         raise ValueError(
             f"need (n,) integer classes and (n,) verdicts, got {labels_n!r} and {right_n!r}"
         )
     _counts(labels_n.size, int(right_n.sum()), k)
+
+    # a sample without an answer does not vote, and cannot be right
     voted = labels_n >= 0
     bad = (labels_n < -1) | (~voted & right_n)
     if bad.any():
         raise ValueError(
             f"a class is >= 0, or -1 for no answer and then wrong: {np.flatnonzero(bad)}"
         )
+
+    # size and share right of each class
     _, index, sizes_C = np.unique(labels_n[voted], return_inverse=True, return_counts=True)
     fractions_C = np.bincount(index, weights=right_n[voted], minlength=len(sizes_C)) / sizes_C
     order = np.lexsort((fractions_C, sizes_C))
@@ -140,11 +149,14 @@ def _level(tied: list[tuple[Floats, float]], free: Floats, a: int, k: int) -> tu
     votes, the others seen so far with fewer, s samples drawn; state[1]: times the summed fractions
     of those t.
     """
+    # at most so many classes can have a votes
     most = min(k // a, len(tied))
     # Each row carries `a` spare zeros, so that one flat convolution serves all rows without
     # spilling.
     state = np.zeros((2, most + 1, k + 1 + a))
     state[0, 0, : k + 1] = free
+
+    # add one class after the other: with fewer than a votes, or with exactly a
     for weights, fraction in tied:
         below = np.convolve(state.ravel(), weights[:a])[: state.size].reshape(state.shape)
         win = state[:, :-1, : k + 1 - a] * weights[a]
@@ -152,6 +164,8 @@ def _level(tied: list[tuple[Floats, float]], free: Floats, a: int, k: int) -> tu
         below[1, 1:, a : k + 1] += fraction * win[0]
         below[:, :, k + 1 :] = 0.0
         state = below
+
+    # a tie is split evenly
     ties = np.arange(1, most + 1)
     return float(state[0, 1:, k].sum()), float((state[1, 1:, k] / ties).sum())
 
@@ -165,11 +179,16 @@ def _enumerated(sizes_C: Ints, fractions_C: Floats, unanswered: int, k: int) -> 
     Classes smaller than a, and samples without an answer, cannot win with a votes and merge into
     one binomial (Vandermonde).
     """
+    # a success rate for which k of n is the most likely outcome
     n = int(sizes_C.sum()) + unanswered
     p = (k + 0.5) / (n + 1)
+
+    # binomial weights of each class
     table = {size: _binomial(size, p, k) for size in set(sizes_C.tolist())}
     classes = [(table[s], f) for s, f in zip(sizes_C.tolist(), fractions_C.tolist(), strict=True)]
     total, score = float(_binomial(unanswered, p, k)[k] * (1 - p) ** (n - unanswered)), 0.0
+
+    # every winning vote count; smaller classes cannot win with it
     for a in range(1, min(k, int(sizes_C.max())) + 1):
         first = int(np.searchsorted(sizes_C, a))
         free = _binomial(unanswered + int(sizes_C[:first].sum()), p, k)
@@ -180,8 +199,9 @@ def _enumerated(sizes_C: Ints, fractions_C: Floats, unanswered: int, k: int) -> 
 
 def _sampled(
     sizes_C: Ints, fractions_C: Floats, unanswered: int, k: int, draws: int, seed: int
-) -> Estimate:
+) -> MajorityEstimate:
     """maj@k from random subsets: mean and its standard error."""
+    # as many subsets at a time as memory allows
     rng = np.random.default_rng(seed)
     step = max(1, _CELLS // len(sizes_C))
     scores: list[Floats] = []
@@ -189,11 +209,15 @@ def _sampled(
         votes_RC = rng.multivariate_hypergeometric([*sizes_C, unanswered], k, rows, "marginals")[
             :, :-1
         ]
+
+        # winners of each subset, and how many of them are right
         most_R1 = votes_RC.max(axis=1, keepdims=True)
         wins_RC = (votes_RC == most_R1) & (most_R1 > 0)
         scores.append(wins_RC @ fractions_C / np.maximum(wins_RC.sum(axis=1), 1))
     scores_R = np.concatenate(scores)
-    return Estimate(float(scores_R.mean()), float(scores_R.std(ddof=1) / math.sqrt(draws)), False)
+    return MajorityEstimate(
+        float(scores_R.mean()), float(scores_R.std(ddof=1) / math.sqrt(draws)), False
+    )
 
 
 def maj_at_k(
@@ -203,7 +227,7 @@ def maj_at_k(
     exact: bool | None = None,
     draws: int = 20_000,
     seed: int = 0,
-) -> Estimate:
+) -> MajorityEstimate:
     """Expected accuracy of the majority answer among k of one problem's n samples.
 
         maj@k = E over k-subsets of  mean over the most frequent classes of (fraction right of the
@@ -226,20 +250,23 @@ def maj_at_k(
             0.0036.
 
     Returns:
-        Estimate. k = 1 equals pass@1 = mean@1; k = n is the single vote over all samples.
+        MajorityEstimate. k = 1 equals pass@1 = mean@1; k = n is the single vote over all samples.
 
     Raises:
         ValueError: k, shapes, classes or draws as not described; a correct sample without an
         answer.
     """
+    # nothing is right: no vote can be
     sizes_C, fractions_C, unanswered = _classes(answer_classes, correct, k)
     if draws < 2:
         raise ValueError(f"draws must be >= 2 to state a standard error, got {draws}")
     if not fractions_C.any():
-        return Estimate(0.0, 0.0, True)
+        return MajorityEstimate(0.0, 0.0, True)
+
+    # enumerate where that is cheap
     cheap = k * k * int(np.minimum(sizes_C, k).sum()) <= EXACT_COST
     if exact or (exact is None and cheap):
-        return Estimate(_enumerated(sizes_C, fractions_C, unanswered, k), 0.0, True)
+        return MajorityEstimate(_enumerated(sizes_C, fractions_C, unanswered, k), 0.0, True)
     return _sampled(sizes_C, fractions_C, unanswered, k, draws, seed)
 
 
@@ -258,7 +285,10 @@ def _matrix(name: str, values: ArrayLike) -> Floats:
 def _resampled_mean(values_SB: Floats, problems_RB: Ints, rng: np.random.Generator) -> Floats:
     """Mean over resampled problems and resampled seeds (with one seed, always that one); shape
     (R,)."""
+    # the mean of each seed over the resampled problems
     means_RS = np.stack([row[problems_RB].mean(axis=1) for row in values_SB], axis=1)
+
+    # then over resampled seeds
     seeds_RS = rng.integers(means_RS.shape[1], size=means_RS.shape)
     return np.take_along_axis(means_RS, seeds_RS, axis=1).mean(axis=1)
 
@@ -272,6 +302,8 @@ def _percentiles(
         raise ValueError(f"need 0 < confidence < 1 <= resamples, got {confidence} and {resamples}")
     # Columns in sorted order: the interval is then exactly the same for any order of the problems.
     order = np.lexsort(np.concatenate([arm for _, arm in arms]))
+
+    # resamples in blocks, as many as memory allows
     rng, problems = np.random.default_rng(seed), len(order)
     means_R = np.zeros(resamples)
     step = max(1, _CELLS // problems)
@@ -280,6 +312,8 @@ def _percentiles(
         picks_RB = order[rng.integers(problems, size=(len(here), problems))]
         for sign, arm in arms:
             here += sign * _resampled_mean(arm, picks_RB, rng)
+
+    # the middle of the resampled means
     low, high = np.quantile(means_R, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(sum(sign * float(arm.mean()) for sign, arm in arms), float(low), float(high))
 
@@ -326,6 +360,7 @@ def paired_bootstrap(
     Raises:
         ValueError: different numbers of problems, or anything `bootstrap_interval` refuses.
     """
+    # the same problems on both sides
     plus, minus = _matrix("a", a), _matrix("b", b)
     if plus.shape[1] != minus.shape[1]:
         raise ValueError(

@@ -25,10 +25,12 @@ def t_quantile(confidence: float, freedom: int) -> float:
     if not 0 < confidence < 1 or freedom < 1:
         raise ValueError(f"need 0 < confidence < 1 <= freedom, got {confidence} and {freedom}")
 
+    # how far P(|T| <= t) is from the confidence
     def gap(t: mpf) -> mpf:
         x = mpf(freedom) / (freedom + t * t)
         return 1 - betainc(mpf(freedom) / 2, mpf(1) / 2, 0, x, regularized=True) - mpf(confidence)
 
+    # bracket the root, then find it
     high = mpf(1)
     while gap(high) < 0:
         high *= 2
@@ -48,6 +50,8 @@ def seed_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95
     seen = np.asarray(values, dtype=np.float64)
     if seen.ndim != 1 or seen.size == 0 or not np.isfinite(seen).all():
         raise ValueError(f"need one finite value a seed, got {seen}")
+
+    # one seed says nothing of the spread
     mean = float(seen.mean())
     if seen.size == 1:
         return Interval(mean, math.nan, math.nan)

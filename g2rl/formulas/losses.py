@@ -76,6 +76,8 @@ class LossInputs:
             self.ref_logps_T,
             self.sampler_logps_T,
         )
+
+        # tokens that hold a number which is not finite
         bad_T = torch.zeros_like(self.segments_T, dtype=torch.bool)
         for value_T in tokens:
             if value_T is not None:
@@ -118,11 +120,15 @@ class PolicyLoss:
             ("kl_estimator", KL_ESTIMATORS),
             ("sampler_correction", CORRECTIONS),
         )
+
+        # names
         for name, allowed in choices:
             if getattr(self, name) not in allowed:
                 raise ValueError(
                     f"algorithm.{name} must be one of {allowed}, got {getattr(self, name)!r}"
                 )
+
+        # ranges
         if not 0 <= self.clip_low <= 1 or self.clip_high < 0:
             raise ValueError("algorithm.clip_low must lie in [0, 1] and clip_high be >= 0")
         if self.kl_coef < 0 or self.sampler_cap <= 0:
@@ -145,12 +151,15 @@ class PolicyLoss:
         Metrics are weighted by `token_share_T`, so that summing them over micro-batches gives
         means over the tokens of the mini-batch.
         """
+        # importance ratio of each token, or of its whole response
         log_ratio_T = inputs.logps_T - inputs.old_logps_T
         if self.ratio == "sequence":
             log_ratio_T = segment_mean(log_ratio_T, inputs.segments_T, inputs.rows)[
                 inputs.segments_T
             ]
         ratio_T = log_ratio_T.exp()
+
+        # the clipped surrogate
         cost_T = surrogate_cost(
             self.surrogate,
             ratio_T,
@@ -159,12 +168,16 @@ class PolicyLoss:
             self.clip_low,
             self.clip_high,
         )
+
+        # means over the tokens of the mini-batch
         share_T = inputs.token_share_T
         metrics = {
             "clip_fraction": (share_T * self._clipped(ratio_T, inputs.advantages_T)).sum(),
             "ratio": (share_T * ratio_T).sum(),
             "entropy": (share_T * inputs.entropy_T).sum(),
         }
+
+        # when another engine sampled: weigh by pi_old / q
         if inputs.sampler_logps_T is not None:
             correction_T, found = self._corrected(inputs, inputs.sampler_logps_T)
             cost_T = cost_T * correction_T
@@ -172,10 +185,14 @@ class PolicyLoss:
                 f"sampler_{name}": (share_T * value_T).sum() for name, value_T in found.items()
             }
         metrics["policy_loss"] = (inputs.weights_T * cost_T).sum()
+
+        # stay near the reference
         if inputs.ref_logps_T is not None:
             kl_T = kl_divergence(self.kl_estimator, inputs.logps_T, inputs.ref_logps_T)
             metrics["kl"] = (share_T * kl_T).sum()
             cost_T = cost_T + self.kl_coef * kl_T
+
+        # the normaliser weighs every token
         loss = (inputs.weights_T * cost_T).sum()
         if entropy_coef:
             loss = loss - entropy_coef * (share_T * inputs.entropy_T).sum()
@@ -190,6 +207,7 @@ class PolicyLoss:
         ratio is pi_old / q, capped the share of tokens whose weight is C, and kl the k3 estimate of
         KL(q || pi_old), unbiased because the samples are q's.
         """
+        # log pi_old / q, and how far the two are apart
         gap_T = (inputs.old_logps_T - sampler_logps_T).detach()
         found = {
             "ratio": gap_T.exp(),
@@ -197,6 +215,8 @@ class PolicyLoss:
         }
         if self.sampler_correction == "none":
             return torch.ones_like(gap_T), found
+
+        # one weight for a whole response
         if self.sampler_correction == "sequence":
             gap_T = segment_sum(gap_T, inputs.segments_T, inputs.rows)[inputs.segments_T]
         weight_T = gap_T.exp()
@@ -228,6 +248,7 @@ class PolicyLoss:
     def _clipped(self, ratio_T: Tensor, advantages_T: Tensor) -> Tensor:
         """Tokens whose surrogate is cut: too high with A > 0, too low with A < 0 (cispo: above the
         cap)."""
+        # above the upper bound, and below the lower one
         high_T = ratio_T > 1 + self.clip_high
         if self.surrogate == "cispo":
             return high_T.float()
@@ -270,6 +291,7 @@ def response_weights(
         group_N: which prompt each response answers (any integer labels).
         max_tokens: T_max of the constant normaliser.
     """
+    # weight of every token of a response, before empty ones are left out
     lengths = lengths_N.to(torch.float32)
     count = float(lengths.numel())
     if normalizer == "token_mean":

@@ -34,6 +34,7 @@ def pair_values(values_PGG: Tensor) -> Tensor:
     """
     import torch
 
+    # row by row of the upper triangle
     group_size = values_PGG.shape[-1]
     first, second = torch.triu_indices(group_size, group_size, offset=1)
     return values_PGG[:, first, second]
@@ -65,6 +66,7 @@ def pairs_by_class(values_PGG: Tensor, correct_PG: Tensor) -> dict[str, Tensor]:
     Returns:
         ``ALL_PAIRS`` and the classes that have a pair, each to a flat tensor of the values of its pairs.
     """
+    # all pairs, then class by class
     values = pair_values(values_PGG).flatten()
     member_counts = correct_members(correct_PG).flatten()
     values_of_class = {ALL_PAIRS: values}
@@ -96,6 +98,8 @@ def pair_table(cosine_PGG: Tensor, correct_PG: Tensor) -> dict[str, list[Any]]:
 
     group_count, group_size, _ = cosine_PGG.shape
     first, second = torch.triu_indices(group_size, group_size, offset=1)
+
+    # which group, and which class, each pair is of
     cosines = pair_values(cosine_PGG)
     problem = torch.arange(group_count).unsqueeze(1).expand_as(cosines)
     classes = [PAIR_CLASSES[count] for count in correct_members(correct_PG).flatten().tolist()]

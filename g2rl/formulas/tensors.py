@@ -18,9 +18,12 @@ def unit_rows(vectors: Tensor, eps: float = 1e-12) -> tuple[Tensor, Tensor]:
     Returns:
         Unit rows (..., D) in float32 or wider, and a boolean (...) that marks zero rows.
     """
+    # the largest magnitude first, so that squares neither overflow nor vanish
     wide = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
     largest = wide.abs().amax(dim=-1, keepdim=True)
     scaled = wide / largest.clamp_min(torch.finfo(wide.dtype).tiny)
+
+    # then the norm, which is at least 1 for a row that is not zero
     norm = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True)
     zero = largest * norm <= eps
     return torch.where(zero, torch.zeros_like(wide), scaled / norm.clamp_min(1.0)), zero.squeeze(-1)
@@ -34,6 +37,7 @@ def cosine_matrix(features_PGD: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         S (P, G, G) and the boolean mask (P, G) of zero rows.
     """
+    # rounding may leave [-1, 1]
     unit_PGD, zero_PG = unit_rows(features_PGD)
     cosine_PGG = (unit_PGD @ unit_PGD.transpose(-1, -2)).clamp(-1.0, 1.0)
     eye = torch.eye(cosine_PGG.shape[-1], dtype=torch.bool, device=cosine_PGG.device)
@@ -46,6 +50,7 @@ def minmax(values_PG: Tensor, floor: float = 0.0) -> Tensor:
     A group whose spread is at most `floor` (a constant one, one response included) maps to 0, so
     that rounding noise is not stretched over the whole interval.
     """
+    # a flat group has no spread to divide by
     low = values_PG.amin(dim=-1, keepdim=True)
     spread = values_PG.amax(dim=-1, keepdim=True) - low
     flat = spread <= floor
@@ -61,6 +66,8 @@ def midrank(values_PG: Tensor) -> Tensor:
     group = values_PG.shape[-1]
     if group == 1:
         return torch.zeros_like(values_PG)
+
+    # each value's rank: those below it, and half of its equals
     below = (values_PG.unsqueeze(-1) > values_PG.unsqueeze(-2)).sum(-1)
     equal = (values_PG.unsqueeze(-1) == values_PG.unsqueeze(-2)).sum(-1) - 1
     return ((below + 0.5 * equal) / (group - 1)).to(

@@ -122,6 +122,8 @@ class Scores:
         """Give every rank the scores that this rank has computed for its own rows."""
         if world.size == 1:
             return
+
+        # small lists, gathered from every rank
         own_scores = [(n, self.logps[n], self.entropies[n]) for n in own_rows]
         for scores_of_rank in world.gather(own_scores):
             for n, logps, entropies in scores_of_rank:
@@ -260,6 +262,8 @@ class _Scorer:
         """Give every rank the features that this rank has computed."""
         if world.size == 1:
             return
+
+        # gathered row by row
         own_features = [(n, self.feature_rows[n]) for n in own_rows]
         for features_of_rank in world.gather(own_features):
             for n, feature_D in features_of_rank:

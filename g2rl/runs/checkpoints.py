@@ -29,6 +29,7 @@ from g2rl.policy.lora import has_lora, save_lora
 from g2rl.policy.weights import weights_to_keep
 from g2rl.runs import sharded_checkpoints as shards
 from g2rl.runs.files import atomic_folder, write_json
+from g2rl.runs.layout import step_name
 from g2rl.types import Tokenizer
 from g2rl.world import World
 
@@ -62,12 +63,16 @@ class Checkpoints:
         """Completed steps of the checkpoints on disk, ascending."""
         if not self.folder.is_dir():
             return []
-        return sorted(
-            int(m[1]) for path in self.folder.iterdir() if (m := _NAME.fullmatch(path.name))
-        )
+        steps: list[int] = []
+        for path in self.folder.iterdir():
+            match = _NAME.fullmatch(path.name)
+            if match:
+                steps.append(int(match[1]))
+        return sorted(steps)
 
     def path(self, step: int) -> Path:
-        return self.folder / f"step_{step:06d}"
+        """The folder of one checkpoint."""
+        return self.folder / step_name(step)
 
     def save(
         self, step: int, model: nn.Module, state: Mapping[str, Any], score: float | None = None
@@ -77,6 +82,7 @@ class Checkpoints:
         The newest `keep` stay, and the `best`. One of a later step than this, left by a run that
         had to go back over damage, does not count and is overwritten when its step comes.
         """
+        # weights and state, sharded or whole
         target = self.path(step)
         if shards.is_sharded(model):
             self._save_sharded(target, step, model, state, score)
@@ -85,6 +91,8 @@ class Checkpoints:
                 weights = {name: t.contiguous() for name, t in weights_to_keep(model).items()}
                 save_file(weights, folder / "model.safetensors")
                 _seal(folder, 1, step, state, score, sorted(folder.iterdir()))
+
+        # one process cleans up
         if self.world.first:
             self._drop_old(step)
         return target
@@ -100,29 +108,40 @@ class Checkpoints:
         """Every rank writes its part aside; the first makes the folder and gives it its name at the
         end."""
         with ExitStack() as stack:
+            # a folder of the first rank's making
             folder = self.world.from_first(lambda: stack.enter_context(atomic_folder(target)))
+
+            # what every rank has written, with checksums
             rest = shards.write(folder, model, state)
             own = shards.own_files(folder, self.world)
             parts = self.world.gather(shards.entries(folder, own, _digest))
             if self.world.first:
-                files = {name: entry for part in parts for name, entry in part.items()}
+                files: dict[str, Any] = {}
+                for files_of_rank in parts:
+                    files |= files_of_rank
                 _seal(folder, 2, step, rest, score, [], files)
         self.world.barrier()
 
     def _drop_old(self, step: int) -> None:
         """Remove what `save` does not keep."""
-        done = [s for s in self.steps() if s <= step]
-        kept = {*done[-self.keep :], self.best() if self.keep_best else None}
-        for old in done:
-            if old not in kept:
+        steps = [other for other in self.steps() if other <= step]
+        steps_to_keep = set(steps[-self.keep :])
+        best = self.best()
+        if self.keep_best and best is not None:
+            steps_to_keep.add(best)
+        for old in steps:
+            if old not in steps_to_keep:
                 shutil.rmtree(self.path(old))
 
     def best(self) -> int | None:
         """Step of the checkpoint with the highest held-out score, the first among equals; None
         without."""
-        scores = {step: self._manifest(step).get("score") for step in self.steps()}
-        known = {step: score for step, score in scores.items() if score is not None}
-        return max(known, key=lambda step: (known[step], -step)) if known else None
+        scores: dict[int, float] = {}
+        for step in self.steps():
+            score = self._manifest(step).get("score")
+            if score is not None:
+                scores[step] = score
+        return max(scores, key=lambda step: (scores[step], -step), default=None)
 
     def _manifest(self, step: int) -> dict[str, Any]:
         """The manifest of a checkpoint; {} when it cannot be read."""
@@ -141,6 +160,7 @@ class Checkpoints:
             CheckpointError: when checkpoints exist but none of them is intact, or the weights do
             not fit.
         """
+        # the newest one that is intact
         steps = self.world.from_first(self.steps)
         for step in reversed(steps):
             problem = self.world.from_first(lambda step=step: self.damage(step))  # type: ignore[misc]
@@ -149,6 +169,8 @@ class Checkpoints:
             log.warning(
                 "checkpoint %s is damaged (%s): trying the one before", self.path(step), problem
             )
+
+        # there are some, but none of them can be used
         if steps:
             raise CheckpointError(
                 f"no intact checkpoint in {self.folder}; remove the folder to start afresh"
@@ -157,6 +179,7 @@ class Checkpoints:
 
     def damage(self, step: int) -> str | None:
         """What is wrong with a checkpoint on disk; None when it is intact."""
+        # every file of the manifest, by size and then by checksum
         folder = self.path(step)
         files = self._manifest(step).get("files")
         if not isinstance(files, dict):
@@ -170,6 +193,7 @@ class Checkpoints:
         return None
 
     def _load(self, step: int, model: nn.Module) -> dict[str, Any]:
+        # tensors only: a pickle is refused
         state = torch.load(self.path(step) / "training.pt", weights_only=True, map_location="cpu")
         if (self.path(step) / shards.FOLDER).is_dir():
             try:
@@ -178,11 +202,15 @@ class Checkpoints:
                 raise CheckpointError(
                     f"{self.path(step)} is of another model: {error} differs"
                 ) from error
+
+        # a checkpoint of whole weights
         weights = load_file(self.path(step) / "model.safetensors")
         if shards.is_sharded(model):
             missing, unexpected = shards.fill(model, weights)
         else:
             missing, unexpected = map(set, model.load_state_dict(weights, strict=False))
+
+        # second names of tied weights, and frozen weights, are not in the file
         shared = set(model.state_dict()) - set(weights_to_keep(model))
         if unexpected or missing - shared:
             raise CheckpointError(
@@ -205,25 +233,31 @@ def _seal(
     known."""
     with (folder / "training.pt").open("wb") as out:
         torch.save({**state, "step": step}, out)
+
+    # the manifest is written last
     paths = [*paths, folder / "training.pt"]
-    every = {**(files or {}), **shards.entries(folder, paths, _digest)}
-    write_json(
-        folder / "manifest.json", {"format": kind, "step": step, "score": score, "files": every}
-    )
+    all_files = {**(files or {}), **shards.entries(folder, paths, _digest)}
+    manifest = {"format": kind, "step": step, "score": score, "files": all_files}
+    write_json(folder / "manifest.json", manifest)
 
 
 def export_model(
     model: Any, tokenizer: Tokenizer, stop_ids: list[int], target: Path, lora_export: str = "merged"
 ) -> Path:
     """Write the policy in Hugging Face format, with the stop tokens that training used."""
+    # the stop tokens that training used
     transformers_logging.disable_progress_bar()
     model.generation_config.eos_token_id = stop_ids[0] if len(stop_ids) == 1 else list(stop_ids)
     with atomic_folder(target) as folder:
-        save_lora(model, folder, lora_export) if has_lora(model) else model.save_pretrained(folder)
+        if has_lora(model):
+            save_lora(model, folder, lora_export)
+        else:
+            model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     return target
 
 
 def _digest(path: Path) -> str:
+    """SHA-256 of a file."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

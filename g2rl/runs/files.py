@@ -25,8 +25,8 @@ class DiskFullError(OSError):
 def room_in(folder: Path) -> Iterator[None]:
     """Turn a failure to write under `folder` for want of room into a `DiskFullError` that names it.
 
-    Writers of other libraries say it in their own words, so the chain of errors and the disk are
-    asked.
+    Other libraries report a full disk in their own words, so we search the chain of exceptions and
+    look at the free space.
     """
     try:
         yield
@@ -46,9 +46,9 @@ def _means_full(error: BaseException | None) -> bool:
     """Whether an error, or one that led to it, says that there is no room (safetensors: "(os error
     28)")."""
     while error is not None:
-        if getattr(error, "errno", None) in FULL or any(
-            f"(os error {n})" in str(error) for n in FULL
-        ):
+        has_number = getattr(error, "errno", None) in FULL
+        tells_number = any(f"(os error {number})" in str(error) for number in FULL)
+        if has_number or tells_number:
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -58,7 +58,11 @@ def _means_full(error: BaseException | None) -> bool:
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a path aside of `target`; on success it is synced and renamed over it."""
     target.parent.mkdir(parents=True, exist_ok=True)
+
+    # write aside
     aside = target.with_name(f".{target.name}.partial")
+
+    # fill and sync the folder, then let it take the name
     try:
         with room_in(target.parent):
             yield aside
@@ -74,12 +78,10 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder aside of `target`; on success its files are synced and it takes the
     name."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside, old = (
-        target.with_name(f".{target.name}.partial"),
-        target.with_name(f".{target.name}.old"),
-    )
-    for left in (aside, old):  # by a process that was killed
-        shutil.rmtree(left, ignore_errors=True)
+    aside = target.with_name(f".{target.name}.partial")
+    old = target.with_name(f".{target.name}.old")
+    for leftover in (aside, old):  # of a process that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
     try:
         with room_in(target.parent):
             aside.mkdir()
@@ -88,6 +90,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
                 if path.is_file():
                     sync_file(path)
             sync_folder(aside)
+
         if target.exists():  # a directory cannot be renamed over: set the old one aside first
             os.replace(target, old)
             os.replace(aside, target)
@@ -100,16 +103,19 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write plain data as JSON with sorted keys; the file is complete or as it was."""
     with atomic_path(path) as aside:
         aside.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def sync_file(path: Path) -> None:
+    """Make the content of a file durable."""
     with path.open("rb") as handle:
         os.fsync(handle.fileno())
 
 
 def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

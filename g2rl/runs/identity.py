@@ -120,6 +120,7 @@ def unnamed_keys(command: str, config: Mapping[str, Any]) -> list[str]:
         command: as in `free_keys`.
         config: the composed configuration, in which nodes are looked up.
     """
+    # nodes with their settings
     keys: list[str] = []
     for key in free_keys(command, "name"):
         keys.append(key)

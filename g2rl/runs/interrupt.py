@@ -8,8 +8,8 @@ remembered; whoever runs the loop asks for it where it can stop without loss. Wi
 action of all of them comes back, so that a second one ends the process even inside a long call into
 C; nothing more is lost than by `kill -9`.
 
-Requests nest: a sweep holds one over all its runs, each run one of its own. What the outer one was
-asked the inner one passes on, and the other way round, so that no further run begins.
+Requests nest: a sweep holds one over all its runs, each run one of its own. A stop asked of one
+request holds for all that enclose it or lie inside it, so no further run begins.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ def agreed(number: int) -> int:
     if not (dist.is_available() and dist.is_initialized()):
         return number
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+
+    # the largest of all ranks
     flag = torch.tensor(number, device=device)
     dist.all_reduce(flag, op=dist.ReduceOp.MAX)
     return int(flag)
@@ -70,6 +72,8 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         _entered.append(self)
+
+        # only the main thread gets signals
         if threading.current_thread() is threading.main_thread():
             self._before = {one: signal.signal(one, self._remember) for one in SIGNALS}
         return self
@@ -91,6 +95,8 @@ class StopRequest:
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.remember(number)
+
+        # a second one ends the process
         for one in SIGNALS:
             signal.signal(one, signal.SIG_DFL)
         log.warning(
@@ -113,6 +119,7 @@ def hand_on(number: int) -> None:
     For submitit, whose handler puts a job back into the queue and ends the process; to be called
     when all is saved. The default actions of Python and of the system are not called.
     """
+    # the handler of before, unless it is a default
     before = (
         _entered[0]._before.get(signal.Signals(number)) if _entered else signal.getsignal(number)
     )

@@ -347,11 +347,16 @@ def filled(text: str, benchmarks: Mapping[str, Sequence[int]]) -> list[str]:
     over 1."""
     if "{" not in text:
         return [text]
-    found = []
+    names: list[str] = []
     for benchmark, ks in benchmarks.items():
-        chosen = [k for k in ks if k > 1] if "{k}" in text else [0]
-        found += [text.replace("{benchmark}", benchmark).replace("{k}", str(k)) for k in chosen]
-    return found
+        of_benchmark = text.replace("{benchmark}", benchmark)
+        if "{k}" not in text:
+            names.append(of_benchmark)
+            continue
+        for k in ks:
+            if k > 1:
+                names.append(of_benchmark.replace("{k}", str(k)))
+    return names
 
 
 def curated_names(benchmarks: Mapping[str, Sequence[int]]) -> list[str]:

@@ -16,8 +16,9 @@ from rich.progress import (
 def progress_bar(console: Console, width: int = 0) -> Progress:
     """Description (padded to `width`), bar, count and times; nothing where the console is no
     terminal."""
+    description = f"{{task.description:<{width}}}" if width else "{task.description}"
     columns = (
-        TextColumn(f"{{task.description:<{width}}}" if width else "{task.description}"),
+        TextColumn(description),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

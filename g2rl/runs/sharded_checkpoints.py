@@ -28,6 +28,7 @@ REF = "sharded tensor"  # key of the mapping that stands for a tensor in trainin
 
 
 def is_sharded(model: nn.Module) -> bool:
+    """Whether the weights are divided among processes."""
     return any(isinstance(p, DTensor) for p in model.parameters())
 
 
@@ -46,12 +47,12 @@ def split(value: Any, found: dict[str, Tensor], path: str = "state") -> Any:
 def join(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     """The inverse of `split`."""
     if isinstance(value, dict):
-        return (
-            tensors[value[REF]]
-            if REF in value
-            else {k: join(item, tensors) for k, item in value.items()}
-        )
-    return [join(item, tensors) for item in value] if isinstance(value, list) else value
+        if REF in value:
+            return tensors[value[REF]]
+        return {key: join(item, tensors) for key, item in value.items()}
+    if isinstance(value, list):
+        return [join(item, tensors) for item in value]
+    return value
 
 
 def write(folder: Path, model: nn.Module, state: Mapping[str, Any]) -> Any:
@@ -75,20 +76,24 @@ def read(folder: Path, model: nn.Module, state: Any, world: World) -> Any:
     Raises:
         KeyError: names of weights in the files that are not those of the model.
     """
+    # the names must be the model's
     reader = dcp.FileSystemReader(folder / FOLDER)
     stored = reader.read_metadata().state_dict_metadata
     tensors = {f"model.{name}": tensor for name, tensor in weights_to_keep(model).items()}
     if wrong := {name for name in stored if name.startswith("model.")} ^ set(tensors):
         raise KeyError(sorted(wrong)[0].removeprefix("model."))
+
+    # room for what is not in the model: moments of the optimizer
     sharded = is_sharded(model)
     host = sharded and next(model.parameters()).device.type == "cpu"
     for name, entry in stored.items():
         if name not in tensors and isinstance(entry, TensorStorageMetadata):
-            tensors[name] = (
-                _room(entry, world, host)
-                if sharded
-                else torch.zeros(entry.size, dtype=entry.properties.dtype)
-            )
+            if sharded:
+                tensors[name] = _room(entry, world, host)
+            else:
+                tensors[name] = torch.zeros(entry.size, dtype=entry.properties.dtype)
+
+    # read
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", message="torch.distributed is disabled", category=UserWarning
@@ -100,6 +105,8 @@ def read(folder: Path, model: nn.Module, state: Any, world: World) -> Any:
 def _room(entry: TensorStorageMetadata, world: World, host: bool) -> Tensor:
     """Zeros of a stored tensor's shape, sharded as weights are."""
     assert world.mesh is not None
+
+    # offloaded shards live in host memory
     made = zeros(
         entry.size, dtype=entry.properties.dtype, device_mesh=world.mesh, placements=[Shard(0)]
     )
@@ -131,7 +138,8 @@ Digest = Callable[[Path], str]
 
 def entries(folder: Path, paths: list[Path], digest: Digest) -> dict[str, dict[str, Any]]:
     """Size and checksum of files, as the manifest holds them."""
-    return {
-        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": digest(path)}
-        for path in paths
-    }
+    entry_of_file: dict[str, dict[str, Any]] = {}
+    for path in paths:
+        name = str(path.relative_to(folder))
+        entry_of_file[name] = {"bytes": path.stat().st_size, "sha256": digest(path)}
+    return entry_of_file

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from g2rl.runs.files import atomic_path, room_in
+from g2rl.runs.layout import RunFolder
 
 log = logging.getLogger(__name__)
 KINDS = ("rollouts", "geometry", "probe")
@@ -106,24 +107,29 @@ class Tracker:
     def __init__(self, run_dir: Path, mirror: Mirror | None = None) -> None:
         self.run_dir = run_dir
         self.mirror: Mirror = Guarded(mirror or NoMirror())
-        self.path = run_dir / "metrics.jsonl"
+        self.path = RunFolder(run_dir).metrics
 
     def start(self, completed_steps: int | None, config: Mapping[str, Any]) -> None:
         """Open the run. `completed_steps` keeps the rows up to that step; None starts from
         nothing."""
+        # rows after the checkpoint are dropped
         self.run_dir.mkdir(parents=True, exist_ok=True)
         rows = self.rows(completed_steps)
         if self.path.exists():
             with atomic_path(self.path) as aside:
                 aside.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+        # and so are the tables
         for kind in KINDS:
-            folder = self.run_dir / kind
+            folder = RunFolder(self.run_dir).tables(kind)
             if completed_steps is None:
                 shutil.rmtree(folder, ignore_errors=True)
                 continue
             for path in folder.glob("step_*.parquet"):
                 if int(path.stem.removeprefix("step_")) > completed_steps:
                     path.unlink()
+
+        # the mirror is told what is there
         self.mirror.start(self.run_dir, config, rows)
 
     def rows(self, completed_steps: int | None) -> list[dict[str, Any]]:
@@ -141,6 +147,8 @@ class Tracker:
         bad = [name for name, value in metrics.items() if not math.isfinite(value)]
         if bad:
             raise ValueError(f"step {step}: metrics are not finite: {bad}")
+
+        # durable before anything else happens
         line = json.dumps({"step": step, **metrics}) + "\n"
         with room_in(self.run_dir), self.path.open("a", encoding="utf-8") as out:
             out.write(line)
@@ -153,7 +161,8 @@ class Tracker:
         import pyarrow
         from pyarrow import parquet
 
-        target = table_path(self.run_dir, kind, step)
+        # whole or not at all
+        target = RunFolder(self.run_dir).table(kind, step)
         with atomic_path(target) as aside:
             parquet.write_table(pyarrow.table(dict(columns)), aside)
         self.mirror.table(kind, step, columns)
@@ -176,19 +185,14 @@ class SilentTracker(Tracker):
         pass
 
     def table(self, kind: str, step: int, columns: Mapping[str, Sequence[Any]]) -> Path:
-        return table_path(self.run_dir, kind, step)
-
-
-def table_path(run_dir: Path, kind: str, step: int) -> Path:
-    """Where the table of a step lies."""
-    return run_dir / kind / f"step_{step:06d}.parquet"
+        return RunFolder(self.run_dir).table(kind, step)
 
 
 def read_table(run_dir: Path, kind: str, step: int) -> dict[str, list[Any]] | None:
     """The columns of the table of a step; None where there is none."""
     from pyarrow import parquet
 
-    path = table_path(run_dir, kind, step)
+    path = RunFolder(run_dir).table(kind, step)
     return parquet.read_table(path).to_pydict() if path.is_file() else None
 
 
@@ -197,6 +201,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     file."""
     if not path.is_file():
         return []
+
+    # only the last line may be cut off
     rows = []
     lines = path.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, start=1):

@@ -71,16 +71,21 @@ class WandbMirror:
         samples: int = 16,
         histograms: bool = True,
     ) -> None:
+        # refuse what W&B would take and misread
         if mode not in MODES:
             raise ValueError(f"tracking.mode must be one of {MODES}, got {mode!r}")
         if samples_every < 0 or samples < 1:
             raise ValueError(
                 f"tracking: need samples_every >= 0 and samples >= 1, got {samples_every} and {samples}"
             )
+
+        # as wandb.init takes them
         self.mode, self.project, self.entity = mode, project, entity
         self.group, self.job_type = group, job_type
         self.arm, self.name, self.tags = arm, name, list(tags)
         self.samples_every, self.samples, self.histograms = samples_every, samples, histograms
+
+        # of an open run
         self._run: Any = None
         self._defined: set[str] = set()
         self._tables: dict[str, Columns] = {}
@@ -102,6 +107,8 @@ class WandbMirror:
 
         # names of folders repeat, whole paths do not
         run_id = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]
+
+        # no output, no system statistics
         settings = wandb.Settings(
             silent=True, console="off", disable_git=True, x_disable_stats=True
         )
@@ -125,6 +132,8 @@ class WandbMirror:
                 f"tracking.mode={self.mode}: W&B does not start ({error}); log in with `wandb login`, or "
                 "choose tracking.mode=offline or tracking=local"
             ) from error
+
+        # one x-axis for everything
         self._run.define_metric("step", hidden=True)
         self._run.define_metric("*", step_metric="step")
         if self.mode == "offline":
@@ -155,11 +164,14 @@ class WandbMirror:
         """Log scalars, and what the tables of the step give, in one call."""
         import wandb
 
+        # metrics are declared when they first appear
         for name in metrics.keys() - self._defined:
             if summary := summary_of(name):
                 self._run.define_metric(name, step_metric="step", summary=summary)
             self._defined.add(name)
         values: dict[str, Any] = {"step": step, **metrics}
+
+        # what the tables of the step give
         rollouts = self._tables.pop("rollouts", None)
         geometry = self._tables.pop("geometry", {})
         if rollouts is not None:
@@ -168,6 +180,8 @@ class WandbMirror:
         if self.histograms and "cosine" in geometry:
             for name, counts in cosine_histograms(geometry).items():
                 values[name] = wandb.Histogram(np_histogram=(counts, np.linspace(-1, 1, BINS + 1)))
+
+        # all at once
         self._run.log(values)
 
     def finish(self) -> None:

@@ -1,0 +1,19 @@
+"""The training loop.
+
+In reading order (docs/tour.md walks a step through it):
+
+    trainer             a run: evaluate, step, write, save, again
+    step                one step: sample, grade, score, shape, advantages, update, write
+    stages              the stages of a step that are more than one call
+    updater             mini-batches and the optimizer step
+    micro_batch_update  forward, loss and backward of one micro-batch
+    validation          held-out accuracy and the geometry probe
+    settings            settings of the loop
+    optimizer           settings of the optimizer and its schedule
+    step_metrics        metrics that no other stage reports
+    alarms              what in the metrics deserves a look
+    bad_numbers         numbers that are not finite
+    console             what the user sees
+    memory              how many bytes a job needs on a GPU
+    memory_plan         does it fit, and which setting helps if not
+"""

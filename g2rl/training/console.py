@@ -99,6 +99,7 @@ class ConsoleReporter:
 
     @contextmanager
     def phase(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+        # gone when the phase is over
         task = self.progress.add_task(name, total=total)
         try:
             yield lambda count: self.progress.advance(task, count)
@@ -122,6 +123,8 @@ class ConsoleReporter:
         """Print the table of before and after, and where everything is."""
         title = "before and after training, 95 % bootstrap intervals over problems"
         table = Table("", "before", "after", title=title)
+
+        # before and after, side by side
         for row in rows:
             table.add_row(*row)
         self.console.print(table)

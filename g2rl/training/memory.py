@@ -125,11 +125,14 @@ class Job:
 
 def saved_by_block(shape: Shape, job: Job) -> int:
     """Bytes per token that one block saves for its backward."""
+    # bytes of what is computed with, and of the residual stream
     narrow = job.compute_bytes
     stream = (
         FLOAT if job.autocast else job.weight_bytes
     )  # of the residual stream and what the norms return
     inputs = 5 if job.autocast else 2  # of q, k, v, gate, up: each casts its own under autocast
+
+    # what each operation saves, per token
     norms = 2 * shape.width * (FLOAT + stream)
     linear = inputs * shape.width * narrow
     qk_norms = (shape.queries + shape.keys) * (FLOAT + narrow) if shape.qk_norm else 0
@@ -154,6 +157,8 @@ def activations(shape: Shape, job: Job, tokens: int) -> int:
         recomputed.
     """
     stream = FLOAT if job.autocast else job.weight_bytes
+
+    # the backbone: blocks, then the last norm
     block = saved_by_block(shape, job)
     last_norm = shape.width * (FLOAT + stream) + FLOAT
     if job.checkpointing:
@@ -173,6 +178,7 @@ def kv_cache(shape: Shape, job: Job, rows: int, tokens: int) -> int:
 
 def parameter_bytes(shape: Shape, job: Job) -> int:
     """The weights; adapters are float32 whatever the base is."""
+    # adapters are float32 whatever the base is
     adapters = shape.trained * FLOAT if shape.lora else 0
     base = shape.parameters - shape.trained if shape.lora else shape.parameters
     return (base * job.weight_bytes + adapters) // job.shards
@@ -190,6 +196,7 @@ def gradient_bytes(shape: Shape, job: Job) -> int:
 def compute_copy(shape: Shape, job: Job) -> int:
     """Weights as they are computed with: bfloat16 copies, and under sharding what is gathered at
     once."""
+    # gathered blocks, and what is outside them
     if job.sharded:
         return (shape.outside + min(PREFETCH, shape.layers) * shape.block) * job.compute_bytes
     return shape.parameters * job.compute_bytes if job.autocast else 0
@@ -199,6 +206,8 @@ def head_work(shape: Shape, job: Job, backward: bool) -> int:
     """The head's weight in the compute dtype, merged if it has an adapter, and its gradient's
     buffers."""
     narrow = job.compute_bytes
+
+    # the head in the compute dtype, and merged
     copies = (narrow if job.autocast else 0) + (FLOAT if shape.lora_head else 0)
     if backward and (shape.lora_head or not shape.lora):
         copies += FLOAT + narrow  # the sum over tiles and the product of one
@@ -208,6 +217,8 @@ def head_work(shape: Shape, job: Job, backward: bool) -> int:
 def sampling(shape: Shape, job: Job) -> dict[str, int]:
     if job.vllm_bytes is not None:
         return {"vllm": job.vllm_bytes} if job.vllm_sleeps else {}
+
+    # the larger of training and evaluation
     rows = min(job.max_rows, job.responses)
     cache = kv_cache(shape, job, rows, job.row)
     eval_rows = min(job.max_rows, job.eval_rows)
@@ -220,6 +231,7 @@ def sampling(shape: Shape, job: Job) -> dict[str, int]:
 
 
 def scoring(shape: Shape, job: Job) -> dict[str, int]:
+    # one micro-batch without gradients
     tokens = job.micro_batch(job.score_tokens)
     found = {
         "compute copy": compute_copy(shape, job),
@@ -235,6 +247,7 @@ def scoring(shape: Shape, job: Job) -> dict[str, int]:
 
 
 def update(shape: Shape, job: Job) -> dict[str, int]:
+    # one micro-batch with gradients
     tokens = job.micro_batch(job.micro_batch_tokens)
     # gradients that pass through a block while it is in the backward: of its MLP, and of the
     # residual stream
@@ -252,6 +265,7 @@ def update(shape: Shape, job: Job) -> dict[str, int]:
 
 def optimizer_step(shape: Shape, job: Job) -> dict[str, int]:
     """AdamW over all parameters at once holds one temporary of their size (torch's foreach)."""
+    # gradients, and a temporary as large
     held = gradient_bytes(shape, job)
     return {"gradients": held} if job.offload_optimizer else {"gradients": held, "temporary": held}
 
@@ -259,6 +273,8 @@ def optimizer_step(shape: Shape, job: Job) -> dict[str, int]:
 def always(shape: Shape, job: Job) -> dict[str, int]:
     """What stays from the first update to the end."""
     found = {"parameters": parameter_bytes(shape, job)}
+
+    # what may lie in host memory instead
     if not job.offload_optimizer:
         found["optimizer"] = optimizer_bytes(shape, job)
     if job.reference and not shape.lora and not job.offload_reference:

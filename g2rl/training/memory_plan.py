@@ -53,12 +53,16 @@ def shape_of(config: Any, lora: LoraSettings | None = None) -> Shape:
     """
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
+
+    # what a plan has to know
     blocks = decoder_blocks(model)
     intermediate = getattr(config, "intermediate_size", None)
     if blocks is None or not isinstance(intermediate, int):
         raise ValueError(
             f"no memory plan for model type {config.model_type}; plan=off goes on without"
         )
+
+    # sizes
     names = {name.rsplit(".", 1)[-1] for name, _ in blocks[0].named_modules()}
     parameters = sum(p.numel() for p in model.parameters())
     adapters, ranks, on_head = _adapters(model, blocks, lora)
@@ -89,6 +93,8 @@ def _adapters(
     if lora is None:
         return 0, 0, False
     chosen = set(target_modules(model, lora))
+
+    # layers that get an adapter
     head = model.get_output_embeddings()
     adapted = [
         module
@@ -96,6 +102,8 @@ def _adapters(
         if isinstance(module, nn.Linear)
         and (path.rsplit(".", 1)[-1] in chosen or (module is head and lora.include_head))
     ]
+
+    # inside one block, and on the head
     inside = set(blocks[0].modules())
     size = sum(lora.r * (module.in_features + module.out_features) for module in adapted)
     return size, lora.r * sum(module in inside for module in adapted), head in adapted
@@ -142,6 +150,7 @@ class Plan:
 
     def warning(self) -> str | None:
         """A remark when it fits with little to spare."""
+        # tight means over this share
         name, peak = self.estimate.peak
         if not TIGHT * self.memory < peak <= self.memory:
             return None
@@ -164,6 +173,7 @@ class Plan:
 
     def advice(self) -> str:
         """The two largest components of the peak phase, each with its knobs."""
+        # the two largest
         found = self.estimate
         parts = found.always | found.phases[found.peak[0]]
         said = [
@@ -182,6 +192,7 @@ class Plan:
 
     def halved(self, name: str) -> int:
         """A setting, halved until the run fits; a quarter of it where that alone does not help."""
+        # halve until it fits
         value: int = getattr(self.job, name)
         trial = value // 2
         while trial > 0:

@@ -66,12 +66,15 @@ class UpdateBatch:
             Tensors by name. Those that end in _T hold the tokens of all N responses one after the
             other.
         """
+        # what every update has
         tensors = {
             "update_rows": torch.tensor(rows),
             "response_lengths_N": self.sequences.lengths_N,
             "advantages_N": self.advantages_N,
             "old_logps_T": torch.cat(require_scored(behaviour.logps)),
         }
+
+        # what depends on the algorithm and the signal
         if self.ref_logps is not None:
             tensors["ref_logps_T"] = torch.cat(self.ref_logps)
         if self.token_bonus is not None:

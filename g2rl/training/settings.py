@@ -56,10 +56,13 @@ class TrainerSettings:
     probe_samples: int = 8
 
     def __post_init__(self) -> None:
+        # sampling
         if self.sampling.temperature == 0:
             raise ValueError(
                 "task.temperature must be > 0 in training: greedy samples of a group are all the same"
             )
+
+        # counts
         for name in MUST_BE_POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"trainer.{name} must be >= 1, got {getattr(self, name)}")

@@ -59,6 +59,8 @@ class Sampler:
     def __call__(self, step: int) -> Rollouts:
         """Sample the rollouts of a step; what is drawn is a function of (seed, step, weights)."""
         settings = self.settings
+
+        # the problems of this step, as token ids
         count = settings.prompts_per_step
         with self.reporter.phase("sampling"):
             problems = self.task.batch(settings.seed, (step - 1) * count, count)
@@ -135,6 +137,7 @@ class Scorer:
     def _score(
         self, policy: Scorable, rollouts: Rollouts, *, features: bool, plan: ScorePlan | None
     ) -> Scores:
+        # one request serves policy and reference
         request = ScoreRequest(
             temperature=self.settings.sampling.temperature,
             token_budget=self.settings.score_tokens,
@@ -225,6 +228,7 @@ class Explorer:
             )
 
         for observer in self.observers:
+            # under the observer's name
             observed = observer(batch)
             for name, value in observed.metrics.items():
                 metrics[f"observe/{observer.name}/{name}"] = value

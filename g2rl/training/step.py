@@ -180,6 +180,7 @@ class TrainingStep:
         self.engine.push_weights()
         clock.lap("update")
 
+        # metrics by stage
         for name, value in advantage_metrics.items():
             metrics[f"advantage/{name}"] = value
         for name, value in update_metrics.items():
@@ -216,6 +217,8 @@ class TrainingStep:
         """Write rollouts and geometry of this step as parquet, every `tables_every` steps."""
         if self.settings.tables_every == 0 or step % self.settings.tables_every != 0:
             return
+
+        # one row a response
         self.tracker.table("rollouts", step, rollout_table(rollouts, verdicts))
         problem_ids = [problem.id for problem in rollouts.problems]
         geometry = geometry_table(step, problem_ids, batch, lesson.shaped, lesson.advantages_PG)

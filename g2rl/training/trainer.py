@@ -116,6 +116,7 @@ class Trainer:
     def _save(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write the checkpoint of a step, with its held-out pass@1 (mean over benchmarks) as its
         score."""
+        # optimizer and signals; the weights are written beside
         state = {"updater": self.step.updater.state_dict(), **self.step.explorer.state_dict()}
         model = self.step.scorer.policy.model
         self.checkpoints.save(step, model, state, final_score(metrics))

@@ -120,6 +120,7 @@ class Updater:
             may_keep_forwards: forwards may be kept for the update where that costs no memory of its
                 own.
         """
+        # the update's own needs
         needed_rows = self.rows_to_score(group_N, step)
         if not every_response:
             return ScorePlan([needed_rows])
@@ -156,6 +157,8 @@ class Updater:
         """
         if self.policy.has_dropout or self.world.size > 1 or self.policy.sharding is not None:
             return []
+
+        # no more than one micro-batch's activations
         plan = self._micro_batches(sequences, self._mini_batches(group_N, step, epoch=0)[0])
         if padded_tokens(sequences, plan) > self.settings.micro_batch_tokens:
             return []
@@ -320,6 +323,7 @@ class Updater:
         self, batch: UpdateBatch, rows: list[int], source: BehaviourSource
     ) -> MiniBatch:
         """Weigh the tokens of a mini-batch by the normaliser of the loss."""
+        # weights over the whole mini-batch
         lengths = batch.sequences.lengths_N[rows]
         weights_N = torch.zeros(len(batch.sequences), dtype=torch.float32)
         weights_N[rows] = response_weights(

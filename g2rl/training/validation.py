@@ -125,6 +125,7 @@ class Validation:
 
         This is the protocol of Figure 3 of arXiv 2512.15687. The pairs go into the table `probe`.
         """
+        # a few responses to a few problems
         sequences, correct_PG = probe_sequences(
             result, self.settings.probe_problems, self.settings.probe_samples
         )
@@ -137,6 +138,8 @@ class Validation:
         )
         scores = score(self.policy, sequences, request, self.world)
         assert scores.features_ND is not None
+
+        # cosines inside each problem
         prompt_count, sample_count = correct_PG.shape
         features_PGD = grouped(scores.features_ND, (prompt_count, sample_count))
         cosine_PGG, _ = cosine_matrix(features_PGD)
@@ -170,6 +173,8 @@ def probe_sequences(
     responses: list[list[int]] = []
     correct: list[list[bool]] = []
     problems = zip(result.prompts, result.completions, result.verdicts, strict=True)
+
+    # prompt-major
     for prompt, completions, verdicts in list(problems)[:problem_count]:
         for completion in completions[:sample_count]:
             prompts.append(prompt)

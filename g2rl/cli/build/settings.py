@@ -146,6 +146,7 @@ def read_train_settings(config: DictConfig) -> TrainSettings:
     Raises:
         ValueError: a setting that cannot be, named by its key.
     """
+    # records of several nodes
     advantage, loss = read_algorithm(config.algorithm)
     optimizer = {**config.optimizer, "betas": tuple(config.optimizer.betas)}
     return TrainSettings(
@@ -167,6 +168,7 @@ def read_train_settings(config: DictConfig) -> TrainSettings:
 
 def read_model_settings(node: DictConfig) -> ModelSettings:
     """Node `model`."""
+    # values that become objects
     plain: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
     lora = plain["lora"]
     plain["lora"] = None if lora["r"] is None else LoraSettings(**lora)

@@ -20,6 +20,7 @@ def build_signals(node: DictConfig, group_size: int) -> tuple[Signal, list[Signa
     Raises:
         ValueError: an observer that does not exist, or groups of one for a signal that compares responses.
     """
+    # the one that trains, and those that only look
     signal = build_signal(node)
     observers = build_observers(list(node.observe))
     check_group_size([signal, *observers], group_size)

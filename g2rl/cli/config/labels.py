@@ -30,6 +30,7 @@ def run_label(what: str, *, _root_: DictConfig) -> Any:
 def training_labels(config: DictConfig) -> dict[str, Any]:
     """Group: EXPERIMENT-MODEL-TASK, or MODEL-TASK. Arm: the signal and the overrides of this
     run."""
+    # one file a signal
     model, task = config.model.name, config.task.name
     signal = config.exploration._target_.split(".")[-2]  # one file a signal, named like its choice
     return {
@@ -42,6 +43,7 @@ def training_labels(config: DictConfig) -> dict[str, Any]:
 
 def evaluation_labels(config: DictConfig) -> dict[str, Any]:
     """Group: the benchmark. Arm: the run evaluated, else the model."""
+    # a suite has no name of its own
     node = config.benchmark
     benchmark = (
         chosen("benchmark") or node.get("name") or node.get("_target_", "a.suite.of").split(".")[-2]

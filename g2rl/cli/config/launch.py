@@ -18,6 +18,7 @@ from g2rl.cli.config.names import arm_name, eval_dir, run_group, run_tag, unname
 ASKING_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--info", "-i"}  # they start no run
 
 
+# before torch and Hydra look at the environment
 def share_cores() -> None:
     """Let idle OpenMP threads sleep instead of spin; to be called before torch is imported.
 
@@ -67,6 +68,8 @@ def launch(config_name: str, run: Callable[[DictConfig], Any], path_keys: Sequen
     share_cores()
     register_resolvers()
     sys.argv[1:] = escape_paths(sys.argv[1:], path_keys)
+
+    # --help and the like run nothing
     if not ASKING_FLAGS & set(sys.argv[1:]):
         refuse_mistakes(config_name)
     hydra.main(config_path=str(config_dir()), config_name=config_name, version_base="1.3")(run)()

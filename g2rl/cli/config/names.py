@@ -87,6 +87,7 @@ def eval_dir(
     Names hold no "=", so that they can be typed in an override. `absolute` is for sweeps, whose
     folders Hydra would put under another.
     """
+    # beside what it is about
     tag = run_tag(overrides.replace("benchmark.", "").replace("=", "-"))
     if compare:
         folder = Path("evals") / f"compare-{_short_hash(str(compare))}"
@@ -105,6 +106,7 @@ def unnamed_settings(command: str, *, _root_: DictConfig) -> ListConfig:
     Args:
         command: a key of `g2rl.runs.identity.FREE_SETTINGS`.
     """
+    # only the names of a node's settings are needed
     nodes: dict[str, Any] = {}
     for key in free_keys(command, "name"):
         node = _root_.get(key)

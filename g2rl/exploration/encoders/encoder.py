@@ -59,6 +59,7 @@ def unit_rows(raw_NE: Tensor, indices: Sequence[int], name: str) -> Tensor:
     Raises:
         EncoderError: shape is not (len(indices), E), or a row is not finite or has no direction.
     """
+    # one row a text
     if raw_NE.ndim != 2 or raw_NE.shape[0] != len(indices):
         rows = raw_NE.shape[0] if raw_NE.ndim else 0
         first = f"; text {indices[rows]} is the first without a row" if rows < len(indices) else ""
@@ -69,6 +70,8 @@ def unit_rows(raw_NE: Tensor, indices: Sequence[int], name: str) -> Tensor:
     # float64: the squares of a large float32 row may overflow, those of a small one vanish.
     wide_NE = raw_NE.detach().to("cpu", torch.float64)
     norm_N1 = wide_NE.norm(dim=1, keepdim=True)
+
+    # every text that is not empty must have a direction
     for bad_N, what in (
         (~norm_N1[:, 0].isfinite(), "a non-finite row"),
         (norm_N1[:, 0] == 0, "a zero row"),

@@ -65,6 +65,7 @@ class NgramHashing:
 
     def grams(self, text: str) -> Counter[str]:
         """Count of every n-gram of the text; words of a gram are joined by a blank."""
+        # words, or characters
         if self.unit == "word":
             units, glue = _WORD.findall(text), " "
         else:
@@ -78,6 +79,7 @@ class NgramHashing:
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """(N, width) float32, unit rows; zero rows for empty texts. See `Encoder.encode`."""
+        # texts without a visible character keep a zero row
         full = [i for i, text in enumerate(texts) if not is_empty(text)]
         counts_MW = torch.zeros(len(full), self.width)
         for row, i in enumerate(full):
@@ -86,4 +88,6 @@ class NgramHashing:
             counts_MW[row].index_add_(
                 0, columns, torch.tensor(list(grams.values()), dtype=torch.float32)
             )
+
+        # unit length
         return scatter_rows(unit_rows(counts_MW, full, self.name), full, len(texts))

