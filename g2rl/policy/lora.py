@@ -1,10 +1,11 @@
-"""LoRA: low-rank adapters on a frozen base, W' = W + (alpha / r) B A (arXiv 2106.09685, Eq. 3); all
-of peft.
+"""LoRA: low-rank adapters on a frozen base, W' = W + (alpha / r) B A (arXiv 2106.09685, Eq. 3).
 
-Adapters are injected in place, so that module paths stay and the policy, the engine and the
-optimizer need not know of them. Three places do: the head's weight is the merged one (log-probs and
-gradient features take W', not W), the reference policy is the same model with its adapters off, and
-exports merge them or hold them.
+This is the only module that calls peft. Adapters are injected into the model in place, so that the
+policy, the engine and the optimizer need not know of them. Only three places do:
+
+- the head: log-probs and gradient features take its merged weight W', not W;
+- the reference policy: it is the same model with its adapters off;
+- exports: they hold the merged weights, or the adapter alone.
 """
 
 from __future__ import annotations
@@ -27,16 +28,19 @@ EXPORTS = ("merged", "adapter")
 
 @dataclass(slots=True, frozen=True)
 class LoraSettings:
-    """Low-rank adapters; `model.lora`.
+    """Which layers get adapters, and of what kind; the settings of `model.lora`.
 
     Args:
         r: rank.
-        alpha: scale of the update, alpha / r; None: 2 r.
-        dropout: of the adapters' inputs in training.
-        target_modules: last names of the layers that get one; None: every linear layer but the
-            head.
-        include_head: one on the output head too (an embedding tied to it stays as it is).
+        alpha: scales the update by alpha / r; None takes 2 r.
+        dropout: rate of dropout on the adapters' inputs in training.
+        target_modules: last names of the layers that get an adapter; None stands for every linear
+            layer but the head.
+        include_head: give the output head an adapter too (an embedding tied to it stays as it is).
         export: what a run writes at its end: "merged" weights, or the "adapter" alone.
+
+    Raises:
+        ValueError: a value is out of its range, or two settings exclude each other.
     """
 
     r: int
@@ -57,12 +61,22 @@ class LoraSettings:
             raise ValueError(f"model.lora.export must be one of {EXPORTS}, got {self.export!r}")
         if self.include_head and self.dropout:
             raise ValueError(
-                "model.lora.include_head needs model.lora.dropout=0: log-probs are taken from the merged "
-                "head, in which there is nothing to drop"
+                "model.lora.include_head needs model.lora.dropout=0: log-probs are taken from the "
+                "merged head, in which there is nothing to drop"
             )
+
+    @property
+    def effective_alpha(self) -> float:
+        """The alpha of W + (alpha / r) B A, with its default filled in."""
+        return 2 * self.r if self.alpha is None else self.alpha
 
 
 def _peft() -> Any:
+    """The peft package, which is imported only by runs with adapters.
+
+    Raises:
+        ImportError: it is not installed; the message says how to install it.
+    """
     try:
         import peft
     except ImportError as error:
@@ -71,24 +85,26 @@ def _peft() -> Any:
 
 
 def add_lora(model: Any, settings: LoraSettings, source: str, revision: str | None = None) -> None:
-    """Freeze a causal LM and give its layers adapters that change nothing yet (B = 0), float32 or
-    wider.
+    """Freeze a causal LM and give its layers adapters, in place.
+
+    The adapters change nothing yet, because B = 0. They are float32, or wider if the model is. A is
+    drawn from torch's global random generator.
 
     Args:
+        model: the causal LM.
+        settings: which layers get an adapter, and of what kind.
         source: where the base came from, a folder or a hub id; an exported adapter names it.
+        revision: branch, tag or commit of the base; an exported adapter names it too.
 
     Raises:
-        ImportError: without peft.
-        ValueError: for target modules that the model does not have.
+        ImportError: peft is not installed.
+        ValueError: the model does not have the target modules.
     """
-    # the settings in peft's words
-    peft = _peft()
-    targets = target_modules(model, settings)
-    config = peft.LoraConfig(
+    config = _peft().LoraConfig(
         r=settings.r,
-        lora_alpha=2 * settings.r if settings.alpha is None else settings.alpha,
+        lora_alpha=settings.effective_alpha,
         lora_dropout=settings.dropout,
-        target_modules=targets,
+        target_modules=target_modules(model, settings),
         task_type="CAUSAL_LM",
         base_model_name_or_path=source,
         revision=revision,
@@ -97,56 +113,69 @@ def add_lora(model: Any, settings: LoraSettings, source: str, revision: str | No
 
 
 def _inject(model: Any, config: Any) -> None:
+    """Freeze the model and put the adapters of a peft configuration into it."""
     with warnings.catch_warnings():
-        # of tied embeddings, which peft's merge would change with the head; ours does not
+        # peft warns that its own merge would change a tied embedding with the head; ours does not
         warnings.filterwarnings("ignore", message=r".*tie_word_embeddings", category=UserWarning)
         warnings.filterwarnings(
             "ignore", message=r".*is_gradient_checkpointing", category=FutureWarning
         )
         _peft().inject_adapter_in_model(config, model, ADAPTER)
+
     # bfloat16 adapters would not move: one step at a usual learning rate is below their resolution
     _peft().tuners.tuners_utils.cast_adapter_dtype(model, ADAPTER)
 
 
 def target_modules(model: Any, settings: LoraSettings) -> list[str]:
-    """Last names of the layers that get an adapter.
+    """Last names of the layers that get an adapter, sorted; the head comes by its full path.
 
     Raises:
-        ValueError: for a name that no linear layer has, or the head without `include_head`.
+        ValueError: no linear layer has one of the names, the head is named without `include_head`,
+            or no layer would get an adapter.
     """
-    # every linear layer by its path, and their last names
+    # names of the linear layers: the head's full path, and the last part of the others' paths
     head = model.get_output_embeddings()
-    paths = {
-        name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)
-    }
-    leaves = {path.rsplit(".", 1)[-1] for path, module in paths.items() if module is not head}
-    [head_name] = [path for path, module in paths.items() if module is head]
+    head_paths: list[str] = []
+    layer_names: set[str] = set()
+    for path, module in model.named_modules():
+        if module is head:
+            head_paths.append(path)
+        elif isinstance(module, nn.Linear):
+            layer_names.add(path.rpartition(".")[2])
+    [head_path] = head_paths
 
-    # what the settings name must be there
-    chosen = leaves if settings.target_modules is None else set(settings.target_modules)
-    if unknown := sorted(chosen - leaves):
-        hint = "; for the head set model.lora.include_head=true" if head_name in unknown else ""
+    # the layers that the settings name
+    targets = layer_names
+    if settings.target_modules is not None:
+        targets = set(settings.target_modules)
+    unknown = sorted(targets - layer_names)
+    if unknown:
+        hint = "; for the head set model.lora.include_head=true" if head_path in unknown else ""
         raise ValueError(
             f"model.lora.target_modules: no linear layer is named {unknown[0]!r}, there are "
-            f"{sorted(leaves)}{hint}"
+            f"{sorted(layer_names)}{hint}"
         )
-    if not chosen and not settings.include_head:
+    if not targets and not settings.include_head:
         raise ValueError("model.lora.target_modules is empty: nothing would be trained")
-    return sorted(chosen | ({head_name} if settings.include_head else set()))
+
+    if settings.include_head:
+        targets = targets | {head_path}
+    return sorted(targets)
 
 
 def has_lora(model: nn.Module) -> bool:
-    """Whether `add_lora` has been here."""
+    """Whether the model has adapters."""
     return bool(getattr(model, "peft_config", None))
 
 
 def lora_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
     """Path and module of every layer with an adapter."""
-    if has_lora(model):
-        layer = _peft().tuners.lora.LoraLayer
-        yield from (
-            (name, module) for name, module in model.named_modules() if isinstance(module, layer)
-        )
+    if not has_lora(model):
+        return
+    lora_class = _peft().tuners.lora.LoraLayer
+    for path, module in model.named_modules():
+        if isinstance(module, lora_class):
+            yield path, module
 
 
 def base_layer(layer: Any) -> nn.Module:
@@ -155,9 +184,9 @@ def base_layer(layer: Any) -> nn.Module:
 
 
 def merged_weight(layer: Any) -> Tensor:
-    """Weight of a linear layer with its adapter: W + (alpha / r) B A, differentiable in A and B.
+    """Weight of a linear layer with its adapter, W + (alpha / r) B A, differentiable in A and B.
 
-    In the dtype of W; W itself where there is no adapter, or where it is off.
+    The result has the dtype of W. It is W itself if there is no adapter, or if the adapter is off.
     """
     if not hasattr(layer, "base_layer") or layer.disable_adapters:
         return layer.weight
@@ -167,17 +196,18 @@ def merged_weight(layer: Any) -> Tensor:
 
 @contextmanager
 def adapters_off(model: nn.Module) -> Iterator[None]:
-    """The base model, for as long as the context lasts; which parameters are trained does not
-    change."""
-    # remember what trains, because peft freezes what it turns off
+    """While the context lasts the model computes as its base does, without adapters.
+
+    Which parameters are trained does not change.
+    """
     layers = [layer for _, layer in lora_layers(model)]
-    trained = [p for p in model.parameters() if p.requires_grad]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
         for layer in layers:
             layer.enable_adapters(False)
-        for (
-            parameter
-        ) in trained:  # peft freezes what it turns off; sharding may remember such a flag
+
+        # peft freezes what it turns off, and sharding may remember that a parameter was frozen
+        for parameter in trained:
             parameter.requires_grad_(True)
         yield
     finally:
@@ -186,13 +216,14 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
 
 
 def merged_state(model: nn.Module, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """State dict of the model as if it had never had adapters, with these merged into the weights.
+    """State dict of the model as if it had never had adapters: they are merged into the weights.
 
-    A tied head with an adapter is in it under its own name, with a weight that is no longer the
+    A tied head with an adapter has an entry of its own, because its weight is no longer the
     embedding's.
 
     Args:
-        state: full state dict of the model (gathered, if it is sharded); None takes it from the
+        model: a causal LM, with adapters or without.
+        state: its full state dict (gathered, if the model is sharded); None takes it from the
             model.
     """
     return dict(merged_items(model, state))
@@ -201,71 +232,84 @@ def merged_state(model: nn.Module, state: Mapping[str, Tensor] | None = None) ->
 def merged_items(
     model: nn.Module, state: Mapping[str, Tensor] | None = None
 ) -> Iterator[tuple[str, Tensor]]:
-    """What `merged_state` holds, one weight at a time."""
-    # a state dict has the base's weight under PATH.base_layer and the adapter's under PATH.lora_A
-    # and lora_B
-    full = model.state_dict() if state is None else state
-    scales = {f"{name}.": layer.scaling[ADAPTER] for name, layer in lora_layers(model)}
-    for name in full:
-        path, mark, rest = name.partition("base_layer.")
+    """The entries of `merged_state`, one at a time."""
+    full_state = model.state_dict() if state is None else state
+    scale_of_path = {path: layer.scaling[ADAPTER] for path, layer in lora_layers(model)}
+
+    # a layer with an adapter has three entries: base_layer.weight, and the weights A and B
+    for name in full_state:
         if ".lora_" in name:
             continue
-        tensor = full[name]  # where values are gathered when asked for, one at a time
+        tensor = full_state[name]  # of a sharded model, this gathers the value
+        path, has_adapter, last_name = name.partition(".base_layer.")
+        if not has_adapter:
+            yield name, tensor.detach()
+            continue
 
-        # W + (alpha / r) B A, computed no narrower than float32
-        if mark and rest == "weight":
-            a, b = (full[f"{path}lora_{side}.{ADAPTER}.weight"] for side in "AB")
-            delta = (b.float() @ a.float() if b.dtype == torch.bfloat16 else b @ a) * scales[path]
+        if last_name == "weight":
+            a = full_state[f"{path}.lora_A.{ADAPTER}.weight"]
+            b = full_state[f"{path}.lora_B.{ADAPTER}.weight"]
+            delta = _product(b, a) * scale_of_path[path]
             tensor = (tensor + delta).to(tensor.dtype)
-        yield path + rest if mark else name, tensor.detach()
+        yield f"{path}.{last_name}", tensor.detach()
+
+
+def _product(b: Tensor, a: Tensor) -> Tensor:
+    """B A, in float32 if they are bfloat16."""
+    if b.dtype == torch.bfloat16:
+        return b.float() @ a.float()
+    return b @ a
 
 
 def load_adapter(model: Any, folder: Path) -> None:
     """Merge the LoRA adapter of a folder into the weights of a plain causal LM, in place.
 
     Raises:
-        ValueError: the folder holds none, one of another model, or a kind other than plain LoRA.
+        ImportError: peft is not installed.
+        ValueError: the folder holds no adapter, one of another model, or one that is not plain
+            LoRA.
     """
     peft = _peft()
     if not (folder / "adapter_config.json").is_file():
         raise ValueError(f"model.adapter={folder}: no adapter_config.json there")
 
-    # only plain LoRA can be merged
+    # other kinds are more than the product B A
     config = peft.PeftConfig.from_pretrained(str(folder))
-    plain = config.peft_type == peft.PeftType.LORA and config.bias == "none"
-    if not plain or config.use_dora or config.lora_bias or config.modules_to_save:
+    is_plain = config.peft_type == peft.PeftType.LORA and config.bias == "none"
+    if not is_plain or config.use_dora or config.lora_bias or config.modules_to_save:
         raise ValueError(
             f"model.adapter={folder}: only plain LoRA adapters are supported (no DoRA, no biases)"
         )
 
-    # fill the adapter's weights in, and refuse those of another model
+    # put the adapter in, and see whether its weights are those of this model
     _inject(model, config)
-    found = peft.set_peft_model_state_dict(
-        model, peft.load_peft_weights(str(folder), device="cpu"), ADAPTER
-    )
-    missing = [name for name in found.missing_keys if ".lora_" in name]
-    if missing or found.unexpected_keys:
-        wrong = (missing or found.unexpected_keys)[0]
-        raise ValueError(f"model.adapter={folder} is of another model: {wrong} does not fit")
+    adapter_weights = peft.load_peft_weights(str(folder), device="cpu")
+    report = peft.set_peft_model_state_dict(model, adapter_weights, ADAPTER)
+    misfits = [name for name in report.missing_keys if ".lora_" in name] or report.unexpected_keys
+    if misfits:
+        raise ValueError(f"model.adapter={folder} is of another model: {misfits[0]} does not fit")
 
-    # from here on it is a plain model
     fold(model)
 
 
 @torch.no_grad()
 def fold(model: Any) -> None:
-    """Merge the adapters into the weights for good; every parameter trains again, a tied head is
-    untied."""
+    """Merge the adapters into the weights for good, which makes the model a plain one again.
+
+    Every parameter is trained again, and a tied head that had an adapter is untied.
+    """
     head = model.get_output_embeddings()
-    for name, layer in list(lora_layers(model)):
+    for path, layer in list(lora_layers(model)):
+        # a new parameter, because the old one may be the embedding's too
         base = layer.base_layer
-        base.weight = nn.Parameter(
-            merged_weight(layer)
-        )  # a new one: the old may be the embedding's too
+        base.weight = nn.Parameter(merged_weight(layer))
         if layer is head:
             model.config.tie_word_embeddings = False
-        parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, base)
+
+        # put the plain layer into the place of the one with an adapter
+        parent, _, last_name = path.rpartition(".")
+        setattr(model.get_submodule(parent), last_name, base)
+
     del model.peft_config
     model.requires_grad_(True)
 
@@ -273,40 +317,48 @@ def fold(model: Any) -> None:
 def save_lora(
     model: Any, folder: Path, export: str, state: Mapping[str, Tensor] | None = None
 ) -> None:
-    """Write a model with adapters: merged, as plain transformers loads it, or the adapter, as peft
-    does.
+    """Write a model with adapters to a folder.
 
     Args:
-        export: "merged" or "adapter".
+        model: a causal LM with adapters.
+        folder: exists.
+        export: "merged" writes a plain model, as transformers loads it; "adapter" writes the
+            adapter alone, as peft loads it.
         state: full state dict of the model (gathered, if it is sharded); None takes it from the
             model.
     """
-    # the adapter alone, as peft writes it
     if export == "adapter":
-        peft, config = _peft(), copy.copy(model.peft_config[ADAPTER])
-        full = dict(model.state_dict() if state is None else state)
-        own = peft.get_peft_model_state_dict(model, full, ADAPTER, save_embedding_layers=False)
-        save_file(
-            {
-                f"base_model.model.{name}": tensor.detach().cpu().contiguous()
-                for name, tensor in own.items()
-            },
-            folder / "adapter_model.safetensors",
-            metadata={"format": "pt"},
-        )
-        model.generation_config.save_pretrained(folder)
-        config.inference_mode = True
-        config.target_modules = sorted(
-            config.target_modules
-        )  # a set, whose order changes between processes
-        config.save_pretrained(str(folder))
-        return
+        _save_adapter(model, folder, state)
+    else:
+        _save_merged(model, folder, state)
 
-    # merged; a head with an adapter is no longer the embedding
-    tied = model.config.tie_word_embeddings
+
+def _save_adapter(model: Any, folder: Path, state: Mapping[str, Tensor] | None) -> None:
+    """Write the adapter alone, with the configuration that peft wants beside it."""
+    # weights, under the names that peft gives them
+    full_state = dict(model.state_dict() if state is None else state)
+    adapter_state = _peft().get_peft_model_state_dict(
+        model, full_state, ADAPTER, save_embedding_layers=False
+    )
+    weights: dict[str, Tensor] = {}
+    for name, tensor in adapter_state.items():
+        weights[f"base_model.model.{name}"] = tensor.detach().cpu().contiguous()
+    save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    model.generation_config.save_pretrained(folder)
+
+    # configuration; target_modules is a set, whose order changes between processes
+    config = copy.copy(model.peft_config[ADAPTER])
+    config.inference_mode = True
+    config.target_modules = sorted(config.target_modules)
+    config.save_pretrained(str(folder))
+
+
+def _save_merged(model: Any, folder: Path, state: Mapping[str, Tensor] | None) -> None:
+    """Write a plain model with merged weights; a head with an adapter is no longer tied in it."""
+    was_tied = model.config.tie_word_embeddings
     if hasattr(model.get_output_embeddings(), "base_layer"):
         model.config.tie_word_embeddings = False
     try:
         model.save_pretrained(folder, state_dict=merged_state(model, state))
     finally:
-        model.config.tie_word_embeddings = tied
+        model.config.tie_word_embeddings = was_tied

@@ -1,4 +1,4 @@
-"""One pass of the head over the response tokens of a micro-batch."""
+"""One pass of the head over the response tokens of a micro-batch: `head_pass`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,13 @@ from g2rl.policy.lm_head.tiled import TiledHead
 from g2rl.policy.lm_head.tiles import tile_columns, tile_rows, wide
 
 DEFAULT_TILE_BYTES = 64 << 20
-FUSE_FROM = 4096  # words: below, the head's products are next to nothing in a step
-FUSE_ROWS = 64  # measured (V = 49,152, D = 576, two cores): 19 rows a tile 1.10 of recomputing, 78 rows 0.74
+
+# vocabulary from which fusing pays; the products of a smaller head are next to nothing in a step
+FUSE_FROM = 4096
+
+# tokens of a tile from which fusing pays. Measured with V = 49,152 and D = 576 on two cores: with
+# 19 tokens it takes 1.10 times as long as recomputing, with 78 tokens 0.74 times.
+FUSE_ROWS = 64
 
 
 @dataclass(slots=True)
@@ -29,12 +34,12 @@ class HeadOutput:
     features_ND: Tensor | None = None
     """Gradient features Phi, float32; None unless asked for. A response without tokens has 0."""
     loss: Tensor | None = None
-    """Of an objective that was differentiated in the forward; the gradient goes through it
-    alone."""
+    """The value of an objective that was differentiated in the forward; None if it was not. If set,
+    this is the only differentiable output."""
 
 
 def fuses(hidden_TD: Tensor, weight_VD: Tensor, rows: int) -> bool:
-    """Whether an objective is differentiated in the forward, over tiles of `rows`.
+    """Whether an objective is differentiated in the forward, over tiles of `rows` tokens.
 
     No, if any of these holds: gradients would be accumulated below float32; a tile has too few rows
     to pay for reading and writing the head's gradient; the vocabulary is so small that the head's
@@ -61,22 +66,23 @@ def head_pass(
 
     Args:
         hidden_TD: last hidden states at the positions that predict the response tokens.
-        weight_VD: LM head; bias_V its bias, if it has one.
+        weight_VD: weight of the LM head.
         targets_T: response tokens y_t (int64).
         temperature: sampling temperature tau > 0; log-probabilities are those of softmax(z / tau).
+        bias_V: bias of the LM head, if it has one.
         features: which response each token belongs to; None skips the features and their cost.
         objective: a loss that is a sum over tokens, as a function of (slice of the T tokens, their
-            log-probabilities, their entropies). Where that saves time it is differentiated in this
-            pass, and `loss` is set; elsewhere it is not called. Not together with features.
-        tile_bytes: memory for one tile of logits, and for the residual sums of the features beside
-            it.
+            log-probabilities, their entropies). If this saves time, it is differentiated in this
+            pass and the output has a `loss`; otherwise it is not called. It cannot be combined with
+            features.
+        tile_bytes: memory for one tile of logits together with the residual sums of the features.
 
     Returns:
-        `HeadOutput`; features are detached, the rest is differentiable in hidden, weight and bias;
-        with a `loss` it alone is.
+        With a `loss`, only the loss is differentiable. Without one, log-probabilities and entropies
+        are, with respect to hidden states, weight and bias. Features are always detached.
 
     Raises:
-        ValueError: for a temperature that is not positive, or features and an objective at once.
+        ValueError: a temperature is not positive, or features and an objective are both asked for.
     """
     if temperature <= 0 or (features is not None and features.temperature <= 0):
         raise ValueError("the head needs a temperature > 0 (greedy decoding has no distribution)")
@@ -84,24 +90,23 @@ def head_pass(
         raise ValueError(
             "features are taken before the update, an objective in it: ask for one of them"
         )
-    sums = 0  # of residuals share the memory of a tile, as far as half of it goes
-    if features is not None:
-        sums = min(
-            features.count * weight_VD.shape[0] * wide(hidden_TD.dtype).itemsize, tile_bytes // 2
-        )
 
-    # rows of a tile, in what the sums leave of its memory
-    rows = tile_rows(weight_VD.shape[0], tile_bytes - sums, hidden_TD.dtype)
+    # residual sums (N, V) take memory from the tile, at most half of it
+    vocabulary = weight_VD.shape[0]
+    residual_bytes = 0
+    if features is not None:
+        bytes_of_sums = features.count * vocabulary * wide(hidden_TD.dtype).itemsize
+        residual_bytes = min(bytes_of_sums, tile_bytes // 2)
+    rows = tile_rows(vocabulary, tile_bytes - residual_bytes, hidden_TD.dtype)
+
     if objective is not None and fuses(hidden_TD, weight_VD, rows):
         return _fused(hidden_TD, weight_VD, bias_V, targets_T, temperature, rows, objective)
 
-    # otherwise the backward recomputes logits over slices of the vocabulary
+    # the head whose backward recomputes logits, over slices of the vocabulary
     columns = tile_columns(hidden_TD.shape[0], tile_bytes, hidden_TD.dtype)
     logps_T, entropy_T, residual_NV = TiledHead.apply(
         hidden_TD, weight_VD, bias_V, targets_T, temperature, rows, columns, features
     )
-
-    # features follow from the residual sums by one product a response
     output = HeadOutput(logps_T, entropy_T)
     if features is not None:
         with torch.no_grad():
@@ -110,5 +115,6 @@ def head_pass(
 
 
 def _fused(*inputs: Any) -> HeadOutput:
+    """The output of `FusedHead`, whose forward takes these inputs."""
     loss, logps_T, entropy_T = FusedHead.apply(*inputs)
     return HeadOutput(logps_T, entropy_T, loss=loss)

@@ -1,5 +1,7 @@
-"""Gradient features from residual sums: c of each response tile by tile, then Phi = W^T c at
-once."""
+"""Gradient features of responses: residual sums c tile by tile, then Phi = W^T c at once.
+
+G2RL, arXiv 2512.15687, Eq. 5-8 and 14.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,8 @@ import torch
 from torch import Tensor
 
 from g2rl.policy.lm_head.tiles import tiles
+
+WIDENED_WORDS = 16_384  # rows of a narrow head that are widened at a time
 
 
 @dataclass(slots=True, frozen=True)
@@ -28,46 +32,62 @@ class FeatureRequest:
 def add_residuals(
     residual_NV: Tensor, request: FeatureRequest, tile: slice, exp: Tensor, temperature: float
 ) -> None:
-    """Subtract sum_t a_t p_t of a tile from the residual sums; `exp` is at `temperature`, and
-    overwritten."""
-    # exp(z / tau) to exp(z / tau')
+    """Subtract sum_t a_t p_t of a tile's tokens from the residual sums of their responses.
+
+    Args:
+        residual_NV: the residual sums, changed in place.
+        request: which response each token belongs to, and its weight a_t.
+        tile: the tokens of the tile.
+        exp: exponentials of their logits at `temperature`, (n, V); overwritten.
+        temperature: of the exponentials.
+    """
+    # exp(z / tau) ** (tau / tau') = exp(z / tau')
     if request.temperature != temperature:
         exp.pow_(temperature / request.temperature)
+
+    # a_t / Z_t, which turns exponentials into weighted probabilities
     scale = exp.sum(-1).reciprocal_()
     if request.weights_T is not None:
         scale = scale * request.weights_T[tile]
 
-    # responses that have a token in this tile
+    # the tile's tokens belong to few responses, which follow one another
     segments = request.segments_T[tile]
     first = int(segments[0])
     span = int(segments[-1]) - first + 1
-    # rows of one tile touch few responses: a (span, rows) selection times the tile is one thin
-    # product
-    select = exp.new_zeros(span, exp.shape[0])
-    select[segments - first, torch.arange(exp.shape[0], device=exp.device)] = scale
-    residual_NV[first : first + span].addmm_(select, exp, alpha=-1.0)
+
+    # so one thin product sums over the tokens of each: a (span, n) selection times the (n, V) tile
+    selection = exp.new_zeros(span, exp.shape[0])
+    selection[segments - first, torch.arange(exp.shape[0], device=exp.device)] = scale
+    residual_NV[first : first + span].addmm_(selection, exp, alpha=-1.0)
 
 
 def to_features(
     residual_NV: Tensor, weight_VD: Tensor, targets_T: Tensor, request: FeatureRequest
 ) -> Tensor:
-    """Add the sampled tokens to the residual sums, normalise by sum_t a_t and multiply by W
-    once."""
-    # weights of the tokens, 1 by default
+    """Gradient features Phi (N, D) of the responses.
+
+    Args:
+        residual_NV: -sum_t a_t p_t of each response; overwritten by c.
+        weight_VD: the head.
+        targets_T: the sampled tokens y_t.
+        request: which response each token belongs to, and its weight a_t.
+    """
     weights_T = request.weights_T
     if weights_T is None:
         weights_T = torch.ones_like(targets_T, dtype=residual_NV.dtype)
     weights_T = weights_T.to(residual_NV.dtype)
 
-    # + a_t e(y_t), then divide by sum_t a_t
+    # c = sum_t a_t (e(y_t) - p_t) / sum_t a_t
     residual_NV.index_put_((request.segments_T, targets_T), weights_T, accumulate=True)
-    total_N = residual_NV.new_zeros(request.count).index_add_(0, request.segments_T, weights_T)
-    residual_NV /= total_N.clamp_min(torch.finfo(residual_NV.dtype).tiny).unsqueeze(1)
+    total_weight_N = residual_NV.new_zeros(request.count)
+    total_weight_N.index_add_(0, request.segments_T, weights_T)
+    smallest = torch.finfo(residual_NV.dtype).tiny  # a response without tokens has c = 0
+    residual_NV /= total_weight_N.clamp_min(smallest).unsqueeze(1)
 
-    # Phi = W^T c
+    # Phi = W^T c; a narrower head is widened a slice at a time, because a whole copy costs memory
     if weight_VD.dtype == residual_NV.dtype:
         return residual_NV @ weight_VD
     features_ND = residual_NV.new_zeros(request.count, weight_VD.shape[1])
-    for part in tiles(weight_VD.shape[0], 16_384):  # widen the head a slice at a time
-        features_ND += residual_NV[:, part] @ weight_VD[part].to(residual_NV.dtype)
+    for words in tiles(weight_VD.shape[0], WIDENED_WORDS):
+        features_ND += residual_NV[:, words] @ weight_VD[words].to(residual_NV.dtype)
     return features_ND

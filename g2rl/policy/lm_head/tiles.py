@@ -1,5 +1,8 @@
-"""Tiles of logits: how much of them fits a limit of memory, and what one of a few whole rows
-yields."""
+"""Tiles of logits: how large they may be, and what one of them yields.
+
+A tile holds the logits of a few tokens over the whole vocabulary; its rows are tokens. A slice
+holds the logits of all tokens over a part of the vocabulary; its columns are words.
+"""
 
 from __future__ import annotations
 
@@ -12,26 +15,29 @@ from torch import Tensor
 MAX_TILE_ROWS = 1024  # a tile of a tiny vocabulary would otherwise span hundreds of responses
 MIN_SLICE = 128
 CHUNK = 4096  # columns whose exponentials are taken at once
-_BUFFERS = (
-    2  # of a slice in the backward: log-probabilities, and the entropy's part of the gradient
-)
+
+# the backward needs two buffers a slice: log-probabilities, and the entropies' part of the gradient
+_SLICE_BUFFERS = 2
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
-    """What sums and exponentials are taken in: float32, or float64 for float64."""
+    """The dtype of sums and exponentials: float32, or float64 for float64."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def tile_rows(vocabulary: int, tile_bytes: int, dtype: torch.dtype) -> int:
-    """Rows of a tile whose logits and one chunk of exponentials fit `tile_bytes`, 1 to
-    MAX_TILE_ROWS."""
-    row = (vocabulary + min(vocabulary, CHUNK)) * wide(dtype).itemsize
-    return max(1, min(tile_bytes // row, MAX_TILE_ROWS))
+    """Tokens of a tile whose logits and one chunk of exponentials fit `tile_bytes`.
+
+    At least 1 and at most MAX_TILE_ROWS.
+    """
+    bytes_of_row = (vocabulary + min(vocabulary, CHUNK)) * wide(dtype).itemsize
+    return max(1, min(tile_bytes // bytes_of_row, MAX_TILE_ROWS))
 
 
 def tile_columns(tokens: int, tile_bytes: int, dtype: torch.dtype) -> int:
     """Words of a slice of the vocabulary whose buffers fit `tile_bytes`, at least MIN_SLICE."""
-    return max(MIN_SLICE, tile_bytes // (max(tokens, 1) * wide(dtype).itemsize * _BUFFERS))
+    bytes_of_column = max(tokens, 1) * wide(dtype).itemsize * _SLICE_BUFFERS
+    return max(MIN_SLICE, tile_bytes // bytes_of_column)
 
 
 def tiles(total: int, size: int) -> Iterator[slice]:
@@ -41,11 +47,11 @@ def tiles(total: int, size: int) -> Iterator[slice]:
 
 
 def chunks(columns: int) -> Iterator[slice]:
-    """Cut the columns of a tile where a chunk of them stays in the cache."""
+    """Cut the columns of a tile into chunks that stay in the processor's cache."""
     return tiles(columns, CHUNK)
 
 
-def room(buffer: Tensor, rows: int, columns: int) -> Tensor:
+def as_matrix(buffer: Tensor, rows: int, columns: int) -> Tensor:
     """View the start of a reused buffer as a (rows, columns) matrix.
 
     Every tile uses the same buffer, because allocating anew costs page faults.
@@ -53,69 +59,97 @@ def room(buffer: Tensor, rows: int, columns: int) -> Tensor:
     return buffer[: rows * columns].view(rows, columns)
 
 
-def buffers(hidden_TD: Tensor, vocabulary: int, rows: int) -> tuple[Tensor, Tensor]:
-    """For the logits of a tile, and for one chunk of their exponentials."""
-    most = min(rows, hidden_TD.shape[0])
-    sizes = (most * vocabulary, most * min(CHUNK, vocabulary))
-    logits, chunk = (hidden_TD.new_empty(size, dtype=wide(hidden_TD.dtype)) for size in sizes)
-    return logits, chunk
+def new_buffers(hidden_TD: Tensor, vocabulary: int, rows: int) -> tuple[Tensor, Tensor]:
+    """Two flat buffers: for the logits of a tile, and for one chunk of their exponentials.
+
+    Args:
+        hidden_TD: all tokens; dtype and device of the buffers follow from it.
+        vocabulary: number of words V.
+        rows: number of tokens in a tile.
+    """
+    most_rows = min(rows, hidden_TD.shape[0])
+    dtype = wide(hidden_TD.dtype)
+    tile_buffer = hidden_TD.new_empty(most_rows * vocabulary, dtype=dtype)
+    chunk_buffer = hidden_TD.new_empty(most_rows * min(CHUNK, vocabulary), dtype=dtype)
+    return tile_buffer, chunk_buffer
 
 
 def tile_logits(
     hidden: Tensor, weight_VD: Tensor, bias_V: Tensor | None, temperature: float, buffer: Tensor
 ) -> Tensor:
-    """Logits of one tile divided by the temperature, in the flat `buffer` (float32 or wider)."""
-    # W h, straight into the buffer where the dtypes agree
-    logits = room(buffer, hidden.shape[0], weight_VD.shape[0])
+    """Logits of n tokens divided by the temperature, (n, V), float32 or wider.
+
+    Args:
+        hidden: hidden states of the tokens, (n, D).
+        weight_VD, bias_V: the head, or a slice of it.
+        temperature: tau.
+        buffer: flat memory that the logits are written to.
+    """
+    # without a temporary if the dtypes agree
+    logits = as_matrix(buffer, hidden.shape[0], weight_VD.shape[0])
     if hidden.dtype == logits.dtype:
         torch.mm(hidden, weight_VD.T, out=logits)
     else:
         logits.copy_(hidden @ weight_VD.T)
+
     if bias_V is not None:
         logits.add_(bias_V)
-    return logits.div_(temperature) if temperature != 1.0 else logits
+    if temperature != 1.0:
+        logits.div_(temperature)
+    return logits
 
 
 class TileScores(NamedTuple):
     """What the n tokens of a tile yield, each (n,)."""
 
     logps: Tensor
+    """Log-probabilities of the targets."""
     entropies: Tensor
+    """Token entropies, nats."""
     log_norms: Tensor
     """log sum_v exp z_v."""
     sums: Tensor
-    """Of the exponentials that the tile holds now."""
+    """sum_v exp(z_v - max z), the sums of the exponentials that the tile now holds."""
 
 
-def tile_scores(logits: Tensor, targets: Tensor, chunk: Tensor) -> TileScores:
-    """Log-probability of the targets, entropy and normaliser; turns logits z into exp(z - max z) in
-    place."""
-    # shift by the largest logit, so that exponentials do not overflow
+def tile_scores(logits: Tensor, targets: Tensor, chunk_buffer: Tensor) -> TileScores:
+    """Log-probability of the target, entropy and normaliser of each token of a tile.
+
+    Args:
+        logits: z, (n, V); overwritten by exp(z - max z).
+        targets: the sampled tokens, (n,) int64.
+        chunk_buffer: working memory for one chunk of columns.
+    """
+    # subtract the largest logit, so that no exponential overflows
     peak = logits.amax(-1, keepdim=True)
     shifted = logits.sub_(peak)
     target_logits = shifted.gather(1, targets.unsqueeze(1)).squeeze(1)
 
-    # sums over the vocabulary
-    sums, weighted = _exponentials(shifted, chunk)
+    # H = log Z - sum_v p_v z_v, for the shifted z and their Z
+    sums, weighted_sums = _exponentials(shifted, chunk_buffer)
     log_sums = sums.log()
-    # H = log Z - sum_v p_v (z_v - max z)
     return TileScores(
-        target_logits - log_sums, log_sums - weighted / sums, log_sums + peak.squeeze(1), sums
+        logps=target_logits - log_sums,
+        entropies=log_sums - weighted_sums / sums,
+        log_norms=log_sums + peak.squeeze(1),
+        sums=sums,
     )
 
 
-def _exponentials(shifted: Tensor, chunk: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn z - max z into exponentials in place; returns the sums of exp(z) and exp(z) z of each
-    row.
+def _exponentials(shifted: Tensor, chunk_buffer: Tensor) -> tuple[Tensor, Tensor]:
+    """Replace logits z by exp(z) in place, and return sum_v exp(z_v) and sum_v exp(z_v) z_v, (n,).
 
-    A chunk of columns at a time: no second tile is needed, and a chunk stays in the cache.
+    A chunk of columns is treated at a time, so that no second tile is needed and the chunk stays in
+    the cache.
     """
-    norm, weighted = (shifted.new_zeros(shifted.shape[0]) for _ in range(2))
-    for part in chunks(shifted.shape[1]):
-        # sum of exp(z) and of exp(z) z
-        values = shifted[:, part]
-        exp = torch.exp(values, out=room(chunk, *values.shape))
-        norm += exp.sum(-1)
-        weighted += torch.einsum("tv,tv->t", exp, values)
+    sums = shifted.new_zeros(shifted.shape[0])
+    weighted_sums = shifted.new_zeros(shifted.shape[0])
+    for columns in chunks(shifted.shape[1]):
+        values = shifted[:, columns]
+        exp = torch.exp(values, out=as_matrix(chunk_buffer, *values.shape))
+        sums += exp.sum(-1)
+        weighted_sums += torch.einsum("tv,tv->t", exp, values)
+
+        # z is no longer needed
         values.copy_(exp)
-    return norm, weighted
+    return sums, weighted_sums
