@@ -1,12 +1,12 @@
 """Analyses of finished runs and of single policies: numbers, tables and figures.
 
-    groups.py      draw whole groups of responses from a policy and grade them
-    comparison/    several runs joined: arms, differences between them, the end of a sweep
-    geometry/      cosines between responses over sampling and scoring temperatures
-    fidelity/      how well gradient features predict the true gradients
-    figures/       every figure; the only package that loads matplotlib
-    stored.py      read back what the commands wrote, for notebooks
-    tables.py      cells with intervals, tables in markdown
-    captions.py    how the responses behind a cosine were sampled and scored
-    palette.py     colours of signals and pair classes
+groups.py      draw whole groups of responses from a policy and grade them
+comparison/    several runs joined: arms, differences between them, the end of a sweep
+geometry/      cosines between responses over sampling and scoring temperatures
+fidelity/      how well gradient features predict the true gradients
+figures/       every figure; the only package that loads matplotlib
+stored.py      read back what the commands wrote, for notebooks
+tables.py      cells with intervals, tables in markdown
+captions.py    how the responses behind a cosine were sampled and scored
+palette.py     colours of signals and pair classes
 """

@@ -1,13 +1,17 @@
-"""Captions of figures and tables of cosines: what the mean cosine depends on (docs/method.md).
+"""How the responses behind a cosine were sampled and scored, for captions of figures and tables.
 
-Every figure of cosines says at which temperature its responses were sampled, whether the sampler was
-truncated, and at which temperature p_t was scored. Imports neither torch nor matplotlib.
+The mean cosine over pairs depends on the sampling temperature, on truncation and on the temperature
+of p_t (docs/method.md, "The zero-mean identity"), so all of them stand under every table and figure
+of cosines. Imports neither torch nor matplotlib.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from g2rl.analysis.geometry.report import GeometrySettings
 
 
 def truncation(top_p: float, top_k: float) -> str:
@@ -30,10 +34,27 @@ def sampled_and_scored(
         top_p, top_k: of the sampler; 1 and 0 cut nothing.
         scored_at: temperature of p_t in the gradient features; None is that of the responses.
     """
-    scored = sampled_at if scored_at is None else scored_at
+    if scored_at is None:
+        scored_at = sampled_at
     return (
         f"sampled at temperature {sampled_at:g}, {truncation(top_p, top_k)}; "
-        f"p_t scored at temperature {scored:g}"
+        f"p_t scored at temperature {scored_at:g}"
+    )
+
+
+def sampled_with_features(
+    sampled_at: float, top_p: float, top_k: float, feature_temperature: float | None
+) -> str:
+    """``sampled at temperature 1 with no truncation; Φ at temperature 1``.
+
+    The same conditions where features Φ stand beside true gradients, whose temperature is that of
+    the responses.
+    """
+    if feature_temperature is None:
+        feature_temperature = sampled_at
+    return (
+        f"sampled at temperature {sampled_at:g} with {truncation(top_p, top_k)}; "
+        f"Φ at temperature {feature_temperature:g}"
     )
 
 
@@ -44,12 +65,14 @@ def probe_caption(row: Mapping[str, float]) -> str:
     )
 
 
-def conditions(about: Mapping[str, Any], sampled_at: float, scored_at: float) -> str:
+def conditions(about: GeometrySettings, sampled_at: float, scored_at: float) -> str:
     """How one cell of `g2rl-analyze geometry` was sampled and scored."""
     return sampled_and_scored(sampled_at, about["top_p"], about["top_k"], scored_at)
 
 
 def one_or_mixed(captions: Iterable[str]) -> str:
-    """The caption that all share, or ``mixed: ... | ...``."""
-    different = sorted(set(captions))
-    return different[0] if len(different) == 1 else f"mixed: {' | '.join(different)}"
+    """The caption that all runs share; ``mixed: A | B`` where they have several."""
+    distinct = sorted(set(captions))
+    if len(distinct) == 1:
+        return distinct[0]
+    return f"mixed: {' | '.join(distinct)}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from g2rl.analysis.captions import conditions, one_or_mixed
+from g2rl.analysis.captions import one_or_mixed, probe_caption
 from g2rl.analysis.comparison.runs import COLUMNS, collect
 from g2rl.analysis.geometry.numbers import GRADIENT, SEMANTIC
 
@@ -54,18 +54,13 @@ def probe_conditions(frame: pd.DataFrame) -> str:
     Args:
         frame: long, of `read_runs`.
     """
-    names = ("probe/sampled_at", "probe/scored_at", "probe/top_p", "probe/top_k")
+    names = ("probe/sampled_at", "probe/top_p", "probe/top_k", "probe/scored_at")
     rows = frame[frame["metric"].isin(names)].pivot(
         index=["arm", "seed", "step"], columns="metric", values="value"
     )
     if rows.empty:
         return UNKNOWN
-
-    captions = []
-    for _, row in rows.drop_duplicates().iterrows():
-        sampled_at, scored_at, top_p, top_k = (row[name] for name in names)
-        captions.append(conditions(sampled_at, scored_at, top_p, top_k))
-    return one_or_mixed(captions)
+    return one_or_mixed(probe_caption(row) for _, row in rows.drop_duplicates().iterrows())
 
 
 def read_geometry(folder: Path) -> tuple[dict[str, pd.DataFrame], GeometrySettings]:

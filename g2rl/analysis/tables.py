@@ -1,8 +1,9 @@
-"""Tables of arms: what each run ends with, cells with intervals, and markdown."""
+"""Tables of numbers with intervals: the cells, the rows of several arms, and markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 
 import pandas as pd
 
@@ -12,8 +13,68 @@ NOTHING = "-"
 """Cell of what was not measured."""
 
 
+def markdown(rows: Sequence[Sequence[str]], right_aligned: Collection[str] = ()) -> str:
+    """Rows of cells as a markdown table, the headings first.
+
+    Args:
+        right_aligned: headings of the columns whose cells stand at the right.
+    """
+    headings, *body = rows
+
+    # a table without a heading above its first column starts with "| |"
+    lines = [f"| {' | '.join(headings).lstrip()} |"]
+    rules = ["---:" if heading in right_aligned else "---" for heading in headings]
+    lines.append(f"|{'|'.join(rules)}|")
+
+    lines += [f"| {' | '.join(cells)} |" for cells in body]
+    return "\n".join(lines)
+
+
+def interval_cell(
+    value: float | None,
+    low: float | None,
+    high: float | None,
+    form: str = ".3f",
+    undefined: str = NOTHING,
+) -> str:
+    """``0.512 [0.431, 0.590]``; without bounds the value alone. None and NaN are undefined.
+
+    Args:
+        form: format of each number, e.g. "+.3f" where the sign matters.
+        undefined: the text of an undefined value.
+    """
+    if value is None or math.isnan(value):
+        return undefined
+    if low is None or high is None or math.isnan(low):
+        return f"{value:{form}}"
+    return f"{value:{form}} [{low:{form}}, {high:{form}}]"
+
+
+def seeds_cell(values: Sequence[float], seeds: int, form: str = ".3f") -> str:
+    """Mean over seeds with its 95 % t-interval; no interval for one value, ``-`` for none.
+
+    Where only some of the arm's seeds report the metric, the cell says so: ``0.490 [0.467, 0.513]
+    (2 of 3)``.
+
+    Args:
+        values: one a seed that reports the metric.
+        seeds: how many the arm has.
+        form: format of each number, e.g. "+.3f" for differences.
+    """
+    if not values:
+        return NOTHING
+    text = interval_cell(*seed_interval(values), form)
+    if len(values) < seeds:
+        text += f" ({len(values)} of {seeds})"
+    return text
+
+
 def at_end(frame: pd.DataFrame, metric: str, first: bool = False) -> pd.DataFrame:
-    """The last (or first) value that each run reports of a metric: one row a run."""
+    """The last (or first) value of a metric that each run reports: one row a run.
+
+    Args:
+        frame: long, of `g2rl.analysis.comparison.runs.collect`.
+    """
     rows = frame[frame["metric"] == metric].sort_values(["arm", "seed", "step"])
     runs = rows.groupby(["arm", "seed"], sort=False)
     ends = runs.head(1) if first else runs.tail(1)
@@ -40,55 +101,13 @@ def comparison_rows(
 def comparison_table(
     frame: pd.DataFrame, metrics: Mapping[str, str] | Sequence[str], first: bool = False
 ) -> str:
-    """Markdown: one row an arm, number of seeds, mean over seeds [95 % t-interval over seeds].
+    """Markdown: one row an arm with its number of seeds and mean over seeds [95 % t-interval].
 
     With one seed there is no interval; an arm that does not report a metric shows "-".
 
     Args:
-        frame: of `collect`.
+        frame: long, of `g2rl.analysis.comparison.runs.collect`.
         metrics: names, or names to headings.
         first: the first value of each run (before training) instead of the last.
     """
     return markdown(comparison_rows(frame, metrics, first))
-
-
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as a markdown table, the headings first."""
-    return "\n".join(markdown_lines(rows))
-
-
-def markdown_lines(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of `markdown`."""
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    lines.insert(1, "|---" * len(rows[0]) + "|")
-    return lines
-
-
-def seeds_cell(values: Sequence[float], seeds: int, form: str = ".3f") -> str:
-    """``0.490 [0.467, 0.513]``, ``0.490`` of one seed, ``-`` of none.
-
-    Where only some of the arm's `seeds` report the metric, that is said: ``0.490 [0.467, 0.513] (2 of 3)``.
-
-    Args:
-        values: one a seed.
-        seeds: of the arm.
-        form: of the numbers; differences need signs, "+.3f".
-    """
-    if not values:
-        return NOTHING
-    mean, low, high = seed_interval(values)
-    text = f"{mean:{form}}"
-    if len(values) > 1:
-        text += f" [{low:{form}}, {high:{form}}]"
-    if len(values) < seeds:
-        text += f" ({len(values)} of {seeds})"
-    return text
-
-
-def interval_cell(value: float | None, low: float | None, high: float | None) -> str:
-    """``0.512 [0.431, 0.590]``; without bounds the value alone, ``-`` where nothing is defined."""
-    if value is None:
-        return NOTHING
-    if low is None or high is None:
-        return f"{value:.3f}"
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
 
-from g2rl.analysis.fidelity.measure import Measured, measure, pair_table, response_table, summarise
+from g2rl.analysis.fidelity.measure import Measured, measure, pair_table, response_table
 from g2rl.analysis.fidelity.predictors import absolute_gap, jaccard, mean_hidden
 from g2rl.analysis.fidelity.report import markdown
+from g2rl.analysis.fidelity.summary import summarise
 from g2rl.analysis.fidelity.true_gradients import (
     gram_cosines,
     gram_matrix,

@@ -1,7 +1,7 @@
 """Several runs side by side: which arms there are, how they differ, what a sweep came to.
 
-    runs.py                find runs, tell arms apart by their settings, one long table
-    paired.py              differences between arms, seed by seed
-    training_geometry.py   gradient cosines during training, from the files of runs
-    sweep.py               the tables at the end of a sweep
+runs.py                find runs, tell arms apart by their settings, one long table
+paired.py              differences between arms, seed by seed
+training_geometry.py   gradient cosines during training, from the files of runs
+sweep.py               the tables at the end of a sweep
 """

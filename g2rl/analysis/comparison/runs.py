@@ -302,9 +302,9 @@ def long_table(runs_of_arms: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
             steps = read_metrics(RunFolder(run.folder).metrics)
             if not steps:
                 raise RunsError(f"{run.folder} has no row in metrics.jsonl yet; leave it out")
+            place = (label, run.seed, str(run.folder))
             for metrics in steps:
                 for name, value in metrics.items():
                     if name != "step":
-                        row = (label, run.seed, str(run.folder), metrics["step"], name, float(value))
-                        rows.append(row)
+                        rows.append((*place, metrics["step"], name, float(value)))
     return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -135,8 +135,8 @@ def sweep_table(frame: pd.DataFrame) -> str:
     unfinished = frame[frame["status"] != "finished"]
     if len(unfinished):
         lines.append("")
-    for row in unfinished.itertuples():
-        lines.append(f"- {row.status}: {row.folder}{_reason(Path(row.folder), row.status)}")
+    for run in unfinished.itertuples():
+        lines.append(f"- {run.status}: {run.folder}{_reason(Path(run.folder), run.status)}")
     return "\n".join(lines)
 
 

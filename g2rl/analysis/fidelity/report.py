@@ -1,11 +1,11 @@
-"""What fidelity found, as markdown tables and as one figure."""
+"""The summary of fidelity as markdown tables."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from g2rl.analysis.fidelity.names import DISTINCT, TOTAL
+from g2rl.analysis.fidelity.summary import CorrelationRow, FidelitySummary, IntervalRecord
+from g2rl.analysis.tables import interval_cell
+from g2rl.analysis.tables import markdown as markdown_table
 from g2rl.formulas.pairs import PAIR_CLASSES
 
 LABELS = {
@@ -16,98 +16,108 @@ LABELS = {
     "entropy": "entropy difference",
     "verdict": "same verdict",
 }
+"""Predictors as tables and figures call them."""
 
 
-def cell(interval: Mapping[str, Any]) -> str:
+def cell(interval: IntervalRecord) -> str:
     """``0.512 [0.431, 0.590]``; a dash where nothing is defined."""
-    if interval["value"] is None:
-        return "-"
-    if interval["low"] is None:
-        return f"{interval['value']:.3f}"
-    return f"{interval['value']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
+    return interval_cell(interval["value"], interval["low"], interval["high"])
 
 
 def rows_of(
-    summary: Mapping[str, Any], target: str = TOTAL, label: str = "all"
-) -> dict[str, dict[str, Any]]:
+    summary: FidelitySummary, target: str = TOTAL, label: str = "all"
+) -> dict[str, CorrelationRow]:
     """The correlations of one block and one class of pairs, by predictor."""
-    chosen = (r for r in summary["correlations"] if r["target"] == target and r["class"] == label)
-    return {row["predictor"]: row for row in chosen}
+    rows: dict[str, CorrelationRow] = {}
+    for row in summary["correlations"]:
+        if row["target"] == target and row["class"] == label:
+            rows[row["predictor"]] = row
+    return rows
 
 
-def markdown(summary: Mapping[str, Any], caption: str) -> str:
-    """The tables: predictors, blocks, pair classes; intervals are 95 % bootstrap intervals over
-    problems."""
-    found = rows_of(summary)
+def markdown(summary: FidelitySummary, caption: str) -> str:
+    """The tables of predictors, blocks and pair classes, and what else was found.
+
+    Intervals are 95 % bootstrap intervals over problems.
+    """
+    sections = [
+        caption,
+        markdown_table(_predictor_rows(summary)),
+        markdown_table(_block_rows(summary)),
+        markdown_table(_class_rows(summary)),
+        _cosine_sentence(summary),
+        _novelty_sentence(summary),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _predictor_rows(summary: FidelitySummary) -> list[list[str]]:
+    """Every predictor against the whole gradient, over all pairs."""
     gap = {row["rival"]: row["spearman"] for row in summary["phi_minus_rival"]}
-    lines = [caption, ""]
-    lines += _head(
-        [
-            "predictor",
-            "Pearson",
-            "Spearman",
-            "Pearson in groups",
-            "Spearman in groups",
-            "Φ - it, Spearman",
-        ]
-    )
-    for name, row in found.items():
-        values = [row["pearson"], row["spearman"], row["pearson_within"], row["spearman_within"]]
-        lines.append(
-            _line([LABELS[name], *map(cell, values), cell(gap[name]) if name in gap else ""])
+    headings = ["predictor", "Pearson", "Spearman", "Pearson in groups", "Spearman in groups"]
+    rows = [[*headings, "Φ - it, Spearman"]]
+    for name, row in rows_of(summary).items():
+        rows.append(
+            [
+                LABELS[name],
+                cell(row["pearson"]),
+                cell(row["spearman"]),
+                cell(row["pearson_within"]),
+                cell(row["spearman_within"]),
+                cell(gap[name]) if name in gap else "",
+            ]
         )
-    lines += [
-        "",
-        *_head(["block", "parameters", "share of squared norm", "Φ, Pearson", "Φ, Spearman"]),
-    ]
+    return rows
+
+
+def _block_rows(summary: FidelitySummary) -> list[list[str]]:
+    """Phi against the gradient of each block."""
+    rows = [["block", "parameters", "share of squared norm", "Φ, Pearson", "Φ, Spearman"]]
     for name, block in summary["blocks"].items():
-        row = rows_of(summary, name)["phi"]
-        share = f"{block['gradient_share']:.1%}"
-        lines.append(
-            _line(
-                [
-                    name,
-                    f"{block['parameters']:,}",
-                    share,
-                    cell(row["pearson"]),
-                    cell(row["spearman"]),
-                ]
-            )
-        )
-    classes = [label for label in (DISTINCT, *PAIR_CLASSES) if rows_of(summary, label=label)]
-    lines += [
-        "",
-        *_head(
-            ["predictor, Spearman by class", *(_with_count(summary, label) for label in classes)]
-        ),
-    ]
-    for name in found:
-        rows = [rows_of(summary, label=label).get(name) for label in classes]
-        lines.append(
-            _line([LABELS[name], *(cell(row["spearman"]) if row else "-" for row in rows)])
-        )
-    true, phi, novelty = summary["true_cosine"], summary["phi_cosine"], summary["novelty"]
-    lines += [
-        "",
-        f"True cosine: mean {true['mean']:+.3f}, sd {true['sd']:.3f}, {true['negative']:.0%} negative; "
+        phi = rows_of(summary, name)["phi"]
+        size, share = f"{block['parameters']:,}", f"{block['gradient_share']:.1%}"
+        rows.append([name, size, share, cell(phi["pearson"]), cell(phi["spearman"])])
+    return rows
+
+
+def _class_rows(summary: FidelitySummary) -> list[list[str]]:
+    """Every predictor by class of pairs; the headings give the number of pairs."""
+    by_class = {}
+    for label in (DISTINCT, *PAIR_CLASSES):
+        rows_of_class = rows_of(summary, label=label)
+        if rows_of_class:
+            by_class[label] = rows_of_class
+
+    headings = ["predictor, Spearman by class"]
+    for label, rows_of_class in by_class.items():
+        headings.append(f"{label} ({rows_of_class['phi']['pairs']})")
+
+    rows = [headings]
+    for name in rows_of(summary):
+        row = [LABELS[name]]
+        for rows_of_class in by_class.values():
+            known = name in rows_of_class
+            row.append(cell(rows_of_class[name]["spearman"]) if known else "-")
+        rows.append(row)
+    return rows
+
+
+def _cosine_sentence(summary: FidelitySummary) -> str:
+    true, phi = summary["true_cosine"], summary["phi_cosine"]
+    return (
+        f"True cosine: mean {true['mean']:+.3f}, sd {true['sd']:.3f}, "
+        f"{true['negative']:.0%} negative; "
         f"Φ cosine: mean {phi['mean']:+.3f}, sd {phi['sd']:.3f}, {phi['negative']:.0%} negative. "
-        f"{summary['identical_pairs']} of {summary['pairs']} pairs are identical responses; accuracy "
-        f"{summary['accuracy']:.3f}; {summary['zero_gradients']} zero gradients.",
-        "",
-        f"ν (Eq. 11) from Φ against ν from true gradients: Pearson {cell(novelty['pearson'])}, Spearman "
-        f"{cell(novelty['spearman'])}, Spearman in groups {cell(novelty['spearman_within'])}; means "
-        f"{novelty['mean_phi']:.3f} and {novelty['mean_true']:.3f}.",
-    ]
-    return "\n".join(lines) + "\n"
+        f"{summary['identical_pairs']} of {summary['pairs']} pairs are identical responses; "
+        f"accuracy {summary['accuracy']:.3f}; {summary['zero_gradients']} zero gradients."
+    )
 
 
-def _with_count(summary: Mapping[str, Any], label: str) -> str:
-    return f"{label} ({rows_of(summary, label=label)['phi']['pairs']})"
-
-
-def _head(names: list[str]) -> list[str]:
-    return [_line(names), "|---" * len(names) + "|"]
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+def _novelty_sentence(summary: FidelitySummary) -> str:
+    novelty = summary["novelty"]
+    return (
+        f"ν (Eq. 11) from Φ against ν from true gradients: Pearson {cell(novelty['pearson'])}, "
+        f"Spearman {cell(novelty['spearman'])}, Spearman in groups "
+        f"{cell(novelty['spearman_within'])}; means "
+        f"{novelty['mean_phi']:.3f} and {novelty['mean_true']:.3f}."
+    )

@@ -97,13 +97,14 @@ def compare(
     import pandas as pd
 
     from g2rl.analysis.comparison.paired import paired_rows
-    from g2rl.analysis.comparison.runs import collect, find_runs, group_runs
+    from g2rl.analysis.comparison.runs import long_table, read_arms
     from g2rl.analysis.comparison.training_geometry import training_geometry
     from g2rl.analysis.tables import comparison_rows
     from g2rl.runs.files import atomic_path
 
     # join
-    frame = collect(folders, by, partial)
+    groups = read_arms(folders, by, partial)
+    frame = long_table(groups)
     columns = chosen_metrics(frame, metrics)
     differences = paired_rows(frame, columns, against) if against is not None else []
     geometry = training_geometry(frame)
@@ -118,7 +119,6 @@ def compare(
     # tables
     with atomic_path(out / "runs.parquet") as aside:
         pd.concat([frame, geometry], ignore_index=True).to_parquet(aside, index=False)
-    groups = group_runs(find_runs(folders), by)
     with atomic_path(out / "table.md") as aside:
         aside.write_text(report(frame, columns, groups, differences), encoding="utf-8")
 

@@ -11,9 +11,10 @@ import pandas as pd
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from g2rl.analysis.captions import truncation
-from g2rl.analysis.fidelity.measure import Measured, measure, summarise
+from g2rl.analysis.captions import sampled_with_features
+from g2rl.analysis.fidelity.measure import Measured, measure
 from g2rl.analysis.fidelity.report import markdown
+from g2rl.analysis.fidelity.summary import FidelitySummary, summarise
 from g2rl.analysis.figures.fidelity import draw
 from g2rl.analysis.groups import sample_groups
 from g2rl.cli.jobs.subject import begin, open_subject
@@ -136,16 +137,16 @@ def _measure(
 
 
 def caption(
-    config: DictConfig, benchmark: str, encoder: str | None, summary: dict[str, Any]
+    config: DictConfig, benchmark: str, encoder: str | None, summary: FidelitySummary
 ) -> str:
     """How the numbers came about: model, problems, temperatures, truncation, exactness."""
     # what was measured
     policy = config.model.source
     if config.run is not None:
         policy = f"{config.model.name} after {config.run}"
-    scored_at = config.feature_temperature
-    if scored_at is None:
-        scored_at = config.temperature
+    conditions = sampled_with_features(
+        config.temperature, config.top_p, config.top_k, config.feature_temperature
+    )
 
     # how exactly
     exactness = "exact gradients"
@@ -161,8 +162,7 @@ def caption(
         exactness += f"; encoder {encoder}"
     return (
         f"{policy}, {benchmark}: {config.problems} problems x {config.responses} responses of up to "
-        f"{config.max_tokens} tokens, sampled at temperature {config.temperature:g} with "
-        f"{truncation(config.top_p, config.top_k)}; Φ at temperature {scored_at:g}; {exactness}"
+        f"{config.max_tokens} tokens, {conditions}; {exactness}"
     )
 
 

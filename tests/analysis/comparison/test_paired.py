@@ -7,9 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from g2rl.analysis.comparison.paired import difference_cell, paired_differences, paired_rows
+from g2rl.analysis.comparison.paired import paired_differences, paired_rows
 from g2rl.analysis.comparison.runs import COLUMNS, RunsError
 from g2rl.analysis.figures import differences as paired_plots
+from g2rl.analysis.tables import seeds_cell
 
 VALUES = {
     "none": {0: 0.50, 1: 0.40, 2: 0.60},
@@ -42,8 +43,8 @@ def test_the_interval_is_that_of_the_differences_not_of_the_arms() -> None:
 
 
 def test_one_shared_seed_has_no_interval_and_a_missing_metric_is_said() -> None:
-    assert difference_cell([0.25], 1) == "+0.250"
-    assert difference_cell([0.25], 3) == "+0.250 (1 of 3)"
+    assert seeds_cell([0.25], 1, "+.3f") == "+0.250"
+    assert seeds_cell([0.25], 3, "+.3f") == "+0.250 (1 of 3)"
     assert paired_rows(frame(), {"nothing": "nothing"}, "none")[1] == ["g2rl", "0", "-"]
 
 

@@ -1,0 +1,275 @@
+"""Correlations of the predictors with the true cosines, with intervals, as plain data for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+import numpy as np
+import pandas as pd
+
+from g2rl.analysis.fidelity.measure import Measured
+from g2rl.analysis.fidelity.names import DISTINCT, TOTAL, TRUE
+from g2rl.analysis.fidelity.true_gradients import sketch_error
+from g2rl.formulas.correlation import Correlation, correlate, difference
+from g2rl.formulas.estimators import Interval
+from g2rl.formulas.pairs import PAIR_CLASSES
+
+PREDICTORS = ("phi", "entropy", "hidden", "embedding", "ngram", "verdict")
+
+
+class IntervalRecord(TypedDict):
+    """A value with its 95 % interval; None where it is undefined, since JSON has no NaN."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class WithinRecord(IntervalRecord):
+    """A correlation inside each group, averaged over the groups in which it is defined."""
+
+    groups: int
+    """How many groups these are."""
+
+
+class Correlations(TypedDict):
+    """Both correlations of two quantities, over all pairs and inside the groups."""
+
+    pearson: IntervalRecord
+    pearson_within: WithinRecord
+    spearman: IntervalRecord
+    spearman_within: WithinRecord
+
+
+_PairClass = TypedDict("_PairClass", {"class": str})  # a keyword of Python: no class can declare it
+
+
+class CorrelationRow(Correlations, _PairClass):
+    """Correlations of one predictor with one block's true cosines, over one class of pairs.
+
+    "class" is "all", "distinct" or a class of pairs.
+    """
+
+    target: str
+    """The block, or "all"."""
+    predictor: str
+    pairs: int
+    pearson_undefined_resamples: int
+    """Resamples in which a quantity is constant; they are left out of the interval."""
+    spearman_undefined_resamples: int
+
+
+class RivalRow(TypedDict):
+    """Correlation of Phi with the true cosine minus that of a rival, on the same resamples."""
+
+    rival: str
+    pearson: IntervalRecord
+    spearman: IntervalRecord
+
+
+class NoveltySummary(Correlations):
+    """Agreement over responses of nu (Eq. 11) from Phi with nu from the true gradients."""
+
+    mean_phi: float
+    mean_true: float
+
+
+class Moments(TypedDict):
+    """Distribution of one kind of cosines over all pairs."""
+
+    mean: float
+    sd: float
+    negative: float
+    """Share of negative cosines."""
+    mean_by_class: dict[str, float]
+
+
+class BlockSummary(TypedDict):
+    """One block of parameters."""
+
+    parameters: int
+    gradient_share: float
+    """Of the squared norm of the gradients."""
+
+
+class ProjectionError(TypedDict):
+    """How much the sketch blurs the true cosines."""
+
+    cells: int
+    standard_error: float
+    """Upper bound, root mean square over pairs."""
+    reliability: float
+    """Share of the variance of the sketched cosines that is not this error, at least 0."""
+
+
+class FidelitySummary(TypedDict):
+    """Everything that was found, see `summarise`."""
+
+    pairs: int
+    groups: int
+    identical_pairs: int
+    zero_gradients: int
+    accuracy: float
+    true_cosine: Moments
+    phi_cosine: Moments
+    blocks: dict[str, BlockSummary]
+    projection: ProjectionError | None
+    correlations: list[CorrelationRow]
+    phi_minus_rival: list[RivalRow]
+    novelty: NoveltySummary
+
+
+class StoredSummary(FidelitySummary):
+    """fidelity.json: the summary, and how it was measured."""
+
+    caption: str
+    encoder: str | None
+
+
+def summarise(
+    measured: Measured, *, projection: int | None, resamples: int, seed: int
+) -> FidelitySummary:
+    """Correlations of each predictor with the true cosines: all pairs, by class, by block; and of
+    nu.
+
+    Args:
+        projection: cells of the sketch with which the gradients were taken; None is exact.
+        resamples, seed: of the bootstrap over problems.
+    """
+    pairs, responses = measured.pairs, measured.responses
+    names = [name for name in PREDICTORS if name in pairs]
+
+    # every block with all pairs, then every class of pairs with the whole gradient
+    rows = []
+    for target in (TOTAL, *measured.blocks):
+        for name in names:
+            rows.append(_row(pairs, name, target, "all", resamples, seed))
+    for label, subset in pair_subsets(pairs).items():
+        for name in names:
+            # inside a class of verdicts the verdict is constant
+            if name != "verdict" or label == DISTINCT:
+                rows.append(_row(subset, name, TOTAL, label, resamples, seed))
+
+    return {
+        "pairs": len(pairs),
+        "groups": int(pairs["problem"].nunique()),
+        "identical_pairs": int(pairs["identical"].sum()),
+        "zero_gradients": int((responses[f"norm/{TOTAL}"] == 0).sum()),
+        "accuracy": float(responses["correct"].mean()),
+        "true_cosine": _moments(pairs, TRUE + TOTAL),
+        "phi_cosine": _moments(pairs, "phi"),
+        "blocks": _blocks(measured),
+        "projection": _projection_error(pairs[TRUE + TOTAL].to_numpy(), projection),
+        "correlations": rows,
+        "phi_minus_rival": _differences(pairs, names, resamples, seed),
+        "novelty": _novelty(responses, resamples, seed),
+    }
+
+
+def pair_subsets(pairs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The pairs of different token sequences, and those of each class; empty ones are left out."""
+    subsets = {DISTINCT: pairs[~pairs["identical"]]}
+    for label in PAIR_CLASSES:
+        subsets[label] = pairs[pairs["pair"] == label]
+    return {label: subset for label, subset in subsets.items() if len(subset)}
+
+
+def _group_numbers(frame: pd.DataFrame) -> np.ndarray:
+    """Number of the problem of each row."""
+    return pd.factorize(frame["problem"])[0]
+
+
+def _row(
+    pairs: pd.DataFrame, name: str, target: str, label: str, resamples: int, seed: int
+) -> CorrelationRow:
+    """Both correlations of one predictor with one block's cosines, over one class of pairs."""
+    x, y = pairs[name].to_numpy(), pairs[TRUE + target].to_numpy()
+    groups = _group_numbers(pairs)
+    pearson = correlate(x, y, groups, "pearson", resamples, seed)
+    spearman = correlate(x, y, groups, "spearman", resamples, seed)
+    return {
+        "target": target,
+        "predictor": name,
+        "class": label,
+        "pairs": len(pairs),
+        "pearson": plain(pearson.pooled),
+        "pearson_within": _within(pearson),
+        "pearson_undefined_resamples": pearson.undefined,
+        "spearman": plain(spearman.pooled),
+        "spearman_within": _within(spearman),
+        "spearman_undefined_resamples": spearman.undefined,
+    }
+
+
+def _differences(
+    pairs: pd.DataFrame, names: Sequence[str], resamples: int, seed: int
+) -> list[RivalRow]:
+    """Correlation of Phi minus that of each rival, with paired intervals."""
+    groups, y = _group_numbers(pairs), pairs[TRUE + TOTAL].to_numpy()
+    phi = pairs["phi"].to_numpy()
+    rows: list[RivalRow] = []
+    for name in names:
+        if name == "phi":
+            continue
+        rival = pairs[name].to_numpy()
+        pearson = difference(phi, rival, y, groups, "pearson", resamples, seed)
+        spearman = difference(phi, rival, y, groups, "spearman", resamples, seed)
+        rows.append({"rival": name, "pearson": plain(pearson), "spearman": plain(spearman)})
+    return rows
+
+
+def _novelty(responses: pd.DataFrame, resamples: int, seed: int) -> NoveltySummary:
+    x, y = responses["nu_phi"].to_numpy(), responses["nu_true"].to_numpy()
+    groups = _group_numbers(responses)
+    pearson = correlate(x, y, groups, "pearson", resamples, seed)
+    spearman = correlate(x, y, groups, "spearman", resamples, seed)
+    return {
+        "mean_phi": float(x.mean()),
+        "mean_true": float(y.mean()),
+        "pearson": plain(pearson.pooled),
+        "pearson_within": _within(pearson),
+        "spearman": plain(spearman.pooled),
+        "spearman_within": _within(spearman),
+    }
+
+
+def _moments(pairs: pd.DataFrame, name: str) -> Moments:
+    values = pairs[name]
+    by_class = {label: float(group.mean()) for label, group in values.groupby(pairs["pair"])}
+    return {
+        "mean": float(values.mean()),
+        "sd": float(values.std(ddof=0)),
+        "negative": float((values < 0).mean()),
+        "mean_by_class": by_class,
+    }
+
+
+def _blocks(measured: Measured) -> dict[str, BlockSummary]:
+    """Size of each block, and its share of the squared norm summed over responses."""
+    total = (measured.responses[f"norm/{TOTAL}"] ** 2).sum()
+    blocks: dict[str, BlockSummary] = {}
+    for name, parameters in measured.blocks.items():
+        square = (measured.responses[f"norm/{name}"] ** 2).sum()
+        blocks[name] = {"parameters": parameters, "gradient_share": float(square / total)}
+    return blocks
+
+
+def _projection_error(cosine: np.ndarray, projection: int | None) -> ProjectionError | None:
+    """None for exact gradients."""
+    if projection is None:
+        return None
+    error = float(np.sqrt(np.mean(sketch_error(cosine, projection) ** 2)))
+    variance = float(cosine.var())
+    reliability = max(1 - error**2 / variance, 0.0) if variance > 0 else 0.0
+    return {"cells": projection, "standard_error": error, "reliability": reliability}
+
+
+def plain(interval: Interval) -> IntervalRecord:
+    """An interval for JSON."""
+    value, low, high = (None if np.isnan(number) else float(number) for number in interval)
+    return {"value": value, "low": low, "high": high}
+
+
+def _within(correlation: Correlation) -> WithinRecord:
+    return {**plain(correlation.within), "groups": correlation.groups}
