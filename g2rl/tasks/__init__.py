@@ -1,0 +1,12 @@
+"""Tasks: problems, and who judges the answers to them.
+
+task               the interface of a training task, and checks of its prompts
+rows               rows of a data set from the hub or a file
+math               MATH-style problems
+countdown          the built-in task: reach a target with given numbers
+countdown_grammar  the parser of its answers
+countdown_traces   written solutions for the warm start of the tiny policy
+countdown_policy   the tiny policy's tokenizer and architecture
+benchmarks/        held-out problem sets
+grading/           verifiers, and the processes in which they run
+"""

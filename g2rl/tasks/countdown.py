@@ -43,6 +43,8 @@ def combine(left: int, op: str, right: int) -> int | None:
     """The value of one step, or None where it leaves 1..60 or division is not exact."""
     if op == "/":
         return left // right if left % right == 0 else None
+
+    # nothing may leave the range on the way
     result = {"+": left + right, "-": left - right, "*": left * right}[op]
     return result if 1 <= result <= LARGEST_VALUE else None
 
@@ -59,9 +61,12 @@ def random_derivation(numbers: Sequence[int], rng: Random) -> list[Step] | None:
     pool = list(numbers)
     steps: list[Step] = []
     while len(pool) > 1:
+        # two numbers, in random order
         left = pool.pop(rng.randrange(len(pool)))
         right = pool.pop(rng.randrange(len(pool)))
         op = _OPERATIONS[rng.randrange(4)]
+
+        # their result takes their place
         result = combine(left, op, right)
         if result is None:
             return None
@@ -75,6 +80,7 @@ def draw(kind: int, seed: int, index: int, attempt: int = 0) -> tuple[list[int],
     stream."""
     rng = stream(kind, seed, index, attempt)
     while True:
+        # until a derivation ends in a target that is not given away
         numbers = [rng.randint(1, LARGEST_NUMBER) for _ in range(rng.randint(3, 4))]
         steps = random_derivation(numbers, rng)
         if steps and steps[-1].result >= SMALLEST_TARGET and steps[-1].result not in numbers:
@@ -94,6 +100,8 @@ def _held_out(count: int) -> tuple[tuple[tuple[int, ...], int], ...]:
     while len(rows) < count:
         numbers, steps = draw(_HELD_OUT_STREAM, 0, index)
         index += 1
+
+        # each problem once
         name = signature(numbers, steps[-1].result)
         if name not in seen:
             seen.add(name)
@@ -125,10 +133,10 @@ def _problem(id_: str, numbers: Sequence[int], target: int, template: str) -> Pr
 
 def held_out_problems(count: int, template: str = TINY_TEMPLATE) -> list[Problem]:
     """The first `count` held-out problems, the same in every run."""
-    return [
-        _problem(f"countdown/heldout/{i}", n, t, template)
-        for i, (n, t) in enumerate(_held_out(count))
-    ]
+    problems: list[Problem] = []
+    for i, (numbers, target) in enumerate(_held_out(count)):
+        problems.append(_problem(f"countdown/heldout/{i}", numbers, target, template))
+    return problems
 
 
 class CountdownVerifier:
@@ -142,14 +150,19 @@ class CountdownVerifier:
         return Verdict(correct, answer, route, time.perf_counter() - started)
 
     def _judge(self, completion: str, problem: Problem) -> tuple[bool, str | None, str]:
+        # the last box
         start = completion.rfind("\\boxed{")
         end = completion.find("}", start)
         if start < 0 or end < 0:
             return False, None, "unparsed"
+
+        # what stands in it, by our own parser
         try:
             expression = parse(completion[start + len("\\boxed{") : end])
         except GrammarError:
             return False, None, "unparsed"
+
+        # every number once, and the target
         right_numbers = expression.numbers == tuple(sorted(problem.meta["numbers"]))
         correct = right_numbers and expression.value == problem.meta["target"]
         return correct, expression.canonical, "expression"
@@ -174,6 +187,7 @@ class Countdown:
     name = "countdown"
 
     def __init__(self, template: str = TINY_TEMPLATE, held_out: int = 512) -> None:
+        # a template needs both
         missing = [field for field in ("$numbers", "$target") if field not in template]
         if missing:
             raise ValueError(f"task.template lacks {' and '.join(missing)}: {template!r}")
@@ -188,10 +202,9 @@ class Countdown:
         return name not in held_out_signatures(self.held_out)
 
     def batch(self, seed: int, start: int, size: int) -> list[Problem]:
-        drawn = [draw_training(seed, index, self.held_out) for index in range(start, start + size)]
-        return [
-            _problem(
-                f"countdown/train/{seed}/{start + i}", numbers, steps[-1].result, self.template
-            )
-            for i, (numbers, steps) in enumerate(drawn)
-        ]
+        problems: list[Problem] = []
+        for index in range(start, start + size):
+            numbers, steps = draw_training(seed, index, self.held_out)
+            id_ = f"countdown/train/{seed}/{index}"
+            problems.append(_problem(id_, numbers, steps[-1].result, self.template))
+        return problems

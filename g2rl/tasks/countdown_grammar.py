@@ -54,10 +54,14 @@ def tokenize(text: str) -> list[str]:
     """Split an expression into integers, operators and parentheses; refuse anything else."""
     if len(text) > MAX_CHARACTERS:
         raise GrammarError(f"longer than {MAX_CHARACTERS} characters")
+
+    # LaTeX and Unicode spellings
     for written, meant in _SYNONYMS:
         text = text.replace(written, meant)
     tokens: list[str] = []
     position = 0
+
+    # one token a round
     while position < len(text):
         end = position
         while end < len(text) and text[end] in _DIGITS:
@@ -92,11 +96,15 @@ class _Node:
         if self.kind == "n":
             return self.terms[0][1]
         inverse = {"+": "-", "*": "/"}[self.kind]
-        return f"({self.kind} {' '.join(sorted((inverse if inv else '') + name for inv, name in self.terms))})"
+        names: list[str] = []
+        for is_inverted, name in self.terms:
+            names.append(f"{inverse}{name}" if is_inverted else name)
+        return f"({self.kind} {' '.join(sorted(names))})"
 
 
 def _join(kind: str, left: _Node, right: _Node, inverted: bool) -> _Node:
     """Combine two nodes, flattening nested sums into sums and products into products."""
+    # the value, exact; division by zero has none
     value: Fraction | None = None
     if left.value is not None and right.value is not None:
         if kind == "+":
@@ -105,6 +113,8 @@ def _join(kind: str, left: _Node, right: _Node, inverted: bool) -> _Node:
             value = left.value * right.value
         elif right.value != 0:
             value = left.value / right.value
+
+    # nested sums become one sum, nested products one product
     left_terms = left.terms if left.kind == kind else ((False, left.canonical),)
     right_terms = right.terms if right.kind == kind else ((False, right.canonical),)
     flipped = tuple((inv != inverted, name) for inv, name in right_terms)
@@ -120,14 +130,17 @@ class _Parser:
         self.numbers: list[int] = []
 
     def peek(self) -> str:
+        """The next token, "" at the end."""
         return self.tokens[self.position] if self.position < len(self.tokens) else ""
 
     def take(self) -> str:
+        """The next token, which is then behind us."""
         token = self.peek()
         self.position += 1
         return token
 
     def chain(self, kind: str, operators: str) -> _Node:
+        """A sum of terms (kind "+") or a product of factors (kind "*")."""
         node = self.factor() if kind == "*" else self.chain("*", "*/")
         while self.peek() and self.peek() in operators:
             inverted = self.take() == operators[1]
@@ -136,12 +149,17 @@ class _Parser:
         return node
 
     def factor(self) -> _Node:
+        """An integer, or an expression in parentheses."""
         token = self.take()
+
+        # an expression in parentheses
         if token == "(":
             node = self.chain("+", "+-")
             if self.take() != ")":
                 raise GrammarError("a parenthesis is not closed")
             return node
+
+        # a number
         if not token or token[0] not in _DIGITS:
             raise GrammarError(f"expected a number, found {token or 'the end'!r}")
         self.numbers.append(int(token))
@@ -156,6 +174,8 @@ def parse(text: str) -> Expression:
     """
     parser = _Parser(tokenize(text))
     node = parser.chain("+", "+-")
+
+    # nothing may follow
     if parser.position != len(parser.tokens):
         raise GrammarError(f"unexpected {parser.peek()!r} after a complete expression")
     return Expression(node.value, tuple(sorted(parser.numbers)), node.canonical)

@@ -1,4 +1,4 @@
-"""The tiny policy's tokenizer and architecture: 84 words, 0.47M parameters, Qwen3 layout."""
+"""The tiny policy's tokenizer and architecture: 84 words, 0.46M parameters, Qwen3 layout."""
 
 from __future__ import annotations
 
@@ -37,9 +37,12 @@ CHAT_TEMPLATE = "{{ bos_token }} {{ messages[0]['content'] }}"
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """One token a word and an integer 0..60; a word outside the vocabulary is an error, not
     <unk>."""
+    # one id a word
     words = [*SPECIALS, *WORDS, *BOX, *(str(n) for n in range(LARGEST_VALUE + 1))]
     core = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}))
     core.pre_tokenizer = WhitespaceSplit()
+
+    # in the form that transformers saves and loads
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>"
     )

@@ -63,6 +63,7 @@ def math_problems(name: str, **given: Unpack[Source]) -> tuple[list[Problem], in
     Raises:
         DataError: missing file or column, empty data set, or no row with a gold.
     """
+    # where the rows come from, and how errors name it
     source = locate(given["source"], given.get("data_dir"), given.get("local_name"))
     where = Path(source).name if is_local(source) else source
     instruction = given.get("instruction", PAPER_INSTRUCTION)
@@ -75,13 +76,19 @@ def math_problems(name: str, **given: Unpack[Source]) -> tuple[list[Problem], in
         if not gold:
             dropped += 1
             continue
-        wanted = given.get("problem_column", "problem")
-        names = ("problem", "question") if wanted == AUTO else (wanted,)
+
+        # the question, in the column that is named or in a usual one
+        column_name = given.get("problem_column", "problem")
+        names = ("problem", "question") if column_name == AUTO else (column_name,)
         text = text_of(first_column(row, names, where, number), "/".join(names), where, number)
-        meta = {"kind": "math", **({"group": str(row["subject"])} if row.get("subject") else {})}
-        problems.append(
-            Problem(f"{name}/{row_id(row, number)}", f"{text}\n{instruction}", gold, meta)
-        )
+
+        meta = {"kind": "math"}
+        if row.get("subject"):
+            meta["group"] = str(row["subject"])
+        id_ = f"{name}/{row_id(row, number)}"
+        problems.append(Problem(id_, f"{text}\n{instruction}", gold, meta))
+
+    # what is left must be usable
     if not problems:
         raise DataError(f"{where}: every gold answer is empty")
     refuse_twins([problem.id for problem in problems], where)
@@ -89,12 +96,17 @@ def math_problems(name: str, **given: Unpack[Source]) -> tuple[list[Problem], in
 
 
 def _gold(row: Mapping[str, Any], given: Source, where: str, number: int) -> str:
+    """The gold answer of a row; "" where it has none."""
     name = given.get("answer_column", AUTO)
     if name == AUTO and "answer" in row:
         name = "answer"
+
+    # the last box of the written solution
     if name == AUTO:
         found, _ = boxes(str(column(row, given.get("solution_column", "solution"), where, number)))
         return found[-1][2].strip() if found else ""
+
+    # a column of answers
     value = column(row, name, where, number)
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # 27.0 -> 27, as in published AMC files

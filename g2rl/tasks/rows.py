@@ -35,11 +35,14 @@ def locate(source: str, data_dir: str | None = None, local_name: str | None = No
         DataError: the folder or the file is missing, or several files match; says what to do
         instead.
     """
+    # no local copies
     if data_dir is None or local_name is None:
         return source
     folder = Path(data_dir).expanduser()
     if not folder.is_dir():
         raise DataError(f"data_dir={data_dir}: no such folder")
+
+    # exactly one file must match
     found = sorted(folder.glob(local_name))
     if len(found) > 1:
         raise DataError(
@@ -64,7 +67,10 @@ def first_column(row: Mapping[str, Any], names: Sequence[str], source: str, numb
 
 def row_id(row: Mapping[str, Any], number: int) -> str:
     """What names a row in files: its published id where it has one, else its number from 0."""
-    return str(next((row[name] for name in ID_COLUMNS if row.get(name) is not None), number))
+    for name in ID_COLUMNS:
+        if row.get(name) is not None:
+            return str(row[name])
+    return str(number)
 
 
 def read_rows(
@@ -75,37 +81,37 @@ def read_rows(
     Raises:
         DataError: missing or unreadable source, malformed row (with its line), or no row at all.
     """
-    rows = (
-        _read_file(Path(source).expanduser())
-        if is_local(source)
-        else _read_hub(source, split, config, revision)
-    )
+    if is_local(source):
+        rows = _read_file(Path(source).expanduser())
+    else:
+        rows = _read_hub(source, split, config, revision)
     if not rows:
         raise DataError(f"{source} holds no rows")
     return rows
 
 
 def _read_file(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file on disk; whatever is wrong with it becomes a `DataError`."""
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:
         return _parse_file(path)
     except DataError:
         raise
-    except (
-        ValueError,
-        OSError,
-    ) as error:  # pyarrow's errors, json's and those of a text that is not UTF-8
+    except (ValueError, OSError) as error:  # of pyarrow, of json, of a text that is not UTF-8
         raise DataError(
             f"{path} cannot be read as {path.suffix[1:]}: {error}; make it again or name another file"
         ) from error
 
 
 def _parse_file(path: Path) -> list[dict[str, Any]]:
+    """The rows of a parquet, JSON or JSON-lines file."""
     if path.suffix == ".parquet":
         import pandas
 
         return pandas.read_parquet(path).to_dict("records")
+
+    # a list of objects
     if path.suffix == ".json":
         rows = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(rows, list):
@@ -118,11 +124,14 @@ def _parse_file(path: Path) -> list[dict[str, Any]]:
                     f"{path}, row {number}: expected an object, found {type(row).__name__}"
                 )
         return rows
+
+    # an object a line
     rows = []
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
+
             try:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
@@ -158,6 +167,7 @@ def refuse_twins(ids: Sequence[str], source: str) -> None:
     Raises:
         DataError: naming the first id that comes again.
     """
+    # ids name problems in every file
     seen: set[str] = set()
     for name in ids:
         if name in seen:

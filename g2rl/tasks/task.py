@@ -51,11 +51,17 @@ def fit_prompts(task: Task, length: Callable[[Problem], int], limit: int, overlo
     """
     if overlong not in OVERLONG:
         raise ValueError(f"task.overlong must be one of {OVERLONG}, got {overlong!r}")
+
+    # an endless task is checked as it is drawn
     if not isinstance(task, Finite):
         return 0  # endless: each is checked when it is drawn
+
+    # which prompts fit
     sizes = [length(problem) for problem in task.problems]
     kept = [problem for problem, size in zip(task.problems, sizes, strict=True) if size <= limit]
     dropped = len(sizes) - len(kept)
+
+    # refuse, or leave the others out
     if dropped and (overlong == "error" or not kept):
         longest = max(range(len(sizes)), key=sizes.__getitem__)
         raise ValueError(
@@ -73,6 +79,7 @@ def refuse_leaks(task: Task, held_out: list[Problem], benchmark: str) -> None:
     Raises:
         ValueError: naming how many are, and the first.
     """
+    # problems that training could meet
     leaked = [problem.id for problem in held_out if task.may_draw(problem)]
     if leaked:
         raise ValueError(
@@ -92,6 +99,8 @@ def stream_from_rows(problems: list[Problem], seed: int, start: int, size: int) 
     `problems`."""
     chosen: list[Problem] = []
     total = len(problems)
+
+    # whole epochs, cut at both ends
     for epoch in range(start // total, (start + size - 1) // total + 1):
         order = epoch_order(seed, epoch, total)
         first = max(start - epoch * total, 0)

@@ -1,5 +1,4 @@
-"""What a benchmark is: problems, their verifier, and how many samples are drawn at which
-temperature."""
+"""A benchmark: held-out problems, their verifier, and how samples of them are drawn."""
 
 from __future__ import annotations
 
@@ -34,7 +33,14 @@ class Benchmark:
     ) -> None:
         if not problems:
             raise ValueError(f"benchmark {name} holds no problem")
-        ks = powers_of_two(samples) if ks is None else sorted({1, *ks}) if ks else []
+
+        # 1 is always among them
+        if ks is None:
+            ks = powers_of_two(samples)
+        elif ks:
+            ks = sorted({1, *ks})
+
+        # no k may be over n
         if samples < 1 or not ks or min(ks) < 1 or max(ks) > samples:
             raise ValueError(
                 f"benchmark {name}: need 1 <= k <= samples, got ks={ks}, samples={samples}; set benchmark.ks "
@@ -48,4 +54,5 @@ class Benchmark:
 def powers_of_two(samples: int) -> list[int]:
     """1, 2, 4, ... up to `samples`, and `samples` itself: ``powers_of_two(12)`` is [1, 2, 4, 8,
     12]."""
-    return sorted({2**i for i in range(max(samples, 0).bit_length())} | {samples})
+    powers = {2**exponent for exponent in range(max(samples, 0).bit_length())}
+    return sorted(powers | {samples})

@@ -35,11 +35,9 @@ from g2rl.tasks.rows import (
 from g2rl.types import Problem, SamplingParams
 
 INSTRUCTION = "Please reason step by step, and put the letter of the right option within \\boxed{}."
-QUESTIONS, OPTIONS, GROUPS = (
-    ("problem", "question", "Question"),
-    ("choices", "options"),
-    ("subject", "category", "Subdomain"),
-)
+QUESTIONS = ("problem", "question", "Question")
+OPTIONS = ("choices", "options")
+GROUPS = ("subject", "category", "Subdomain")
 CORRECT, INCORRECT = "Correct Answer", "Incorrect Answer "
 PADDING = "N/A"
 
@@ -75,15 +73,16 @@ def choice_benchmark(
         DataError: missing file or column, a row with fewer than two options or a gold that is none
         of them.
     """
+    # where the rows come from, and how errors name it
     place = locate(source, data_dir, local_name)
     where = Path(place).name if is_local(place) else place
     rows = read_rows(place, split, config, revision)[:limit]
-    problems = [
-        choice_problem(
-            f"{name}/{row_id(row, number)}", row, instruction, shuffle_seed, where, number
-        )
-        for number, row in enumerate(rows)
-    ]
+    problems: list[Problem] = []
+    for number, row in enumerate(rows):
+        id_ = f"{name}/{row_id(row, number)}"
+        problems.append(choice_problem(id_, row, instruction, shuffle_seed, where, number))
+
+    # how they are sampled
     params = SamplingParams(temperature, top_p, top_k, max_tokens)
     return Benchmark(name, problems, ChoiceVerifier(), samples=samples, ks=ks, params=params)
 
@@ -100,6 +99,8 @@ def choice_problem(
     question = text_of(
         first_column(row, QUESTIONS, where, number), "question", where, number
     ).strip()
+
+    # options and the right one, in either of the published forms
     if CORRECT in row:
         names = [CORRECT, *(f"{INCORRECT}{i}" for i in (1, 2, 3))]
         options, right = [str(column(row, name, where, number)).strip() for name in names], 0
@@ -109,30 +110,41 @@ def choice_problem(
             )
     else:
         listed = [str(option).strip() for option in first_column(row, OPTIONS, where, number)]
-        right = _right_option(column(row, "answer", where, number), listed, where, number)
-        kept = [i for i, option in enumerate(listed) if option != PADDING]
-        options, right = [listed[i] for i in kept], kept.index(right)
+        right_listed = _right_option(column(row, "answer", where, number), listed, where, number)
+        places = [place for place, option in enumerate(listed) if option != PADDING]
+        options = [listed[place] for place in places]
+        right = places.index(right_listed)
+
+    # shuffle by the question's own hash
     if not 2 <= len(options) <= len(string.ascii_uppercase):
         raise DataError(f"{where}, row {number}: {len(options)} options; a question needs 2 to 26")
     if shuffle_seed is not None:
         order = shuffled(len(options), question, shuffle_seed)
         options, right = [options[i] for i in order], order.index(right)
-    lines = [
-        f"{letter}. {option}"
-        for letter, option in zip(string.ascii_uppercase, options, strict=False)
-    ]
-    group = next((str(row[name]) for name in GROUPS if row.get(name)), None)
-    meta = {"kind": "mcq", "choices": options, **({"group": group} if group else {})}
+
+    # the prompt
+    lines: list[str] = []
+    for letter, option in zip(string.ascii_uppercase, options, strict=False):
+        lines.append(f"{letter}. {option}")
     prompt = "\n".join([question, "", *lines, "", instruction])
+
+    # the subject, where the row has one
+    meta: dict[str, Any] = {"kind": "mcq", "choices": options}
+    for name in GROUPS:
+        if row.get(name):
+            meta["group"] = str(row[name])
+            break
     return Problem(id_, prompt, string.ascii_uppercase[right], meta)
 
 
 def _right_option(gold: Any, options: Sequence[str], where: str, number: int) -> int:
     """Index of the option that a gold names by its letter, or by its number from 0."""
     letter = str(gold).strip().upper()
-    index = string.ascii_uppercase.find(letter) if len(letter) == 1 and not letter.isdigit() else -1
+    index = -1
     if isinstance(gold, int):
         index = gold
+    elif len(letter) == 1 and not letter.isdigit():
+        index = string.ascii_uppercase.find(letter)
     if not 0 <= index < len(options) or options[index] == PADDING:
         raise DataError(
             f"{where}, row {number}: answer {gold!r} names none of its {len(options)} options"
@@ -145,8 +157,8 @@ def shuffled(count: int, question: str, seed: int) -> list[int]:
 
     By sorted hashes rather than a random generator: the same in every version of every library.
     """
-    keys = [
-        hashlib.sha256(f"{seed}\n{i}\n{question}".encode("utf-8", "replace")).digest()
-        for i in range(count)
-    ]
+    keys: list[bytes] = []
+    for i in range(count):
+        text = f"{seed}\n{i}\n{question}"
+        keys.append(hashlib.sha256(text.encode("utf-8", "replace")).digest())
     return sorted(range(count), key=keys.__getitem__)

@@ -41,11 +41,12 @@ def reasoning_gym_benchmark(
         raise ValueError(
             f"reasoning_gym: per_family must be >= 1 and families not empty, got {per_family}"
         )
-    problems = [
-        gym_problem(family, index, per_family, instruction)
-        for index in range(per_family)
-        for family in families
-    ]
+
+    # families take turns
+    problems: list[Problem] = []
+    for index in range(per_family):
+        for family in families:
+            problems.append(gym_problem(family, index, per_family, instruction))
     params = SamplingParams(temperature, top_p, top_k, max_tokens)
     return Benchmark(
         "reasoning_gym", problems[:limit], GymVerifier(), samples=samples, ks=ks, params=params
@@ -55,6 +56,8 @@ def reasoning_gym_benchmark(
 def gym_problem(family: str, index: int, size: int, instruction: str) -> Problem:
     """Problem `index` of a family; its entry is reduced to what JSON can hold, as files hold it."""
     entry = json.loads(json.dumps(scorer_of(family, SEED, size)[index], default=str))
+
+    # what the scorer needs travels in the problem
     question = str(entry.pop("question"))
     meta = {"kind": "reasoning_gym", "group": family, "family": family, "entry": entry}
     return Problem(

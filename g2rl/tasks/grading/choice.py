@@ -70,6 +70,7 @@ class ChoiceVerifier:
 
     def grade(self, completion: str, problem: Problem) -> Verdict:
         """Judge one completion; never raises. The verdict's answer is the letter."""
+        # read, then compare with the gold's letter
         start = time.perf_counter()
         choices = choices_of(problem)
         letter, route = read_letter(final_text(completion), choices)
@@ -177,9 +178,12 @@ def _plain(text: str) -> str:
 
 def _alone(text: str, choices: Sequence[str]) -> tuple[str | None, str]:
     """Rule 4: a letter that begins the text, or a last line that is a letter or an option."""
+    # a letter at the beginning, set off from what follows
     leading = _LEADING.match(text)
     if leading and leading["plain"] in _letters(choices):
         return leading["plain"], "letter"
+
+    # the last line alone
     line = text.rsplit("\n", 1)[-1].strip()
     alone = re.fullmatch(r"(?:\*\*)?[(\[]?\s?([A-Z])\s?[)\]]?\.?(?:\*\*)?", line)
     if alone and alone[1] in _letters(choices):

@@ -78,6 +78,7 @@ def extract_answer(completion: str, boxed_only: bool = False) -> str | None:
 
     With `boxed_only`, rule 4 is off: an answer outside a box counts as no answer.
     """
+    # the last box, unless something later is stated
     text = final_text(completion)
     found, attempted = boxes(text)
     stated = None if boxed_only else _stated_after(text, found[-1][1] if found else 0)
@@ -87,6 +88,8 @@ def extract_answer(completion: str, boxed_only: bool = False) -> str | None:
         return None
     else:
         answer = _unboxed(text)
+
+    # an answer has a bounded length and depth
     answer = answer.strip()
     if not answer or len(answer) > MAX_ANSWER or too_deep(answer):
         return None
@@ -103,10 +106,13 @@ def last_boxed(text: str) -> str | None:
 def final_text(completion: str) -> str:
     """The part of a completion that may hold the answer (rules 1 and 2); empty when there is
     none."""
+    # what follows the reasoning
     _, _, tail = completion.rpartition("</think>")
     if "<think>" in tail:
         return ""
     tail = tail.lstrip()
+
+    # up to the end of the turn
     end = _TURN_END.search(tail, 1)
     return clean((tail[: end.start()] if end else tail)[-MAX_TAIL:])
 
@@ -120,6 +126,8 @@ def clean(text: str) -> str:
 def too_deep(text: str, limit: int = MAX_DEPTH) -> bool:
     """Whether brackets of any kind nest deeper than `limit`; one pass, no recursion."""
     depth = 0
+
+    # one pass, brackets of any kind
     for char in text:
         if char in "([{":
             depth += 1
@@ -141,6 +149,7 @@ def boxes(text: str) -> tuple[list[tuple[int, int, str]], bool]:
     ] = []  # (start of the box, start of its content); None: plain brace
     attempted = False
     for token in _TOKEN.finditer(text):
+        # a box, a brace, or an escaped character
         symbol = token.group()
         if token.group("brace"):
             attempted = True
@@ -165,6 +174,8 @@ def _last_run(text: str, found: list[tuple[int, int, str]]) -> str:
     """The last box, together with the boxes before it that only a separator divides from it."""
     parts: list[str] = []
     next_start = None
+
+    # backwards, as long as only separators stand between
     for start, end, content in reversed(found):
         if next_start is not None and not _joined(text[end:next_start]):
             break
@@ -179,6 +190,8 @@ def _joined(between: str) -> bool:
     """Whether the text between two boxes or formulas makes them parts of one answer."""
     if len(between) > 60 or "\n\n" in between or _TURNING.search(between):
         return False
+
+    # spacing and delimiters do not divide
     glue = _GLUE.sub("", between)
     return not glue or (len(glue) <= 30 and "." not in glue and bool(_SEPARATED.search(glue)))
 
@@ -196,6 +209,7 @@ def unbox(text: str) -> str:
 
 def _unboxed(text: str) -> str:
     """Rule 4: the answer of a text without boxes, or an empty string."""
+    # after the phrase, else the whole text, else the last formula
     stripped = text.strip()
     phrases = list(_ANSWER_IS.finditer(stripped))
     answer = _sentence_answer(stripped[phrases[-1].end() :]) if phrases else ""
@@ -204,6 +218,7 @@ def _unboxed(text: str) -> str:
 
 def _sentence_answer(text: str) -> str:
     """The answer in the first sentence of `text`, which follows "the answer is"."""
+    # the first sentence
     rest = text.lstrip(" *:\n")
     end = _SENTENCE_END.search(rest)
     sentence = rest[: end.start()] if end else rest
@@ -216,6 +231,8 @@ def _bare(text: str) -> str:
     text = text.strip().removesuffix(".").strip("* \n")
     if not text or len(text) > 300 or "\n\n" in text or _PROSE.search(text) or _LABEL.match(text):
         return ""
+
+    # a formula with words around it
     if _WORD.search(_SPAN.sub("", text)) and ("$" in text or "\\(" in text):
         return ""  # a formula with words around it: the formula is the answer
     return text
@@ -225,16 +242,22 @@ def _last_span(text: str) -> str:
     """The last formula, bold text or number, with the ones joined to it by a separator."""
     parts: list[str] = []
     next_start = None
+
+    # backwards, as long as formulas are joined
     for span in reversed(list(_SPAN.finditer(text))):
         is_formula = span.lastgroup not in ("number", "bold")
         if next_start is not None and not (is_formula and _joined(text[span.end() : next_start])):
             break
+
+        # bold text counts for its number
         content = (span.group(str(span.lastgroup)) or "").strip()
         if span.lastgroup == "bold":
             numbers = re.findall(_NUMBER + r"(?:\s?\\?%)?", content)
             if not numbers:
                 continue  # emphasis, not an answer
             content = numbers[-1] if _PROSE.search(content) else content
+
+        # a percent sign behind it belongs to it
         percent = _PERCENT.match(text, span.end())
         parts.append(content + (r"\%" if percent else ""))
         if not is_formula:

@@ -51,9 +51,13 @@ class GymVerifier:
         """Judge one completion; any failure of the scorer makes the answer wrong (route
         ``error``)."""
         start = time.perf_counter()
+
+        # no answer
         answer = find_answer(completion)
         if answer is None:
             return Verdict(False, None, "unparsed", time.perf_counter() - start)
+
+        # the package's own word
         scorer = scorer_of(problem.meta["family"])
         try:
             marks = float(scorer.score_answer(answer, problem.meta["entry"]))
@@ -78,6 +82,7 @@ class GymVerifier:
 
 def find_answer(completion: str) -> str | None:
     """The answer of a completion in plain text, or None."""
+    # a box, else a tag
     text = final_text(completion)
     found = last_boxed(text)
     if found is None:
@@ -85,6 +90,8 @@ def find_answer(completion: str) -> str | None:
         found = tags[-1] if tags else None
     if found is None or not found.strip() or len(found) > MAX_ANSWER:
         return None
+
+    # without LaTeX around it
     plain = _SPACE.sub(" ", _TEXT.sub(r"\1", found)).strip().strip("$").strip()
     return plain or None
 
@@ -96,6 +103,7 @@ def scorer_of(family: str, seed: int = 0, size: int = 1) -> Any:
     Raises:
         ValueError: for a family not in `SAFE`. ImportError: naming the extra to install.
     """
+    # only scorers that were read
     if family not in SAFE:
         raise ValueError(
             f"reasoning-gym family {family!r} is not offered: its scorer is not known to be safe with "

@@ -66,6 +66,8 @@ class MathVerifier:
         """Judge one completion. Never raises; may take any time and memory, so run it in a
         worker."""
         start = time.perf_counter()
+
+        # the cheap part, and then mathematics if that is not enough
         verdict = self.screen(completion, problem)
         if verdict.route != PENDING or verdict.answer is None:
             return verdict
@@ -120,21 +122,30 @@ def read_gold(gold: str) -> str:
 
 def screen_pair(gold: str, answer: str) -> tuple[bool | None, str]:
     """Compare two answers without symbolic mathematics: (verdict or None, route). Linear time."""
+    # too long to compare
     if len(gold) > MAX_ANSWER or len(answer) > MAX_ANSWER:
         return gold == answer, "refused"
+
+    # in one spelling, without "x =" or a base on one side only
     left, right = _align(normalize(gold), normalize(answer))
     if not left or not right:
         return False, "string"
     left, right = _unbase(left, right)
+
+    # equal strings mean equal answers
     keys = key(left), key(right)
     if keys[0] == keys[1]:
         return True, "string"
     if as_words(left) is not None or as_words(right) is not None or all(_is_label(k) for k in keys):
         return False, "string"
+
+    # exact numbers
     numbers = rational(left, right), rational(right, left)
     if numbers[0] is not None and numbers[1] is not None:
         readings = _percent_readings(gold, answer)
         return any(_close(numbers[0] * a, numbers[1] * b) for a, b in readings), "number"
+
+    # what mathematics could run away on is not tried
     if is_hostile(right) or is_hostile(left):
         return False, "refused"
     return None, PENDING
@@ -145,13 +156,18 @@ def rational(text: str, other: str = "") -> Fraction | None:
 
     "0,25" is a decimal only when `other` is written with a decimal point.
     """
+    # a decimal comma, if the other side has a decimal point
     text = text.strip()
     if _DECIMAL_COMMA.fullmatch(text) and re.fullmatch(r"-?\d+\.\d+", other.strip()):
         text = text.replace(",", ".")
+
+    # decimals
     if match := _DECIMAL.fullmatch(text):
         return Fraction(match[1].replace("+", "") + match[2])
     if match := _SCIENTIFIC.fullmatch(text):
         return Fraction(match[1])
+
+    # ratios, fractions, mixed numbers
     if match := _RATIO.fullmatch(text):
         top, bottom = Fraction(match[2]), Fraction(match[3])
     elif match := (_FRAC.fullmatch(text) or _MIXED.fullmatch(text)):
@@ -162,6 +178,8 @@ def rational(text: str, other: str = "") -> Fraction | None:
             return None
     else:
         return None
+
+    # the quotient
     if bottom == 0:
         return None
     return -top / bottom if match[1] == "-" else top / bottom
@@ -172,17 +190,22 @@ def is_hostile(text: str) -> bool:
     only."""
     if len(text) > MAX_SYMBOLIC or too_deep(text, MAX_PARSE_DEPTH) or _LONG_NUMBER.search(text):
         return True
+
+    # sums, products, integrals
     if len(_ITERATED.findall(text)) > 2:
         return True
     # a ^ (b ^ c): the exponent alone must stay below 10 ** 5
     if any(int(c) * log10(max(int(b), 1)) > 5 for b, c in _TWO_STOREYS.findall(text)):
         return True
+
+    # powers and factorials
     bombs = (_HUGE_POWER, _TOWER, _HUGE_FACTORIAL, _HUGE_BINOMIAL, _POWERED_POWER)
     return any(bomb.search(text) for bomb in bombs)
 
 
 def _align(left: str, right: str) -> tuple[str, str]:
     """Drop "name =" on the side that has it when the other has none: "x = 5" against "5"."""
+    # the answer names the unknown and the gold does not, or the other way round
     if "=" in right and "=" not in left and not re.search(r"[<>]|\\[gln]eq", left + right):
         head, _, tail = right.rpartition("=")
         if "," not in head or _NAME.fullmatch(head.strip()):
@@ -216,6 +239,7 @@ def _is_label(text: str) -> bool:
 
 def _percent_readings(gold: str, answer: str) -> list[tuple[Fraction, Fraction]]:
     """Factors for (gold, answer): when only one is a percentage it is read as n and as n/100."""
+    # n percent is n or n / 100
     one, percent = Fraction(1), Fraction(1, 100)
     if has_percent(gold) == has_percent(answer):
         return [(one, one)]
