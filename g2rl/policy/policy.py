@@ -97,8 +97,9 @@ class Policy(nn.Module):
         # these are set by `shard`
         self.skeleton: Skeleton | None = None
         self.sharding: ShardSettings | None = None
-        self._device: torch.device | None = None
+        self._device: torch.device | None = None  # of the computation; None: where the weights lie
 
+        # the tiled head computes logits itself, which it can do only for a linear one
         head = model.get_output_embeddings()
         if not isinstance(base_layer(head), nn.Linear):
             raise TypeError(
@@ -127,9 +128,13 @@ class Policy(nn.Module):
         Copies are casts to the compute dtype, and the merged weight W + (alpha / r) B A of a head
         with an adapter.
         """
+        # autocast and the head's products cast float32 weights
+        casts_weights = self.compute_dtype is not None
+
+        # a head with an adapter is merged anew in every forward
         head = self.model.get_output_embeddings()
         head_has_adapter = base_layer(head) is not head
-        return self.compute_dtype is not None or head_has_adapter
+        return casts_weights or head_has_adapter
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Name and value of every weight, as a plain checkpoint of the model would hold them.
@@ -139,9 +144,11 @@ class Policy(nn.Module):
         collective, so every rank has to exhaust the iterator.
         """
         if self.sharding is not None:
+            # one whole weight at a time
             reshard(self)
             yield from merged_items(self.model, Gathered(self.model))
         else:
+            # nothing is copied but merged weights, so all of them can be there at once
             yield from without_second_names(merged_state(self.model))
 
     def shard(self, mesh: DeviceMesh, settings: ShardSettings, offload: bool = False) -> Policy:
@@ -155,8 +162,10 @@ class Policy(nn.Module):
             settings: how weights are gathered and gradients are summed.
             offload: keep the divided weights in host memory.
         """
+        # what can no longer be told from divided weights: shapes, ties, the device of computation
         self.skeleton = Skeleton(blank(self.model, "meta"))
         self._device, self.sharding = self.device, settings
+
         shard(self, self.model, mesh, settings, offload)
         return self
 
@@ -178,6 +187,7 @@ class Policy(nn.Module):
 
         This is collective: every rank has to call it, or `take_part_in_copy`.
         """
+        # one weight is whole at a time, so the copy needs hardly more memory than it has
         reshard(self)
         for source, target in zip(self.model.parameters(), model.parameters(), strict=True):
             target.copy_(whole(source))
@@ -185,6 +195,7 @@ class Policy(nn.Module):
     @torch.no_grad()
     def take_part_in_copy(self) -> None:
         """Take part in the gather of another rank's `copy_weights_to`, and store nothing."""
+        # the same gathers in the same order
         reshard(self)
         for source in self.model.parameters():
             whole(source)
@@ -228,6 +239,7 @@ class Policy(nn.Module):
         Returns:
             Log-probabilities and entropies (T,); features (N, D) and the loss where asked for.
         """
+        # the features need to know which response each token belongs to
         request = None
         if features:
             scored_at = temperature if feature_temperature is None else feature_temperature
@@ -282,5 +294,7 @@ def dropout_rates(config: Mapping[str, Any]) -> Iterator[float]:
     for name, value in config.items():
         if isinstance(value, Mapping):
             yield from dropout_rates(value)
+
+        # attention_dropout, resid_pdrop, hidden_dropout_prob, ...
         elif "drop" in name and isinstance(value, float):
             yield value

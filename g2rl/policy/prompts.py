@@ -43,6 +43,7 @@ def encode_prompt(
             "policy speaks only the words of task=countdown; pick another model= for this task"
         ) from error
 
+    # the caller has to leave over-long problems out: a cut prompt is another problem
     if max_tokens is not None and len(ids) > max_tokens:
         raise ModelError(
             f"a prompt has {len(ids)} tokens, over task.max_prompt_tokens={max_tokens}: "

@@ -61,6 +61,7 @@ class ShardSettings:
     offload_optimizer: bool = False
 
     def __post_init__(self) -> None:
+        # null keeps the dtype of the weights; sums need a dtype of their own
         if self.param_dtype not in (None, *DTYPES):
             raise ValueError(
                 f"parallel.param_dtype must be null, float32 or bfloat16, got {self.param_dtype!r}"
@@ -69,6 +70,8 @@ class ShardSettings:
             raise ValueError(
                 f"parallel.reduce_dtype must be float32 or bfloat16, got {self.reduce_dtype!r}"
             )
+
+        # when gradients are summed
         if self.accumulate not in ACCUMULATIONS:
             raise ValueError(
                 f"parallel.accumulate must be one of {ACCUMULATIONS}, got {self.accumulate!r}"
@@ -122,6 +125,8 @@ def shard(
     # fully_shard takes what inner groups have left, so the root comes last
     for block in blocks:
         fully_shard(block, **common, reshard_after_forward=settings.reshard_after_forward)
+
+    # the root's weights stay whole after its forward: the backward of the tiled head reads them
     fully_shard(root, **common, reshard_after_forward=False)
 
     # sum gradients instead of averaging them
@@ -189,6 +194,7 @@ def divided_like(value: Tensor, parameter: Tensor) -> Tensor:
         parameter: the model for the division. If it is not sharded, is of another shape, or the
             value is sharded already, the value is returned as it is.
     """
+    # nothing to divide, or divided already
     if not isinstance(parameter, DTensor) or isinstance(value, DTensor):
         return value
     if value.shape != parameter.shape:

@@ -71,6 +71,7 @@ def _logit_gradient(
         entropies: H, (n,).
         chunk_buffer: working memory for one chunk of columns.
     """
+    # -g p_v: most losses do not depend on entropies
     if entropy_slope is None:
         return exp.mul_((-slope / sums).unsqueeze(1))
 
@@ -109,6 +110,7 @@ class FusedHead(torch.autograd.Function):
         for value, is_needed in zip(inputs, ctx.needs_input_grad[:3], strict=True):
             grads.append(torch.zeros_like(value) if is_needed and value is not None else None)
 
+        # memory that all tiles use in turn
         buffer, chunk_buffer = new_buffers(hidden_TD, weight_VD.shape[0], rows)
         for tile in tiles(token_count, rows):
             # scores of the tile's tokens, which turn its logits into exponentials
@@ -144,17 +146,21 @@ class FusedHead(torch.autograd.Function):
         Raises:
             RuntimeError: when called a second time; the gradients have been given away.
         """
+        # let go of the gradients, so that autograd may take them as .grad without copying
         input_grads, ctx.grads = ctx.grads, None
         if input_grads is None:
             raise RuntimeError(
                 "the gradient of a fused head was taken already; it cannot be taken twice"
             )
 
+        # the caller may have scaled the loss
         loss_grad = grads[0]
         if loss_grad != 1.0:
             for grad in input_grads:
                 if grad is not None:
                     grad.mul_(loss_grad)
+
+        # targets, temperature, rows and objective have no gradient
         return *input_grads, None, None, None, None
 
 

@@ -84,6 +84,7 @@ def head_pass(
     Raises:
         ValueError: a temperature is not positive, or features and an objective are both asked for.
     """
+    # refuse what has no answer
     if temperature <= 0 or (features is not None and features.temperature <= 0):
         raise ValueError("the head needs a temperature > 0 (greedy decoding has no distribution)")
     if objective is not None and features is not None:
@@ -99,6 +100,7 @@ def head_pass(
         residual_bytes = min(bytes_of_sums, tile_bytes // 2)
     rows = tile_rows(vocabulary, tile_bytes - residual_bytes, hidden_TD.dtype)
 
+    # the head that differentiates the objective in its forward
     if objective is not None and fuses(hidden_TD, weight_VD, rows):
         return _fused(hidden_TD, weight_VD, bias_V, targets_T, temperature, rows, objective)
 

@@ -72,6 +72,7 @@ def to_features(
         targets_T: the sampled tokens y_t.
         request: which response each token belongs to, and its weight a_t.
     """
+    # a_t, 1 unless the request says otherwise
     weights_T = request.weights_T
     if weights_T is None:
         weights_T = torch.ones_like(targets_T, dtype=residual_NV.dtype)

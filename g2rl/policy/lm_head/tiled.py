@@ -25,7 +25,10 @@ def _by_target(
         An order of the tokens in which those of one slice follow one another, and for each slice
         the first place of its tokens in this order and the place after the last.
     """
+    # sorted by target, the tokens of one slice follow one another
     ordered_T, order_T = targets_T.sort()
+
+    # where each slice begins and ends in this order
     edges = torch.arange(0, vocabulary + columns, columns, device=targets_T.device)
     places = torch.searchsorted(ordered_T, edges).tolist()
     return order_T, list(itertools.pairwise(places))
@@ -48,6 +51,8 @@ def _probability_part(
     slope = grad_logps_T.unsqueeze(1)
     if grad_entropy_T is None:
         return logp.exp_().mul_(-slope)
+
+    # the bracket g + e (log p + H) needs log p, so it comes before log p is overwritten by p
     bracket = (logp + entropy_T.unsqueeze(1)).mul_(grad_entropy_T.unsqueeze(1))
     return logp.exp_().mul_(bracket.add_(slope).neg_())
 
@@ -143,6 +148,8 @@ class TiledHead(torch.autograd.Function):
         # logits are not stored: the backward recomputes them
         ctx.save_for_backward(hidden_TD, weight_VD, bias_V, targets_T, log_norm_T, entropy_T)
         ctx.temperature, ctx.columns = temperature, columns
+
+        # the backward is told None of an output that nothing depends on, instead of zeros
         ctx.set_materialize_grads(False)
         if residual_NV is not None:
             ctx.mark_non_differentiable(residual_NV)
@@ -154,6 +161,8 @@ class TiledHead(torch.autograd.Function):
         saved = ctx.saved_tensors
         hidden_TD, weight_VD, bias_V, _, log_norm_T, _ = saved
         grad_logps_T, grad_entropy_T, _ = grads
+
+        # without a gradient that flows back, none of the eight inputs has one
         if grad_logps_T is None and grad_entropy_T is None:
             return (None,) * 8
         if grad_logps_T is None:

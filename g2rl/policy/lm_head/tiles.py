@@ -30,6 +30,7 @@ def tile_rows(vocabulary: int, tile_bytes: int, dtype: torch.dtype) -> int:
 
     At least 1 and at most MAX_TILE_ROWS.
     """
+    # a row needs room for its logits, and for a chunk of their exponentials
     bytes_of_row = (vocabulary + min(vocabulary, CHUNK)) * wide(dtype).itemsize
     return max(1, min(tile_bytes // bytes_of_row, MAX_TILE_ROWS))
 
@@ -67,6 +68,7 @@ def new_buffers(hidden_TD: Tensor, vocabulary: int, rows: int) -> tuple[Tensor, 
         vocabulary: number of words V.
         rows: number of tokens in a tile.
     """
+    # a micro-batch may have fewer tokens than a tile has room for
     most_rows = min(rows, hidden_TD.shape[0])
     dtype = wide(hidden_TD.dtype)
     tile_buffer = hidden_TD.new_empty(most_rows * vocabulary, dtype=dtype)
