@@ -98,11 +98,7 @@ def estimate(verdicts: Sequence[Sequence[Verdict]], ks: Sequence[int], grader: G
     for verdicts_of_problem in verdicts:
         classes = answer_classes(verdicts_of_problem, grader)
         correct = [verdict.correct for verdict in verdicts_of_problem]
-        right_classes: set[int] = set()
-        for answer_class, is_right in zip(classes, correct, strict=True):
-            if is_right and answer_class >= 0:
-                right_classes.add(answer_class)
-        distinct.append(len(right_classes))
+        distinct.append(count_right_classes(classes, correct))
         votes.append(count_votes(verdicts_of_problem, classes))
         for k, majority in majorities.items():
             majority.append(maj_at_k(classes, correct, k))
@@ -142,6 +138,15 @@ def answer_classes(group: Sequence[Verdict], grader: Grader) -> list[int]:
     for answer in sorted(failed_answers):
         class_of[answer] = max(class_of.values(), default=-1) + 1
     return [-1 if verdict.answer is None else class_of[verdict.answer] for verdict in group]
+
+
+def count_right_classes(classes: Sequence[int], correct: Sequence[bool]) -> int:
+    """Number of classes of answers that hold a right one."""
+    right_classes: set[int] = set()
+    for answer_class, is_right in zip(classes, correct, strict=True):
+        if is_right and answer_class >= 0:
+            right_classes.add(answer_class)
+    return len(right_classes)
 
 
 def count_votes(group: Sequence[Verdict], classes: Sequence[int]) -> list[Vote]:

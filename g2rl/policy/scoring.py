@@ -190,10 +190,7 @@ def score(
     """
     world = world or World()
     plan = request.plan or ScorePlan([range(len(sequences))])
-    if request.features and plan.response_count < len(sequences):
-        raise ValueError("features are those of whole groups: score all rows")
-    if plan.kept_micro_batches and world.size > 1:
-        raise ValueError("a rank does not know which forwards the others keep; score without keep")
+    _check_plan(plan, request, len(sequences), world)
 
     # divide the rows among the ranks, then cut this rank's share into micro-batches
     own_rows: list[int] = []
@@ -224,6 +221,14 @@ def score(
         scorer.exchange_features(own_rows, world)
         scorer.scores.features_ND = torch.stack(require_scored(scorer.feature_rows))
     return scorer.scores
+
+
+def _check_plan(plan: ScorePlan, request: ScoreRequest, count: int, world: World) -> None:
+    """Refuse a plan that cannot give what is asked for; see `score`."""
+    if request.features and plan.response_count < count:
+        raise ValueError("features are those of whole groups: score all rows")
+    if plan.kept_micro_batches and world.size > 1:
+        raise ValueError("a rank does not know which forwards the others keep; score without keep")
 
 
 class _Scorer:

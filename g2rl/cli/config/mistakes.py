@@ -57,27 +57,42 @@ def explain_mistakes(words: Sequence[str], config_name: str) -> str | None:
     except HydraException as error:
         return str(error)
     offered = groups_of(config_name)
+    problem = _wrong_choice(overrides, offered)
+    return problem or _wrong_key(overrides, offered, config_name)
 
-    # groups and their choices
-    valid_choices: list[str] = []
+
+def _wrong_choice(overrides: Sequence[Override], offered: Sequence[str]) -> str | None:
+    """What is wrong with a group that an override names, or with the choice from it."""
     for override in overrides:
         group = override.key_or_group
-        if group in groups() and group not in offered:
-            return f"{override.input_line}: there is no such group here; there are {', '.join(offered)}"
         if group not in offered:
+            if group in groups():
+                there = ", ".join(offered)
+                return f"{override.input_line}: there is no such group here; there are {there}"
             continue
-        names = [value for value in _values(override) if isinstance(value, str)]
-        for name in names:
-            if name not in choices(group):
+        for name in _values(override):
+            if isinstance(name, str) and name not in choices(group):
                 problem = f"{group} has no choice {name!r}"
                 return _did_you_mean(f"{group}={name}", name, choices(group), problem)
-        if names and override.package:  # +benchmark@benchmark.suite.aime24=aime24
-            valid_choices.append(str(override.input_line))
-        elif names:
-            valid_choices.append(f"{group}={names[0]}")
+    return None
 
-    # keys, as these choices bring them
-    known_keys = flat_keys(_compose(valid_choices, config_name))
+
+def _wrong_key(
+    overrides: Sequence[Override], offered: Sequence[str], config_name: str
+) -> str | None:
+    """What is wrong with a key; choices bring keys, so they are made first."""
+    made_choices: list[str] = []
+    for override in overrides:
+        group = override.key_or_group
+        names = [value for value in _values(override) if isinstance(value, str)]
+        if group not in offered or not names:
+            continue
+        if override.package:  # +benchmark@benchmark.suite.aime24=aime24
+            made_choices.append(str(override.input_line))
+        else:
+            made_choices.append(f"{group}={names[0]}")
+
+    known_keys = flat_keys(_compose(made_choices, config_name))
     for override in overrides:
         key = override.key_or_group
         if _must_be_known(override) and key not in offered and key not in known_keys:

@@ -99,7 +99,6 @@ def compare(
     from g2rl.analysis.comparison.paired import paired_rows
     from g2rl.analysis.comparison.runs import long_table, read_arms
     from g2rl.analysis.comparison.training_geometry import training_geometry
-    from g2rl.analysis.tables import comparison_rows
     from g2rl.runs.files import atomic_path
 
     # join
@@ -116,30 +115,39 @@ def compare(
     out = out or Path("evals") / f"runs-{name}"
     out.mkdir(parents=True, exist_ok=True)
 
-    # tables
+    # tables, in files and on the terminal
     with atomic_path(out / "runs.parquet") as aside:
         pd.concat([frame, geometry], ignore_index=True).to_parquet(aside, index=False)
     with atomic_path(out / "table.md") as aside:
         aside.write_text(report(frame, columns, groups, differences), encoding="utf-8")
+    show_tables(frame, columns, differences)
 
-    # terminal
-    show(
-        comparison_rows(frame, columns),
-        "last value of each run: mean over seeds, 95 % t-interval over seeds",
-    )
+    figures = draw_figures(frame, geometry, groups, against, out)
+    tell(out, figures, [label for label in groups if label not in set(geometry["arm"])])
+    return out
+
+
+def show_tables(
+    frame: pd.DataFrame, columns: dict[str, str], differences: Sequence[Sequence[str]]
+) -> None:
+    """The table of the arms and, if asked for, that of the differences, on the terminal."""
+    from g2rl.analysis.tables import comparison_rows
+
+    title = "last value of each run: mean over seeds, 95 % t-interval over seeds"
+    show(comparison_rows(frame, columns), title)
     if differences:
         show(differences, "paired differences: mean over shared seeds, 95 % t-interval")
 
-    # figures, and what is missing in them
-    figures = draw_figures(frame, geometry, groups, against, out)
-    without = [label for label in groups if label not in set(geometry["arm"])]
-    if without:
+
+def tell(out: Path, figures: Sequence[Path], arms_without_cosines: Sequence[str]) -> None:
+    """Say what was written, and which arms miss in the figure of cosines."""
+    if arms_without_cosines:
         print(
-            f"no gradient cosines in {', '.join(without)}: train with exploration.observe=[g2rl] to have them"
+            f"no gradient cosines in {', '.join(arms_without_cosines)}: train with "
+            "exploration.observe=[g2rl] to have them"
         )
     print(f"written: {out / 'runs.parquet'}, {out / 'table.md'}")
     print(f"figures: {', '.join(str(path) for path in figures)}")
-    return out
 
 
 def draw_figures(

@@ -100,24 +100,7 @@ def choice_problem(
         first_column(row, QUESTIONS, where, number), "question", where, number
     ).strip()
 
-    # options and the right one, in either of the published forms
-    if CORRECT in row:
-        names = [CORRECT, *(f"{INCORRECT}{i}" for i in (1, 2, 3))]
-        options, right = [str(column(row, name, where, number)).strip() for name in names], 0
-        if shuffle_seed is None:
-            raise DataError(
-                f"{where}, row {number}: the right option stands first; set shuffle_seed"
-            )
-    else:
-        listed = [str(option).strip() for option in first_column(row, OPTIONS, where, number)]
-        right_listed = _right_option(column(row, "answer", where, number), listed, where, number)
-        places = [place for place, option in enumerate(listed) if option != PADDING]
-        options = [listed[place] for place in places]
-        right = places.index(right_listed)
-
-    # shuffle by the question's own hash
-    if not 2 <= len(options) <= len(string.ascii_uppercase):
-        raise DataError(f"{where}, row {number}: {len(options)} options; a question needs 2 to 26")
+    options, right = _options(row, shuffle_seed, where, number)
     if shuffle_seed is not None:
         order = shuffled(len(options), question, shuffle_seed)
         options, right = [options[i] for i in order], order.index(right)
@@ -135,6 +118,30 @@ def choice_problem(
             meta["group"] = str(row[name])
             break
     return Problem(id_, prompt, string.ascii_uppercase[right], meta)
+
+
+def _options(
+    row: Mapping[str, Any], shuffle_seed: int | None, where: str, number: int
+) -> tuple[list[str], int]:
+    """The options of a row in either of the published forms, and the index of the right one."""
+    if CORRECT in row:
+        if shuffle_seed is None:
+            raise DataError(
+                f"{where}, row {number}: the right option stands first; set shuffle_seed"
+            )
+        names = [CORRECT, *(f"{INCORRECT}{i}" for i in (1, 2, 3))]
+        options = [str(column(row, name, where, number)).strip() for name in names]
+        right = 0
+    else:
+        listed = [str(option).strip() for option in first_column(row, OPTIONS, where, number)]
+        right_listed = _right_option(column(row, "answer", where, number), listed, where, number)
+        places = [place for place, option in enumerate(listed) if option != PADDING]
+        options = [listed[place] for place in places]
+        right = places.index(right_listed)
+
+    if not 2 <= len(options) <= len(string.ascii_uppercase):
+        raise DataError(f"{where}, row {number}: {len(options)} options; a question needs 2 to 26")
+    return options, right
 
 
 def _right_option(gold: Any, options: Sequence[str], where: str, number: int) -> int:
