@@ -1,12 +1,12 @@
-"""The processes of a run: which one this is, and the few exchanges of small things between them.
+"""The processes of a run: which one this is, and how they exchange small values.
 
 This module alone reads the variables that torchrun and schedulers set (RANK, WORLD_SIZE, ...).
-Importing it loads no torch.
+Importing it does not load torch.
 
-A `World` of one is the default: every exchange is the identity, and torch.distributed is not
-touched. Under torchrun (or alone with parallel=fsdp) `World.join` opens the process group: gloo on
-CPUs, nccl on GPUs with gloo beside it, through which everything here goes. Weights are not
-exchanged here, see `g2rl.policy.sharding`.
+By default a run is one process. Its `World` has size 1: every exchange returns what was put in, and
+torch.distributed is not used. Under torchrun, or in a single process with parallel=fsdp,
+`World.join` opens the process group. Everything in this module is sent through gloo, on GPUs too;
+weights go through nccl there, see `g2rl.policy.sharding`.
 """
 
 from __future__ import annotations
@@ -25,34 +25,36 @@ Item = TypeVar("Item")
 
 
 def environment_size() -> int:
-    """Processes of the run, as torchrun or the scheduler's launcher tells it; 1 without."""
+    """Number of processes of the run, from the launcher's WORLD_SIZE; 1 where it is not set."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def environment_rank() -> int:
-    """This process's number among those of the run, as the launcher tells it; 0 without."""
+    """Number of this process within the run, from the launcher's RANK; 0 where it is not set."""
     return int(os.environ.get("RANK", "0"))
 
 
 def local_rank() -> int:
-    """This process's number among those on its machine, as the launcher tells it; 0 without."""
+    """Number of this process on its machine, from LOCAL_RANK; 0 where it is not set."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def processes_on_this_machine() -> int:
-    """Processes of the run on this machine, as the launcher tells it; 1 without."""
+    """Number of the run's processes on this machine, from LOCAL_WORLD_SIZE; 1 where not set."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 @dataclass(slots=True, frozen=True)
 class World:
-    """One process among `size`. All methods but `deal` are collective: every rank calls them, in
-    one order.
+    """One process (rank) of a run.
+
+    All methods except `deal` are collective: every rank must call them, and in the same order.
 
     Args:
-        rank: from 0.
+        rank: number of this process, from 0.
         size: number of processes.
-        mesh: of all of them, over which weights are sharded; None without a process group.
+        mesh: the device mesh of all processes, over which weights are sharded; None without a
+            process group.
     """
 
     rank: int = 0
@@ -61,24 +63,27 @@ class World:
 
     @classmethod
     def join(cls, device: torch.device, timeout_minutes: float = 60.0) -> World:
-        """Open the process group that torchrun's variables describe; alone without them.
+        """Open the process group that torchrun's variables describe.
+
+        Without these variables the group has this process alone.
 
         Args:
-            device: where this process computes; under CUDA the device of LOCAL_RANK is made
-                current.
-            timeout_minutes: how long one rank waits for another before it ends the run.
+            device: where this process computes. On GPUs the device numbered LOCAL_RANK becomes the
+                current one.
+            timeout_minutes: how long a rank waits for the others before it ends the run with an
+                error.
         """
         import torch
         from torch import distributed as dist
         from torch.distributed.device_mesh import init_device_mesh
 
-        # small things always go through gloo
+        # gloo carries the small values of this module, nccl the weights on GPUs
         backend = "gloo"
         if device.type == "cuda":
             torch.cuda.set_device(local_rank())
             backend = "cpu:gloo,cuda:nccl"
 
-        # torchrun tells where the others are; alone, the group has one member
+        # without torchrun there is no address to meet at: a store in memory makes a group of one
         patience = timedelta(minutes=timeout_minutes)
         if "WORLD_SIZE" in os.environ:
             dist.init_process_group(backend, timeout=patience)
@@ -86,6 +91,8 @@ class World:
             dist.init_process_group(
                 backend, timeout=patience, store=dist.HashStore(), rank=0, world_size=1
             )
+
+        # one mesh dimension: weights are sharded over all ranks
         size = dist.get_world_size()
         mesh = init_device_mesh(device.type, (size,), mesh_dim_names=("shard",))
         return cls(dist.get_rank(), size, mesh)
@@ -96,33 +103,41 @@ class World:
         return self.rank == 0
 
     def deal(self, items: Sequence[Item]) -> list[Item]:
-        """This rank's share of what all have: every `size`-th, beginning with its own number."""
+        """This rank's share of items that every rank holds: the numbers rank, rank + size, ..."""
         return list(items[self.rank :: self.size])
 
     def gather(self, value: Item) -> list[Item]:
-        """The values of all ranks, by rank; small ones, which are pickled."""
+        """One small value of every rank, in the order of the ranks. The values are pickled."""
         if self.size == 1:
             return [value]
         from torch import distributed as dist
 
-        # through gloo, pickled
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
 
     def collect(self, own: Sequence[Item]) -> list[Item]:
-        """What `deal` had divided, each item replaced by what its rank made of it, in the old
-        order."""
+        """Undo `deal`: put the results that the ranks computed from their shares in the old order.
+
+        Args:
+            own: one result for each item of this rank's share.
+
+        Returns:
+            One result for each item that was dealt, on every rank.
+        """
         items_of_ranks = self.gather(list(own))
         count = sum(len(items) for items in items_of_ranks)
+
+        # item i went to rank i % size, as the (i // size)-th of its share
         return [items_of_ranks[i % self.size][i // self.size] for i in range(count)]
 
     def from_first(self, make: Callable[[], Item]) -> Item:
-        """What the first rank makes, for all."""
+        """Call `make` on the first rank and give its result to all ranks."""
         if self.size == 1:
             return make()
         from torch import distributed as dist
 
+        # the other ranks' placeholder is overwritten by the broadcast
         values: list[Any] = [make() if self.first else None]
         dist.broadcast_object_list(values, src=0)
         return values[0]
@@ -136,9 +151,10 @@ class World:
         self.gather(None)
 
     def close(self) -> None:
-        """Leave the process group, where there is one; an engine may have done so before."""
+        """Leave the process group. Does nothing without one."""
         if self.mesh is not None:
             from torch import distributed as dist
 
+            # vLLM destroys the default group when it shuts down, before this is called
             if dist.is_initialized():
                 dist.destroy_process_group()

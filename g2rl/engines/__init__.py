@@ -1,10 +1,12 @@
-"""Engines: responses from the current policy.
+"""Engines: draw responses from the current policy.
 
-engine         the interface, and random numbers as a function of (key, sample)
-rollouts       one rollout batch: problems, prompts, responses
-next_token     draw the next token of each row
-transformers   sample with the training model itself
-vllm           sample with vLLM in the trainer's own processes
-colocated      what an engine inside the trainer's processes needs
-drift          does an engine with weights of its own sample from the policy?
+In reading order:
+
+    engine         the interface of an engine, its memory, and random numbers of each sample
+    rollouts       one rollout batch: problems, prompts, responses
+    next_token     draw the next token of each row
+    transformers   sample with the training model itself
+    vllm           sample with vLLM inside the trainer's processes
+    colocated      what any engine needs that runs a library inside the trainer's processes
+    drift          check that an engine with its own weights samples from the policy
 """

@@ -1,4 +1,4 @@
-"""What an engine inside the trainer's processes needs, whatever its library."""
+"""What any engine needs that runs a sampling library inside the trainer's own processes."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from g2rl.world import environment_size
 
 
 def world_size() -> int:
-    """Ranks of the run.
+    """Number of ranks of the run.
 
     Raises:
-        RuntimeError: started by torchrun, but torch.distributed is not initialised.
+        RuntimeError: torchrun started several ranks, but torch.distributed is not initialised.
     """
     if dist.is_initialized():
         return dist.get_world_size()
@@ -37,53 +37,80 @@ def world_size() -> int:
 
 
 def tensor_parallel_group(size: int) -> Any:
-    """The process group of the ranks that share this rank's engine; None when each has its own."""
+    """The process group of the ranks that share one engine with this rank.
+
+    Args:
+        size: ranks of one engine; they have consecutive numbers.
+
+    Returns:
+        A gloo group, or None when every rank has an engine of its own.
+
+    Raises:
+        ValueError: `size` does not divide the number of ranks.
+    """
     if size < 1 or world_size() % size:
         raise ValueError(f"engine.tensor_parallel={size} must divide the {world_size()} ranks")
     if size == 1:
         return None
 
-    # the ranks of one engine follow one another
-    first = dist.get_rank() // size * size
-    starts = range(0, world_size(), size)  # every rank takes part in making every group
+    # torch requires that every rank takes part in making every group, not its own only
     groups: dict[int, Any] = {}
-    for start in starts:
-        groups[start] = dist.new_group(list(range(start, start + size)), backend="gloo")
-    return groups[first]
+    for first_rank in range(0, world_size(), size):
+        ranks = list(range(first_rank, first_rank + size))
+        groups[first_rank] = dist.new_group(ranks, backend="gloo")
+    return groups[dist.get_rank() // size * size]
 
 
-def together(
+def gather_requests(
     team: Any, prompts: Sequence[Sequence[int]], keys: Sequence[Key]
 ) -> tuple[int, list[Sequence[int]], list[Key]]:
-    """How many prompts stand before this rank's own; prompts and keys of all ranks that share the
-    engine."""
+    """Gather the prompts and keys of all ranks that share one engine.
+
+    Args:
+        team: their process group, see `tensor_parallel_group`; None for a rank alone.
+        prompts, keys: of this rank.
+
+    Returns:
+        How many prompts stand before those of this rank, and all prompts and all keys in the order
+        of the ranks.
+    """
     if team is None:
         return 0, list(prompts), list(keys)
-    parts: list[Any] = [None] * dist.get_world_size(team)
-    dist.all_gather_object(parts, (list(prompts), list(keys)), group=team)
-    before = 0
+
+    requests_of_ranks: list[Any] = [None] * dist.get_world_size(team)
+    dist.all_gather_object(requests_of_ranks, (list(prompts), list(keys)), group=team)
+
+    # ranks in their order, so that all of them build the same list
+    prompts_before = 0
     all_prompts: list[Sequence[int]] = []
     all_keys: list[Key] = []
-    for rank, (prompts_of_rank, keys_of_rank) in enumerate(parts):
+    for rank, (prompts_of_rank, keys_of_rank) in enumerate(requests_of_ranks):
         if rank < dist.get_rank(team):
-            before += len(prompts_of_rank)
+            prompts_before += len(prompts_of_rank)
         all_prompts += prompts_of_rank
         all_keys += keys_of_rank
-    return before, all_prompts, all_keys
+    return prompts_before, all_prompts, all_keys
 
 
 def export_config(model: Any) -> str:
-    """A temporary folder with the model's configuration as it is, for an engine to build its own
-    model."""
+    """Write the model's configuration to a new temporary folder, and return the folder's path.
+
+    The engine builds its own model from it. Unlike the file at the model's source it holds
+    `model.overrides`.
+    """
     config = copy.deepcopy(model.config)
 
-    # FSDP renames the class of the model itself; the first one of transformers is the architecture
+    # FSDP gives the module a class of its own; the first ancestor in transformers is the
+    # architecture that the engine knows
     for ancestor in type(model).__mro__:
         if ancestor.__module__.startswith("transformers.models."):
             config.architectures = [ancestor.__name__]
             break
-    if hasattr(model.get_output_embeddings(), "base_layer"):  # an adapter unties the head
+
+    # a head with an adapter differs from the embedding that it was tied to
+    if hasattr(model.get_output_embeddings(), "base_layer"):
         config.tie_word_embeddings = False
+
     folder = tempfile.mkdtemp(prefix="g2rl-engine-")
     config.save_pretrained(folder)
     return folder
@@ -91,14 +118,17 @@ def export_config(model: Any) -> str:
 
 @contextmanager
 def random_state_kept(device: torch.device) -> Iterator[None]:
-    """Restore the global random generators and the matmul precision, which a library may change when
-    it starts."""
+    """Restore the global random generators and the matmul precision at the end of the block.
+
+    A library may change them when it starts.
+    """
     python_state = random.getstate()
     numpy_state = np.random.get_state()
     precision = torch.get_float32_matmul_precision()
 
-    # torch restores its own
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    # torch restores its own generators: the CPU's, and those of the devices named here
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
         yield
     random.setstate(python_state)
     np.random.set_state(numpy_state)
@@ -106,19 +136,32 @@ def random_state_kept(device: torch.device) -> Iterator[None]:
 
 
 def resolve_dtype(dtype: str | None, policy: Policy) -> tuple[str, str]:
-    """The engine's dtype, and the coarser of it and the policy's, in which the two are compared."""
-    # the policy's dtype unless another is asked for
-    trained_in = str(policy.compute_dtype or next(policy.parameters()).dtype).removeprefix("torch.")
+    """The engine's dtype, and the dtype in whose precision the engine and the policy are compared.
+
+    Args:
+        dtype: float32 or bfloat16; None: what the policy computes in.
+        policy: the training policy.
+
+    Returns:
+        Both dtypes by name. The second is the coarser of the engine's and the policy's.
+
+    Raises:
+        ValueError: one of the two is neither float32 nor bfloat16.
+    """
+    policy_dtype = policy.compute_dtype or next(policy.parameters()).dtype
+    trained_in = str(policy_dtype).removeprefix("torch.")
     dtype = dtype or trained_in
     if {dtype, trained_in} - set(TOLERANCE):
         raise ValueError(
             f"engine.dtype must be one of {sorted(TOLERANCE)}, got {dtype} beside {trained_in}"
         )
-    return dtype, "bfloat16" if "bfloat16" in (dtype, trained_in) else "float32"
+
+    compared_in = "bfloat16" if "bfloat16" in (dtype, trained_in) else "float32"
+    return dtype, compared_in
 
 
 def progress_bar(on_progress: Callable[[int], None]) -> Callable[..., Any]:
-    """A tqdm that writes nowhere and tells `on_progress` of finished requests."""
+    """A stand-in for tqdm that prints nothing and tells `on_progress` of finished requests."""
     from tqdm import tqdm
 
     class Bar(tqdm):

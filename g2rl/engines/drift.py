@@ -1,7 +1,8 @@
-"""Does an engine with weights of its own sample from the policy? Log-probs of a few responses tell.
+"""Check that an engine with its own weights samples from the policy.
 
-A weight push that is incomplete, or a cache computed with earlier weights, changes no shape and raises no
-error: the samples are simply those of another policy. The check costs a few short responses.
+A weight push that is incomplete, or a prefix cache that was computed with earlier weights, changes
+no shape and raises no error: the engine just samples from another policy. So the engine samples a
+few short responses, and their log-probabilities are compared with those of the policy.
 """
 
 from __future__ import annotations
@@ -19,39 +20,49 @@ from g2rl.policy.scoring import ScoreRequest, require_scored, score
 from g2rl.types import Completion, SamplingParams
 
 STATISTIC = {"float32": "largest", "bfloat16": "mean"}
+"""Which field of `Drift` is limited, by the dtype of the comparison."""
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.2}
-"""Limits in nats, of the largest difference of a token in float32 and of the mean difference in
-bfloat16. There rounding alone moves single tokens by tenths (measured: docs/engines.md), so that
-the check finds wrong weights, not weights that are one small step behind."""
-# the temperature is not 1, so that a forgotten one shows
+"""The limits in nats. In bfloat16 rounding alone moves single tokens by tenths of a nat (measured:
+docs/engines.md), so there the check finds wrong weights, but not weights that are one small step
+behind."""
+# a temperature other than 1 shows an engine that forgets to apply it
 PROBE = SamplingParams(temperature=0.7, max_tokens=16)
 PROMPTS, SAMPLES = 2, 2
 SEED = 0xD21F7
 
 
 class DriftError(RuntimeError):
-    """An engine's log-probs are not those of the policy."""
+    """The log-probabilities that an engine reports are not those of the policy."""
 
 
 @dataclass(slots=True, frozen=True)
 class Drift:
-    """Difference between the engine's log-probs of its own samples and the policy's, in nats."""
+    """Absolute difference between two log-probabilities of each sampled token, in nats.
+
+    One is reported by the engine that drew the token, the other is computed with the policy.
+    """
 
     largest: float
     mean: float
     tokens: int
+    """Number of tokens that were compared."""
 
     def __str__(self) -> str:
         return f"up to {self.largest:.3g} nats (mean {self.mean:.3g}, {self.tokens} tokens)"
 
 
 def probe_prompts(vocabulary: int, length: int) -> list[list[int]]:
-    """The same pseudo-random prompts every time, so that a stale prefix cache is met."""
+    """Pseudo-random prompts, the same at every check, so that stale cached prefixes would be used.
+
+    Args:
+        vocabulary: token ids are drawn below this number.
+        length: tokens of each prompt.
+    """
     generator = np.random.Generator(np.random.Philox(SEED))
     return generator.integers(0, vocabulary, (PROMPTS, length)).tolist()
 
 
-def measure(
+def measure_drift(
     policy: Policy,
     prompts: Sequence[Sequence[int]],
     groups: Sequence[Sequence[Completion]],
@@ -60,34 +71,57 @@ def measure(
     """Score the engine's responses under the policy and compare token by token.
 
     Args:
-        groups: of each prompt, with `logps` at `temperature` and without truncation.
+        policy: with the weights that the engine should have.
+        prompts: token ids of each prompt.
+        groups: the engine's completions of each prompt, with `logps`, sampled without top-p and
+            top-k.
+        temperature: at which they were sampled.
     """
-    # score every response under the policy
-    rows = [(list(prompt), c) for prompt, group in zip(prompts, groups, strict=True) for c in group]
-    sequences = Sequences([prompt for prompt, _ in rows], [c.token_ids for _, c in rows])
+    # one row a response
+    prompt_rows: list[list[int]] = []
+    completions: list[Completion] = []
+    for prompt, group in zip(prompts, groups, strict=True):
+        for completion in group:
+            prompt_rows.append(list(prompt))
+            completions.append(completion)
+    sequences = Sequences(prompt_rows, [completion.token_ids for completion in completions])
+
+    # the policy's log-probabilities; a micro-batch holds four of the longest
     budget = 4 * max(sequences.total_length(n) for n in range(len(sequences)))
     request = ScoreRequest(temperature=temperature, token_budget=budget)
-    scores = score(policy, sequences, request)
-    policy_logps_T = torch.cat(require_scored(scores.logps))
-    engine_logps_T = torch.cat([torch.tensor(c.logps, dtype=torch.float64) for _, c in rows])
+    policy_logps_T = torch.cat(require_scored(score(policy, sequences, request).logps))
+
+    # the engine's, in the same order
+    engine_logps: list[float] = []
+    for completion in completions:
+        assert completion.logps is not None
+        engine_logps += completion.logps
+    engine_logps_T = torch.tensor(engine_logps, dtype=torch.float64)
+
     gap_T = (engine_logps_T - policy_logps_T.double()).abs()
     return Drift(float(gap_T.max()), float(gap_T.mean()), gap_T.numel())
 
 
-def refuse(drift: Drift, tolerance: float, dtype: str, engine: str, push: int) -> None:
-    """Stop when the drift is over the tolerance, or not a number.
+def refuse_drift(drift: Drift, tolerance: float, dtype: str, engine: str, push: int) -> None:
+    """Stop the run if the drift is over the tolerance, or is not a number.
+
+    Args:
+        drift: what was measured.
+        tolerance: limit in nats, see `STATISTIC` and `TOLERANCE`.
+        dtype: float32 or bfloat16, the coarser of the engine's and the policy's.
+        engine: its name, for the message.
+        push: number of the weight push, for the message.
 
     Raises:
-        DriftError: naming difference, tolerance and what to do.
+        DriftError: naming the difference, the tolerance and what to do.
     """
-    # within the tolerance
     statistic = STATISTIC[dtype]
     if getattr(drift, statistic) <= tolerance and math.isfinite(drift.largest):
         return
     raise DriftError(
-        f"{engine}: after weight push {push} its log-probs of probe responses differ from the trainer's by "
-        f"{drift}, over the {dtype} tolerance of {tolerance:g} ({statistic}): it does not sample from the "
-        "policy. Its weights or its prefix cache are stale, or it computes this architecture differently. "
-        "engine=transformers samples with the policy itself; engine.drift_tolerance moves the limit; see "
-        "docs/engines.md"
+        f"{engine}: after weight push {push} its log-probs of probe responses differ from the "
+        f"trainer's by {drift}, over the {dtype} tolerance of {tolerance:g} ({statistic}): it does "
+        "not sample from the policy. Its weights or its prefix cache are stale, or it computes "
+        "this architecture differently. engine=transformers samples with the policy itself; "
+        "engine.drift_tolerance moves the limit; see docs/engines.md"
     )

@@ -1,4 +1,4 @@
-"""One rollout batch: P problems and G sampled responses to each."""
+"""One rollout batch: P problems and the G responses that were sampled for each."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ from g2rl.types import Completion, Problem
 
 @dataclass(slots=True)
 class Rollouts:
-    """P whole groups of G responses; flattened axes are prompt-major (n = p*G + g)."""
+    """P whole groups of G responses.
+
+    Wherever the N = P * G responses stand in one list or tensor, they are prompt-major: response g
+    of prompt p is number n = p * G + g.
+    """
 
     problems: list[Problem]
     prompts: list[list[int]]
+    """Token ids of the P prompts."""
     completions: list[list[Completion]]
-    """P lists of G."""
+    """P lists of G completions."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -27,7 +32,7 @@ class Rollouts:
 
     @property
     def flat(self) -> list[Completion]:
-        """The N responses, prompt-major."""
+        """The N completions in one list."""
         return [completion for group in self.completions for completion in group]
 
     @property
@@ -41,30 +46,32 @@ class Rollouts:
 
     @property
     def sampler_logps(self) -> list[Tensor] | None:
-        """Log-probabilities by the engine that sampled, N tensors (T_n,); None when it reports
-        none.
+        """Log-probabilities by the engine that sampled: N tensors (T_n,), float32.
+
+        None if the engine reports none.
 
         Raises:
-            ValueError: an engine that reports them for some responses only, or not for every token.
+            ValueError: the engine reports them for some responses or some tokens only.
         """
         completions = self.flat
         if all(completion.logps is None for completion in completions):
             return None
 
+        # from here on every token of every response must have one
         logps_N: list[Tensor] = []
         for completion in completions:
             logps = completion.logps
             if logps is None or len(logps) != len(completion.token_ids):
                 raise ValueError(
-                    "the engine must report a log-probability for every token of every response, or "
-                    "none"
+                    "the engine must report a log-probability for every token of every response, "
+                    "or none"
                 )
             logps_N.append(torch.tensor(logps, dtype=torch.float32))
         return logps_N
 
     @property
     def items(self) -> list[tuple[str, Problem]]:
-        """What the grader judges: (text, problem), N of them."""
+        """The N pairs (response text, problem) that the grader judges."""
         items: list[tuple[str, Problem]] = []
         for problem, group in zip(self.problems, self.completions, strict=True):
             for completion in group:
@@ -73,11 +80,11 @@ class Rollouts:
 
     @property
     def group_N(self) -> Tensor:
-        """Prompt number of each response."""
-        count, group = self.shape
-        return torch.arange(count).repeat_interleave(group)
+        """Number of the prompt that each response belongs to, (N,), int64."""
+        prompt_count, group_size = self.shape
+        return torch.arange(prompt_count).repeat_interleave(group_size)
 
 
 def grouped(values_N: Tensor, shape: tuple[int, int]) -> Tensor:
-    """View N = P*G prompt-major values as (P, G, ...)."""
+    """View values of N = P * G responses, (N, ...), by group: (P, G, ...)."""
     return values_N.reshape(*shape, *values_N.shape[1:])

@@ -1,13 +1,14 @@
-"""Sampling with the training model itself: prefill once a group, decode, let finished rows go.
+"""Sample with the training model itself.
 
-Each prompt is prefilled once and its cache is repeated for its samples; rows of a batch are prompts
-of similar length (left-padded); rows that have stopped leave the batch as soon as a tenth has. On
-CPU a plain forward with a growing cache is the fastest path transformers offers.
+Each prompt is read once, and its key-value cache is repeated for its samples. Prompts of similar
+length are decoded together, padded on the left. Rows that have stopped are dropped as soon as a
+tenth of the batch has stopped. On a CPU a plain forward with a growing cache is the fastest path
+that transformers offers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,50 +16,65 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from g2rl.engines.engine import Key, uniforms
+from g2rl.engines.engine import Key, SamplerMemory, uniforms
 from g2rl.engines.next_token import next_tokens
 from g2rl.policy.policy import Policy
 from g2rl.types import Completion, SamplingParams, Tokenizer
 
-COMPACT_AT = (
-    0.1  # share of finished rows that makes copying the cache worth while (0.25 was 5-15 % slower)
-)
+COMPACT_AT = 0.1
+"""Share of finished rows from which on dropping them is worth copying the cache; waiting for a
+quarter was 5-15 % slower."""
 
 
 @dataclass(slots=True)
 class _Batch:
-    """Rows being decoded together, and the tokens drawn since rows last left."""
+    """B rows (responses) that are decoded together, and the tokens drawn since rows last left.
 
-    ids: list[int]
-    """Global row number (prompt * samples + sample) of each live row."""
+    Row number p * samples + g is sample g of prompt p.
+    """
+
+    rows: list[int]
+    """Number of each row that is still in the batch."""
     last_B: Tensor
-    """The token each row is about to read."""
+    """The token that each row reads next."""
     mask_BL: Tensor
+    """Attention mask over prompt and response, with zeros on the padding."""
     positions_B1: Tensor
+    """Position of the token that each row reads next."""
     uniforms_BT: Tensor
+    """The random number of each response token."""
     cache: Any
+    """The key-value cache; None before the first forward of one-token prompts."""
     done_B: Tensor
+    """Whether each row has drawn a stop token."""
     columns: list[Tensor] = field(default_factory=list)
-    """Tokens drawn since the last release, one (B,) tensor a step; -1 after a row has stopped."""
+    """Tokens drawn since rows last left, one (B,) tensor a step; -1 after a row has stopped."""
 
     def release(self, everything: bool, tokens: dict[int, list[int]]) -> int:
-        """Write out the drawn tokens, drop finished rows (or all) and return how many were
-        dropped."""
-        # tokens of each row, in the order in which they were drawn
+        """Write out the tokens drawn so far and drop the finished rows.
+
+        Args:
+            everything: drop all rows, finished or not.
+            tokens: response tokens by row number, which are extended.
+
+        Returns:
+            How many rows were dropped.
+        """
+        # one transfer from the device for all steps since the last release
         drawn = torch.stack(self.columns, dim=1).tolist()
         self.columns = []
-        for row, values in zip(self.ids, drawn, strict=True):
-            tokens[row].extend(v for v in values if v >= 0)
+        for row, token_ids in zip(self.rows, drawn, strict=True):
+            tokens[row].extend(token for token in token_ids if token >= 0)
 
-        # rows that go on
-        keep = torch.zeros_like(self.done_B) if everything else ~self.done_B
-        index = keep.nonzero().squeeze(1)
-        dropped = len(self.ids) - index.numel()
+        # the cache of the rows that go on
+        keep_B = torch.zeros_like(self.done_B) if everything else ~self.done_B
+        index = keep_B.nonzero().squeeze(1)
+        dropped = len(self.rows) - index.numel()
         if index.numel():
             self.cache.batch_select_indices(index)
 
-        # everything that belongs to a row goes with it
-        self.ids = [self.ids[i] for i in index.tolist()]
+        # and everything else that has one entry a row
+        self.rows = [self.rows[i] for i in index.tolist()]
         self.last_B, self.done_B = self.last_B[index], self.done_B[index]
         self.mask_BL, self.positions_B1 = self.mask_BL[index], self.positions_B1[index]
         self.uniforms_BT = self.uniforms_BT[index]
@@ -66,17 +82,21 @@ class _Batch:
 
 
 class TransformersEngine:
-    """Sample from a causal LM by transformers forwards; weights are shared with the policy.
+    """Sample from the policy with forwards of transformers.
 
-    A sharded policy cannot be decoded with, rank by rank and token by token: then the engine holds
-    whole weights of its own, in the dtype that the policy computes in, and `push_weights` gathers
-    them.
+    The engine uses the policy's own module. Only a sharded policy cannot be used like this, because
+    each of its forwards is one of all ranks, while ranks decode different numbers of tokens. The
+    engine then holds whole weights of its own, in the dtype that the policy computes in, and
+    `push_weights` gathers them.
 
     Args:
-        policy: the training policy; unless it is sharded, its weights are shared and never copied.
+        policy: the training policy.
         tokenizer: decodes the response text.
         stop_ids: token ids that end a response.
-        max_rows: responses decoded at once (bounds the memory of the KV cache).
+        max_rows: responses decoded at once, which bounds the memory of the KV cache.
+
+    Raises:
+        ValueError: `max_rows` is below 1.
     """
 
     reports_logps = False
@@ -87,20 +107,26 @@ class TransformersEngine:
         if max_rows < 1:
             raise ValueError(f"engine.max_rows must be >= 1, got {max_rows}")
         self.policy, self.tokenizer = policy, tokenizer
-        self.model = policy.model
-        if policy.sharding is not None:
-            self.model = policy.empty_copy(policy.device, policy.sharding.gathered_dtype)
         self.stop_ids = list(stop_ids)
         self.max_rows = max_rows
 
+        # the policy's module itself, unless it is sharded
+        self.model = policy.model
+        if policy.sharding is not None:
+            self.model = policy.empty_copy(policy.device, policy.sharding.gathered_dtype)
+
+    @staticmethod
+    def sampler_memory(settings: Mapping[str, Any]) -> SamplerMemory:
+        """See `Engine.sampler_memory`: a KV cache for `max_rows` responses, and no weights."""
+        return SamplerMemory(max_rows=settings.get("max_rows", 512))
+
     def push_weights(self) -> None:
-        """Gather a sharded policy's weights; nothing to do where the policy's module is the
-        sampler."""
+        """Gather a sharded policy's weights. Does nothing where the policy's module is used."""
         if self.policy.sharding is not None:
             self.policy.copy_weights_to(self.model)
 
     def close(self) -> None:
-        """Nothing to do: the engine holds nothing of its own."""
+        """Does nothing: the engine holds neither processes nor files."""
 
     @torch.no_grad()
     def generate(
@@ -111,12 +137,12 @@ class TransformersEngine:
         params: SamplingParams,
         on_progress: Callable[[int], None] | None = None,
     ) -> list[list[Completion]]:
-        """See `Engine.generate`. Prompts of one batch have similar lengths; results keep their
-        order."""
-        # batch by batch; rows find their place by number
+        """See `Engine.generate`."""
         was_training = self.model.training
         self.model.eval()
         results: list[list[Completion | None]] = [[None] * samples for _ in prompts]
+
+        # batches are ordered by length; the row number puts each response back into its place
         try:
             for rows in self._rows_of_batches(prompts, samples):
                 with self.policy.autocast():
@@ -129,9 +155,12 @@ class TransformersEngine:
         return results  # type: ignore[return-value]  # every row was decoded
 
     def _rows_of_batches(self, prompts: Sequence[Sequence[int]], samples: int) -> list[list[int]]:
-        """Rows of each batch: whole groups where one fits, otherwise slices of one group.
+        """Divide the rows into batches of at most `max_rows`, prompts of similar length together.
 
-        Row p * samples + g is sample g of prompt p; prompts of similar length come together.
+        A batch holds whole groups of `samples` rows, or a part of one group that is larger.
+
+        Returns:
+            The row numbers of each batch; row p * samples + g is sample g of prompt p.
         """
         rows_of_groups: list[list[int]] = []
         for p in sorted(range(len(prompts)), key=lambda p: len(prompts[p])):
@@ -143,9 +172,13 @@ class TransformersEngine:
                 for start in range(0, samples, self.max_rows):
                     batches.append(rows[start : start + self.max_rows])
             return batches
+
         groups_per_batch = self.max_rows // samples
         for start in range(0, len(rows_of_groups), groups_per_batch):
-            batches.append(sum(rows_of_groups[start : start + groups_per_batch], []))
+            batch: list[int] = []
+            for rows in rows_of_groups[start : start + groups_per_batch]:
+                batch += rows
+            batches.append(batch)
         return batches
 
     def _prefill(
@@ -156,22 +189,16 @@ class TransformersEngine:
         samples: int,
         params: SamplingParams,
     ) -> _Batch:
-        """Run each prompt once up to its last token and repeat the cache for its rows."""
-        device = self.model.device
-        own_prompts = list(dict.fromkeys(row // samples for row in rows))
+        """Read each prompt of a batch once and repeat its cache for its rows.
 
-        # left-pad the prompts, so that all end in the same column
-        length = max(len(prompts[p]) for p in own_prompts)
-        ids: list[list[int]] = []
-        mask: list[list[int]] = []
-        for p in own_prompts:
-            padding = length - len(prompts[p])
-            ids.append([0] * padding + list(prompts[p]))
-            mask.append([0] * padding + [1] * len(prompts[p]))
-        ids_PL = torch.tensor(ids, device=device)
-        mask_PL = torch.tensor(mask, device=device)
+        The last token of the prompt is left out: the first decoding step reads it.
+        """
+        prompt_numbers = list(dict.fromkeys(row // samples for row in rows))
+        batch_prompts = [prompts[p] for p in prompt_numbers]
+        ids_PL, mask_PL = self._pad_left(batch_prompts)
+        length = ids_PL.shape[1]
 
-        # read each prompt once, but for its last token, which the first decoding step reads
+        # nothing to read before the last token of one-token prompts
         cache = None
         if length > 1:
             positions_PL = (mask_PL.cumsum(-1) - 1).clamp_min(0)
@@ -183,30 +210,50 @@ class TransformersEngine:
             )
             cache = output.past_key_values
 
-        # every row gets its prompt's cache, and random numbers of its own
-        place = {p: i for i, p in enumerate(own_prompts)}
-        repeat_B = torch.tensor([place[row // samples] for row in rows], device=device)
+        # every row gets the cache of its prompt
+        place_of_prompt = {p: place for place, p in enumerate(prompt_numbers)}
+        places = [place_of_prompt[row // samples] for row in rows]
+        repeat_B = torch.tensor(places, device=ids_PL.device)
         if cache is not None:
             cache.batch_select_indices(repeat_B)
+
+        # and the random numbers of its sample
         noise = [uniforms(keys[row // samples], row % samples, params.max_tokens) for row in rows]
         return _Batch(
-            ids=list(rows),
+            rows=list(rows),
             last_B=ids_PL[repeat_B, -1],
             mask_BL=mask_PL[repeat_B],
             positions_B1=mask_PL[repeat_B].sum(-1, keepdim=True) - 1,
-            uniforms_BT=torch.from_numpy(np.stack(noise)).to(device),
+            uniforms_BT=torch.from_numpy(np.stack(noise)).to(ids_PL.device),
             cache=cache,
-            done_B=torch.zeros(len(rows), dtype=torch.bool, device=device),
+            done_B=torch.zeros(len(rows), dtype=torch.bool, device=ids_PL.device),
         )
+
+    def _pad_left(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Token ids and attention mask, (P, L) each; all prompts end in the last column."""
+        length = max(len(prompt) for prompt in prompts)
+        ids: list[list[int]] = []
+        mask: list[list[int]] = []
+        for prompt in prompts:
+            padding = length - len(prompt)
+            ids.append([0] * padding + list(prompt))
+            mask.append([0] * padding + [1] * len(prompt))
+        device = self.model.device
+        return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
     def _decode(
         self, batch: _Batch, params: SamplingParams, on_progress: Callable[[int], None] | None
     ) -> dict[int, list[int]]:
-        """Sample until every row has stopped or reached its limit; returns the response tokens."""
-        # one token a row and step
+        """Sample until every row has stopped or reached the limit.
+
+        Returns:
+            Response tokens by row number.
+        """
         stops = torch.tensor(self.stop_ids, device=batch.last_B.device)
         head = self.model.get_output_embeddings()
-        tokens: dict[int, list[int]] = {row: [] for row in batch.ids}
+        tokens: dict[int, list[int]] = {row: [] for row in batch.rows}
+
+        # one token a row and step
         for t in range(params.max_tokens):
             output = self.model.base_model(
                 input_ids=batch.last_B.unsqueeze(1),
@@ -215,32 +262,35 @@ class TransformersEngine:
                 past_key_values=batch.cache,
                 use_cache=True,
             )
-
-            # draw
             batch.cache = output.past_key_values
+
+            # rows that have stopped draw as well, but their tokens do not count
             batch.last_B = next_tokens(
                 head(output.last_hidden_state[:, -1]), batch.uniforms_BT[:, t], params
             )
             batch.columns.append(batch.last_B.masked_fill(batch.done_B, -1))
 
-            # rows that have stopped stay until enough of them have
+            # every row grows by one token, whether it has stopped or not
             batch.done_B = batch.done_B | torch.isin(batch.last_B, stops)
             batch.mask_BL = torch.nn.functional.pad(batch.mask_BL, (0, 1), value=1)
             batch.positions_B1 = batch.positions_B1 + 1
 
-            # release rows
+            # copying the cache pays once enough rows have stopped
             finished = int(batch.done_B.sum())
-            everything = finished == len(batch.ids) or t == params.max_tokens - 1
-            if everything or finished >= COMPACT_AT * len(batch.ids):
+            everything = finished == len(batch.rows) or t == params.max_tokens - 1
+            if everything or finished >= COMPACT_AT * len(batch.rows):
                 dropped = batch.release(everything, tokens)
                 if on_progress:
                     on_progress(dropped)
-            if not batch.ids:
+            if not batch.rows:
                 break
         return tokens
 
     def _finish(self, token_ids: list[int]) -> Completion:
         """The completion of a decoded response."""
-        stopped = bool(token_ids) and token_ids[-1] in self.stop_ids
-        text = self.tokenizer.decode(token_ids, skip_special_tokens=True)
-        return Completion(token_ids, "stop" if stopped else "length", text)
+        finish = "length"
+        if token_ids and token_ids[-1] in self.stop_ids:
+            finish = "stop"
+        return Completion(
+            token_ids, finish, self.tokenizer.decode(token_ids, skip_special_tokens=True)
+        )

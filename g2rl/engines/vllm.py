@@ -1,8 +1,8 @@
-"""Sampling with vLLM in the trainer's own processes. Every call of vLLM's is in this file.
+"""Sample with vLLM in the trainer's own processes. All calls of vLLM are in this file.
 
-One engine a rank, or one a tensor-parallel group of ranks; its weights are its own and are pushed
-in process after every update, see `VllmEngine.push_weights`. What was run where, with which
-versions: docs/engines.md.
+There is one engine a rank, or one for each tensor-parallel group of ranks. It holds its own copy of
+the weights, which is replaced after every update, see `VllmEngine.push_weights`. docs/engines.md
+says what was run where, and with which versions.
 """
 
 from __future__ import annotations
@@ -19,52 +19,70 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from g2rl.engines import colocated
-from g2rl.engines.drift import PROBE, SAMPLES, TOLERANCE, Drift, measure, probe_prompts, refuse
-from g2rl.engines.engine import Key, seed_of
+from g2rl.engines.drift import (
+    PROBE,
+    SAMPLES,
+    TOLERANCE,
+    Drift,
+    measure_drift,
+    probe_prompts,
+    refuse_drift,
+)
+from g2rl.engines.engine import Key, SamplerMemory, seed_of
 from g2rl.policy.policy import Policy
 from g2rl.types import Completion, SamplingParams, Tokenizer
 
 log = logging.getLogger(__name__)
 TESTED = ">=0.32,<0.33"
+"""Versions of vLLM that this adapter was tried with."""
 IN_PROCESS = "VLLM_ENABLE_V1_MULTIPROCESSING"
-# a reload warns of every layer without weights
 QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
-MIN_TEMPERATURE = 0.01  # asked for less, vLLM silently samples at this
+"""Environment variables without which every weight push would warn of layers without weights."""
+MIN_TEMPERATURE = 0.01
+"""vLLM silently raises lower temperatures, other than 0, to this one."""
+ALWAYS: Mapping[str, Any] = {
+    "skip_tokenizer_init": True,
+    "generation_config": "vllm",
+    "load_format": "dummy",  # the first push brings the weights; nothing is sampled before
+    "logprobs_mode": "processed_logprobs",  # after temperature and truncation
+    "enable_prefix_caching": True,  # a prompt is read once for its whole group
+}
+"""Arguments of `vllm.LLM` that no setting changes."""
 
 
 def import_vllm() -> Any:
-    """The vllm module, set up to run inside this process.
+    """Import the vllm module, set up to run inside this process and without its log.
 
     Raises:
         ImportError: vLLM is missing, or cannot be imported.
-        RuntimeError: its version has not been tried with this adapter, or it would run in another
-        process.
+        RuntimeError: its version was not tried with this adapter, or the environment asks for
+            another process.
     """
-    # in this process, and quiet
+    # vLLM reads these variables when it is imported
     if os.environ.setdefault(IN_PROCESS, "0") != "0":
         raise RuntimeError(
             f"engine=vllm pushes weights in process: unset {IN_PROCESS}, or set it to 0"
         )
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    # vLLM speaks before it has read that itself
+
+    # and logs before it has read them
     logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())
 
-    # the library, in a version that was tried
     try:
         import vllm
     except ImportError as error:
         raise ImportError(
-            f"engine=vllm needs vLLM {TESTED} and cannot import it ({error}): pip install 'g2rl[vllm]' on a "
-            "machine with GPUs, `make test-vllm` shows how on a CPU; engine=transformers needs neither"
+            f"engine=vllm needs vLLM {TESTED} and cannot import it ({error}): pip install "
+            "'g2rl[vllm]' on a machine with GPUs, `make test-vllm` shows how on a CPU; "
+            "engine=transformers needs neither"
         ) from error
     check_version(getattr(vllm, "__version__", "unknown"))
     return vllm
 
 
 def check_version(version: str) -> None:
-    """Refuse a version that was not tried: a push that silently does nothing is what would go
-    wrong.
+    """Refuse a version of vLLM that was not tried: its weight push might silently do nothing.
 
     Raises:
         RuntimeError: naming the version and the range.
@@ -75,36 +93,40 @@ def check_version(version: str) -> None:
         tried = False
     if not tried:
         raise RuntimeError(
-            f"engine=vllm was tried with vLLM {TESTED}, installed is {version}: pip install 'vllm{TESTED}'"
+            f"engine=vllm was tried with vLLM {TESTED}, installed is {version}: pip install "
+            f"'vllm{TESTED}'"
         )
 
 
 class VllmEngine:
-    """Sample with vLLM, colocated with the trainer.
+    """Sample with vLLM, on the same devices as the trainer and in its processes.
 
     Args:
-        policy: the training policy; `policy.weights()` is what a push takes over.
+        policy: the training policy, whose weights are pushed into the engine.
         tokenizer: decodes the response text.
         stop_ids: token ids that end a response.
         max_rows: responses decoded at once.
-        max_model_len: prompt and response together, in tokens; None: the model's positions.
+        max_model_len: tokens of prompt and response together; None: as many as the model has
+            positions.
         dtype: float32 or bfloat16; None: what the policy computes in.
         tensor_parallel: ranks that share one engine; needs torch.distributed.
-        gpu_memory_utilization: share of the device's memory for vLLM, where `kv_cache_mb` is None.
-        kv_cache_mb: memory of the KV cache, MiB.
-        enforce_eager: no CUDA graphs, no compilation.
+        gpu_memory_utilization: share of the device's memory for vLLM, if `kv_cache_mb` is None.
+        kv_cache_mb: memory of the KV cache in MiB.
+        enforce_eager: use neither CUDA graphs nor compilation.
         block_size: tokens of one block of the KV cache; None: vLLM's choice.
-        sleep: give the device memory back between samplings; "auto": on GPUs. vLLM cannot on a CPU.
-        drift_every: compare log-probs with the policy at the first push and each so many; 0: the
-            first only.
-        drift_tolerance: nats, of the largest difference (float32) or the mean one (bfloat16); None:
-            by dtype.
+        sleep: give the device memory back between samplings; "auto": on GPUs only, because vLLM
+            cannot on a CPU.
+        drift_every: compare log-probabilities with the policy's at the first push, and at every
+            so-manieth after it; 0: at the first only.
+        drift_tolerance: limit in nats, of the largest difference in float32 and of the mean
+            difference in bfloat16; None: `drift.TOLERANCE`.
         options: further arguments of `vllm.LLM`.
 
     Raises:
         ImportError: vLLM is missing.
-        RuntimeError: a version that was not tried, or several ranks without torch.distributed.
-        ValueError: for a setting that does not fit the others or the machine.
+        RuntimeError: this version of vLLM was not tried, or there are several ranks but
+            torch.distributed is not initialised.
+        ValueError: a setting does not fit the others or the machine.
     """
 
     reports_logps = True
@@ -127,22 +149,17 @@ class VllmEngine:
         drift_tolerance: float | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        # how it is used
         self.policy, self.tokenizer, self.stop_ids = policy, tokenizer, list(stop_ids)
         self.sleeps = resolve_sleep(sleep, policy.device)
         self.drift_every = drift_every
         dtype, self.compared_in = colocated.resolve_dtype(dtype, policy)
         self.tolerance = TOLERANCE[self.compared_in] if drift_tolerance is None else drift_tolerance
 
-        # what vLLM is told
+        # the settings in vLLM's words
         self.vllm = import_vllm()
         self.team = colocated.tensor_parallel_group(tensor_parallel)
         arguments: dict[str, Any] = {
-            "skip_tokenizer_init": True,
-            "generation_config": "vllm",
-            "load_format": "dummy",  # the first push brings the weights; nothing samples before
-            "logprobs_mode": "processed_logprobs",  # after temperature and truncation
-            "enable_prefix_caching": True,  # a prompt is read once for its whole group
+            **ALWAYS,
             "dtype": dtype,
             "tensor_parallel_size": tensor_parallel,
             "max_num_seqs": max_rows,
@@ -156,40 +173,55 @@ class VllmEngine:
             arguments["block_size"] = block_size
         if colocated.world_size() > 1:
             arguments["distributed_executor_backend"] = "external_launcher"
+        add_options(arguments, options or {})
 
-        # free options may not change these
-        if taken := sorted(set(arguments) & set(options or {})):
-            raise ValueError(f"engine.options.{taken[0]} is set by g2rl; use engine's own settings")
-
-        # the engine; its weights come with the first push
+        # build the engine; its weights come with the first push
         self.folder = colocated.export_config(policy.model)
         with colocated.random_state_kept(policy.device):
-            self.llm = self.vllm.LLM(self.folder, **arguments, **(options or {}))
+            self.llm = self.vllm.LLM(self.folder, **arguments)
+        self.max_model_len: int = self.llm.llm_engine.vllm_config.model_config.max_model_len
 
-        # probe prompts span more than two blocks of the prefix cache
-        config = self.llm.llm_engine.vllm_config
-        self.max_model_len: int = config.model_config.max_model_len
-        length = min(2 * config.cache_config.block_size + 8, self.max_model_len - PROBE.max_tokens)
+        self.probe = self.make_probe()
+        self.pushes, self.asleep = 0, False
+        self.drift: Drift | None = None
+        """What the latest check measured."""
+
+    @staticmethod
+    def sampler_memory(settings: Mapping[str, Any]) -> SamplerMemory:
+        """See `Engine.sampler_memory`: vLLM reserves its share of the device, or its KV cache."""
+        return SamplerMemory(
+            max_rows=settings.get("max_rows", 256),
+            device_share=settings.get("gpu_memory_utilization", 0.4),
+            kv_cache_mb=settings.get("kv_cache_mb"),
+            sleeps=settings.get("sleep", "auto") is not False,
+        )
+
+    def make_probe(self) -> list[list[int]]:
+        """The prompts of the drift check.
+
+        Raises:
+            ValueError: the engine's context has no room for a prompt and its response.
+        """
+        # only whole blocks are cached: a stale prefix shows in prompts of more than two blocks
+        block_size = self.llm.llm_engine.vllm_config.cache_config.block_size
+        length = min(2 * block_size + 8, self.max_model_len - PROBE.max_tokens)
         if length < 1:
             raise ValueError(
                 f"engine.max_model_len={self.max_model_len}: must be over {PROBE.max_tokens}"
             )
-        self.probe = probe_prompts(policy.model.config.vocab_size, length)
-        self.pushes, self.asleep = 0, False
-        self.drift: Drift | None = None  # of the latest check
+        return probe_prompts(self.policy.model.config.vocab_size, length)
 
     def push_weights(self) -> None:
         """Replace vLLM's weights by the policy's, and check that they arrived.
 
-        The order matters: memory for weights, weights, memory for the KV cache, so that what the
-        transfer needs is free before the cache is there; then the prefix cache, of the old weights,
-        is dropped.
+        An engine that sleeps gets the memory for its KV cache back only after the weights are
+        there, so that the transfer can use that memory.
 
         Raises:
-            DriftError: vLLM does not give the policy's log-probs.
-            RuntimeError: requests are still running.
+            DriftError: vLLM does not report the policy's log-probabilities.
+            RuntimeError: requests are still running, or vLLM did not wake up.
         """
-        # memory for weights, then the weights
+        # the weights
         if self.asleep:
             self.llm.wake_up(tags=["weights"])
         self.llm.collective_rpc(
@@ -198,46 +230,44 @@ class VllmEngine:
         if self.policy.device.type == "cpu":
             self.llm.apply_model(repack_heads)
 
-        # memory for the KV cache, whose prefixes are of the old weights
+        # the KV cache, whose prefixes were computed with the old weights
         if self.asleep and not self.llm.wake_up(tags=["kv_cache"]):
             raise RuntimeError("engine=vllm: vLLM did not wake up after a weight push")
         self.asleep = False
         self.drop_prefixes()
 
-        # did they arrive?
+        # a push that went wrong raises no error by itself
         self.pushes += 1
         if self.pushes == 1 or (self.drift_every and (self.pushes - 1) % self.drift_every == 0):
             self.check_drift()
 
     def drop_prefixes(self) -> None:
-        """Forget cached prefixes, which were computed with earlier weights."""
+        """Empty the prefix cache, which was computed with earlier weights.
+
+        Raises:
+            RuntimeError: requests are still running.
+        """
         if not self.llm.reset_prefix_cache():
             raise RuntimeError(
                 "engine=vllm: the prefix cache cannot be dropped while requests are running"
             )
 
     def check_drift(self) -> None:
-        """Sample the probe responses and compare their log-probs with the policy's.
+        """Sample probe responses and compare their log-probabilities with the policy's.
 
         Raises:
-            DriftError: over the tolerance.
+            DriftError: the difference is over the tolerance.
         """
-        # sample, score, compare
         keys = [(p,) for p in range(len(self.probe))]
         groups = self.sample(self.probe, keys, SAMPLES, PROBE, stop_ids=[])
-        self.drift = measure(self.policy, self.probe, groups, PROBE.temperature)
+        self.drift = measure_drift(self.policy, self.probe, groups, PROBE.temperature)
         log.info(
             "weight push %d: vLLM's log-probs differ from the trainer's by %s",
             self.pushes,
             self.drift,
         )
-        refuse(
-            self.drift,
-            self.tolerance,
-            self.compared_in,
-            f"vLLM {self.vllm.__version__}",
-            self.pushes,
-        )
+        name = f"vLLM {self.vllm.__version__}"
+        refuse_drift(self.drift, self.tolerance, self.compared_in, name, self.pushes)
 
     def generate(
         self,
@@ -247,31 +277,35 @@ class VllmEngine:
         params: SamplingParams,
         on_progress: Callable[[int], None] | None = None,
     ) -> list[list[Completion]]:
-        """See `Engine.generate`. All ranks of a tensor-parallel group call it together, with equal
-        settings.
+        """See `Engine.generate`.
+
+        All ranks of a tensor-parallel group must call it together, with equal settings.
 
         Raises:
-            RuntimeError: before the first push.
-            ValueError: for a temperature, or a length, that vLLM would silently change.
+            RuntimeError: no weights were pushed yet.
+            ValueError: vLLM would silently change the temperature or a length.
         """
-        # refuse what vLLM would silently change
         if not self.pushes:
             raise RuntimeError("engine=vllm has no weights before the first push_weights()")
         check_request(prompts, params, self.max_model_len)
 
+        # the KV cache is not kept in sleep
         if self.asleep:
             self.llm.wake_up()
             self.asleep = False
             self.drop_prefixes()
 
-        # all ranks of a team sample together
-        before, everyone, all_keys = colocated.together(self.team, prompts, keys)
-        told = on_progress if self.team is None else None  # a team's responses are not told apart
-        groups = self.sample(everyone, all_keys, samples, params, self.stop_ids, told)
-        if on_progress and told is None:
-            on_progress(len(prompts) * samples)
+        # the ranks of a team sample the prompts of all of them, and each keeps its own
+        before, all_prompts, all_keys = colocated.gather_requests(self.team, prompts, keys)
+        if self.team is None:
+            groups = self.sample(all_prompts, all_keys, samples, params, self.stop_ids, on_progress)
+        else:
+            groups = self.sample(all_prompts, all_keys, samples, params, self.stop_ids)
+            # while sampling, nobody knows whose prompts the finished responses answer
+            if on_progress:
+                on_progress(len(prompts) * samples)
 
-        # give the memory back
+        # weights move to the host, the KV cache is dropped
         if self.sleeps:
             self.llm.sleep(level=1)
             self.asleep = True
@@ -286,9 +320,11 @@ class VllmEngine:
         stop_ids: Sequence[int],
         on_progress: Callable[[int], None] | None = None,
     ) -> list[list[Completion]]:
-        """One request a sample, each with its own seed: what is drawn does not depend on the
-        batch."""
-        # one request a sample
+        """Draw `samples` completions of each prompt.
+
+        Every sample is a request of its own with a seed of its own, so that it does not depend on
+        the rest of the batch.
+        """
         token_prompts: list[Any] = []
         requests: list[Any] = []
         for prompt, key in zip(prompts, keys, strict=True):
@@ -298,6 +334,8 @@ class VllmEngine:
 
         bar = colocated.progress_bar(on_progress) if on_progress else False
         outputs = self.llm.generate(token_prompts, requests, use_tqdm=bar)
+
+        # outputs come in the order of the requests
         completions = [self.completion(output.outputs[0], params, stop_ids) for output in outputs]
         starts = range(0, len(completions), samples)
         return [completions[start : start + samples] for start in starts]
@@ -320,26 +358,29 @@ class VllmEngine:
     def completion(
         self, output: Any, params: SamplingParams, stop_ids: Sequence[int]
     ) -> Completion:
-        """A completion from vLLM's output, checked.
+        """A completion from vLLM's output.
 
         Raises:
             RuntimeError: it ended for another reason than a stop token or the limit, or its
                 log-probabilities do not fit its tokens.
         """
-        ids, logps = list(output.token_ids), list(output.logprobs.logprobs)
-        if output.finish_reason not in ("stop", "length") or len(logps) != len(ids):
+        token_ids, logps = list(output.token_ids), list(output.logprobs.logprobs)
+        if output.finish_reason not in ("stop", "length") or len(logps) != len(token_ids):
             raise RuntimeError(
-                f"engine=vllm: a response of {len(ids)} tokens with {len(logps)} log-probs ended by "
-                f"{output.finish_reason}"
+                f"engine=vllm: a response of {len(token_ids)} tokens with {len(logps)} log-probs "
+                f"ended by {output.finish_reason}"
             )
-        stopped = bool(ids) and ids[-1] in stop_ids
-        text = self.tokenizer.decode(ids, skip_special_tokens=True)
-        finish = "stop" if stopped else "length"
-        # greedy samples come from no distribution
-        return Completion(ids, finish, text, logps if params.temperature else None)
+
+        finish = "length"
+        if token_ids and token_ids[-1] in stop_ids:
+            finish = "stop"
+        text = self.tokenizer.decode(token_ids, skip_special_tokens=True)
+
+        # greedy samples are drawn from no distribution
+        return Completion(token_ids, finish, text, logps if params.temperature else None)
 
     def close(self) -> None:
-        """Shut vLLM down; it destroys torch's default process group on its way."""
+        """Shut vLLM down, which also destroys torch's default process group."""
         if self.llm is not None:
             self.llm.llm_engine.engine_core.shutdown()
             self.llm = None
@@ -347,9 +388,24 @@ class VllmEngine:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def add_options(arguments: dict[str, Any], options: Mapping[str, Any]) -> None:
+    """Add the free options to the arguments of `vllm.LLM`.
+
+    Raises:
+        ValueError: an option would replace an argument that g2rl sets.
+    """
+    taken = sorted(set(arguments) & set(options))
+    if taken:
+        raise ValueError(f"engine.options.{taken[0]} is set by g2rl; use engine's own settings")
+    arguments.update(options)
+
+
 def resolve_sleep(sleep: bool | str, device: torch.device) -> bool:
-    """Whether to give memory back between samplings; asking for it where vLLM cannot is an
-    error."""
+    """Whether the engine gives memory back between samplings.
+
+    Raises:
+        ValueError: `sleep` is true on a device where vLLM cannot sleep, or is no known value.
+    """
     if sleep not in (True, False, "auto"):
         raise ValueError(f"engine.sleep must be true, false or auto, got {sleep!r}")
     if sleep is True and device.type != "cuda":
@@ -362,7 +418,12 @@ def resolve_sleep(sleep: bool | str, device: torch.device) -> bool:
 def check_request(
     prompts: Sequence[Sequence[int]], params: SamplingParams, max_model_len: int
 ) -> None:
-    """Refuse what vLLM would silently change: very low temperatures, responses over its context."""
+    """Refuse what vLLM would silently change.
+
+    Raises:
+        ValueError: the temperature is very low but not 0, or a prompt and its response may exceed
+            the engine's context of `max_model_len` tokens.
+    """
     if 0 < params.temperature < MIN_TEMPERATURE:
         raise ValueError(
             f"temperature {params.temperature}: vLLM samples at {MIN_TEMPERATURE} or above, or at 0"
@@ -370,15 +431,16 @@ def check_request(
     longest = max(map(len, prompts), default=0) + params.max_tokens
     if longest > max_model_len:
         raise ValueError(
-            f"a prompt and its response may have {longest} tokens, over engine.max_model_len={max_model_len}"
+            f"a prompt and its response may have {longest} tokens, over "
+            f"engine.max_model_len={max_model_len}"
         )
 
 
 def repack_heads(model: Any) -> None:
-    """Make the output head follow its weight again.
+    """Pack the weights of vLLM's output heads again; needed on CPUs, where packed copies are used.
 
-    On a CPU vLLM multiplies with a packed copy. A reload packs a layer again when weights are
-    loaded into it; a head tied to the embedding gets none, and would silently keep the old ones.
+    A reload packs a layer again when weights are loaded into it. A head that is tied to the
+    embedding gets no weights of its own, so it would silently keep its old copy.
     """
     from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 

@@ -15,9 +15,15 @@ import torch
 from transformers import AutoConfig
 
 from g2rl.engines import vllm as adapter
-from g2rl.engines.colocated import export_config, random_state_kept, together, world_size
-from g2rl.engines.drift import Drift, DriftError, measure, probe_prompts, refuse
-from g2rl.engines.engine import seed_of
+from g2rl.engines.colocated import (
+    export_config,
+    gather_requests,
+    random_state_kept,
+    world_size,
+)
+from g2rl.engines.drift import Drift, DriftError, measure_drift, probe_prompts, refuse_drift
+from g2rl.engines.engine import SamplerMemory, seed_of
+from g2rl.engines.transformers import TransformersEngine
 from g2rl.engines.vllm import VllmEngine, check_version, import_vllm, resolve_sleep
 from g2rl.policy.loading import LoadedModel, load
 from g2rl.policy.lora import LoraSettings, add_lora
@@ -219,6 +225,14 @@ def test_what_is_asked_of_vllm(made_up: Policy, tiny: LoadedModel) -> None:
     engine.close()
 
 
+def test_an_engine_class_says_what_memory_sampling_takes() -> None:
+    assert TransformersEngine.sampler_memory({"max_rows": 3}) == SamplerMemory(max_rows=3)
+    settings = {"max_rows": 4, "gpu_memory_utilization": 0.5, "kv_cache_mb": None, "sleep": False}
+    assert VllmEngine.sampler_memory(settings) == SamplerMemory(4, 0.5, None, sleeps=False)
+    assert VllmEngine.sampler_memory({"sleep": "auto", "kv_cache_mb": 7}).kv_cache_mb == 7
+    assert (TransformersEngine.reports_logps, VllmEngine.reports_logps) == (False, True)
+
+
 def test_settings_that_cannot_be_met_are_refused(made_up: Policy, tiny: LoadedModel) -> None:
     with pytest.raises(ValueError, match=r"engine\.options\.dtype"):
         build(made_up, tiny, options={"dtype": "float16"})
@@ -260,7 +274,7 @@ def test_drift_of_numbers_by_hand(tiny: LoadedModel) -> None:
     size = policy.model.config.vocab_size
     flat = float(-torch.tensor(float(size)).log())
     said = Completion([5, 6], "length", "", [flat + 0.1, flat - 0.3])
-    drift = measure(policy, [[3, 4]], [[said]], 0.7)
+    drift = measure_drift(policy, [[3, 4]], [[said]], 0.7)
     assert (drift.largest, drift.mean, drift.tokens) == (pytest.approx(0.3), pytest.approx(0.2), 2)
 
 
@@ -281,10 +295,10 @@ def test_tolerance_is_of_the_largest_in_float32_and_of_the_mean_in_bfloat16(
     tolerance = {"float32": 1e-3, "bfloat16": 0.2}[dtype]
     drift = Drift(largest, mean, 64)
     if passes:
-        refuse(drift, tolerance, dtype, "vLLM", 1)
+        refuse_drift(drift, tolerance, dtype, "vLLM", 1)
     else:
         with pytest.raises(DriftError, match=dtype):
-            refuse(drift, tolerance, dtype, "vLLM", 1)
+            refuse_drift(drift, tolerance, dtype, "vLLM", 1)
 
 
 def test_probe_prompts_never_change() -> None:
@@ -345,4 +359,4 @@ def test_random_state_is_put_back() -> None:
 
 
 def test_a_rank_of_its_own_needs_nobody() -> None:
-    assert together(None, [[1], [2]], [(0,), (1,)]) == (0, [[1], [2]], [(0,), (1,)])
+    assert gather_requests(None, [[1], [2]], [(0,), (1,)]) == (0, [[1], [2]], [(0,), (1,)])

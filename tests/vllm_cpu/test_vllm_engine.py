@@ -184,7 +184,8 @@ def test_a_planted_stale_push_is_caught(
             with pytest.raises(DriftError, match=r"float32 tolerance of 0\.001 .largest"):
                 engine.push_weights()
         else:
-            engine.push_weights()  # the step is for tied heads: an untied one is packed by the reload
+            # the step is for tied heads: an untied one is packed by the reload
+            engine.push_weights()
     engine.push_weights()
 
 

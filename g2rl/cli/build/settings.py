@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
+from g2rl.engines.engine import Engine, SamplerMemory
 from g2rl.formulas.advantages import GroupAdvantage
 from g2rl.formulas.losses import PolicyLoss
 from g2rl.policy.lora import LoraSettings
@@ -81,20 +83,6 @@ class GradingSettings:
     workers: int
     timeout_seconds: float
     memory_mb: int
-
-
-@dataclass(slots=True, frozen=True)
-class SamplerMemory:
-    """What of node `engine` decides the memory of sampling."""
-
-    max_rows: int
-    """Responses decoded at once."""
-    device_share: float | None = None
-    """Share of the device that an engine with weights of its own takes; None: the policy samples."""
-    kv_cache_mb: int | None = None
-    """Memory of such an engine's KV cache, where it is set."""
-    sleeps: bool = True
-    """Whether such an engine gives its memory back between samplings."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -220,13 +208,10 @@ def read_algorithm(node: Mapping[str, Any]) -> tuple[GroupAdvantage, PolicyLoss]
 
 
 def read_sampler_memory(node: DictConfig) -> SamplerMemory:
-    """What of node `engine` decides the memory of sampling."""
-    return SamplerMemory(
-        max_rows=node.max_rows,
-        device_share=node.get("gpu_memory_utilization"),
-        kv_cache_mb=node.get("kv_cache_mb"),
-        sleeps=node.get("sleep", "auto") is not False,
-    )
+    """Node `engine`: what its engine class says of the memory of sampling."""
+    engine_class: type[Engine] = get_class(node._target_)
+    plain: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
+    return engine_class.sampler_memory(plain)
 
 
 def _record(kind: type[Record], values: Mapping[str, Any]) -> Record:
