@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from g2rl.formulas.pairs import pair_values
 from g2rl.formulas.tensors import cosine_matrix, unit_rows
 
 Floats = NDArray[np.float64]
@@ -43,12 +44,6 @@ def cosines(features_GD: ArrayLike) -> Floats:
 def zero_rows(features_GD: ArrayLike) -> int:
     """Number of rows without a direction."""
     return int(unit_rows(torch.as_tensor(_finite(features_GD, "features")))[1].sum())
-
-
-def pair_values(cosine_GG: ArrayLike) -> Floats:
-    """The entries i < j, (G (G - 1) / 2,), row by row."""
-    square_GG = np.asarray(cosine_GG, dtype=np.float64)
-    return square_GG[np.triu_indices(len(square_GG), k=1)]
 
 
 def mean_cosine(pairs: ArrayLike) -> float:

@@ -1,112 +1,137 @@
-"""Pairs of responses of one group: which there are, and which class each is in.
+"""Pairs of responses of one group: which pairs there are, and which class each belongs to.
 
-A pair i < j is *correct-correct*, *correct-wrong* or *wrong-wrong*. Everything that counts pairs by class or
-names the classes takes both from here. Importing this module loads no torch.
+A pair i < j is *correct-correct*, *correct-wrong* or *wrong-wrong*. Everything that counts pairs by
+class, or names the classes, takes both from here. The functions take torch tensors and numpy arrays
+alike, so importing this module loads neither library.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
+
+# a tensor or an array; functions return what they were given
+Array = TypeVar("Array", "Tensor", "np.ndarray")
 
 WRONG_WRONG, CORRECT_WRONG, CORRECT_CORRECT = "wrong-wrong", "correct-wrong", "correct-correct"
 PAIR_CLASSES = (WRONG_WRONG, CORRECT_WRONG, CORRECT_CORRECT)
 """The classes; the index of a class is the number of correct members of its pairs."""
 ALL_PAIRS = "all"
 """Stands for the pairs of every class in tables."""
+SHOWN_CLASSES = (ALL_PAIRS, CORRECT_CORRECT, CORRECT_WRONG, WRONG_WRONG)
+"""The order in which metrics, tables and figures list them."""
 
 
 def metric_suffix(pair_class: str) -> str:
     """What a class appends to the name of a metric: ``_correct_wrong``; "" for all pairs."""
-    return "" if pair_class == ALL_PAIRS else f"_{pair_class.replace('-', '_')}"
+    if pair_class == ALL_PAIRS:
+        return ""
+    return f"_{pair_class.replace('-', '_')}"
 
 
-def pair_values(values_PGG: Tensor) -> Tensor:
-    """The values of the pairs i < j of each group, row by row of the upper triangle.
-
-    Args:
-        values_PGG: one symmetric (G, G) matrix a group.
-
-    Returns:
-        (P, G (G - 1) / 2).
-    """
-    import torch
-
-    # row by row of the upper triangle
-    group_size = values_PGG.shape[-1]
-    first, second = torch.triu_indices(group_size, group_size, offset=1)
-    return values_PGG[:, first, second]
-
-
-def correct_members(correct_PG: Tensor) -> Tensor:
-    """Number of correct members of each pair, in the order of `pair_values`: an index of `PAIR_CLASSES`.
-
-    Args:
-        correct_PG: boolean verdicts.
+def pair_indices(group_size: int) -> tuple[Any, Any]:
+    """First and second member of the pairs i < j, row by row of the upper triangle.
 
     Returns:
-        (P, G (G - 1) / 2) int64.
+        Two integer arrays (G (G - 1) / 2,).
     """
-    import torch
+    import numpy as np
 
-    group_size = correct_PG.shape[-1]
-    first, second = torch.triu_indices(group_size, group_size, offset=1)
-    return correct_PG[:, first].long() + correct_PG[:, second].long()
+    first, second = np.triu_indices(group_size, k=1)
+    return first, second
 
 
-def pairs_by_class(values_PGG: Tensor, correct_PG: Tensor) -> dict[str, Tensor]:
-    """The pairs of all groups together, and of each class.
+def pair_values(values_PGG: Array) -> Array:
+    """The values of the pairs i < j of each group, in the order of `pair_indices`.
 
     Args:
-        values_PGG: one symmetric (G, G) matrix a group, say of cosines.
-        correct_PG: boolean verdicts.
+        values_PGG: one symmetric (G, G) matrix a group, or a single one without the axis P.
 
     Returns:
-        ``ALL_PAIRS`` and the classes that have a pair, each to a flat tensor of the values of its pairs.
+        (P, G (G - 1) / 2), or (G (G - 1) / 2,).
     """
-    # all pairs, then class by class
+    first, second = pair_indices(values_PGG.shape[-1])
+    return values_PGG[..., first, second]
+
+
+def correct_members(correct_PG: Array) -> Array:
+    """Number of correct members of each pair, which is the index of its class in `PAIR_CLASSES`.
+
+    Args:
+        correct_PG: boolean verdicts, (P, G), or (G,) of a single group.
+
+    Returns:
+        Integers 0 to 2 in the shape and order of `pair_values`.
+    """
+    first, second = pair_indices(correct_PG.shape[-1])
+    # the sum of two booleans would be a boolean
+    return 1 * correct_PG[..., first] + 1 * correct_PG[..., second]
+
+
+def pairs_by_class(values_PGG: Array, correct_PG: Array) -> dict[str, Array]:
+    """The values of all pairs together, and of the pairs of each class.
+
+    Args:
+        values_PGG: one symmetric (G, G) matrix a group, for example of cosines.
+        correct_PG: boolean verdicts. A single group may come without the axis P.
+
+    Returns:
+        The flat values by name, in the order of `SHOWN_CLASSES`; a class without a pair is absent.
+    """
     values = pair_values(values_PGG).flatten()
     member_counts = correct_members(correct_PG).flatten()
-    values_of_class = {ALL_PAIRS: values}
-    for count, name in reversed(list(enumerate(PAIR_CLASSES))):
-        values_of_class[name] = values[member_counts == count]
-    return {name: chosen for name, chosen in values_of_class.items() if chosen.numel()}
+
+    values_of_class: dict[str, Array] = {}
+    for name in SHOWN_CLASSES:
+        if name == ALL_PAIRS:
+            class_values = values
+        else:
+            class_values = values[member_counts == PAIR_CLASSES.index(name)]
+        if len(class_values):
+            values_of_class[name] = class_values
+    return values_of_class
 
 
 def cosine_metrics(cosine_PGG: Tensor, correct_PG: Tensor) -> dict[str, float]:
-    """Mean cosine and share of negative pairs, over all pairs and by class.
+    """Mean cosine and share of negative cosines, over all pairs and by class.
+
+    Args:
+        cosine_PGG: cosines of the responses of each group, such as Eq. 9 of arXiv 2512.15687.
+        correct_PG: boolean verdicts.
 
     Returns:
-        ``cosine``, ``negative_pairs``, ``cosine_correct_correct``, ...; a class without a pair is left out.
+        ``cosine``, ``negative_pairs``, ``cosine_correct_correct``, ...; a class without a pair is
+        absent.
     """
     metrics: dict[str, float] = {}
     for name, cosines in pairs_by_class(cosine_PGG, correct_PG).items():
-        metrics[f"cosine{metric_suffix(name)}"] = cosines.mean().item()
-        metrics[f"negative_pairs{metric_suffix(name)}"] = (cosines < 0).float().mean().item()
+        suffix = metric_suffix(name)
+        metrics[f"cosine{suffix}"] = cosines.mean().item()
+        metrics[f"negative_pairs{suffix}"] = (cosines < 0).float().mean().item()
     return metrics
 
 
 def pair_table(cosine_PGG: Tensor, correct_PG: Tensor) -> dict[str, list[Any]]:
-    """One row a pair i < j of every group.
+    """One row for each pair i < j of every group, as columns.
 
     Returns:
-        Columns problem (the group's number), first, second, cosine and pair (the class).
+        problem (the group's number), first and second (places in the group), cosine, and pair (the
+        class).
     """
-    import torch
-
     group_count, group_size, _ = cosine_PGG.shape
-    first, second = torch.triu_indices(group_size, group_size, offset=1)
+    first, second = pair_indices(group_size)
+    member_counts = correct_members(correct_PG).flatten().tolist()
 
-    # which group, and which class, each pair is of
-    cosines = pair_values(cosine_PGG)
-    problem = torch.arange(group_count).unsqueeze(1).expand_as(cosines)
-    classes = [PAIR_CLASSES[count] for count in correct_members(correct_PG).flatten().tolist()]
+    problem: list[int] = []
+    for group in range(group_count):
+        problem += [group] * len(first)
     return {
-        "problem": problem.flatten().tolist(),
-        "first": first.repeat(group_count).tolist(),
-        "second": second.repeat(group_count).tolist(),
-        "cosine": cosines.flatten().tolist(),
-        "pair": classes,
+        "problem": problem,
+        "first": first.tolist() * group_count,
+        "second": second.tolist() * group_count,
+        "cosine": pair_values(cosine_PGG).flatten().tolist(),
+        "pair": [PAIR_CLASSES[count] for count in member_counts],
     }

@@ -212,18 +212,15 @@ def cosine_histograms(geometry: Columns) -> dict[str, np.ndarray]:
 
     A class without a pair in the step is left out.
     """
-    import torch
-
-    cosine_NG = torch.tensor(np.asarray(geometry["cosine"], dtype=float))
+    cosine_NG = np.asarray(geometry["cosine"], dtype=float)
     group_size = cosine_NG.shape[1]
-    cosine_PGG = cosine_NG.view(-1, group_size, group_size).clamp(-1, 1)  # rounding goes beyond 1
-    correct_PG = torch.tensor(geometry["correct"], dtype=torch.bool).view(-1, group_size)
+    cosine_PGG = cosine_NG.reshape(-1, group_size, group_size).clip(-1, 1)  # rounding goes beyond 1
+    correct_PG = np.asarray(geometry["correct"], dtype=bool).reshape(-1, group_size)
 
     cosines_of_class = pairs_by_class(cosine_PGG, correct_PG)
     histograms: dict[str, np.ndarray] = {}
     for name in PAIR_CLASSES:
         if name in cosines_of_class:
-            cosines = cosines_of_class[name].numpy()
-            counts, _ = np.histogram(cosines, bins=BINS, range=(-1, 1))
+            counts, _ = np.histogram(cosines_of_class[name], bins=BINS, range=(-1, 1))
             histograms[f"histogram/cosine{metric_suffix(name)}"] = counts
     return histograms

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from g2rl.evaluation.evaluate import EvalResult
+from g2rl.formulas.pairs import CORRECT_CORRECT, CORRECT_WRONG, metric_suffix
 from g2rl.runs.layout import RunFolder
 from g2rl.runs.progress import progress_bar
 
@@ -26,8 +27,8 @@ STEP_LINE = (
 )
 PROBE_ROWS = (
     ("probe/cosine", "gradient cosine, all pairs"),
-    ("probe/cosine_correct_correct", "gradient cosine, correct-correct"),
-    ("probe/cosine_correct_wrong", "gradient cosine, correct-wrong"),
+    (f"probe/cosine{metric_suffix(CORRECT_CORRECT)}", f"gradient cosine, {CORRECT_CORRECT}"),
+    (f"probe/cosine{metric_suffix(CORRECT_WRONG)}", f"gradient cosine, {CORRECT_WRONG}"),
     ("probe/negative_pairs", "negative pairs"),
 )
 

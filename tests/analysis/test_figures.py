@@ -163,7 +163,7 @@ def test_a_group_by_hand(figures: list, tmp_path: Path) -> None:
     cosine_GG = group_plot.cosines_of(pairs, 3)
     assert cosine_GG.tolist() == [[1, 0.5, -0.25], [0.5, 1, 0.125], [-0.25, 0.125, 1]]
     means = group_plot.class_means(cosine_GG, np.array([False, True, False]))
-    assert means == {"right-wrong": 0.3125, "wrong-wrong": -0.25}
+    assert means == {"correct-wrong": 0.3125, "wrong-wrong": -0.25}
     with pytest.raises(ValueError, match="not the pairs of one group of 4"):
         group_plot.cosines_of(pairs, 4)
     at = {"problem": "p", "sampled_at": 0.6, "scored_at": 1.0}

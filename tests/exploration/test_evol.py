@@ -194,5 +194,5 @@ def test_refuses_what_it_cannot_score() -> None:
     broken_PGE[1, 2, 3] = torch.nan
     with pytest.raises(ValueError, match="prompt 1, response 2"):
         evol_rewards(correct_PG, broken_PGE)
-    with pytest.raises(ValueError, match="keys"):
+    with pytest.raises(ValueError, match="keeps no state"):
         EvolRL().load_state_dict({"nu": 1})

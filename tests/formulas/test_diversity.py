@@ -21,13 +21,13 @@ from g2rl.formulas.diversity import (
     mean_cosine,
     near_orthogonal_ratio,
     negative_ratio,
-    pair_values,
     participation_ratio,
     squared_singular_values,
     vendi_score,
     zero_rows,
 )
 from g2rl.formulas.estimators import bootstrap_interval
+from g2rl.formulas.pairs import pair_values
 
 RNG = np.random.default_rng(0)
 
@@ -164,7 +164,7 @@ def test_histogram_bins_are_tenths_and_the_ends_are_closed() -> None:
 
 
 def test_pairs_are_those_above_the_diagonal_and_thresholds_are_strict() -> None:
-    assert pair_values([[1, 2, 3], [2, 1, 4], [3, 4, 1]]).tolist() == [2, 3, 4]
+    assert pair_values(np.array([[1, 2, 3], [2, 1, 4], [3, 4, 1]])).tolist() == [2, 3, 4]
     assert near_orthogonal_ratio([0.1, -0.1, 0.0999], 0.1) == pytest.approx(1 / 3)
     assert negative_ratio([0.0, -1e-9, 1.0]) == pytest.approx(1 / 3), "zero is not negative"
 

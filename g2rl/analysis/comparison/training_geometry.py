@@ -13,8 +13,7 @@ from g2rl.formulas.pairs import cosine_metrics
 from g2rl.runs.layout import RunFolder
 
 PREFIX = "geometry/"
-"""Of the metrics cosine and negative_pairs, bare and with _correct_correct, _correct_wrong,
-_wrong_wrong."""
+"""Begins the names of these metrics; they end as in `g2rl.formulas.pairs.cosine_metrics`."""
 
 
 def step_numbers(path: Path) -> dict[str, float] | None:

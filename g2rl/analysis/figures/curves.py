@@ -21,16 +21,13 @@ from g2rl.analysis.figures.one_run import plt
 from g2rl.analysis.figures.style import save_figure, tidy_axis
 from g2rl.analysis.palette import OTHER_COLOURS, SIGNAL_COLOURS
 from g2rl.formulas.intervals import t_quantile
+from g2rl.formulas.pairs import SHOWN_CLASSES, metric_suffix
 
 Colour = tuple[float, ...]
 Panels = Mapping[str, tuple[str, str]]
 """Metric to title and unit."""
-CLASSES = {
-    "": "all pairs",
-    "_correct_correct": "correct-correct",
-    "_correct_wrong": "correct-wrong",
-    "_wrong_wrong": "wrong-wrong",
-}
+CLASSES = {metric_suffix(name): name for name in SHOWN_CLASSES} | {"": "all pairs"}
+"""Ending of a metric's name to the title of the pair class."""
 TRAINING = {
     "train/accuracy": ("training accuracy", "share of responses"),
     "train/length": ("response length in training", "tokens"),

@@ -16,14 +16,11 @@ from g2rl.analysis.figures.one_run import plt
 from g2rl.analysis.figures.style import save_figure
 from g2rl.analysis.tables import at_end
 from g2rl.formulas.intervals import seed_interval
+from g2rl.formulas.pairs import SHOWN_CLASSES, metric_suffix
 
 GREY = "0.35"
-PROBE = {
-    "": "all pairs",
-    "_correct_correct": "correct-correct pairs",
-    "_correct_wrong": "correct-wrong pairs",
-    "_wrong_wrong": "wrong-wrong pairs",
-}
+PROBE = {metric_suffix(name): f"{name} pairs" for name in SHOWN_CLASSES}
+"""Ending of a metric's name to the title of the pair class."""
 
 
 def held_out_panels(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:

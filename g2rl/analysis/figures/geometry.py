@@ -13,11 +13,12 @@ import pandas as pd
 from g2rl.analysis.captions import conditions, truncation
 from g2rl.analysis.figures.one_run import draw_cosines, plt
 from g2rl.analysis.figures.style import save_figure
-from g2rl.analysis.geometry.numbers import ALL, GRADIENT, SEMANTIC
-from g2rl.analysis.geometry.report import CLASSES, cells, numbers_of, source
+from g2rl.analysis.geometry.numbers import GRADIENT, SEMANTIC
+from g2rl.analysis.geometry.report import cells, numbers_of, source
 from g2rl.analysis.palette import PAIR_COLOURS
+from g2rl.formulas.pairs import ALL_PAIRS, SHOWN_CLASSES
 
-CLASS_COLOURS = {ALL: "#000000", **PAIR_COLOURS}
+CLASS_COLOURS = {ALL_PAIRS: "#000000", **PAIR_COLOURS}
 SHAPES = {GRADIENT: "o", SEMANTIC: "s"}
 GREY = "0.35"
 SLICES = 8  # of equal numbers of pairs along the semantic cosine
@@ -93,7 +94,7 @@ def draw_classes(
     for shift, (space, numbers) in enumerate(spaces.items()):
         rows = numbers[numbers["metric"] == metric].set_index("pair")
         offset = 0.0 if len(spaces) == 1 else (shift - 0.5) * 0.25
-        for place, name in enumerate(CLASSES):
+        for place, name in enumerate(SHOWN_CLASSES):
             if name not in rows.index:
                 continue
             value, low, high = (
@@ -128,8 +129,10 @@ def draw_classes(
                 label=space,
             )
         axis.legend(frameon=False, fontsize=8, loc="best")
-    axis.set_xticks(range(len(CLASSES)), [name.replace("-", "-\n") for name in CLASSES], fontsize=8)
-    axis.set_xlim(-0.5, len(CLASSES) - 0.3)
+    axis.set_xticks(
+        range(len(SHOWN_CLASSES)), [name.replace("-", "-\n") for name in SHOWN_CLASSES], fontsize=8
+    )
+    axis.set_xlim(-0.5, len(SHOWN_CLASSES) - 0.3)
 
 
 def draw_semantic(axis: Any, pairs: pd.DataFrame) -> None:
@@ -169,14 +172,14 @@ def draw_grid(tables: Tables, about: Mapping[str, Any], path: Path) -> Path:
         scored = sorted(b for s, b in places if s == sampled_at)
         shift = (line - (len(sampled) - 1) / 2) * 0.012 * max(b for _, b in places)
         for row, (metric, scale) in enumerate((("mean_cosine", 1), ("negative_ratio", 100))):
-            for axis, name in zip(axes[row], CLASSES, strict=True):
+            for axis, name in zip(axes[row], SHOWN_CLASSES, strict=True):
                 points = [_point(tables, sampled_at, b, name, metric) for b in scored]
                 found = [(b, *p) for b, p in zip(scored, points, strict=True) if p is not None]
                 if found:
                     draw_line(
                         axis, np.array(found) * [1, scale, scale, scale], sampled_at, shift, colour
                     )
-    for axis, name in zip(axes[0], CLASSES, strict=True):
+    for axis, name in zip(axes[0], SHOWN_CLASSES, strict=True):
         title(axis, f"{name} pairs")
         axis.axhline(0, color="0.7", lw=0.8, zorder=0)
     for axis in axes[1]:

@@ -15,8 +15,9 @@ from g2rl.analysis.figures.one_run import plt
 from g2rl.analysis.figures.style import save_figure
 from g2rl.analysis.geometry.report import cells, samples_of
 from g2rl.analysis.palette import PAIR_COLOURS
+from g2rl.formulas.pairs import ALL_PAIRS, CORRECT_CORRECT, WRONG_WRONG, pairs_by_class
 
-RIGHT, WRONG = PAIR_COLOURS["correct-correct"], PAIR_COLOURS["wrong-wrong"]
+RIGHT, WRONG = PAIR_COLOURS[CORRECT_CORRECT], PAIR_COLOURS[WRONG_WRONG]
 GREY = "0.35"
 NUMBERED = 16  # responses up to which every cell shows its number
 
@@ -47,15 +48,10 @@ def cosines_of(pairs: pd.DataFrame, size: int) -> np.ndarray:
 
 
 def class_means(cosine_GG: np.ndarray, correct_G: np.ndarray) -> dict[str, float]:
-    """Mean cosine of right-right, right-wrong, wrong-wrong pairs i < j; without classes that have
-    no pair."""
-    first, second = np.triu_indices(len(correct_G), k=1)
-    right = correct_G[first].astype(int) + correct_G[second]
-    values = cosine_GG[first, second]
-    names = {2: "right-right", 1: "right-wrong", 0: "wrong-wrong"}
-    return {
-        name: float(values[right == k].mean()) for k, name in names.items() if (right == k).any()
-    }
+    """Mean cosine of the pairs i < j of each class; a class without a pair is absent."""
+    cosines_of_class = pairs_by_class(cosine_GG, correct_G)
+    cosines_of_class.pop(ALL_PAIRS, None)
+    return {name: float(cosines.mean()) for name, cosines in cosines_of_class.items()}
 
 
 def draw_group(

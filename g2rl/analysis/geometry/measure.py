@@ -1,10 +1,9 @@
-"""The geometry of a policy's responses over a grid of sampling and scoring temperatures, as data
-frames.
+"""The geometry of a policy's responses over a grid of temperatures, as data frames.
 
 A *cell* is one sampling and one scoring temperature. Each sampled set is drawn once and scored at
 every scoring temperature; sets at different sampling temperatures use common random numbers. The
-mean cosine depends on both and on truncation (docs/method.md, "The zero-mean identity"): every row
-says where it belongs.
+mean cosine depends on both and on truncation (docs/method.md, "The zero-mean identity"), so every
+row names the temperatures of its cell.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ import torch
 from torch import Tensor
 
 from g2rl.analysis.geometry.numbers import (
-    ALL,
     GRADIENT,
+    NUMBER_COLUMNS,
     SEMANTIC,
     embeddings_PGE,
     group_frame,
@@ -32,9 +31,10 @@ from g2rl.analysis.groups import GradedGroups
 from g2rl.engines.rollouts import Rollouts, grouped
 from g2rl.evaluation.estimates import answer_classes
 from g2rl.exploration.encoders.encoder import Encoder
-from g2rl.formulas.correlation import correlate
+from g2rl.formulas.correlation import KINDS, correlate
+from g2rl.formulas.pairs import ALL_PAIRS
 from g2rl.policy.policy import Policy
-from g2rl.policy.scoring import ScoreRequest, Scores, score
+from g2rl.policy.scoring import ScoreRequest, score
 from g2rl.runs.tables import rollout_table
 from g2rl.tasks.grading.grader import Grader
 
@@ -43,8 +43,10 @@ SCORED_TOGETHER = 8  # problems: only the steps of the progress bar
 
 @dataclass(slots=True)
 class Geometry:
-    """Tables of every cell, one below the other; `scored_at` is NaN where it does not matter
-    (semantic)."""
+    """Tables of every cell, one below the other.
+
+    `scored_at` is NaN in the rows of embeddings, which know no scoring temperature.
+    """
 
     pairs: list[pd.DataFrame] = field(default_factory=list)
     groups: list[pd.DataFrame] = field(default_factory=list)
@@ -54,8 +56,10 @@ class Geometry:
     def tables(self) -> dict[str, pd.DataFrame]:
         """pairs, groups, responses, numbers."""
         return {
-            name: pd.concat(getattr(self, name), ignore_index=True)
-            for name in ("pairs", "groups", "responses", "numbers")
+            "pairs": pd.concat(self.pairs, ignore_index=True),
+            "groups": pd.concat(self.groups, ignore_index=True),
+            "responses": pd.concat(self.responses, ignore_index=True),
+            "numbers": pd.concat(self.numbers, ignore_index=True),
         }
 
 
@@ -70,33 +74,29 @@ def score_groups(
 ) -> tuple[Tensor, Tensor]:
     """Gradient features (P, G, D) with p_t at `scored_at`; mean token entropies (P, G) at
     `sampled_at`."""
+    request = ScoreRequest(
+        temperature=sampled_at,
+        token_budget=token_budget,
+        features=True,
+        feature_temperature=scored_at,
+    )
     features: list[Tensor] = []
     entropies: list[Tensor] = []
     for start in range(0, len(rollouts.problems), SCORED_TOGETHER):
-        stop = start + SCORED_TOGETHER
-        part = Rollouts(
-            rollouts.problems[start:stop],
-            rollouts.prompts[start:stop],
-            rollouts.completions[start:stop],
+        some = slice(start, start + SCORED_TOGETHER)
+        some_rollouts = Rollouts(
+            rollouts.problems[some], rollouts.prompts[some], rollouts.completions[some]
         )
-        scores: Scores = score(
-            policy,
-            part.sequences,
-            ScoreRequest(
-                temperature=sampled_at,
-                token_budget=token_budget,
-                features=True,
-                feature_temperature=scored_at,
-            ),
-        )
+        scores = score(policy, some_rollouts.sequences, request)
         assert scores.features_ND is not None
         features.append(scores.features_ND)
         entropies.append(scores.mean_entropy_N)
         if on_progress is not None:
-            on_progress(len(part.flat))
-    return grouped(torch.cat(features), rollouts.shape), grouped(
-        torch.cat(entropies), rollouts.shape
-    )
+            on_progress(len(some_rollouts.flat))
+
+    features_PGD = grouped(torch.cat(features), rollouts.shape)
+    entropy_PG = grouped(torch.cat(entropies), rollouts.shape)
+    return features_PGD, entropy_PG
 
 
 def add_set(
@@ -112,12 +112,13 @@ def add_set(
     encoder: Encoder | None,
     phase: Callable[[str, int], AbstractContextManager[Callable[[int], None]]],
 ) -> None:
-    """Append one sampled set: a cell for each scoring temperature (None: its own), and its
-    embeddings.
+    """Append one sampled set: a cell for each scoring temperature, and its embeddings.
 
     Args:
         classes: equivalence class of each answer, see `classes_of`.
-        threshold: of near-orthogonal pairs.
+        scored_at: scoring temperatures; None is the sampling temperature.
+        threshold: pairs with |cosine| below it are near-orthogonal.
+        encoder: of the semantic side; None leaves it out.
         phase: shows progress, see `g2rl.evaluation.console`.
     """
     embedded_PGE = None if encoder is None else embed(encoder, groups)
@@ -161,30 +162,45 @@ def add_cell(
     """Append the tables of one cell.
 
     Args:
-        classes: equivalence class of each answer, see `answer_classes`.
-        threshold: of near-orthogonal pairs.
+        features_PGD: gradient features with p_t at `scored_at`.
+        entropy_PG: mean token entropies at `sampled_at`.
+        classes: equivalence class of each answer, see `classes_of`.
+        threshold: pairs with |cosine| below it are near-orthogonal.
         embedded_PGE: an encoder's embeddings; adds the column `semantic` to the pairs, and their
             correlation.
     """
-    at = {"sampled_at": sampled_at, "scored_at": scored_at}
-    names = np.array([problem.id for problem in groups.rollouts.problems])
+    temperatures = {"sampled_at": sampled_at, "scored_at": scored_at}
     pairs = pair_frame(features_PGD, groups.correct_PG)
-    each = group_frame(features_PGD, groups.correct_PG, threshold)
-    found = numbers(pairs, each, threshold)
+    of_groups = group_frame(features_PGD, groups.correct_PG, threshold)
+    cell_numbers = numbers(pairs, of_groups, threshold)
+
+    # the semantic cosine of the same pairs
     if embedded_PGE is not None:
         pairs["semantic"] = pair_frame(embedded_PGE, groups.correct_PG)["cosine"]
-        found = pd.concat([found, correlations(pairs)], ignore_index=True)
-    geometry.pairs.append(named(pairs.assign(**at), names))
-    geometry.groups.append(named(each.assign(space=GRADIENT, **at), names))
-    geometry.numbers.append(found.assign(space=GRADIENT, **at))
-    table = pd.DataFrame(
-        rollout_table(groups.rollouts, [v for group in groups.verdicts for v in group])
-    )
-    table["answer_class"] = [label for group in classes for label in group]
-    table["style"] = [style_of(text) for text in table["completion"]]
-    table["entropy"] = entropy_PG.flatten().tolist()
-    table["feature_norm"] = features_PGD.norm(dim=-1).flatten().tolist()
-    geometry.responses.append(table.assign(**at))
+        cell_numbers = pd.concat([cell_numbers, correlations(pairs)], ignore_index=True)
+
+    responses = response_frame(groups, features_PGD, entropy_PG, classes)
+    ids = problem_ids(groups)
+    geometry.pairs.append(with_ids(pairs.assign(**temperatures), ids))
+    geometry.groups.append(with_ids(of_groups.assign(space=GRADIENT, **temperatures), ids))
+    geometry.numbers.append(cell_numbers.assign(space=GRADIENT, **temperatures))
+    geometry.responses.append(responses.assign(**temperatures))
+
+
+def response_frame(
+    groups: GradedGroups,
+    features_PGD: Tensor,
+    entropy_PG: Tensor,
+    classes: Sequence[Sequence[int]],
+) -> pd.DataFrame:
+    """One row a response: the columns of a run's rollouts file, and what was measured of it."""
+    verdicts = [verdict for group in groups.verdicts for verdict in group]
+    frame = pd.DataFrame(rollout_table(groups.rollouts, verdicts))
+    frame["answer_class"] = [label for group in classes for label in group]
+    frame["style"] = [style_of(text) for text in frame["completion"]]
+    frame["entropy"] = entropy_PG.flatten().tolist()
+    frame["feature_norm"] = features_PGD.norm(dim=-1).flatten().tolist()
+    return frame
 
 
 def add_semantic(
@@ -196,35 +212,37 @@ def add_semantic(
     threshold: float,
 ) -> None:
     """Append the numbers of the embeddings of one sampled set."""
-    at = {"space": SEMANTIC, "sampled_at": sampled_at, "scored_at": float("nan")}
-    names = np.array([problem.id for problem in groups.rollouts.problems])
-    each = group_frame(embedded_PGE, groups.correct_PG, threshold)
-    found = numbers(pair_frame(embedded_PGE, groups.correct_PG), each, threshold)
-    geometry.groups.append(named(each.assign(**at), names))
-    geometry.numbers.append(found.assign(**at))
+    place = {"space": SEMANTIC, "sampled_at": sampled_at, "scored_at": float("nan")}
+    pairs = pair_frame(embedded_PGE, groups.correct_PG)
+    of_groups = group_frame(embedded_PGE, groups.correct_PG, threshold)
+    geometry.groups.append(with_ids(of_groups.assign(**place), problem_ids(groups)))
+    geometry.numbers.append(numbers(pairs, of_groups, threshold).assign(**place))
 
 
 def correlations(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Pearson and Spearman correlation of semantic with gradient cosine over all pairs, as rows of
-    `numbers`.
+    """Pearson and Spearman correlation of semantic with gradient cosine over all pairs.
 
-    NaN where one of the two is the same for every pair.
+    Returns:
+        Rows like those of `numbers`; NaN where one of the two is the same for every pair.
     """
+    semantic, gradient = pairs["semantic"].to_numpy(), pairs["cosine"].to_numpy()
+    problem = pairs["problem"].to_numpy()
+    counts = (len(pairs), pairs["problem"].nunique())
     rows = []
-    for kind in ("pearson", "spearman"):
-        x, y, place = (pairs[name].to_numpy() for name in ("semantic", "cosine", "problem"))
-        value, low, high = correlate(x, y, place, kind).pooled
-        rows.append(
-            (ALL, f"semantic_{kind}", value, low, high, len(pairs), pairs["problem"].nunique())
-        )
-    return pd.DataFrame(
-        rows, columns=["pair", "metric", "value", "low", "high", "pairs", "problems"]
-    )
+    for kind in KINDS:
+        interval = correlate(semantic, gradient, problem, kind).pooled
+        rows.append((ALL_PAIRS, f"semantic_{kind}", *interval, *counts))
+    return pd.DataFrame(rows, columns=list(NUMBER_COLUMNS))
 
 
-def named(frame: pd.DataFrame, names: np.ndarray) -> pd.DataFrame:
+def problem_ids(groups: GradedGroups) -> np.ndarray:
+    """Id of each problem, (P,)."""
+    return np.array([problem.id for problem in groups.rollouts.problems])
+
+
+def with_ids(frame: pd.DataFrame, ids: np.ndarray) -> pd.DataFrame:
     """The frame with the problem's id instead of its number."""
-    return frame.assign(problem=names[frame["problem"].to_numpy()])
+    return frame.assign(problem=ids[frame["problem"].to_numpy()])
 
 
 def embed(encoder: Encoder, groups: GradedGroups) -> Tensor:
@@ -234,11 +252,14 @@ def embed(encoder: Encoder, groups: GradedGroups) -> Tensor:
 
 
 def classes_of(groups: GradedGroups, grader: Grader) -> list[list[int]]:
-    """Equivalence classes of the answers of each problem."""
+    """Equivalence classes of the answers of each problem, see `answer_classes`."""
     return [answer_classes(group, grader) for group in groups.verdicts]
 
 
 def scoring_temperatures(sampled_at: float, scored_at: Iterable[float | None]) -> list[float]:
-    """The scoring temperatures of one sampled set: None is its own, each once, in the order
-    given."""
-    return list(dict.fromkeys(sampled_at if value is None else float(value) for value in scored_at))
+    """The scoring temperatures of one sampled set, each once, in the order given.
+
+    None stands for the sampling temperature.
+    """
+    temperatures = [sampled_at if value is None else float(value) for value in scored_at]
+    return list(dict.fromkeys(temperatures))
