@@ -1,0 +1,106 @@
+"""Files of before the modules moved still work; tests/data/run_741d26e/README.md describes them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from pyarrow import parquet
+
+from g2rl.analysis.comparison.runs import read_run
+from g2rl.cli.config.choices import config_dir
+from g2rl.cli.config.launch import register_resolvers
+from g2rl.cli.jobs.evaluate import evaluate
+from g2rl.cli.jobs.train import train
+from g2rl.runs.identity import with_present_names
+from g2rl.runs.layout import RunFolder
+from g2rl.tasks.grading.registry import VERIFIERS
+
+register_resolvers()
+OLD = Path(__file__).parent.parent / "data" / "run_741d26e"
+SETTINGS = (
+    "experiment=smoke",
+    "exploration=evol",
+    "exploration.observe=[g2rl]",
+    "model.lora.r=2",
+    "optimizer.lr=0.01",
+    "trainer.steps=4",
+    "trainer.eval_every=2",
+    "trainer.keep_checkpoints=1",
+    "trainer.keep_best=false",
+    "tracking=local",
+)
+
+
+def composed(command: str, *overrides: str) -> DictConfig:
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return compose(command, overrides=list(overrides))
+
+
+def rows_without_times(path: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for line in path.read_text().splitlines():
+        row = json.loads(line)
+        rows.append({name: value for name, value in row.items() if not name.startswith("time/")})
+    return rows
+
+
+@pytest.fixture
+def old_run(tmp_path: Path) -> Path:
+    """A copy of the interrupted run."""
+    return Path(shutil.copytree(OLD / "run", tmp_path / "run"))
+
+
+def test_an_old_run_resumes_and_ends_as_the_old_code_would_have_ended_it(old_run: Path) -> None:
+    pytest.importorskip("peft")
+    train(composed("train", *SETTINGS), old_run)
+
+    # floats differ a little between processors, so they are compared with room
+    expected = rows_without_times(OLD / "continued.jsonl")
+    rows = rows_without_times(RunFolder(old_run).metrics)
+    assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
+    for row, expected_row in zip(rows, expected, strict=True):
+        assert row == pytest.approx(expected_row, rel=1e-3, abs=1e-5)
+
+
+def test_an_old_run_is_still_refused_with_other_settings(old_run: Path) -> None:
+    before = RunFolder(old_run).metrics.read_bytes()
+    with pytest.raises(ValueError, match=r"other settings: optimizer\.lr: 0\.01 -> 0\.02\. "):
+        train(composed("train", *SETTINGS, "optimizer.lr=0.02"), old_run)
+    assert RunFolder(old_run).metrics.read_bytes() == before
+
+
+def test_an_old_run_and_a_present_one_are_seeds_of_the_same_arm(old_run: Path) -> None:
+    stored = RunFolder(old_run).config.read_text()
+    assert "g2rl.encoders.ngram.NgramHashing" in stored
+    present = RunFolder(old_run.parent / "present")
+    present.path.mkdir()
+    present.config.write_text(yaml.safe_dump(with_present_names(yaml.safe_load(stored))))
+
+    settings: list[Any] = []
+    for folder in (old_run, present.path):
+        run = read_run(folder)
+        assert run is not None
+        settings.append(run.compared())
+    assert settings[0] == settings[1]
+
+
+def test_old_samples_are_graded_again_to_the_same_verdicts(tmp_path: Path) -> None:
+    source = tmp_path / "samples.parquet"
+    shutil.copy(OLD / "samples.parquet", source)
+    before = parquet.read_table(source).to_pylist()
+    assert len({row["verifier"] for row in before} - set(VERIFIERS.values())) == 2, "moved ones"
+
+    config = composed("evaluate", f"samples={source}", "tracking=local", "verify.workers=1")
+    evaluate(config, tmp_path / "graded")
+    after = parquet.read_table(tmp_path / "graded" / "samples.parquet").to_pylist()
+    columns = ("benchmark", "problem", "sample", "answer", "correct", "route")
+    verdicts_before = [[row[name] for name in columns] for row in before]
+    verdicts_after = [[row[name] for name in columns] for row in after]
+    assert verdicts_after == verdicts_before
