@@ -1,13 +1,13 @@
 """Exploration signals: which sampled answers are worth reinforcing.
 
-    signal      the interface: what a signal needs, gets and returns
-    none        plain GRPO
-    entropy     an entropy bonus in the loss
-    evol        novelty among sentence embeddings (EVOL-RL)
-    g2rl        novelty of the gradient direction (G2RL)
-    encoders/   external embeddings, for signals that need them
+signal      the interface: what a signal needs, gets and returns
+none        plain GRPO
+entropy     an entropy bonus in the loss
+evol        novelty among sentence embeddings (EVOL-RL)
+g2rl        novelty of the gradient direction (G2RL)
+encoders/   sentence embeddings, for the signals that need them
 
-A signal of your own needs nothing but the names below; see the README for one in 25 lines.
+The names below are all that a signal of your own needs; the README shows one in 25 lines.
 """
 
 from g2rl.exploration.signal import NEEDS, Signal, Stateless, all_needs, missing_need

@@ -1,5 +1,4 @@
-"""GRPO with an entropy bonus: loss -= coefficient * mean token entropy; rewards stay as they
-are."""
+"""GRPO with an entropy bonus in the loss; rewards stay as they are."""
 
 from __future__ import annotations
 
@@ -8,10 +7,13 @@ from g2rl.types import GroupBatch, Shaped
 
 
 class EntropyBonus(Stateless):
-    """Entropy of the token distribution at the sampling temperature, averaged over response tokens.
+    """loss -= coefficient * mean token entropy, the baseline of arXiv 2512.15687.
+
+    The entropy is that of the token distribution at the sampling temperature, averaged over
+    response tokens.
 
     Args:
-        coefficient: in loss units per nat; arXiv 2512.15687 does not state the one of its baseline.
+        coefficient: in loss units per nat, >= 0. The paper does not state its value.
     """
 
     name = "entropy"

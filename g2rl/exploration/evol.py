@@ -3,7 +3,7 @@
 Zhou et al. 2025 (arXiv 2509.15194). Differences from the paper and its reference code:
 
 - the label is the verifier's verdict, not agreement with the majority answer (the paper's RLVR
-setting);
+  setting);
 - the reference excludes answers whose \\boxed{} holds no digit from all comparisons and gives them
   -1, which throws out every symbolic or multiple-choice answer; here an unreadable answer is simply
   wrong;
@@ -24,35 +24,32 @@ import torch
 from torch import Tensor
 
 from g2rl.exploration.signal import Stateless, missing_need
+from g2rl.formulas.tensors import unit_cosines, unit_rows_float64
 from g2rl.types import GroupBatch, Shaped
 
 EQUAL = 1e-6
-"""Spread of u below which a class counts as all equal: above float32 rounding of a cosine
-(1e-7)."""
+"""Spread of u up to which a class counts as all equal; a float32 cosine is rounded by 1e-7."""
 
 
 def clipped_cosines(embeddings_PGE: Tensor) -> Tensor:
     """Pairwise cosine similarities inside each group, clipped to [0, 1].
 
-        s_ij = min(max(e_i·e_j / (‖e_i‖ ‖e_j‖), 0), 1),   s_ij = 0 when e_i or e_j is zero,   s_ii = 0
+        s_ij = min(max(e_i·e_j / (‖e_i‖ ‖e_j‖), 0), 1)   for i != j;   0 when e_i or e_j is zero
+        s_ii = 0
 
-    The diagonal is zero so that a row sum or maximum runs over the *other* responses; s >= 0 makes
-    that neutral for the maximum too.
+    With a diagonal of 0, the sum and the maximum of a row are those over the *other* responses,
+    because no similarity is below 0.
 
     Args:
-        embeddings_PGE: (P, G, E), any scale; computed in float64.
+        embeddings_PGE: (P, G, E), of any length; computed in float64.
 
     Returns:
         (P, G, G) float64.
     """
-    # a zero row stays zero
-    wide_PGE = embeddings_PGE.double()
-    norm_PG1 = wide_PGE.norm(dim=-1, keepdim=True)
-    unit_PGE = wide_PGE / torch.where(norm_PG1 > 0, norm_PG1, 1.0)
-
-    # nothing is compared with itself
-    similarity_PGG = (unit_PGE @ unit_PGE.transpose(1, 2)).clamp(0.0, 1.0)
-    return similarity_PGG - torch.diag_embed(similarity_PGG.diagonal(dim1=1, dim2=2))
+    unit_PGE, _ = unit_rows_float64(embeddings_PGE)
+    similarity_PGG = unit_cosines(unit_PGE).clamp_min(0.0)
+    own_GG = torch.eye(unit_PGE.shape[1], dtype=torch.bool, device=unit_PGE.device)
+    return similarity_PGG.masked_fill(own_GG, 0.0)
 
 
 def evol_novelty(correct_PG: Tensor, embeddings_PGE: Tensor) -> Tensor:
@@ -71,15 +68,16 @@ def evol_novelty(correct_PG: Tensor, embeddings_PGE: Tensor) -> Tensor:
     Returns:
         (P, G) float64 in [0, 1].
     """
-    # a response alone in its class is compared with all others
     similarity_PGG = clipped_cosines(embeddings_PGE)
-    same_PGG = correct_PG[:, :, None] == correct_PG[:, None, :]
-    others_PGG = ~torch.eye(correct_PG.shape[1], dtype=torch.bool, device=correct_PG.device)
-    peers_PGG = same_PGG & others_PGG
-    alone_PG1 = ~peers_PGG.any(dim=-1, keepdim=True)
-    peers_PGG = torch.where(alone_PG1, others_PGG, peers_PGG)
 
-    # half the mean over its peers, half the nearest of all
+    # the peers of a response are the others of its class, or all others if it is alone there
+    same_class_PGG = correct_PG[:, :, None] == correct_PG[:, None, :]
+    others_GG = ~torch.eye(correct_PG.shape[1], dtype=torch.bool, device=correct_PG.device)
+    peers_PGG = same_class_PGG & others_GG
+    is_alone_PG1 = ~peers_PGG.any(dim=-1, keepdim=True)
+    peers_PGG = torch.where(is_alone_PG1, others_GG, peers_PGG)
+
+    # mean over the peers, maximum over the group
     mean_PG = (similarity_PGG * peers_PGG).sum(-1) / peers_PGG.sum(-1).clamp(min=1)
     return 1.0 - 0.5 * mean_PG - 0.5 * similarity_PGG.amax(dim=-1)
 
@@ -87,7 +85,9 @@ def evol_novelty(correct_PG: Tensor, embeddings_PGE: Tensor) -> Tensor:
 def scale_within(values_PG: Tensor, members_PG: Tensor) -> Tensor:
     """Min-max of the values over the members of each group.
 
-        ū_i = (u_i - min u) / (max u - min u);   ½ when the spread is <= `EQUAL`;   1 for a single member
+        ū_i = (u_i - min u) / (max u - min u)
+
+    ½ when the spread is at most `EQUAL`, 1 for a single member.
 
     Args:
         values_PG: (P, G) float64.
@@ -96,24 +96,29 @@ def scale_within(values_PG: Tensor, members_PG: Tensor) -> Tensor:
     Returns:
         (P, G) float64 in [0, 1].
     """
-    # extremes over the members
+    # extremes over the members; an empty class has the spread -inf
     low_P1 = values_PG.masked_fill(~members_PG, torch.inf).amin(dim=1, keepdim=True)
     high_P1 = values_PG.masked_fill(~members_PG, -torch.inf).amax(dim=1, keepdim=True)
     spread_P1 = high_P1 - low_P1
-    single_P1 = members_PG.sum(dim=1, keepdim=True) == 1
-    # The divisor is replaced where it is not used: an empty class has spread -inf, an equal one 0.
-    scaled_PG = (values_PG - low_P1) / torch.where(spread_P1 > EQUAL, spread_P1, 1.0)
-    scaled_PG = torch.where(spread_P1 > EQUAL, scaled_PG, torch.where(single_P1, 1.0, 0.5).double())
+    is_spread_P1 = spread_P1 > EQUAL
+
+    # where there is no spread, the divisor is not used and need only be no 0
+    scaled_PG = (values_PG - low_P1) / torch.where(is_spread_P1, spread_P1, 1.0)
+
+    # values without spread share one place
+    is_single_P1 = members_PG.sum(dim=1, keepdim=True) == 1
+    shared_P1 = torch.where(is_single_P1, 1.0, 0.5).double()
+    scaled_PG = torch.where(is_spread_P1, scaled_PG, shared_P1)
     return torch.where(members_PG, scaled_PG, 0.0)
 
 
 def evol_rewards(correct_PG: Tensor, embeddings_PGE: Tensor) -> tuple[Tensor, Tensor]:
-    """The EVOL-RL reward: correctness picks the half-range, novelty inside the class the place in
-    it.
+    """The EVOL-RL reward: the verdict picks a range, novelty inside the class the place in it.
 
-        correct: r̃ = 0.5 + 0.5 ū      wrong: r̃ = -1 + 0.5 ū      (a novel wrong answer is punished less)
+        correct:  r̃ =  0.5 + 0.5 ū
+        wrong:    r̃ = -1   + 0.5 ū      (a novel wrong answer is punished less)
 
-    with ū from `scale_within` of `evol_novelty`, per correctness class. A class of two or more with
+    ū is `evol_novelty` scaled inside each class by `scale_within`. A class of two or more with
     equal u gets ±0.75, a single correct response 1.0, a single wrong one -0.5 (also when G = 1).
 
     Args:
@@ -121,13 +126,13 @@ def evol_rewards(correct_PG: Tensor, embeddings_PGE: Tensor) -> tuple[Tensor, Te
         embeddings_PGE: (P, G, E) embeddings; zero rows allowed.
 
     Returns:
-        rewards (P, G) float32 in [-1, -0.5] ∪ [0.5, 1], and the unscaled novelty u (P, G) float32.
+        Rewards in [-1, -0.5] or [0.5, 1], and the unscaled novelty u; both (P, G) float32.
 
     Raises:
         ValueError: shapes that disagree, G = 0, verdicts that are not boolean, non-finite
         embeddings.
     """
-    # shapes
+    # refuse what could broadcast to nonsense or hide in a reward
     if correct_PG.dtype != torch.bool or correct_PG.ndim != 2 or correct_PG.shape[1] == 0:
         got = f"{correct_PG.dtype} {tuple(correct_PG.shape)}"
         raise ValueError(f"correct_PG must be boolean (P, G >= 1), got {got}")
@@ -138,18 +143,19 @@ def evol_rewards(correct_PG: Tensor, embeddings_PGE: Tensor) -> tuple[Tensor, Te
         first = (~embeddings_PGE.isfinite()).any(dim=-1).nonzero()[0].tolist()
         raise ValueError(f"the embedding of prompt {first[0]}, response {first[1]} is not finite")
 
-    # novelty within the half-range that the verdict leaves
+    # both classes of every group, each with its own scale
     novelty_PG = evol_novelty(correct_PG, embeddings_PGE)
-    right_PG = 0.5 + 0.5 * scale_within(novelty_PG, correct_PG)
-    wrong_PG = -1.0 + 0.5 * scale_within(novelty_PG, ~correct_PG)
-    return torch.where(correct_PG, right_PG, wrong_PG).float(), novelty_PG.float()
+    if_correct_PG = 0.5 + 0.5 * scale_within(novelty_PG, correct_PG)
+    if_wrong_PG = -1.0 + 0.5 * scale_within(novelty_PG, ~correct_PG)
+    rewards_PG = torch.where(correct_PG, if_correct_PG, if_wrong_PG)
+    return rewards_PG.float(), novelty_PG.float()
 
 
 class EvolRL(Stateless):
     """EVOL-RL as a signal: rewards from `evol_rewards` on the batch's external embeddings.
 
-    The base rewards of +1 and -1 are replaced, not added to. All-correct and all-wrong groups get shaped
-    rewards too; the advantage stage decides what becomes of them.
+    The base rewards of +1 and -1 are replaced, not added to. Groups whose responses are all correct
+    or all wrong get shaped rewards too; the advantage stage decides what becomes of them.
     """
 
     name = "evol"
@@ -159,15 +165,16 @@ class EvolRL(Stateless):
         """Shape one batch.
 
         Returns:
-            Rewards (P, G); diagnostics "evol_novelty"; metrics "evol_novelty_mean" (mean u over all responses;
-            0: every response has a twin and equal peers) and "evol_zero_embeddings" (number of responses with a
-            zero embedding).
+            Rewards (P, G) and the diagnostic evol_novelty. The metric evol_novelty_mean is the mean
+            u of all responses, evol_zero_embeddings the number of responses whose embedding is
+            zero.
 
         Raises:
             ValueError: the batch carries no embeddings, or anything that `evol_rewards` refuses.
         """
         if batch.embeddings_PGE is None:
-            raise missing_need(self.name, "embeddings_PGE: configure an encoder")
+            raise missing_need(self.name, "embeddings (configure an encoder)")
+
         rewards_PG, novelty_PG = evol_rewards(batch.correct_PG, batch.embeddings_PGE)
         zero_PG = (batch.embeddings_PGE == 0).all(dim=-1)
         return Shaped(

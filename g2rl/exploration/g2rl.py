@@ -32,9 +32,8 @@ from g2rl.types import GroupBatch, Shaped
 NEGATIVES = ("amplify", "equation", "centered", "none")
 NORMALIZE = ("minmax", "none", "rank")
 SCORES = ("squared", "signed", "projection")
-SAME_DIRECTION = (
-    1e-6  # eigenvalues of a Gram matrix below this share of the largest are rounding noise
-)
+SAME_DIRECTION = 1e-6
+"""Eigenvalues of a Gram matrix below this share of the largest are rounding noise."""
 
 
 class GradientGuided(Stateless):
@@ -61,124 +60,162 @@ class GradientGuided(Stateless):
         score: str = "squared",
         min_spread: float = 1e-6,
     ) -> None:
-        # refuse what cannot be, by the setting's name
         if lam < 0 or clip <= 0 or min_spread < 0:
             raise ValueError(
-                f"exploration: need lam >= 0, clip > 0, min_spread >= 0; got {lam}, {clip}, {min_spread}"
+                "exploration: need lam >= 0, clip > 0, min_spread >= 0; "
+                f"got {lam}, {clip}, {min_spread}"
             )
-        for field, value, allowed in (
+
+        # each choice by name
+        choices = (
             ("negatives", negatives, NEGATIVES),
             ("normalize", normalize, NORMALIZE),
             ("score", score, SCORES),
-        ):
+        )
+        for field, value, allowed in choices:
             if value not in allowed:
                 raise ValueError(f"exploration.{field} must be one of {allowed}, got {value!r}")
 
-        # settings
         self.lam, self.clip = lam, clip
         self.negatives, self.normalize, self.score = negatives, normalize, score
         self.min_spread = min_spread
 
     def __call__(self, batch: GroupBatch) -> Shaped:
+        """Shape one batch.
+
+        Returns:
+            Rewards (P, G); the diagnostics nu and nu_bar (normalised); and metrics of nu, of the
+            features and of the cosines by pair class.
+
+        Raises:
+            ValueError: the batch carries no gradient features.
+        """
         if batch.features_PGD is None:
             raise missing_need(self.name, "gradient features")
 
-        # how alike the gradient directions of a group are (Eq. 9)
+        # Eq. 9: how alike the gradient directions of a group are
         cosine_PGG, zero_PG = cosine_matrix(batch.features_PGD)
 
-        # how little of a response the others explain (Eq. 10-11)
+        # Eq. 10 and 11: how little of a response's direction the others explain
         if self.score == "projection":
             nu_PG = projection_residual(batch.features_PGD)
         else:
             nu_PG = novelty(cosine_PGG, batch.rewards_PG, self.score)
 
-        # scaled inside the group; a flat group keeps its rewards
+        # scale nu inside each group
         nu_bar_PG = normalise(nu_PG, self.normalize, self.min_spread)
         spread_P = nu_PG.amax(-1) - nu_PG.amin(-1)
-        flat_P = spread_P <= self.min_spread
-        if self.negatives == "centered":  # its neutral value is 1/2: at 0 it would erase the reward
-            nu_bar_PG = nu_bar_PG.masked_fill(flat_P.unsqueeze(-1), 0.5)
+        is_flat_P = spread_P <= self.min_spread
+        if self.negatives == "centered":
+            # a flat group must keep its rewards, and here 1/2 is the value that changes nothing
+            nu_bar_PG = nu_bar_PG.masked_fill(is_flat_P.unsqueeze(-1), 0.5)
 
-        # reward with novelty (Eq. 12-13)
+        # Eq. 12 and 13: novel responses weigh more
         shaped_PG = shape(batch.rewards_PG, nu_bar_PG, self.lam, self.clip, self.negatives)
+
+        feature_norm_PG = batch.features_PGD.float().norm(dim=-1)
         metrics = {
             "nu_mean": nu_PG.mean().item(),
             "nu_spread": spread_P.mean().item(),
-            "flat_groups": flat_P.float().mean().item(),
+            "flat_groups": is_flat_P.float().mean().item(),
             "zero_features": zero_PG.float().mean().item(),
-            "feature_norm": batch.features_PGD.float().norm(dim=-1).mean().item(),
+            "feature_norm": feature_norm_PG.mean().item(),
             **cosine_metrics(cosine_PGG, batch.correct_PG),
         }
         return Shaped(shaped_PG, diagnostics={"nu": nu_PG, "nu_bar": nu_bar_PG}, metrics=metrics)
 
 
 def reward_weights(rewards_PG: Tensor) -> Tensor:
-    """w_ij = exp(r_j) / sum_{k != i} exp(r_k) with w_ii = 0 (Eq. 10); (P, G, G), rows sum to 1.
+    """Weight of response j in the novelty of response i (Eq. 10).
 
-    In a group of one the only row is all zero.
+        w_ij = exp(r_j) / sum_{k != i} exp(r_k),   w_ii = 0
+
+    Returns:
+        (P, G, G) whose rows sum to 1; in a group of one the only weight is 0.
     """
-    # no response explains itself
-    group = rewards_PG.shape[-1]
-    eye = torch.eye(group, dtype=torch.bool, device=rewards_PG.device)
-    logits_PGG = (
-        rewards_PG.unsqueeze(-2).expand(*rewards_PG.shape, group).masked_fill(eye, -torch.inf)
-    )
-    return logits_PGG.softmax(-1).nan_to_num(0.0) if group > 1 else torch.zeros_like(logits_PGG)
+    group_size = rewards_PG.shape[-1]
+    rewards_PGG = rewards_PG.unsqueeze(-2).expand(*rewards_PG.shape, group_size)
+    if group_size == 1:
+        return torch.zeros_like(rewards_PGG)
+
+    # a softmax over the others
+    own_GG = torch.eye(group_size, dtype=torch.bool, device=rewards_PG.device)
+    others_PGG = rewards_PGG.masked_fill(own_GG, -torch.inf)
+    return others_PGG.softmax(-1).nan_to_num(0.0)
 
 
 def novelty(cosine_PGG: Tensor, rewards_PG: Tensor, score: str) -> Tensor:
-    """nu_i in [0, 1]: how little of response i's direction the others explain (Eq. 11), (P, G).
+    """How little of a response's direction the others of its group explain (Eq. 11).
 
-    A group of one has nu = 1: nothing explains it. `score` is "squared" or "signed".
+    Args:
+        cosine_PGG: S, cosines of gradient features.
+        rewards_PG: base rewards, which weigh the others.
+        score: "squared" counts all of S^2, "signed" only where S > 0.
+
+    Returns:
+        nu (P, G) in [0, 1]; 1 in a group of one, where nothing explains the response.
     """
-    # squared similarity, weighed by reward
-    explained_PGG = cosine_PGG.clamp_min(0.0) if score == "signed" else cosine_PGG
-    overlap_PG = (reward_weights(rewards_PG) * explained_PGG.square()).sum(-1)
+    if score == "signed":
+        cosine_PGG = cosine_PGG.clamp_min(0.0)
+
+    # squared cosines to the others, as a weighted mean
+    overlap_PG = (reward_weights(rewards_PG) * cosine_PGG.square()).sum(-1)
     return (1.0 - overlap_PG).clamp(0.0, 1.0)
 
 
 def projection_residual(features_PGD: Tensor) -> Tensor:
-    """nu_i = 1 - |P_span(others) unit_i|^2: the part of a direction outside the span of the others,
-    (P, G).
+    """The part of a response's direction that lies outside the span of the others.
 
-    With s the cosines to the others and S_o their Gram matrix this is 1 - s' S_o^+ s, in float64.
-    Directions that the others hold only at the level of rounding do not count as spanned. A group
-    of one has nu = 1, a zero row has nu = 1. Cost: G eigenproblems of size G - 1 per prompt.
+        nu_i = 1 - |P_span(others) unit_i|^2 = 1 - s' S_o^+ s
+
+    with s the cosines to the others and S_o their Gram matrix, in float64. Directions that the
+    others hold only at the level of rounding do not count as spanned. Costs G eigenproblems of size
+    G - 1 a prompt.
+
+    Returns:
+        nu (P, G) in [0, 1]; 1 in a group of one and for a zero row.
     """
-    # inner products of unit features
     unit_PGD, _ = unit_rows(features_PGD.double())
     gram_PGG = unit_PGD @ unit_PGD.transpose(-1, -2)
-    group = gram_PGG.shape[-1]
-    if group == 1:
+    group_size = gram_PGG.shape[-1]
+    if group_size == 1:
         return torch.ones_like(gram_PGG[..., 0]).to(features_PGD.dtype)
 
-    # for each response the Gram matrix of the others, and its products with them
-    index = torch.arange(group, device=features_PGD.device)
-    others_GH = index.expand(group, group)[index.unsqueeze(0) != index.unsqueeze(1)].view(
-        group, group - 1
-    )
-    among_PGHH = gram_PGG[:, others_GH.unsqueeze(-1), others_GH.unsqueeze(-2)]
-    to_PGH = gram_PGG[:, index.unsqueeze(-1), others_GH]
+    # row i holds the numbers of the H = G - 1 others of response i
+    index_G = torch.arange(group_size, device=features_PGD.device)
+    is_other_GG = index_G.unsqueeze(0) != index_G.unsqueeze(1)
+    others_GH = index_G.expand(group_size, group_size)[is_other_GG].view(group_size, group_size - 1)
 
-    # s' S^+ s, the squared length of the projection on the others' span
+    # for each response the Gram matrix of its others, and its cosines to them
+    among_PGHH = gram_PGG[:, others_GH.unsqueeze(-1), others_GH.unsqueeze(-2)]
+    to_PGH = gram_PGG[:, index_G.unsqueeze(-1), others_GH]
+
+    # the squared length of the projection on their span
     inverse_PGHH = torch.linalg.pinv(among_PGHH, rtol=SAME_DIRECTION, hermitian=True)
     explained_PG = torch.einsum("pgh,pghk,pgk->pg", to_PGH, inverse_PGHH, to_PGH)
     return (1.0 - explained_PG).clamp(0.0, 1.0).to(features_PGD.dtype)
 
 
 def normalise(nu_PG: Tensor, how: str, min_spread: float) -> Tensor:
-    """nu-bar in [0, 1]: min-max, rank (ties share their mean rank) or nu itself; flat groups see
-    `minmax`."""
+    """Bring nu to [0, 1] inside each group; min-max and rank map a flat group to 0.
+
+    Args:
+        nu_PG: novelty.
+        how: "minmax"; "rank", where ties share their mean rank; or "none", nu itself.
+        min_spread: a group with a spread of at most this is flat.
+    """
     if how == "minmax":
         return minmax(nu_PG, floor=min_spread)
     if how == "rank":
-        flat_P1 = (nu_PG.amax(-1, keepdim=True) - nu_PG.amin(-1, keepdim=True)) <= min_spread
-        return midrank(nu_PG).masked_fill(flat_P1, 0.0)
+        spread_P1 = nu_PG.amax(-1, keepdim=True) - nu_PG.amin(-1, keepdim=True)
+        return midrank(nu_PG).masked_fill(spread_P1 <= min_spread, 0.0)
     return nu_PG
 
 
 def shape(rewards_PG: Tensor, nu_bar_PG: Tensor, lam: float, clip: float, negatives: str) -> Tensor:
-    """Shaped reward (Eq. 12-13), clipped to [-clip, clip].
+    """Shaped rewards (P, G) of base rewards of +1 and -1 (Eq. 12 and 13), within [-clip, clip].
+
+    nu is normalised, see `normalise`:
 
     | negatives | r = +1              | r = -1                 |
     |-----------|---------------------|------------------------|
@@ -188,11 +225,13 @@ def shape(rewards_PG: Tensor, nu_bar_PG: Tensor, lam: float, clip: float, negati
     | none      | 1 + lam nu          | -1                     |
     """
     if negatives == "amplify":
-        shaped = rewards_PG * (1 + lam * nu_bar_PG)
+        shaped_PG = rewards_PG * (1 + lam * nu_bar_PG)
     elif negatives == "equation":
-        shaped = rewards_PG + lam * nu_bar_PG  # r f with f = 1 + lam r nu and r^2 = 1
+        # r f with f = 1 + lam r nu and r^2 = 1
+        shaped_PG = rewards_PG + lam * nu_bar_PG
     elif negatives == "centered":
-        shaped = rewards_PG * (1 + lam * (2 * nu_bar_PG - 1))
+        shaped_PG = rewards_PG * (1 + lam * (2 * nu_bar_PG - 1))
     else:
-        shaped = torch.where(rewards_PG > 0, rewards_PG * (1 + lam * nu_bar_PG), rewards_PG)
-    return shaped.clamp(-clip, clip)
+        amplified_PG = rewards_PG * (1 + lam * nu_bar_PG)
+        shaped_PG = torch.where(rewards_PG > 0, amplified_PG, rewards_PG)
+    return shaped_PG.clamp(-clip, clip)

@@ -7,7 +7,7 @@ from g2rl.types import GroupBatch, Shaped
 
 
 class NoExploration(Stateless):
-    """r~ = r."""
+    """Returns the base rewards of the verifier as they are: r~ = r."""
 
     name = "none"
     needs: frozenset[str] = frozenset()

@@ -4,9 +4,9 @@ GRPO (arXiv 2402.03300; arXiv 2512.15687, Eq. 2):   A_i = (r_i - mean_j r_j) / s
 Dr. GRPO (arXiv 2503.20783):                        A_i =  r_i - mean_j r_j
 
 with the population variance of the group. A *uniform* group is one whose base rewards are all
-equal. Plain GRPO gives it zero advantage; a signal that shapes rewards makes them differ, and
-dividing by a tiny spread would turn it into advantages of order one. `uniform_groups` says what
-happens:
+equal. Plain GRPO gives its responses advantage 0. A signal that shapes rewards makes them differ a
+little, and dividing by this small spread would make advantages of order one from it. The setting
+`uniform_groups` says what happens instead:
 
     shape   standardise like any group (the behaviour arXiv 2512.15687 implies)
     drop    advantage 0
@@ -47,7 +47,8 @@ class GroupAdvantage:
             )
         if self.uniform_groups not in UNIFORM_POLICIES:
             raise ValueError(
-                f"algorithm.uniform_groups must be one of {UNIFORM_POLICIES}, got {self.uniform_groups!r}"
+                f"algorithm.uniform_groups must be one of {UNIFORM_POLICIES}, "
+                f"got {self.uniform_groups!r}"
             )
         if self.eps <= 0 or self.floor <= 0:
             raise ValueError("algorithm.advantage_eps and algorithm.uniform_floor must be > 0")
@@ -55,13 +56,21 @@ class GroupAdvantage:
     def __call__(
         self, rewards_PG: Tensor, base_rewards_PG: Tensor
     ) -> tuple[Tensor, dict[str, float]]:
-        """Advantages (P, G) of the shaped rewards, and metrics on uniform groups.
+        """Advantages of the shaped rewards, and metrics.
 
         A group of one response has advantage 0: its reward is its mean.
+
+        Args:
+            rewards_PG: shaped rewards.
+            base_rewards_PG: rewards of the verifier, which say what groups are uniform.
+
+        Returns:
+            The advantages (P, G); and the shares of groups that are uniform and correct, uniform
+            and wrong, or have no advantage other than 0, with the mean magnitude of the advantages.
         """
         centred_PG = rewards_PG - rewards_PG.mean(-1, keepdim=True)
 
-        # what each group's rewards are divided by
+        # the divisor of each group
         uniform_P = uniform_groups(base_rewards_PG)
         divisor_P = torch.ones_like(uniform_P, dtype=rewards_PG.dtype)
         if self.scale == "std":
@@ -69,21 +78,24 @@ class GroupAdvantage:
         if self.uniform_groups == "floor":
             divisor_P = torch.where(uniform_P, divisor_P.clamp_min(self.floor), divisor_P)
 
-        # groups without contrast may be left out
+        # a uniform group that is dropped teaches nothing
         advantages_PG = centred_PG / divisor_P.unsqueeze(-1)
         if self.uniform_groups == "drop":
             advantages_PG = advantages_PG.masked_fill(uniform_P.unsqueeze(-1), 0.0)
 
-        # which groups those are: all right, or all wrong
+        # a uniform group is solved if its first response is right
         solved_P = uniform_P & (base_rewards_PG[:, 0] > 0)
-        return advantages_PG, {
+        failed_P = uniform_P & ~solved_P
+        without_contrast_P = (advantages_PG == 0).all(-1)
+        metrics = {
             "uniform_correct": solved_P.float().mean().item(),
-            "uniform_wrong": (uniform_P & ~solved_P).float().mean().item(),
-            "zero_advantage": (advantages_PG == 0).all(-1).float().mean().item(),
+            "uniform_wrong": failed_P.float().mean().item(),
+            "zero_advantage": without_contrast_P.float().mean().item(),
             "abs_mean": advantages_PG.abs().mean().item(),
         }
+        return advantages_PG, metrics
 
 
 def uniform_groups(base_rewards_PG: Tensor) -> Tensor:
-    """Boolean (P,): all base rewards of the group are equal."""
+    """Which groups have base rewards that are all equal, (P,) boolean."""
     return (base_rewards_PG == base_rewards_PG[:, :1]).all(-1)

