@@ -47,7 +47,7 @@ def read_runs(place: Path | Iterable[Path], by: Sequence[str] = ()) -> pd.DataFr
 
 
 def probe_conditions(frame: pd.DataFrame) -> str:
-    """Temperatures and truncation of the runs' probes, for the caption of a figure of their cosines.
+    """Temperatures and truncation of the runs' probes, for the caption of their cosines.
 
     "mixed" where runs differ.
 

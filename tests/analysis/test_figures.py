@@ -16,7 +16,7 @@ from g2rl.analysis.fidelity.report import rows_of
 from g2rl.analysis.figures import fidelity as fidelity_figures
 from g2rl.analysis.figures import group as group_plot
 from g2rl.analysis.figures.ends import draw_panel, outcome_panels, probe_panels, spread, tick_names
-from g2rl.analysis.figures.one_run import plt
+from g2rl.analysis.figures.style import plt
 from g2rl.analysis.geometry.report import headline
 from g2rl.analysis.stored import UNKNOWN, probe_conditions, read_fidelity, read_geometry, read_runs
 
@@ -140,10 +140,8 @@ def test_words_of_the_ends() -> None:
     assert tick_names(["none", "g2rl"]) == ["none", "g2rl"]
     assert tick_names(["lam=1", "clip=3"]) == ["lam=1", "clip=3"]
     after = pd.DataFrame({"arm": ["lam=0", "lam=0", "lam=1"], "value": [0.2, 0.4, 0.6]})
-    assert spread(after, ["lam=0", "lam=1"]) == "0.30 (λ = 0) to 0.60 (λ = 1)"
-    assert spread(after.assign(value=[0.5, 0.5, 0.501]), ["lam=0", "lam=1"]).startswith(
-        "0.500 (λ = 0) to 0.501"
-    )
+    assert spread(after) == "0.30 (λ = 0) to 0.60 (λ = 1)"
+    assert spread(after.assign(value=[0.5, 0.5, 0.501])).startswith("0.500 (λ = 0) to 0.501")
     names = [
         "eval/c/pass@1",
         "eval/c/pass@4",

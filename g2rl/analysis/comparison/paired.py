@@ -1,8 +1,8 @@
 """Differences between arms, seed by seed, so that what runs of one seed share drops out.
 
-Runs of one seed train on the same problems in the same order and are evaluated on the same problems
-with the same random numbers. The difference of two arms therefore varies less from seed to seed than
-either arm alone.
+Runs of one seed train on the same problems in the same order and are evaluated on the same
+problems with the same random numbers. The difference of two arms therefore varies less from seed to
+seed than either arm alone.
 """
 
 from __future__ import annotations

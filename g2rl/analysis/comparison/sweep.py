@@ -51,8 +51,8 @@ class Arm:
 def sweep_frame(arms: Sequence[Arm]) -> pd.DataFrame:
     """One row a run and metric.
 
-    Columns: arm, a column a varied setting, seed, status, folder, metric, before, after. `before` is
-    of step 0 (NaN where it was not measured then), `after` of the last step. A run that has not
+    Columns: arm, a column a varied setting, seed, status, folder, metric, before, after. `before`
+    is of step 0 (NaN where it was not measured then), `after` of the last step. A run that has not
     finished has one row without metric.
     """
     rows: list[dict[str, Any]] = []

@@ -16,7 +16,8 @@ estimated cosine is off, to first order, by the sum over j != k of A_jk s_j s_k 
 
     standard error  <=  sqrt(2/K) |A|_F  =  (1 - c^2) / sqrt(K),
 
-also for the sum over blocks, whose sketches are independent: their part of |A|_F^2 is all that counts.
+also for the sum over blocks: their sketches are independent, and their parts of |A|_F^2 add up to
+at most the whole.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Figures of several arms over training: mean over seeds as a line, 95 % t-interval over seeds as a
-band.
+"""Several arms over training: mean over seeds as a line, 95 % t-interval over seeds as a band.
 
-A metric of every step is averaged over blocks of steps first: steps draw other problems, and their
-noise would hide the arms.
+A metric of every step is averaged over blocks of steps first: each step draws other problems, and
+their noise would hide the arms.
 """
 
 from __future__ import annotations
@@ -17,17 +16,14 @@ import pandas as pd
 from matplotlib.colors import to_rgb
 
 from g2rl.analysis.comparison.training_geometry import PREFIX
-from g2rl.analysis.figures.one_run import plt
-from g2rl.analysis.figures.style import save_figure, tidy_axis
+from g2rl.analysis.figures.style import caption_below, level_line, plt, save_figure, tidy_axis
 from g2rl.analysis.palette import OTHER_COLOURS, SIGNAL_COLOURS
 from g2rl.formulas.intervals import t_quantile
-from g2rl.formulas.pairs import SHOWN_CLASSES, metric_suffix
+from g2rl.formulas.pairs import ALL_PAIRS, SHOWN_CLASSES, metric_suffix
 
 Colour = tuple[float, ...]
 Panels = Mapping[str, tuple[str, str]]
 """Metric to title and unit."""
-CLASSES = {metric_suffix(name): name for name in SHOWN_CLASSES} | {"": "all pairs"}
-"""Ending of a metric's name to the title of the pair class."""
 TRAINING = {
     "train/accuracy": ("training accuracy", "share of responses"),
     "train/length": ("response length in training", "tokens"),
@@ -56,14 +52,18 @@ def curve(frame: pd.DataFrame, arm: str, metric: str) -> Curve | None:
 
     Each point has its own interval: a band is no statement about the whole curve at once.
     """
-    mine = frame[(frame["arm"] == arm) & (frame["metric"] == metric)]
-    shared = mine.pivot(index="step", columns="seed", values="value").dropna()
+    rows = frame[(frame["arm"] == arm) & (frame["metric"] == metric)]
+    shared = rows.pivot(index="step", columns="seed", values="value").dropna()
     if shared.empty:
         return None
+
+    # means over blocks of steps
     block = -(-len(shared) // POINTS)
-    blocks = np.arange(len(shared)) // block
-    values_SN = shared.groupby(blocks).mean().to_numpy()
-    steps = shared.index.to_series().groupby(blocks).mean().to_numpy()
+    block_of_row = np.arange(len(shared)) // block
+    values_SN = shared.groupby(block_of_row).mean().to_numpy()
+    steps = shared.index.to_series().groupby(block_of_row).mean().to_numpy()
+
+    # mean and interval over seeds
     seeds, mean = values_SN.shape[1], values_SN.mean(axis=1)
     half = np.full(len(mean), np.nan)
     if seeds > 1:
@@ -78,36 +78,50 @@ def arm_colours(labels: Sequence[str]) -> dict[str, Colour]:
     ``none``, ``g2rl lam=1``, ``g2rl lam=3`` are black and two shades of the colour of g2rl;
     ``lam=0.1``, ``lam=1``, ``lam=10`` three steps of viridis, dark to light.
     """
-    found: dict[str, Colour] = {}
+    # arms of a signal, mixed with white
+    colours: dict[str, Colour] = {}
     for signal, colour in SIGNAL_COLOURS.items():
-        mine = [label for label in labels if label.split(" ")[0] == signal]
-        for place, label in enumerate(mine):
-            white = 0.6 * place / len(mine)
-            found[label] = tuple((1 - white) * part + white for part in to_rgb(colour))
-    rest = [label for label in labels if label not in found]
+        of_signal = [label for label in labels if label.split(" ")[0] == signal]
+        for place, label in enumerate(of_signal):
+            white = 0.6 * place / len(of_signal)
+            colours[label] = tuple((1 - white) * part + white for part in to_rgb(colour))
+
+    # the others
+    rest = [label for label in labels if label not in colours]
     numbered = len(rest) > len(OTHER_COLOURS) or all(re.search(r"\d", label) for label in rest)
     for place, label in enumerate(rest):
-        along = 0.88 * place / max(1, len(rest) - 1)
-        found[label] = plt.get_cmap("viridis")(along) if numbered else to_rgb(OTHER_COLOURS[place])
-    return found
+        if numbered:
+            along = 0.88 * place / max(1, len(rest) - 1)
+            colours[label] = plt.get_cmap("viridis")(along)
+        else:
+            colours[label] = to_rgb(OTHER_COLOURS[place])
+    return colours
 
 
 def learning_panels(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
     """Held-out pass@1 of each benchmark (at most four), training accuracy, length, entropy; if
     reported."""
     names = list(dict.fromkeys(frame["metric"]))
-    held_out = [name for name in names if re.fullmatch(r"eval/[^/]+/pass@1", name)][:HELD_OUT]
-    panels = {
-        name: (f"held-out {name.split('/')[1]}, pass@1", "share of problems") for name in held_out
-    }
-    return panels | {name: text for name, text in TRAINING.items() if name in names}
+    held_out = [name for name in names if re.fullmatch(r"eval/[^/]+/pass@1", name)]
+    panels: dict[str, tuple[str, str]] = {}
+    for name in held_out[:HELD_OUT]:
+        panels[name] = (f"held-out {name.split('/')[1]}, pass@1", "share of problems")
+    for name, text in TRAINING.items():
+        if name in names:
+            panels[name] = text
+    return panels
 
 
 def draw_curves(
     frame: pd.DataFrame, panels: Panels, path: Path, columns: int = 2, title: str = ""
 ) -> Path:
     """One panel a metric, one line an arm, bands over seeds, one legend with the number of
-    seeds."""
+    seeds.
+
+    Args:
+        frame: long, of `g2rl.analysis.comparison.runs.collect`.
+        columns: panels side by side.
+    """
     rows = -(-len(panels) // columns)
     figure, axes = plt.subplots(
         rows,
@@ -116,44 +130,54 @@ def draw_curves(
         layout="constrained",
         squeeze=False,
     )
-    arms = list(dict.fromkeys(frame["arm"]))
-    colours = arm_colours(arms)
-    few = min(frame.groupby("arm")["seed"].nunique()) < FEW
     for axis in axes.flat[len(panels) :]:
         axis.remove()
+
+    arms = list(dict.fromkeys(frame["arm"]))
+    colours = arm_colours(arms)
+    few = has_few_seeds(frame)
     for axis, (metric, (heading, unit)) in zip(axes.flat, panels.items(), strict=False):
         for arm in arms:
             draw_arm(axis, curve(frame, arm, metric), colours[arm])
         if few:
             focus(axis, frame[frame["metric"] == metric]["value"])
         tidy_axis(axis, heading, unit)
+
     name_arms(figure, frame, colours, title)
-    figure.supxlabel(band_caption(frame, panels, few), fontsize=8, color="0.35")
+    caption_below(figure, band_caption(frame, panels, few))
     return save_figure(figure, path)
 
 
+def has_few_seeds(frame: pd.DataFrame) -> bool:
+    """Whether some arm's intervals are too wide to be shown whole."""
+    return bool(frame.groupby("arm")["seed"].nunique().min() < FEW)
+
+
 def band_caption(frame: pd.DataFrame, panels: Panels, few: bool) -> str:
-    """What line, point and band are."""
-    found = [curve(frame, arm, metric) for arm in frame["arm"].unique() for metric in panels]
-    blocks = sorted({one.block for one in found if one is not None} - {1})
-    points = (
-        f"points: means of {' or '.join(map(str, blocks))} steps where every step reports; "
-        if blocks
-        else ""
-    )
-    more = "; bands of two seeds leave the panels" if few else ""
-    return (
-        f"{points}line: mean over seeds; band: 95 % t-interval over seeds (none for one seed){more}"
-    )
+    """Says what line, point and band are."""
+    blocks = set()
+    for arm in frame["arm"].unique():
+        for metric in panels:
+            drawn = curve(frame, arm, metric)
+            if drawn is not None and drawn.block > 1:
+                blocks.add(drawn.block)
+
+    text = "line: mean over seeds; band: 95 % t-interval over seeds (none for one seed)"
+    if blocks:
+        sizes = " or ".join(map(str, sorted(blocks)))
+        text = f"points: means of {sizes} steps where every step reports; {text}"
+    if few:
+        text += "; bands of two seeds leave the panels"
+    return text
 
 
-def draw_arm(axis: Any, found: Curve | None, colour: Colour) -> None:
-    """Line and band."""
-    if found is None:
+def draw_arm(axis: Any, drawn: Curve | None, colour: Colour) -> None:
+    """Line and band; nothing for an arm that does not report the metric."""
+    if drawn is None:
         return
-    axis.plot(found.steps, found.mean, color=colour, lw=1.6, marker="o", ms=3.5)
-    if found.seeds > 1:
-        axis.fill_between(found.steps, found.low, found.high, color=colour, alpha=0.15, lw=0)
+    axis.plot(drawn.steps, drawn.mean, color=colour, lw=1.6, marker="o", ms=3.5)
+    if drawn.seeds > 1:
+        axis.fill_between(drawn.steps, drawn.low, drawn.high, color=colour, alpha=0.15, lw=0)
 
 
 def name_arms(
@@ -163,14 +187,14 @@ def name_arms(
     seeds = frame.groupby("arm", sort=False)["seed"].nunique()
     handles = [plt.Line2D([], [], color=colours[arm], lw=2) for arm in seeds.index]
     names = [f"{arm} ({count} {'seed' if count == 1 else 'seeds'})" for arm, count in seeds.items()]
-    wide = figure.get_figwidth() / (
-        0.55 + 0.085 * max(map(len, names))
-    )  # handle and gap, inches a letter
-    columns = max(1, min(4, len(names), int(wide)))
+
+    # as many columns as fit: inches of the handle and its gap, and of a letter
+    name_width = 0.55 + 0.085 * max(map(len, names))
+    fitting = int(figure.get_figwidth() / name_width)
     figure.legend(
         handles,
         names,
-        ncols=columns,
+        ncols=max(1, min(4, len(names), fitting)),
         frameon=False,
         loc="outside upper center",
         title=title or None,
@@ -179,37 +203,51 @@ def name_arms(
 
 
 def focus(axis: Any, values: pd.Series) -> None:
-    """Limits around the seeds themselves."""
+    """Set limits around the seeds themselves, so that wide intervals do not flatten the lines."""
     low, high = values.min(), values.max()
     margin = 0.15 * (high - low) or 0.1
     axis.set_ylim(low - margin, high + margin)
 
 
 def draw_geometry_curves(frame: pd.DataFrame, caption: str, path: Path) -> Path:
-    """Mean gradient cosine and negative pairs of training responses, by pair class."""
-    panels = {
-        f"{PREFIX}{kind}{suffix}": (f"{label}: {what}", unit)
-        for kind, what, unit in (
-            ("cosine", "mean cosine", "mean gradient cosine"),
-            ("negative_pairs", "negative pairs", "share of pairs"),
-        )
-        for suffix, label in CLASSES.items()
-    }
+    """Mean gradient cosine and negative pairs of training responses, by pair class.
+
+    Args:
+        frame: of `training_geometry`.
+        caption: how the responses were sampled and scored.
+    """
+    cosine_panels = _class_panels("cosine", "mean cosine", "mean gradient cosine")
+    negative_panels = _class_panels("negative_pairs", "negative pairs", "share of pairs")
+    panels = cosine_panels | negative_panels
     figure, axes = plt.subplots(
         2, 4, figsize=(16, 6.6), layout="constrained", sharex=True, sharey="row"
     )
+
+    # a row a metric, a column a class
     arms = list(dict.fromkeys(frame["arm"]))
     colours = arm_colours(arms)
     for axis, (metric, (title, unit)) in zip(axes.flat, panels.items(), strict=True):
         for arm in arms:
             draw_arm(axis, curve(frame, arm, metric), colours[arm])
         tidy_axis(axis, title, unit if axis in axes[:, 0] else "")
-    few = min(frame.groupby("arm")["seed"].nunique()) < FEW
+
+    # what the identity of zero mean expects: cosine 0, half of the pairs negative
+    few = has_few_seeds(frame)
     for row, level, kind in zip(axes, (0.0, 0.5), ("cosine", "negative_pairs"), strict=True):
         if few:
             focus(row[0], frame[frame["metric"].str.startswith(f"{PREFIX}{kind}")]["value"])
         for axis in row:
-            axis.axhline(level, color="0.7", lw=0.8, zorder=0)
+            level_line(axis, level)
+
     name_arms(figure, frame, colours)
-    figure.supxlabel(f"{caption}; {band_caption(frame, panels, few)}", fontsize=8, color="0.35")
+    caption_below(figure, f"{caption}; {band_caption(frame, panels, few)}")
     return save_figure(figure, path)
+
+
+def _class_panels(metric: str, name: str, unit: str) -> dict[str, tuple[str, str]]:
+    """A metric of the geometry files over all pairs and by class."""
+    panels: dict[str, tuple[str, str]] = {}
+    for pair_class in SHOWN_CLASSES:
+        label = "all pairs" if pair_class == ALL_PAIRS else pair_class
+        panels[f"{PREFIX}{metric}{metric_suffix(pair_class)}"] = (f"{label}: {name}", unit)
+    return panels

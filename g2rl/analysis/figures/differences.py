@@ -1,17 +1,17 @@
-"""Differences between arms, seed by seed, as a figure: what an arm changes, and how sure that
-is."""
+"""Differences between arms, seed by seed: how an arm changes a metric, and how sure that is."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from g2rl.analysis.comparison.paired import paired_differences
-from g2rl.analysis.figures.curves import FEW, Panels, arm_colours
-from g2rl.analysis.figures.one_run import plt
-from g2rl.analysis.figures.style import save_figure
+from g2rl.analysis.figures.curves import FEW, Colour, Panels, arm_colours
+from g2rl.analysis.figures.style import GREY, caption_below, open_axis, plt, save_figure
 from g2rl.formulas.intervals import seed_interval
 
 
@@ -22,7 +22,7 @@ def draw_differences(
     seed.
 
     Args:
-        frame: of `g2rl.analysis.comparison.runs.collect`.
+        frame: long, of `g2rl.analysis.comparison.runs.collect`.
         panels: metrics with heading and unit.
         against: the arm that is subtracted; a line at 0 stands for it.
     """
@@ -37,38 +37,50 @@ def draw_differences(
         squeeze=False,
         sharey=True,
     )
+
     for axis, (metric, (heading, unit)) in zip(axes[0], panels.items(), strict=True):
-        found = paired_differences(frame, metric, against)
-        axis.axvline(0.0, color="0.35", lw=1)
+        differences = paired_differences(frame, metric, against)
+        axis.axvline(0.0, color=GREY, lw=1)
         for row, arm in enumerate(others):
-            if not found[arm]:
-                continue
-            mean, low, high = seed_interval(np.array(found[arm]))
-            bars = [[mean - low], [high - mean]] if len(found[arm]) > 1 else None
-            seeds = [row + 0.22] * len(found[arm])
-            axis.plot(
-                found[arm], seeds, "o", ms=3.5, mfc="white", mec=colours[arm], mew=0.9, zorder=2
-            )
-            axis.errorbar(
-                mean, row, xerr=bars, fmt="D", ms=5, color=colours[arm], capsize=3, lw=1.5, zorder=3
-            )
-        if shown := [bound for values in found.values() for bound in bounds(values)]:
-            margin = 0.05 * (max(shown) - min(shown)) or 0.01
-            axis.set_xlim(min(*shown, 0.0) - margin, max(*shown, 0.0) + margin)
+            draw_row(axis, row, differences[arm], colours[arm])
+        _set_limits(axis, differences)
         axis.set_title(heading, fontsize=10)
         axis.set_xlabel(f"difference, {unit}")
         axis.set_yticks(range(len(others)), others)
         axis.set_ylim(len(others) - 0.4, -0.6)
-        axis.spines[["top", "right"]].set_visible(False)
+        open_axis(axis)
+
     figure.suptitle(title or f"after training, minus {against} of the same seed", fontsize=11)
-    figure.supxlabel(
-        "diamond: mean over seeds; bar: 95 % t-interval (of two seeds it may leave the panel); dots: seeds",
-        fontsize=8,
-        color="0.35",
+    caption_below(
+        figure,
+        "diamond: mean over seeds; bar: 95 % t-interval (of two seeds it may leave the panel); "
+        "dots: seeds",
     )
     return save_figure(figure, path)
 
 
-def bounds(values: list[float]) -> list[float]:
-    """What of an arm must be seen: its seeds, and its interval unless it is of too few seeds."""
-    return [*values, *(seed_interval(values)[1:] if len(values) >= FEW else ())]
+def draw_row(axis: Any, row: int, differences: Sequence[float], colour: Colour) -> None:
+    """One arm: its seeds as dots, and their mean with its interval; nothing without a seed."""
+    if not differences:
+        return
+    mean, low, high = seed_interval(np.array(differences))
+    bars = [[mean - low], [high - mean]] if len(differences) > 1 else None
+    below = [row + 0.22] * len(differences)
+    axis.plot(differences, below, "o", ms=3.5, mfc="white", mec=colour, mew=0.9, zorder=2)
+    axis.errorbar(mean, row, xerr=bars, fmt="D", ms=5, color=colour, capsize=3, lw=1.5, zorder=3)
+
+
+def _set_limits(axis: Any, differences: Mapping[str, Sequence[float]]) -> None:
+    """Show zero and the bounds of every arm, with a margin."""
+    shown = [bound for values in differences.values() for bound in bounds(values)]
+    if shown:
+        margin = 0.05 * (max(shown) - min(shown)) or 0.01
+        axis.set_xlim(min(*shown, 0.0) - margin, max(*shown, 0.0) + margin)
+
+
+def bounds(values: Sequence[float]) -> list[float]:
+    """Values the axis must show: every seed, and the interval if there are enough seeds for one."""
+    if len(values) < FEW:
+        return list(values)
+    _, low, high = seed_interval(values)
+    return [*values, low, high]

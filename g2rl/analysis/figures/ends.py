@@ -11,47 +11,56 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from g2rl.analysis.figures.curves import FEW, Colour, Panels, arm_colours, focus
-from g2rl.analysis.figures.one_run import plt
-from g2rl.analysis.figures.style import save_figure
+from g2rl.analysis.figures.curves import Colour, Panels, arm_colours, focus, has_few_seeds
+from g2rl.analysis.figures.style import (
+    GREY,
+    caption_below,
+    level_line,
+    open_axis,
+    plt,
+    save_figure,
+)
 from g2rl.analysis.tables import at_end
 from g2rl.formulas.intervals import seed_interval
 from g2rl.formulas.pairs import SHOWN_CLASSES, metric_suffix
 
-GREY = "0.35"
-PROBE = {metric_suffix(name): f"{name} pairs" for name in SHOWN_CLASSES}
-"""Ending of a metric's name to the title of the pair class."""
-
 
 def held_out_panels(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """Of the first benchmark pass@1, pass@k of the largest k and distinct solutions."""
+    """Of the first benchmark pass@1, pass@k of the largest k and distinct solutions, if
+    reported."""
     names = sorted(frame["metric"].unique())
-    found: dict[str, tuple[str, str]] = {}
     benchmarks = [name.split("/")[1] for name in names if re.fullmatch(r"eval/[^/]+/pass@1", name)]
-    if benchmarks:
-        prefix = f"eval/{benchmarks[0]}/"
-        ks = [
-            int(name.partition("@")[2])
-            for name in names
-            if re.fullmatch(rf"{prefix}pass@\d+", name)
-        ]
-        for k in sorted({1, max(ks)}):
-            found[f"{prefix}pass@{k}"] = (f"held-out pass@{k}", "share of problems")
-        found[f"{prefix}distinct"] = ("distinct right solutions", "solutions a problem")
-    return {name: text for name, text in found.items() if name in names}
+    if not benchmarks:
+        return {}
+
+    prefix = f"eval/{benchmarks[0]}/"
+    accuracies = [name for name in names if re.fullmatch(rf"{prefix}pass@\d+", name)]
+    largest = max(int(name.partition("@")[2]) for name in accuracies)
+    panels: dict[str, tuple[str, str]] = {}
+    for k in sorted({1, largest}):
+        panels[f"{prefix}pass@{k}"] = (f"held-out pass@{k}", "share of problems")
+    if f"{prefix}distinct" in names:
+        panels[f"{prefix}distinct"] = ("distinct right solutions", "solutions a problem")
+    return panels
 
 
 def outcome_panels(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
     """Those of the first benchmark, and the probe's mean cosine."""
-    probe = {"probe/cosine": ("gradient cosine", "mean cosine, all pairs")}
-    return held_out_panels(frame) | (probe if (frame["metric"] == "probe/cosine").any() else {})
+    panels = held_out_panels(frame)
+    if (frame["metric"] == "probe/cosine").any():
+        panels["probe/cosine"] = ("gradient cosine", "mean cosine, all pairs")
+    return panels
 
 
 def probe_panels(frame: pd.DataFrame, metric: str, unit: str) -> dict[str, tuple[str, str]]:
     """A metric of the probe ("cosine" or "negative_pairs") over all pairs and by pair class."""
     names = set(frame["metric"])
-    found = {f"probe/{metric}{suffix}": (label, unit) for suffix, label in PROBE.items()}
-    return {name: text for name, text in found.items() if name in names}
+    panels: dict[str, tuple[str, str]] = {}
+    for pair_class in SHOWN_CLASSES:
+        name = f"probe/{metric}{metric_suffix(pair_class)}"
+        if name in names:
+            panels[name] = (f"{pair_class} pairs", unit)
+    return panels
 
 
 def draw_ends(
@@ -67,10 +76,10 @@ def draw_ends(
     """One panel a metric: mean over seeds and its interval for each arm, every seed as a small dot.
 
     Args:
-        frame: of `g2rl.analysis.stored.read_runs`.
+        frame: long, of `g2rl.analysis.stored.read_runs`.
         title: the message of the figure.
-        caption: what the values depend on; what marks mean is added.
-        level: where a thin line is drawn: what one would expect.
+        caption: what the values depend on; the meaning of the marks is added.
+        level: the value that one would expect, where a thin line is drawn.
         sharey: one scale for all panels.
     """
     arms = list(dict.fromkeys(frame["arm"]))
@@ -81,19 +90,21 @@ def draw_ends(
     )
     for axis in axes.flat[len(panels) :]:
         axis.remove()
-    few = frame.groupby("arm")["seed"].nunique().min() < FEW
+
+    few = has_few_seeds(frame)
     for axis, (metric, (heading, unit)) in zip(axes.flat, panels.items(), strict=False):
         before, after = at_end(frame, metric, first=True), at_end(frame, metric)
         draw_panel(axis, before, after, arms, colours)
         if few and not sharey:
             focus(axis, pd.concat([before["value"], after["value"]]))
         if level is not None:
-            axis.axhline(level, color="0.8", lw=0.8, zorder=0)
-        axis.set_title(f"{heading}: {spread(after, arms)}", fontsize=10)
+            level_line(axis, level, color="0.8")
+        axis.set_title(f"{heading}: {spread(after)}", fontsize=10)
         axis.set_ylabel(unit)
         name_ticks(axis, arms)
+
     figure.suptitle(title, fontsize=11)
-    figure.supxlabel(f"{caption}\n{marks(frame)}", fontsize=8, color=GREY)
+    caption_below(figure, f"{caption}\n{marks(frame)}")
     return save_figure(figure, path)
 
 
@@ -104,16 +115,22 @@ def draw_panel(
     arms: Sequence[str],
     colours: Mapping[str, Colour],
 ) -> None:
-    """Mean, interval and seeds of each arm; dashed, the mean before training where it was
-    measured."""
+    """Mean, interval and seeds of each arm; dashed, the mean before training where it was measured.
+
+    Args:
+        before, after: first and last value of each run, of `at_end`.
+    """
     untrained = before[before["step"] == 0]["value"]
     if len(untrained):
         axis.axhline(untrained.mean(), color=GREY, lw=1, ls="--", zorder=1)
+
     for place, arm in enumerate(arms):
         values = after.loc[after["arm"] == arm, "value"].to_numpy()
         if not len(values):
             continue
         mean, low, high = seed_interval(values)
+
+        # one seed is its own mean
         bars = None
         if len(values) > 1:
             beside = place + 0.2 + np.linspace(-0.05, 0.05, len(values))
@@ -122,25 +139,26 @@ def draw_panel(
         axis.errorbar(
             place, mean, bars, fmt="D", ms=6, color=colours[arm], capsize=4, lw=1.6, zorder=3
         )
-    axis.spines[["top", "right"]].set_visible(False)
+    open_axis(axis)
 
 
-def spread(after: pd.DataFrame, arms: Sequence[str]) -> str:
+def spread(after: pd.DataFrame) -> str:
     """``0.36 (evol) to 0.49 (none)``: the arms with the lowest and the highest mean."""
     means = after.groupby("arm", sort=False)["value"].mean()
     low, high = means.idxmin(), means.idxmax()
     digits = 3 if means[high] - means[low] < 0.02 else 2
     if len(means) == 1:
         return f"{means[low]:.{digits}f}"
-    short = {arm: arm.replace("lam=", "λ = ") for arm in arms}
-    return f"{means[low]:.{digits}f} ({short[low]}) to {means[high]:.{digits}f} ({short[high]})"
+    low_name, high_name = (arm.replace("lam=", "λ = ") for arm in (low, high))
+    return f"{means[low]:.{digits}f} ({low_name}) to {means[high]:.{digits}f} ({high_name})"
 
 
 def tick_names(arms: Sequence[str]) -> list[str]:
     """Arms as they stand at an axis: the value alone where all are NAME=value of one name."""
-    parts = [arm.rpartition("=") for arm in arms]
-    same = all(sign for _, sign, _ in parts) and len({name for name, _, _ in parts}) == 1
-    return [value for _, _, value in parts] if same else list(arms)
+    names, signs, values = zip(*(arm.rpartition("=") for arm in arms), strict=True)
+    if all(signs) and len(set(names)) == 1:
+        return list(values)
+    return list(arms)
 
 
 def name_ticks(axis: Any, arms: Sequence[str]) -> None:
@@ -154,7 +172,7 @@ def name_ticks(axis: Any, arms: Sequence[str]) -> None:
 
 
 def marks(frame: pd.DataFrame) -> str:
-    """What line, diamond and dot are."""
+    """Says what line, diamond and dot are."""
     seeds = sorted(frame.groupby("arm")["seed"].nunique().unique())
     count = " or ".join(map(str, seeds))
     bars = "" if seeds == [1] else "; bar: 95 % t-interval over seeds"

@@ -3,7 +3,6 @@ response says."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,13 @@ import numpy as np
 import pandas as pd
 
 from g2rl.analysis.captions import conditions
-from g2rl.analysis.figures.one_run import plt
-from g2rl.analysis.figures.style import save_figure
-from g2rl.analysis.geometry.report import cells, samples_of
+from g2rl.analysis.figures.style import caption_below, plt, save_figure
+from g2rl.analysis.geometry.report import GeometrySettings, Tables, cells, samples_of
 from g2rl.analysis.palette import PAIR_COLOURS
 from g2rl.formulas.pairs import ALL_PAIRS, CORRECT_CORRECT, WRONG_WRONG, pairs_by_class
 
 RIGHT, WRONG = PAIR_COLOURS[CORRECT_CORRECT], PAIR_COLOURS[WRONG_WRONG]
-GREY = "0.35"
-NUMBERED = 16  # responses up to which every cell shows its number
+NUMBERED = 16  # responses up to which every square shows its number
 
 
 def most_mixed(responses: pd.DataFrame) -> str:
@@ -39,9 +36,11 @@ def cosines_of(pairs: pd.DataFrame, size: int) -> np.ndarray:
         ValueError: not every pair once.
     """
     first, second = pairs["first"].to_numpy(), pairs["second"].to_numpy()
-    keys = set(zip(first.tolist(), second.tolist(), strict=True))
-    if keys != {(i, j) for j in range(size) for i in range(j)} or len(pairs) != len(keys):
+    present = set(zip(first.tolist(), second.tolist(), strict=True))
+    expected = {(i, j) for j in range(size) for i in range(j)}
+    if present != expected or len(pairs) != len(present):
         raise ValueError(f"{len(pairs)} rows are not the pairs of one group of {size} responses")
+
     cosine_GG = np.eye(size)
     cosine_GG[first, second] = cosine_GG[second, first] = pairs["cosine"]
     return cosine_GG
@@ -55,8 +54,8 @@ def class_means(cosine_GG: np.ndarray, correct_G: np.ndarray) -> dict[str, float
 
 
 def draw_group(
-    tables: Mapping[str, pd.DataFrame],
-    about: Mapping[str, Any],
+    tables: Tables,
+    about: GeometrySettings,
     path: Path,
     problem: str | None = None,
     width: int = 84,
@@ -72,44 +71,76 @@ def draw_group(
     Raises:
         ValueError: no such problem.
     """
-    sampled_at, scored_at = cells(tables)[0]
-    responses = samples_of(tables, sampled_at, scored_at)
+    # one group of the first cell
+    cell = cells(tables)[0]
+    responses = samples_of(tables, *cell)
     problem = problem or most_mixed(responses)
     group = responses[responses["problem"] == problem].sort_values("sample")
     if group.empty:
         raise ValueError(
             f"no problem {problem!r}; there are {', '.join(responses['problem'].unique())}"
         )
-    pairs = tables["pairs"].query(
-        "problem == @problem and sampled_at == @sampled_at and scored_at == @scored_at"
+    pairs = tables["pairs"]
+    of_group = (
+        (pairs["problem"] == problem)
+        & (pairs["sampled_at"] == cell.sampled_at)
+        & (pairs["scored_at"] == cell.scored_at)
     )
-    cosine_GG = cosines_of(pairs, len(group))
+    cosine_GG = cosines_of(pairs[of_group], len(group))
+
+    # right responses first
     order = np.argsort(~group["correct"].to_numpy(), kind="stable")
     cosine_GG, group = cosine_GG[np.ix_(order, order)], group.iloc[order]
+
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(11, 0.34 * len(group) + 2.2), layout="constrained", width_ratios=(1, 1.55)
     )
     draw_heat(figure, left, cosine_GG, group)
     write_responses(right, group, width)
+
     means = class_means(cosine_GG, group["correct"].to_numpy())
-    said = ", ".join(f"{name} {value:+.2f}" for name, value in means.items())
-    figure.suptitle(f"“{group['prompt'].iloc[0]}”: mean gradient cosine {said}", fontsize=11)
-    figure.supxlabel(
-        f"{about['model']}; {conditions(about, sampled_at, scored_at)}; ✓ right, ✗ wrong; "
+    by_class = ", ".join(f"{name} {value:+.2f}" for name, value in means.items())
+    figure.suptitle(f"“{group['prompt'].iloc[0]}”: mean gradient cosine {by_class}", fontsize=11)
+    caption_below(
+        figure,
+        f"{about['model']}; {conditions(about, *cell)}; ✓ right, ✗ wrong; "
         f"text cut to {width} characters",
-        fontsize=8,
-        color=GREY,
     )
     return save_figure(figure, path)
 
 
 def draw_heat(figure: Any, axis: Any, cosine_GG: np.ndarray, group: pd.DataFrame) -> None:
-    """S with a line between right and wrong; red and blue are told apart by any colour vision."""
+    """S with a line between right and wrong; red and blue are told apart by any colour vision.
+
+    Args:
+        group: its responses in the order of the rows, columns sample and correct.
+    """
     image = axis.imshow(cosine_GG, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
     figure.colorbar(
         image, ax=axis, shrink=0.85, location="left", label="cosine of gradient features, S"
     )
-    for i, j in np.ndindex(cosine_GG.shape) if len(group) <= NUMBERED else ():
+    if len(group) <= NUMBERED:
+        _write_numbers(axis, cosine_GG)
+
+    # the line between right and wrong, if there are both
+    border = int(group["correct"].sum()) - 0.5
+    if 0 < border < len(group) - 1:
+        axis.axhline(border, color="black", lw=1.6)
+        axis.axvline(border, color="black", lw=1.6)
+
+    names = []
+    for sample, correct in zip(group["sample"], group["correct"], strict=True):
+        names.append(f"{sample} {mark(correct)}")
+    axis.set_xticks(range(len(group)), [name.replace(" ", "\n") for name in names], fontsize=8)
+    axis.set_yticks(range(len(group)), names, fontsize=8)
+    axis.yaxis.tick_right()
+    axis.set_xlabel("response")
+    axis.tick_params(length=0)
+
+
+def _write_numbers(axis: Any, cosine_GG: np.ndarray) -> None:
+    """Each cosine in its square, white on dark colours."""
+    for i, j in np.ndindex(cosine_GG.shape):
         value = cosine_GG[i, j]
         axis.text(
             j,
@@ -120,45 +151,26 @@ def draw_heat(figure: Any, axis: Any, cosine_GG: np.ndarray, group: pd.DataFrame
             fontsize=7,
             color="white" if abs(value) > 0.6 else "black",
         )
-    border = int(group["correct"].sum()) - 0.5
-    if 0 < border < len(group) - 1:
-        axis.axhline(border, color="black", lw=1.6)
-        axis.axvline(border, color="black", lw=1.6)
-    rows = zip(group["sample"], group["correct"], strict=True)
-    names = [f"{sample} {mark(correct)}" for sample, correct in rows]
-    axis.set_xticks(range(len(group)), [name.replace(" ", "\n") for name in names], fontsize=8)
-    axis.set_yticks(range(len(group)), names, fontsize=8)
-    axis.yaxis.tick_right()
-    axis.set_xlabel("response")
-    axis.tick_params(length=0)
 
 
 def write_responses(axis: Any, group: pd.DataFrame, width: int) -> None:
-    """A line a response at the height of its row."""
+    """A line a response at the height of its row, in the colour of its verdict."""
     for row, (text, correct) in enumerate(zip(group["completion"], group["correct"], strict=True)):
         line = cut(text, width).replace("$", r"\$")  # a dollar would start mathematics
-        axis.text(
-            0,
-            row,
-            line,
-            va="center",
-            fontsize=8,
-            family="monospace",
-            color=RIGHT if correct else WRONG,
-        )
+        colour = RIGHT if correct else WRONG
+        axis.text(0, row, line, va="center", fontsize=8, family="monospace", color=colour)
     axis.set(xlim=(0, 1), ylim=(len(group) - 0.5, -0.5))
     axis.axis("off")
 
 
 def cut(text: str, width: int) -> str:
-    """One line of at most `width` characters; what is too long keeps its beginning and its end."""
+    """One line of at most `width` characters; longer texts keep their beginning and their end."""
     line = " ".join(text.split())
+    if len(line) <= width:
+        return line
     head = (width - 3) // 2
-    return (
-        line
-        if len(line) <= width
-        else f"{line[:head].rstrip()} … {line[head + 3 - width :].lstrip()}"
-    )
+    tail = width - 3 - head
+    return f"{line[:head].rstrip()} … {line[-tail:].lstrip()}"
 
 
 def mark(correct: bool) -> str:

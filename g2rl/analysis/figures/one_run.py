@@ -3,23 +3,16 @@ after."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-# files only, so no display is needed; a notebook's inline figures must keep working beside them
-if "inline" not in os.environ.get("MPLBACKEND", ""):
-    matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import pandas as pd
 
 from g2rl.analysis.captions import probe_caption
-from g2rl.analysis.figures.style import save_figure, tidy_axis
+from g2rl.analysis.figures.style import caption_below, plt, save_figure, tidy_axis
 from g2rl.analysis.palette import CURVE_COLOURS, PAIR_COLOURS
+from g2rl.runs.layout import RunFolder
 from g2rl.runs.tracking import read_metrics
 
 TRAIN_PANELS = (
@@ -32,7 +25,7 @@ TRAIN_PANELS = (
 def plot_run(run_dir: Path, benchmarks: Sequence[str]) -> list[Path]:
     """Write learning_curves.png and, where both probes exist, cosine_distribution.png."""
     paths = [learning_curves(run_dir, benchmarks)]
-    probes = sorted((run_dir / "probe").glob("step_*.parquet"))
+    probes = sorted(RunFolder(run_dir).tables("probe").glob("step_*.parquet"))
     if len(probes) >= 2:
         paths.append(cosine_distribution(run_dir, probes[0], probes[-1]))
     return paths
@@ -40,22 +33,33 @@ def plot_run(run_dir: Path, benchmarks: Sequence[str]) -> list[Path]:
 
 def learning_curves(run_dir: Path, benchmarks: Sequence[str]) -> Path:
     """Held-out accuracy, training accuracy, response length and token entropy against the step."""
-    rows = read_metrics(run_dir / "metrics.jsonl")
+    rows = read_metrics(RunFolder(run_dir).metrics)
     figure, axes = plt.subplots(2, 2, figsize=(9, 6), layout="constrained")
-    for place, (key, label) in enumerate(held_out_curves(rows[0], benchmarks).items()):
-        points = [(row["step"], row[key]) for row in rows if key in row]
+
+    # held-out accuracy, a line a benchmark or a metric
+    held_out = axes[0, 0]
+    for place, (metric, label) in enumerate(held_out_curves(rows[0], benchmarks).items()):
+        steps, values = _curve(rows, metric)
         colour = CURVE_COLOURS[place % len(CURVE_COLOURS)]
-        axes[0, 0].plot(*zip(*points, strict=True), marker="o", ms=4, label=label, color=colour)
-    one = f"held-out {benchmarks[0]}" if len(benchmarks) == 1 else "held-out pass@1"
-    tidy_axis(axes[0, 0], one, "share of problems")
-    axes[0, 0].set_ylim(0, 1)
-    axes[0, 0].legend(frameon=False, ncols=3, fontsize=8, loc="lower center")  # below the curves
-    for axis, (key, title, unit) in zip(axes.flat[1:], TRAIN_PANELS, strict=True):
-        points = [(row["step"], row[key]) for row in rows if key in row]
-        if points:
-            axis.plot(*zip(*points, strict=True), color="#0072B2")
+        held_out.plot(steps, values, marker="o", ms=4, label=label, color=colour)
+    title = f"held-out {benchmarks[0]}" if len(benchmarks) == 1 else "held-out pass@1"
+    tidy_axis(held_out, title, "share of problems")
+    held_out.set_ylim(0, 1)
+    held_out.legend(frameon=False, ncols=3, fontsize=8, loc="lower center")  # below the curves
+
+    # training
+    for axis, (metric, title, unit) in zip(axes.flat[1:], TRAIN_PANELS, strict=True):
+        steps, values = _curve(rows, metric)
+        if steps:
+            axis.plot(steps, values, color="#0072B2")
         tidy_axis(axis, title, unit)
-    return save_figure(figure, run_dir / "learning_curves.png")
+    return save_figure(figure, RunFolder(run_dir).learning_curves)
+
+
+def _curve(rows: Sequence[Mapping[str, float]], metric: str) -> tuple[list[float], list[float]]:
+    """Steps that report a metric, and its values there."""
+    reported = [row for row in rows if metric in row]
+    return [row["step"] for row in reported], [row[metric] for row in reported]
 
 
 def held_out_curves(row: Mapping[str, float], benchmarks: Sequence[str]) -> dict[str, str]:
@@ -66,52 +70,61 @@ def held_out_curves(row: Mapping[str, float], benchmarks: Sequence[str]) -> dict
     """
     if len(benchmarks) > 1:
         return {f"eval/{name}/pass@1": name for name in benchmarks}
+
+    # accuracies are the metrics with an interval
     prefix = f"eval/{benchmarks[0]}/"
-    found = {k: k.removeprefix(prefix) for k in row if k.startswith(prefix) and f"{k}_low" in row}
-    if len(found) > len(CURVE_COLOURS):
-        largest = max(int(label.partition("@")[2]) for label in found.values())
-        found = {
-            k: v for k, v in found.items() if v in ("pass@1", f"pass@{largest}", f"maj@{largest}")
-        }
-    return found
+    labels: dict[str, str] = {}
+    for metric in row:
+        if metric.startswith(prefix) and f"{metric}_low" in row:
+            labels[metric] = metric.removeprefix(prefix)
+    if len(labels) <= len(CURVE_COLOURS):
+        return labels
+
+    largest = max(int(label.partition("@")[2]) for label in labels.values())
+    drawn = ("pass@1", f"pass@{largest}", f"maj@{largest}")
+    return {metric: label for metric, label in labels.items() if label in drawn}
 
 
 def cosine_distribution(run_dir: Path, before: Path, after: Path) -> Path:
-    """Cosines between gradient features of responses to the same problem, by pair class."""
+    """Cosines between gradient features of responses to the same problem, by pair class.
+
+    Args:
+        before, after: probe files of the run.
+    """
     figure, axes = plt.subplots(
         1, 2, figsize=(10, 4), sharex=True, sharey=True, layout="constrained"
     )
-    for axis, path, title in zip(
-        axes, (before, after), ("before training", "after training"), strict=True
-    ):
+    times = {"before training": before, "after training": after}
+    for axis, (time, path) in zip(axes, times.items(), strict=True):
         pairs = pd.read_parquet(path)
         draw_cosines(axis, pairs)
-        negative = (pairs["cosine"] < 0).mean()
-        tidy_axis(
-            axis, f"{title}: mean {pairs['cosine'].mean():+.3f}, {negative:.0%} negative", "density"
-        )
+        mean, negative = pairs["cosine"].mean(), (pairs["cosine"] < 0).mean()
+        tidy_axis(axis, f"{time}: mean {mean:+.3f}, {negative:.0%} negative", "density")
         axis.set_xlabel("cosine of gradient features, pairs of one group")
+
+        # room for the legend above the bars
         axis.legend(frameon=False, fontsize=8, loc="upper left")
         axis.set_ylim(top=axis.get_ylim()[1] * 1.15)
-    figure.supxlabel(
-        probe_caption(read_metrics(run_dir / "metrics.jsonl")[0]), fontsize=8, color="0.35"
-    )
-    return save_figure(figure, run_dir / "cosine_distribution.png")
+
+    first_row = read_metrics(RunFolder(run_dir).metrics)[0]
+    caption_below(figure, probe_caption(first_row))
+    return save_figure(figure, RunFolder(run_dir).cosine_distribution)
 
 
 def draw_cosines(axis: Any, pairs: pd.DataFrame) -> None:
     """Histogram of the column `cosine` by pair class, with the number of pairs and their mean."""
     for name, colour in PAIR_COLOURS.items():
-        chosen = pairs.loc[pairs["pair"] == name, "cosine"]
-        if len(chosen):
-            axis.hist(
-                chosen,
-                bins=20,
-                range=(-1, 1),
-                density=True,
-                histtype="step",
-                lw=1.8,
-                color=colour,
-                label=f"{name} ({len(chosen)}), mean {chosen.mean():+.3f}",
-            )
+        cosines = pairs.loc[pairs["pair"] == name, "cosine"]
+        if cosines.empty:
+            continue
+        axis.hist(
+            cosines,
+            bins=20,
+            range=(-1, 1),
+            density=True,
+            histtype="step",
+            lw=1.8,
+            color=colour,
+            label=f"{name} ({len(cosines)}), mean {cosines.mean():+.3f}",
+        )
     axis.axvline(0, color="0.7", lw=0.8, zorder=0)

@@ -17,13 +17,16 @@ from torch import Tensor
 
 from g2rl.formulas.diversity import BINS, NEAR_ORTHOGONAL, Floats, entropy, group_numbers, histogram
 from g2rl.formulas.estimators import Interval, bootstrap_interval
-from g2rl.formulas.pairs import ALL_PAIRS, PAIR_CLASSES, pair_table
+from g2rl.formulas.pairs import ALL_PAIRS, SHOWN_CLASSES, pair_table
 from g2rl.formulas.tensors import cosine_matrix
 
-ALL = ALL_PAIRS
-GRADIENT, SEMANTIC = "gradient", "semantic"  # spaces in which cosines are taken
-PAIR_METRICS = ("mean_cosine", "negative_ratio", "near_orthogonal_ratio", "histogram_entropy")
+GRADIENT, SEMANTIC = "gradient", "semantic"
+"""Spaces in which cosines are taken: gradient features, and embeddings of the texts."""
+COUNTED_METRICS = ("mean_cosine", "negative_ratio", "near_orthogonal_ratio")
+"""Pair statistics that are a sum over pairs divided by their number."""
 GROUP_METRICS = ("effective_rank", "participation_ratio", "vendi_score")
+NUMBER_COLUMNS = ("pair", "metric", "value", "low", "high", "pairs", "problems")
+"""Columns of `numbers`."""
 _CELLS = 4_000_000  # elements of the largest array of a resampling loop
 
 
@@ -37,14 +40,15 @@ def pair_frame(features_PGD: Tensor, correct_PG: Tensor) -> pd.DataFrame:
 def group_frame(
     features_PGD: Tensor, correct_PG: Tensor, threshold: float = NEAR_ORTHOGONAL
 ) -> pd.DataFrame:
-    """One row a group: problem (its number) and the numbers of `group_numbers`."""
-    rows = [
-        {
-            "problem": place,
-            **group_numbers(features_GD.double().numpy(), correct_G.numpy(), threshold),
-        }
-        for place, (features_GD, correct_G) in enumerate(zip(features_PGD, correct_PG, strict=True))
-    ]
+    """One row a group: problem (its number) and the numbers of `group_numbers`.
+
+    Args:
+        threshold: pairs with |cosine| below it are near-orthogonal.
+    """
+    rows = []
+    for p, (features_GD, correct_G) in enumerate(zip(features_PGD, correct_PG, strict=True)):
+        of_group = group_numbers(features_GD.double().numpy(), correct_G.numpy(), threshold)
+        rows.append({"problem": p, **of_group})
     return pd.DataFrame(rows)
 
 
@@ -53,42 +57,48 @@ def numbers(
 ) -> pd.DataFrame:
     """Every number by pair class: columns pair, metric, value, low, high, pairs, problems.
 
+    A class without a pair has no row. `problems` counts the groups that hold a pair of the class,
+    and only they are resampled for it.
+
     Args:
         pairs: of `pair_frame`, or its columns problem, cosine, pair.
         groups: of `group_frame`; its numbers have the class "all".
-
-    A class without a pair has no row. `problems` counts the groups that hold a pair of the class,
-    and only they are resampled for it.
+        threshold: pairs with |cosine| below it are near-orthogonal.
+        bins: of the histogram over [-1, 1] whose entropy is taken.
     """
     rows = []
-    for name in (ALL, *reversed(PAIR_CLASSES)):
-        chosen = pairs if name == ALL else pairs[pairs["pair"] == name]
-        if len(chosen):
-            held = chosen["problem"].nunique()
-            for metric, interval in _pair_intervals(chosen, threshold, bins).items():
-                rows.append((name, metric, *interval, len(chosen), held))
+    for name in SHOWN_CLASSES:
+        of_class = pairs if name == ALL_PAIRS else pairs[pairs["pair"] == name]
+        if of_class.empty:
+            continue
+        counts = (len(of_class), of_class["problem"].nunique())
+        for metric, interval in _pair_intervals(of_class, threshold, bins).items():
+            rows.append((name, metric, *interval, *counts))
+
     for metric in GROUP_METRICS:
         interval = bootstrap_interval(groups[metric].to_numpy())
-        rows.append((ALL, metric, *interval, len(pairs), len(groups)))
-    return pd.DataFrame(
-        rows, columns=["pair", "metric", "value", "low", "high", "pairs", "problems"]
-    )
+        rows.append((ALL_PAIRS, metric, *interval, len(pairs), len(groups)))
+    return pd.DataFrame(rows, columns=list(NUMBER_COLUMNS))
 
 
 def _pair_intervals(pairs: pd.DataFrame, threshold: float, bins: int) -> dict[str, Interval]:
-    """Interval of each pair metric from sums over the groups."""
+    """Interval of each pair statistic, from sums over the groups."""
     sums = []
-    for _, values in pairs.groupby("problem")["cosine"]:
-        v = values.to_numpy()
-        sums.append(
-            [len(v), v.sum(), (v < 0).sum(), (np.abs(v) < threshold).sum(), *histogram(v, bins)]
-        )
+    for _, cosines in pairs.groupby("problem")["cosine"]:
+        cosine_n = cosines.to_numpy()
+        negative = (cosine_n < 0).sum()
+        near_orthogonal = (np.abs(cosine_n) < threshold).sum()
+        counts = (len(cosine_n), cosine_n.sum(), negative, near_orthogonal)
+        sums.append([*counts, *histogram(cosine_n, bins)])
     parts_BK = np.array(sums, dtype=np.float64)
-    found = {
-        metric: sums_interval(parts_BK[:, [column, 0]], _ratio)
-        for column, metric in enumerate(PAIR_METRICS[:3], start=1)
-    }
-    return {**found, "histogram_entropy": sums_interval(parts_BK[:, 4:], entropy)}
+
+    # column 0 is the number of pairs, then come the sums of the metrics, then the histogram
+    intervals: dict[str, Interval] = {}
+    for column, metric in enumerate(COUNTED_METRICS, start=1):
+        intervals[metric] = sums_interval(parts_BK[:, [column, 0]], _ratio)
+    first_bin = 1 + len(COUNTED_METRICS)
+    intervals["histogram_entropy"] = sums_interval(parts_BK[:, first_bin:], entropy)
+    return intervals
 
 
 def _ratio(sums_RK: Floats) -> Floats:
@@ -120,14 +130,19 @@ def sums_interval(
     parts = np.asarray(parts_BK, dtype=np.float64)
     if parts.ndim != 2 or len(parts) == 0 or not np.isfinite(parts).all():
         raise ValueError(f"parts must be (B, K), finite and not empty, got shape {parts.shape}")
-    rng, count = np.random.default_rng(seed), len(parts)
+    rng, group_count = np.random.default_rng(seed), len(parts)
+    odds = np.full(group_count, 1 / group_count)
+
+    # a resample is how often each group was drawn; many at a time, within _CELLS elements
     values = []
-    step = max(1, _CELLS // count)
+    step = max(1, _CELLS // group_count)
     for start in range(0, resamples, step):
         size = min(step, resamples - start)
-        weights_RB = rng.multinomial(count, np.full(count, 1 / count), size=size)
+        weights_RB = rng.multinomial(group_count, odds, size=size)
         values.append(statistic(weights_RB @ parts))
-    low, high = np.quantile(np.concatenate(values), [(1 - confidence) / 2, (1 + confidence) / 2])
+
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    low, high = np.quantile(np.concatenate(values), tails)
     return Interval(float(statistic(parts.sum(axis=0))), float(low), float(high))
 
 

@@ -1,22 +1,24 @@
-"""The numbers of `g2rl-analyze geometry` as JSON, markdown and a terminal table; its captions."""
+"""The numbers of `g2rl-analyze geometry` as JSON, in markdown and as a table on the terminal."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple, TypedDict
 
 import pandas as pd
 from rich import box
 from rich.table import Table
 
 from g2rl.analysis.captions import conditions
-from g2rl.analysis.geometry.numbers import ALL, GRADIENT, SEMANTIC
+from g2rl.analysis.geometry.numbers import GRADIENT, SEMANTIC
 from g2rl.analysis.geometry.strategies import OTHER, distinct_interval, style_shares
+from g2rl.analysis.tables import interval_cell
+from g2rl.analysis.tables import markdown as markdown_table
 from g2rl.formulas.diversity import BINS
 from g2rl.formulas.estimators import Interval, bootstrap_interval
+from g2rl.formulas.pairs import ALL_PAIRS, SHOWN_CLASSES
 
-CLASSES = (ALL, "correct-correct", "correct-wrong", "wrong-wrong")
 LABELS = {
     "mean_cosine": ("mean cosine", "+.3f"),
     "negative_ratio": ("negative pairs, share", ".3f"),
@@ -28,21 +30,62 @@ LABELS = {
     "semantic_pearson": ("correlation with semantic cosine (Pearson)", "+.2f"),
     "semantic_spearman": ("correlation with semantic cosine (Spearman)", "+.2f"),
 }
+"""Label of each number, and its format."""
 Tables = Mapping[str, pd.DataFrame]
+"""pairs, responses, numbers and, for `summary`, groups: of `Geometry.tables` or `read_geometry`."""
 
 
-def cells(tables: Tables) -> list[tuple[float, float]]:
+class GeometrySettings(TypedDict):
+    """How the responses were drawn and measured, beside the temperatures of the cells."""
+
+    model: str
+    benchmark: str
+    problems: int
+    responses: int
+    max_tokens: int
+    top_p: float
+    top_k: int
+    seed: int
+    near_orthogonal: float
+    encoder: str | None
+
+
+class CellSummary(TypedDict):
+    """Everything about one sampling and scoring temperature; None stands for what is undefined."""
+
+    sampled_at: float
+    scored_at: float
+    caption: str
+    zero_features: int
+    responses: dict[str, dict[str, float]]
+    strategies: list[dict[str, Any]] | None
+    gradient: list[dict[str, Any]]
+    """Rows of the table of numbers."""
+    semantic: list[dict[str, Any]] | None
+
+
+class GeometrySummary(TypedDict):
+    """The content of geometry.json."""
+
+    settings: GeometrySettings
+    histogram_bins: int
+    cells: list[CellSummary]
+
+
+class Cell(NamedTuple):
+    """The temperatures of one cell."""
+
+    sampled_at: float
+    scored_at: float
+
+
+# reading the tables
+
+
+def cells(tables: Tables) -> list[Cell]:
     """Sampling and scoring temperature of each cell, in the order in which they were measured."""
-    keys = tables["responses"][["sampled_at", "scored_at"]].drop_duplicates()
-    return [(float(a), float(b)) for a, b in keys.itertuples(index=False)]
-
-
-def source(about: Mapping[str, Any]) -> str:
-    """Model, problems, number of responses and their budget."""
-    return (
-        f"{about['model']} on {about['benchmark']}: {about['problems']} problems x {about['responses']} "
-        f"responses of up to {about['max_tokens']} tokens"
-    )
+    temperatures = tables["responses"][["sampled_at", "scored_at"]].drop_duplicates()
+    return [Cell(float(a), float(b)) for a, b in temperatures.itertuples(index=False)]
 
 
 def samples_of(tables: Tables, sampled_at: float, scored_at: float) -> pd.DataFrame:
@@ -54,152 +97,174 @@ def samples_of(tables: Tables, sampled_at: float, scored_at: float) -> pd.DataFr
 def numbers_of(tables: Tables, space: str, sampled_at: float, scored_at: float) -> pd.DataFrame:
     """The numbers of one cell in one space; those of embeddings know no scoring temperature."""
     frame = tables["numbers"]
-    mine = (frame["space"] == space) & (frame["sampled_at"] == sampled_at)
-    return frame[mine & (frame["scored_at"] == scored_at)] if space == GRADIENT else frame[mine]
+    of_set = frame[(frame["space"] == space) & (frame["sampled_at"] == sampled_at)]
+    if space == GRADIENT:
+        return of_set[of_set["scored_at"] == scored_at]
+    return of_set
 
 
 def sample_facts(responses: pd.DataFrame) -> dict[str, Interval]:
     """What the responses of one cell are like, each with its interval over problems."""
-    each = responses.groupby("problem", sort=False)
-    facts = {
-        "accuracy": bootstrap_interval(each["correct"].mean().to_numpy()),
+    by_problem = responses.groupby("problem", sort=False)
+    cut_off = (responses["finish"] == "length").groupby(responses["problem"], sort=False)
+    return {
+        "accuracy": bootstrap_interval(by_problem["correct"].mean().to_numpy()),
         "distinct_right_answers": distinct_interval(responses),
-        "tokens": bootstrap_interval(each["tokens"].mean().to_numpy()),
-        "entropy": bootstrap_interval(each["entropy"].mean().to_numpy()),
+        "tokens": bootstrap_interval(by_problem["tokens"].mean().to_numpy()),
+        "entropy": bootstrap_interval(by_problem["entropy"].mean().to_numpy()),
+        "cut_off": bootstrap_interval(cut_off.mean().to_numpy()),
     }
-    cut = (responses["finish"] == "length").groupby(responses["problem"], sort=False).mean()
-    return {**facts, "cut_off": bootstrap_interval(cut.to_numpy())}
-
-
-def summary(tables: Tables, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything as plain data; null stands for what is not defined."""
-    found = []
-    for sampled_at, scored_at in cells(tables):
-        responses = samples_of(tables, sampled_at, scored_at)
-        gradient = numbers_of(tables, GRADIENT, sampled_at, scored_at)
-        semantic = numbers_of(tables, SEMANTIC, sampled_at, scored_at)
-        zeros = tables["groups"].query(
-            "space == @GRADIENT and sampled_at == @sampled_at and scored_at == @scored_at"
-        )
-        found.append(
-            {
-                "sampled_at": sampled_at,
-                "scored_at": scored_at,
-                "caption": f"{source(about)}; {conditions(about, sampled_at, scored_at)}",
-                "zero_features": int(zeros["zero_features"].sum()),
-                "responses": {k: v._asdict() for k, v in sample_facts(responses).items()},
-                "strategies": _records(style_shares(responses)) if has_styles(responses) else None,
-                "gradient": _records(gradient),
-                "semantic": _records(semantic) or None,
-            }
-        )
-    return {"settings": dict(about), "histogram_bins": BINS, "cells": found}
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    plain = frame.drop(columns=["space", "sampled_at", "scored_at"], errors="ignore").to_dict(
-        "records"
-    )
-    return [
-        {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
-        for row in plain
-    ]
 
 
 def has_styles(responses: pd.DataFrame) -> bool:
-    """Whether the responses are in the tiny policy's four strategies."""
+    """Whether most responses follow one of the tiny policy's four strategies."""
     return bool((responses["style"] != OTHER).mean() > 0.5)
 
 
-def lines(
-    tables: Tables, about: Mapping[str, Any], sampled_at: float, scored_at: float
-) -> Iterator[list[str]]:
+# as JSON
+
+
+def summary(tables: Tables, about: GeometrySettings) -> GeometrySummary:
+    """Everything as plain data; None stands for what is undefined."""
+    summaries = [_cell_summary(tables, about, cell) for cell in cells(tables)]
+    return {"settings": about, "histogram_bins": BINS, "cells": summaries}
+
+
+def _cell_summary(tables: Tables, about: GeometrySettings, cell: Cell) -> CellSummary:
+    responses = samples_of(tables, *cell)
+    facts = {name: interval._asdict() for name, interval in sample_facts(responses).items()}
+    groups = tables["groups"]
+    of_cell = (
+        (groups["space"] == GRADIENT)
+        & (groups["sampled_at"] == cell.sampled_at)
+        & (groups["scored_at"] == cell.scored_at)
+    )
+    return {
+        "sampled_at": cell.sampled_at,
+        "scored_at": cell.scored_at,
+        "caption": f"{source(about)}; {conditions(about, *cell)}",
+        "zero_features": int(groups.loc[of_cell, "zero_features"].sum()),
+        "responses": facts,
+        "strategies": _records(style_shares(responses)) if has_styles(responses) else None,
+        "gradient": _records(numbers_of(tables, GRADIENT, *cell)),
+        "semantic": _records(numbers_of(tables, SEMANTIC, *cell)) or None,
+    }
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as plain data, without the columns that are the same in the whole cell."""
+    varying = frame.drop(columns=["space", "sampled_at", "scored_at"], errors="ignore")
+    records = []
+    for row in varying.to_dict("records"):
+        record = {}
+        for name, value in row.items():
+            undefined = isinstance(value, float) and math.isnan(value)
+            record[name] = None if undefined else value
+        records.append(record)
+    return records
+
+
+# as text
+
+
+def source(about: GeometrySettings) -> str:
+    """Model, problems, number of responses and their budget."""
+    return (
+        f"{about['model']} on {about['benchmark']}: {about['problems']} problems x "
+        f"{about['responses']} responses of up to {about['max_tokens']} tokens"
+    )
+
+
+def lines(tables: Tables, about: GeometrySettings, cell: Cell) -> Iterator[list[str]]:
     """Rows of one cell's table: a name and one text a pair class."""
     for space in (GRADIENT, SEMANTIC):
-        mine = numbers_of(tables, space, sampled_at, scored_at)
-        for metric in [m for m in LABELS if m in set(mine["metric"])]:
-            label, form = LABELS[metric]
-            rows = mine[mine["metric"] == metric].set_index("pair")
-            texts = [_text(rows.loc[name], form) if name in rows.index else "" for name in CLASSES]
-            yield [f"{space}: {label.format(threshold=about['near_orthogonal'])}", *texts]
+        of_space = numbers_of(tables, space, *cell)
+        measured = set(of_space["metric"])
+        for metric, (label, form) in LABELS.items():
+            if metric not in measured:
+                continue
+            of_metric = of_space[of_space["metric"] == metric].set_index("pair")
+            row = [f"{space}: {label.format(threshold=about['near_orthogonal'])}"]
+            for name in SHOWN_CLASSES:
+                if name in of_metric.index:
+                    interval = of_metric.loc[name, ["value", "low", "high"]]
+                    row.append(interval_cell(*interval, form, undefined="undefined"))
+                else:
+                    row.append("")
+            yield row
 
 
-def _text(row: Any, form: str) -> str:
-    if math.isnan(row["value"]):
-        return "undefined"
-    bounds = "" if math.isnan(row["low"]) else f" [{row['low']:{form}}, {row['high']:{form}}]"
-    return f"{row['value']:{form}}{bounds}"
-
-
-def sentences(tables: Tables, sampled_at: float, scored_at: float) -> list[str]:
+def sentences(tables: Tables, cell: Cell) -> list[str]:
     """Pairs in each class, accuracy, length, entropy, solutions and strategies of one cell."""
-    responses = samples_of(tables, sampled_at, scored_at)
-    gradient = numbers_of(tables, GRADIENT, sampled_at, scored_at).query("metric == 'mean_cosine'")
-    pairs = ", ".join(
-        f"{r['pair']} {r['pairs']} in {r['problems']} problems" for _, r in gradient.iterrows()
-    )
+    # pairs
+    gradient = numbers_of(tables, GRADIENT, *cell).query("metric == 'mean_cosine'")
+    counts = []
+    for _, row in gradient.iterrows():
+        counts.append(f"{row['pair']} {row['pairs']} in {row['problems']} problems")
+    texts = [f"Pairs: {', '.join(counts)}."]
+
+    # responses
+    responses = samples_of(tables, *cell)
     facts = sample_facts(responses)
-    said = [
-        f"Pairs: {pairs}.",
-        f"Accuracy {_interval(facts['accuracy'], '.3f')}; distinct right answers a problem "
-        f"{_interval(facts['distinct_right_answers'], '.2f')}; {_interval(facts['tokens'], '.1f')} tokens; "
-        f"entropy {_interval(facts['entropy'], '.3f')} nats; {facts['cut_off'].value:.1%} cut at the limit.",
-    ]
+    texts.append(
+        f"Accuracy {interval_cell(*facts['accuracy'])}; distinct right answers a problem "
+        f"{interval_cell(*facts['distinct_right_answers'], '.2f')}; "
+        f"{interval_cell(*facts['tokens'], '.1f')} tokens; "
+        f"entropy {interval_cell(*facts['entropy'])} nats; "
+        f"{facts['cut_off'].value:.1%} cut at the limit."
+    )
+
+    # strategies
     if has_styles(responses):
-        shares = style_shares(responses)
-        said.append(
-            "Strategies: "
-            + ", ".join(
-                f"{r['style']} {_interval(Interval(r['value'], r['low'], r['high']), '.2f')}"
-                for _, r in shares.iterrows()
-            )
-            + "."
-        )
-    return said
+        shares = []
+        for _, row in style_shares(responses).iterrows():
+            interval = interval_cell(row["value"], row["low"], row["high"], ".2f")
+            shares.append(f"{row['style']} {interval}")
+        texts.append(f"Strategies: {', '.join(shares)}.")
+    return texts
 
 
 def headline(tables: Tables) -> str:
     """The first cell in two lines: mean cosine and negative pairs of all pairs; mean cosine by
     class."""
-    mine = numbers_of(tables, GRADIENT, *cells(tables)[0]).set_index(["metric", "pair"])["value"]
-    means = mine["mean_cosine"]
-    classes = ", ".join(
-        f"{name} {means[name]:+.2f}" for name in CLASSES if name != ALL and name in means
-    )
+    numbers = numbers_of(tables, GRADIENT, *cells(tables)[0])
+    value_of = numbers.set_index(["metric", "pair"])["value"]
+    means = value_of["mean_cosine"]
+
+    by_class = []
+    for name in SHOWN_CLASSES:
+        if name != ALL_PAIRS and name in means:
+            by_class.append(f"{name} {means[name]:+.2f}")
     return (
-        f"mean cosine {means[ALL]:+.2f} over all pairs, {mine['negative_ratio'][ALL]:.0%} negative;\n"
-        f"mean of {classes}"
+        f"mean cosine {means[ALL_PAIRS]:+.2f} over all pairs, "
+        f"{value_of['negative_ratio'][ALL_PAIRS]:.0%} negative;\n"
+        f"mean of {', '.join(by_class)}"
     )
 
 
-def _interval(interval: Interval, form: str) -> str:
-    return f"{interval.value:{form}} [{interval.low:{form}}, {interval.high:{form}}]"
-
-
-def markdown(tables: Tables, about: Mapping[str, Any]) -> str:
+def markdown(tables: Tables, about: GeometrySettings) -> str:
     """One table a cell, each under its caption."""
-    parts = [
+    sections = [
         "# Geometry of responses",
-        "",
         f"{source(about)}. 95 % bootstrap intervals over problems.",
-        "",
     ]
-    for sampled_at, scored_at in cells(tables):
-        parts += [f"## {conditions(about, sampled_at, scored_at)}", ""]
-        parts += ["| | " + " | ".join(CLASSES) + " |", "|---" * (len(CLASSES) + 1) + "|"]
-        parts += [
-            "| " + " | ".join(row).replace("|cos|", "\\|cos\\|") + " |"
-            for row in lines(tables, about, sampled_at, scored_at)
+    for cell in cells(tables):
+        rows = [["", *SHOWN_CLASSES], *lines(tables, about, cell)]
+        sections += [
+            f"## {conditions(about, *cell)}",
+            markdown_table(rows).replace("|cos|", "\\|cos\\|"),
+            "\n".join(sentences(tables, cell)),
         ]
-        parts += ["", *(f"{sentence}" for sentence in sentences(tables, sampled_at, scored_at)), ""]
     if about["encoder"]:
-        parts += [f"Semantic: embeddings of {about['encoder']}."]
-    return "\n".join(parts).rstrip() + "\n"
+        sections.append(f"Semantic: embeddings of {about['encoder']}.")
+    return "\n\n".join(sections) + "\n"
 
 
-def cell_table(tables: Tables, about: Mapping[str, Any]) -> Table:
-    """The terminal's table: every number of a single cell; of a grid, cosine and negative pairs of
-    each."""
+def cell_table(tables: Tables, about: GeometrySettings) -> Table:
+    """The terminal's table: every number of a single cell, or two rows for each cell of a grid.
+
+    Those are the mean cosine and the negative pairs.
+    """
     table = Table(
         title=f"{source(about)}, 95 % bootstrap intervals over problems",
         title_justify="left",
@@ -207,15 +272,15 @@ def cell_table(tables: Tables, about: Mapping[str, Any]) -> Table:
         padding=(0, 1, 0, 0),
     )
     table.add_column("")
-    for name in CLASSES:
+    for name in SHOWN_CLASSES:
         table.add_column(name, justify="right")
-    several = len(cells(tables)) > 1
-    for sampled_at, scored_at in cells(tables):
-        table.add_row(conditions(about, sampled_at, scored_at), style="bold")
-        for row in lines(tables, about, sampled_at, scored_at):
-            if not several or row[0] in (
-                f"{GRADIENT}: mean cosine",
-                f"{GRADIENT}: negative pairs, share",
-            ):
-                table.add_row(row[0], *(text.replace(" [", "\n\\[") for text in row[1:]))
+
+    in_a_grid = {f"{GRADIENT}: {LABELS[metric][0]}" for metric in ("mean_cosine", "negative_ratio")}
+    is_grid = len(cells(tables)) > 1
+    for cell in cells(tables):
+        table.add_row(conditions(about, *cell), style="bold")
+        for label, *texts in lines(tables, about, cell):
+            if label in in_a_grid or not is_grid:
+                # the interval on a line of its own, its bracket no markup of rich
+                table.add_row(label, *(text.replace(" [", "\n\\[") for text in texts))
     return table

@@ -1,5 +1,4 @@
-"""Which of the tiny policy's four strategies a Countdown response follows; how many solutions were
-found."""
+"""Which strategy of the tiny policy a Countdown response follows; how many solutions were found."""
 
 from __future__ import annotations
 
@@ -15,10 +14,14 @@ def style_of(completion: str) -> str:
     """direct, calc, back or try by a response's first word (`g2rl.tasks.countdown_traces`), else
     other."""
     words = completion.split(maxsplit=1)
-    first = words[0] if words else ""
-    if first.startswith("\\boxed{"):
+    first_word = words[0] if words else ""
+
+    # a direct answer starts with the answer itself, not with the name of its style
+    if first_word.startswith("\\boxed{"):
         return "direct"
-    return first if first in STYLES and first != "direct" else OTHER
+    if first_word in STYLES and first_word != "direct":
+        return first_word
+    return OTHER
 
 
 def style_shares(responses: pd.DataFrame) -> pd.DataFrame:
@@ -34,31 +37,36 @@ def style_shares(responses: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for style in (*STYLES, OTHER):
-        mine = responses["style"] == style
-        if style == OTHER and not mine.any():
+        of_style = responses["style"] == style
+        if style == OTHER and not of_style.any():
             continue
-        shares = mine.groupby(responses["problem"]).mean().to_numpy()
+        shares = of_style.groupby(responses["problem"]).mean().to_numpy()
         interval = bootstrap_interval(shares)
-        accuracy = float(responses.loc[mine, "correct"].mean()) if mine.any() else float("nan")
-        rows.append((style, *interval, int(mine.sum()), accuracy))
+
+        accuracy = float("nan")
+        if of_style.any():
+            accuracy = float(responses.loc[of_style, "correct"].mean())
+        rows.append((style, *interval, int(of_style.sum()), accuracy))
     return pd.DataFrame(rows, columns=["style", "value", "low", "high", "responses", "accuracy"])
 
 
 def distinct_solutions(responses: pd.DataFrame) -> pd.Series:
     """Number of different right answers to each problem, indexed by problem; 0 where none is right.
 
+    The count grows with the number of responses: compare at equal numbers.
+
     Args:
         responses: columns problem, correct, answer_class: classes of
             `g2rl.evaluation.estimates.answer_classes`, which on Countdown are expressions up to
             commutativity and associativity, so that `2 * 4 + 3` and `3 + 4 * 2` count once. -1 is
             no answer.
-
-    The count grows with the number of responses: compare at equal numbers.
     """
     right = responses[responses["correct"] & (responses["answer_class"] >= 0)]
-    found = right.groupby("problem")["answer_class"].nunique()
+    counts = right.groupby("problem")["answer_class"].nunique()
+
+    # problems without a right answer are in no group above
     problems = pd.Index(responses["problem"].unique(), name="problem")
-    return found.reindex(problems, fill_value=0)
+    return counts.reindex(problems, fill_value=0)
 
 
 def distinct_interval(responses: pd.DataFrame) -> Interval:
