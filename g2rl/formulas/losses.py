@@ -46,57 +46,61 @@ CORRECTIONS = ("token", "sequence", "none")
 
 @dataclass(slots=True)
 class LossInputs:
-    """T response tokens of one micro-batch of B responses."""
+    """The T response tokens of one micro-batch of B responses."""
 
     logps_T: Tensor
     """log pi(y_t) of the policy being updated; carries the gradient."""
     old_logps_T: Tensor
     """log pi_old(y_t) of the behaviour policy."""
     advantages_T: Tensor
+    """A of each token; that of its response, unless a signal gives tokens a bonus."""
     weights_T: Tensor
-    """w_t of the normaliser."""
+    """w_t of the normaliser, see `response_weights`."""
     segments_T: Tensor
-    """Row of each token in 0..B-1."""
+    """Number of the response that each token belongs to, 0 to B - 1."""
     rows: int
-    """B."""
+    """B, the number of responses."""
     entropy_T: Tensor
-    """Token entropies; carries the gradient of the bonus."""
+    """Token entropies in nats; carries the gradient of the entropy bonus."""
     token_share_T: Tensor
-    """1 / (tokens of the mini-batch): the bonus is a mean over tokens whatever the normaliser."""
+    """1 / (tokens of the mini-batch), so that the entropy bonus and all metrics are means over
+    tokens, whatever the normaliser."""
     ref_logps_T: Tensor | None = None
+    """log pi_ref(y_t) of the frozen reference; None without a KL term."""
     sampler_logps_T: Tensor | None = None
     """log q(y_t) of the engine that sampled; None when it shares the policy's weights."""
 
     def bad_rows(self) -> list[int]:
-        """Rows that hold a number which is not finite; all where only their sum is not."""
-        tokens = (
+        """Responses with a number that is not finite; all of them if only a sum is not finite."""
+        inputs = (
             self.logps_T,
             self.old_logps_T,
             self.advantages_T,
             self.ref_logps_T,
             self.sampler_logps_T,
         )
-
-        # tokens that hold a number which is not finite
         bad_T = torch.zeros_like(self.segments_T, dtype=torch.bool)
-        for value_T in tokens:
-            if value_T is not None:
-                bad_T |= ~torch.isfinite(value_T.detach())
-        return torch.unique(self.segments_T[bad_T]).tolist() or list(range(self.rows))
+        for values_T in inputs:
+            if values_T is not None:
+                bad_T |= ~torch.isfinite(values_T.detach())
+
+        # finite numbers may still overflow together, then no response can be told from the others
+        bad_rows: list[int] = torch.unique(self.segments_T[bad_T]).tolist()
+        return bad_rows or list(range(self.rows))
 
 
 @dataclass(slots=True, frozen=True)
 class PolicyLoss:
-    """Settings of the loss; conf/algorithm holds the published ones.
+    """The loss with its settings; conf/algorithm holds the published ones.
 
     Args:
-        surrogate: "clip" or "cispo".
+        surrogate: "clip" or "cispo", see the module.
         ratio: "token" or "sequence" importance ratio.
         clip_low, clip_high: ratio bounds 1 - clip_low and 1 + clip_high; under "cispo" the cap is
             1 + clip_high and clip_low is not used.
-        normalizer: how tokens are averaged.
+        normalizer: how tokens are averaged, see the module.
         kl_coef: beta; 0 needs no reference policy.
-        kl_estimator: k1, k2 or k3.
+        kl_estimator: "k1", "k2" or "k3", see the module.
         sampler_correction: truncated importance sampling by "token" or "sequence", or "none";
             without effect when the engine reports no log-probabilities.
         sampler_cap: C, the largest weight.
@@ -120,46 +124,50 @@ class PolicyLoss:
             ("kl_estimator", KL_ESTIMATORS),
             ("sampler_correction", CORRECTIONS),
         )
-
-        # names
         for name, allowed in choices:
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"algorithm.{name} must be one of {allowed}, got {getattr(self, name)!r}"
-                )
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ValueError(f"algorithm.{name} must be one of {allowed}, got {value!r}")
 
-        # ranges
+        # clip_low above 1 would ask for a negative ratio
         if not 0 <= self.clip_low <= 1 or self.clip_high < 0:
             raise ValueError("algorithm.clip_low must lie in [0, 1] and clip_high be >= 0")
         if self.kl_coef < 0 or self.sampler_cap <= 0:
             raise ValueError(
-                f"algorithm: need kl_coef >= 0 and sampler_cap > 0, got {self.kl_coef} and {self.sampler_cap}"
+                "algorithm: need kl_coef >= 0 and sampler_cap > 0, "
+                f"got {self.kl_coef} and {self.sampler_cap}"
             )
 
     def by_token(self, sampler_logps: object) -> bool:
-        """Whether the loss is a sum of functions of one token each, so that some tokens have a
-        loss."""
-        return self.ratio == "token" and (
-            sampler_logps is None or self.sampler_correction != "sequence"
-        )
+        """Whether each token's loss depends on no other token.
+
+        Args:
+            sampler_logps: those of the engine; None when it reports none.
+        """
+        corrects_sequences = sampler_logps is not None and self.sampler_correction == "sequence"
+        return self.ratio == "token" and not corrects_sequences
 
     def __call__(
         self, inputs: LossInputs, entropy_coef: float = 0.0
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of a micro-batch (its share of the mini-batch's) and detached sums for metrics.
+        """The share of a micro-batch in the loss of its mini-batch, and metrics.
 
-        Metrics are weighted by `token_share_T`, so that summing them over micro-batches gives
-        means over the tokens of the mini-batch.
+        Args:
+            inputs: the tokens of the micro-batch.
+            entropy_coef: weight of the entropy bonus, loss -= entropy_coef * mean token entropy.
+
+        Returns:
+            The loss (scalar, with gradient) and detached scalars. All of them are to be summed over
+            the micro-batches: the sums of clip_fraction, ratio, entropy, kl and sampler_* are means
+            over the tokens of the mini-batch, that of policy_loss is the loss without KL and bonus.
         """
         # importance ratio of each token, or of its whole response
         log_ratio_T = inputs.logps_T - inputs.old_logps_T
         if self.ratio == "sequence":
-            log_ratio_T = segment_mean(log_ratio_T, inputs.segments_T, inputs.rows)[
-                inputs.segments_T
-            ]
+            mean_log_ratio_B = segment_mean(log_ratio_T, inputs.segments_T, inputs.rows)
+            log_ratio_T = mean_log_ratio_B[inputs.segments_T]
         ratio_T = log_ratio_T.exp()
 
-        # the clipped surrogate
         cost_T = surrogate_cost(
             self.surrogate,
             ratio_T,
@@ -169,59 +177,60 @@ class PolicyLoss:
             self.clip_high,
         )
 
-        # means over the tokens of the mini-batch
+        # metrics are shares of a mean over the tokens of the mini-batch
         share_T = inputs.token_share_T
+        clipped_T = self._clipped(ratio_T, inputs.advantages_T)
         metrics = {
-            "clip_fraction": (share_T * self._clipped(ratio_T, inputs.advantages_T)).sum(),
+            "clip_fraction": (share_T * clipped_T).sum(),
             "ratio": (share_T * ratio_T).sum(),
             "entropy": (share_T * inputs.entropy_T).sum(),
         }
 
-        # when another engine sampled: weigh by pi_old / q
+        # another engine sampled from q instead of pi_old
         if inputs.sampler_logps_T is not None:
-            correction_T, found = self._corrected(inputs, inputs.sampler_logps_T)
+            correction_T, gaps = self._correction(inputs, inputs.sampler_logps_T)
             cost_T = cost_T * correction_T
-            metrics |= {
-                f"sampler_{name}": (share_T * value_T).sum() for name, value_T in found.items()
-            }
+            for name, gap_T in gaps.items():
+                metrics[f"sampler_{name}"] = (share_T * gap_T).sum()
         metrics["policy_loss"] = (inputs.weights_T * cost_T).sum()
 
-        # stay near the reference
+        # the KL term keeps the policy near the reference
         if inputs.ref_logps_T is not None:
             kl_T = kl_divergence(self.kl_estimator, inputs.logps_T, inputs.ref_logps_T)
             metrics["kl"] = (share_T * kl_T).sum()
             cost_T = cost_T + self.kl_coef * kl_T
 
-        # the normaliser weighs every token
+        # the normaliser weighs the tokens, the bonus is a plain mean over them
         loss = (inputs.weights_T * cost_T).sum()
         if entropy_coef:
             loss = loss - entropy_coef * (share_T * inputs.entropy_T).sum()
         return loss, {name: value.detach() for name, value in metrics.items()}
 
-    def _corrected(
+    def _correction(
         self, inputs: LossInputs, sampler_logps_T: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Weight of each token (1 without correction), and what tells how far sampler and trainer
-        are apart.
+        """Truncated importance weights min(pi_old / q, C), and how far sampler and trainer differ.
 
-        ratio is pi_old / q, capped the share of tokens whose weight is C, and kl the k3 estimate of
-        KL(q || pi_old), unbiased because the samples are q's.
+        Returns:
+            The weight of each token (1 without correction); and by token pi_old / q as "ratio", the
+            k3 estimate of KL(q || pi_old) as "kl" (unbiased, because q drew the samples), and
+            whether the weight was cut to C as "capped".
         """
-        # log pi_old / q, and how far the two are apart
-        gap_T = (inputs.old_logps_T - sampler_logps_T).detach()
-        found = {
-            "ratio": gap_T.exp(),
+        log_ratio_T = (inputs.old_logps_T - sampler_logps_T).detach()
+        gaps = {
+            "ratio": log_ratio_T.exp(),
             "kl": kl_divergence("k3", sampler_logps_T, inputs.old_logps_T),
         }
         if self.sampler_correction == "none":
-            return torch.ones_like(gap_T), found
+            return torch.ones_like(log_ratio_T), gaps
 
-        # one weight for a whole response
+        # the weight of a whole response is the product over its tokens
         if self.sampler_correction == "sequence":
-            gap_T = segment_sum(gap_T, inputs.segments_T, inputs.rows)[inputs.segments_T]
-        weight_T = gap_T.exp()
-        found["capped"] = (weight_T > self.sampler_cap).to(gap_T.dtype)
-        return weight_T.clamp(max=self.sampler_cap), found
+            log_ratio_B = segment_sum(log_ratio_T, inputs.segments_T, inputs.rows)
+            log_ratio_T = log_ratio_B[inputs.segments_T]
+        weight_T = log_ratio_T.exp()
+        gaps["capped"] = (weight_T > self.sampler_cap).to(log_ratio_T.dtype)
+        return weight_T.clamp(max=self.sampler_cap), gaps
 
     def refuse_truncated(self, params: SamplingParams, reports_logps: bool) -> None:
         """Refuse importance weights whose sampling distribution is truncated.
@@ -235,25 +244,27 @@ class PolicyLoss:
 
         Raises:
             ValueError: the engine reports log-probabilities of a distribution cut by top-p or
-            top-k.
+                top-k, and a correction is set.
         """
-        truncated = params.top_p < 1 or params.top_k > 0
-        if truncated and reports_logps and self.sampler_correction != "none":
+        is_truncated = params.top_p < 1 or params.top_k > 0
+        if is_truncated and reports_logps and self.sampler_correction != "none":
             raise ValueError(
-                f"top_p={params.top_p:g}, top_k={params.top_k}: the engine's log-probabilities are those of "
-                "the truncated distribution, with which algorithm.sampler_correction="
+                f"top_p={params.top_p:g}, top_k={params.top_k}: the engine's log-probabilities are "
+                "those of the truncated distribution, with which algorithm.sampler_correction="
                 f"{self.sampler_correction} must not weigh; sample untruncated, or set it to none"
             )
 
     def _clipped(self, ratio_T: Tensor, advantages_T: Tensor) -> Tensor:
-        """Tokens whose surrogate is cut: too high with A > 0, too low with A < 0 (cispo: above the
-        cap)."""
-        # above the upper bound, and below the lower one
-        high_T = ratio_T > 1 + self.clip_high
+        """Which tokens have a surrogate that clipping cuts, as 1 or 0."""
+        too_high_T = ratio_T > 1 + self.clip_high
         if self.surrogate == "cispo":
-            return high_T.float()
-        low_T = ratio_T < 1 - self.clip_low
-        return ((high_T & (advantages_T > 0)) | (low_T & (advantages_T < 0))).float()
+            return too_high_T.float()
+
+        # a bound cuts only on the side to which the advantage pushes
+        too_low_T = ratio_T < 1 - self.clip_low
+        cut_above_T = too_high_T & (advantages_T > 0)
+        cut_below_T = too_low_T & (advantages_T < 0)
+        return (cut_above_T | cut_below_T).float()
 
 
 def surrogate_cost(
@@ -264,15 +275,23 @@ def surrogate_cost(
     clip_low: float,
     clip_high: float,
 ) -> Tensor:
-    """Cost l_t of each token, (T,)."""
+    """Cost l_t of each token, (T,), without weights; see the module for the two surrogates."""
     if surrogate == "cispo":
-        return -ratio_T.clamp(max=1 + clip_high).detach() * advantages_T * logps_T
+        capped_T = ratio_T.clamp(max=1 + clip_high).detach()
+        return -capped_T * advantages_T * logps_T
+
     clipped_T = ratio_T.clamp(1 - clip_low, 1 + clip_high)
     return -torch.minimum(ratio_T * advantages_T, clipped_T * advantages_T)
 
 
 def kl_divergence(estimator: str, logps_T: Tensor, ref_logps_T: Tensor) -> Tensor:
-    """Per-token estimate of KL(pi || pi_ref) from samples of pi, (T,)."""
+    """Estimate of KL(pi || pi_ref) from each sampled token of pi, (T,), in nats.
+
+    Args:
+        estimator: "k1", "k2" or "k3", see the module.
+        logps_T: log pi(y_t).
+        ref_logps_T: log pi_ref(y_t).
+    """
     difference_T = ref_logps_T - logps_T
     if estimator == "k1":
         return -difference_T
@@ -284,28 +303,33 @@ def kl_divergence(estimator: str, logps_T: Tensor, ref_logps_T: Tensor) -> Tenso
 def response_weights(
     normalizer: str, lengths_N: Tensor, group_N: Tensor, max_tokens: int
 ) -> Tensor:
-    """Weight w_n of every token of response n, (N,) float32; empty responses weigh 0.
+    """Weight w_n of every token of response n under a normaliser, with the module's formulas.
 
     Args:
+        normalizer: one of `NORMALIZERS`.
         lengths_N: response lengths in tokens over the whole mini-batch.
         group_N: which prompt each response answers (any integer labels).
         max_tokens: T_max of the constant normaliser.
+
+    Returns:
+        (N,) float32; empty responses weigh 0.
     """
-    # weight of every token of a response, before empty ones are left out
-    lengths = lengths_N.to(torch.float32)
-    count = float(lengths.numel())
+    tokens_N = lengths_N.to(torch.float32)
+    response_count = float(tokens_N.numel())
     if normalizer == "token_mean":
-        weights = torch.full_like(lengths, 1.0) / lengths.sum().clamp_min(1.0)
+        weights_N = torch.full_like(tokens_N, 1.0) / tokens_N.sum().clamp_min(1.0)
     elif normalizer == "sequence_mean":
-        weights = 1.0 / (count * lengths.clamp_min(1.0))
+        weights_N = 1.0 / (response_count * tokens_N.clamp_min(1.0))
     elif normalizer == "sequence_sum":
-        weights = torch.full_like(lengths, 1.0 / count)
+        weights_N = torch.full_like(tokens_N, 1.0 / response_count)
     elif normalizer == "constant":
-        weights = torch.full_like(lengths, 1.0 / (count * max_tokens))
+        weights_N = torch.full_like(tokens_N, 1.0 / (response_count * max_tokens))
     elif normalizer == "group_mean":
-        labels, index_N = torch.unique(group_N, return_inverse=True)
-        tokens = lengths.new_zeros(labels.numel()).index_add(0, index_N, lengths)
-        weights = 1.0 / (labels.numel() * tokens.clamp_min(1.0)[index_N])
+        labels_P, index_N = torch.unique(group_N, return_inverse=True)
+        prompt_count = labels_P.numel()
+        tokens_P = tokens_N.new_zeros(prompt_count).index_add(0, index_N, tokens_N)
+        weights_N = 1.0 / (prompt_count * tokens_P.clamp_min(1.0)[index_N])
     else:
         raise ValueError(f"unknown normalizer {normalizer!r}, choose one of {NORMALIZERS}")
-    return torch.where(lengths > 0, weights, torch.zeros_like(weights))
+
+    return torch.where(tokens_N > 0, weights_N, torch.zeros_like(weights_N))
