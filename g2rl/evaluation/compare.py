@@ -1,7 +1,7 @@
-"""Compare evaluations: paired bootstrap intervals of the difference to the first.
+"""Compare evaluations: paired bootstrap intervals of the differences to the first one.
 
 The samples of two checkpoints answer the same problems, so each resample draws one set of problems
-for both; where an arm is several training runs (seeds), its runs are resampled too.
+for both. An arm may be several training runs (seeds); then its runs are resampled as well.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import pyarrow
 
 from g2rl.evaluation.files import EvaluationError, Row
 from g2rl.formulas.estimators import paired_bootstrap
+
+Arm = tuple[str, Sequence[pandas.DataFrame]]
+"""Its label, and the problems.parquet of each of its runs."""
 
 COMPARISON = pyarrow.schema(
     [
@@ -36,104 +39,115 @@ COMPARISON = pyarrow.schema(
 
 
 def problems_file(folder: Path) -> Path:
-    """The problems.parquet of a folder that g2rl-eval wrote, or of its only subfolder that has one.
+    """Find the problems.parquet of an evaluation.
+
+    Args:
+        folder: that g2rl-eval wrote, or that holds one such folder, or a run with one below eval/.
 
     Raises:
-        EvaluationError: there is none, or several, which are listed.
+        EvaluationError: there is no evaluation, or there are several, which are listed.
     """
     if (folder / "problems.parquet").is_file():
         return folder / "problems.parquet"
 
-    # one level further down, as under RUN/eval/
-    found = sorted(folder.glob("*/problems.parquet")) or sorted(
-        folder.glob("eval/*/problems.parquet")
-    )
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise EvaluationError(
-            f"{folder} holds several evaluations: {', '.join(str(p.parent) for p in found)}"
-        )
+    # the evaluations of a run lie below RUN/eval/
+    paths = sorted(folder.glob("*/problems.parquet"))
+    if not paths:
+        paths = sorted(folder.glob("eval/*/problems.parquet"))
+    if len(paths) == 1:
+        return paths[0]
+    if paths:
+        places = ", ".join(str(path.parent) for path in paths)
+        raise EvaluationError(f"{folder} holds several evaluations: {places}")
     raise EvaluationError(
         f"{folder} holds no finished evaluation (no problems.parquet); run g2rl-eval first"
     )
 
 
 def compare(arms: Mapping[str, Sequence[Path]]) -> list[Row]:
-    """Rows of comparison.parquet: every arm after the first against the first.
+    """Compare every arm after the first with the first.
 
     Args:
-        arms: label -> folders of g2rl-eval, one a training run.
+        arms: label -> folders of g2rl-eval, one for each training run.
+
+    Returns:
+        Rows of comparison.parquet.
 
     Raises:
-        EvaluationError: fewer than two arms, or evaluations that do not hold the same problems.
+        EvaluationError: there are fewer than two arms, or the evaluations do not hold the same
+            problems.
     """
     if len(arms) < 2:
         raise EvaluationError("a comparison needs at least two evaluations, the baseline first")
 
-    # the problems of every run of every arm
-    tables = {
-        label: [pandas.read_parquet(problems_file(folder)) for folder in folders]
-        for label, folders in arms.items()
-    }
+    # every file is read once, however many arms it is compared with
+    loaded_arms: list[Arm] = []
+    for label, folders in arms.items():
+        tables = [pandas.read_parquet(problems_file(folder)) for folder in folders]
+        loaded_arms.append((label, tables))
 
-    # each arm against the first, benchmark by benchmark
-    baseline, *others = tables
-    rows = []
+    # the baseline's first run decides which benchmarks are compared
+    baseline, *others = loaded_arms
+    _, baseline_tables = baseline
+    benchmarks = list(dict.fromkeys(baseline_tables[0]["benchmark"]))
+    rows: list[Row] = []
     for other in others:
-        for benchmark in dict.fromkeys(tables[baseline][0]["benchmark"]):
-            rows += _rows(benchmark, (baseline, tables[baseline]), (other, tables[other]))
+        for benchmark in benchmarks:
+            rows += _comparison_rows(benchmark, baseline, other)
     return rows
 
 
-def _rows(
-    benchmark: str,
-    baseline: tuple[str, Sequence[pandas.DataFrame]],
-    other: tuple[str, Sequence[pandas.DataFrame]],
-) -> list[Row]:
-    """Every metric that all runs of both arms have on a benchmark."""
-    # all runs must have answered the same problems
-    runs = [_of(benchmark, table) for table in (*baseline[1], *other[1])]
+def _comparison_rows(benchmark: str, baseline: Arm, other: Arm) -> list[Row]:
+    """One row for each metric that all runs of both arms have on a benchmark."""
+    baseline_label, baseline_tables = baseline
+    other_label, other_tables = other
+    runs = [_problems_of(benchmark, table) for table in (*baseline_tables, *other_tables)]
+
+    # pairing needs the same problems in every run
     for run in runs:
         if list(run.index) != list(runs[0].index):
             both = len(run.index.intersection(runs[0].index))
             raise EvaluationError(
-                f"{benchmark}: the evaluations hold different problems ({len(runs[0])} and {len(run)}, "
-                f"{both} in both); evaluate with the same benchmark settings"
+                f"{benchmark}: the evaluations hold different problems ({len(runs[0])} and "
+                f"{len(run)}, {both} in both); evaluate with the same benchmark settings"
             )
 
-    # metrics that all of them have
-    metrics = [
-        name
-        for name in runs[0].columns
-        if "@" in name and all(name in run and run[name].notna().all() for run in runs)
-    ]
-    rows = []
-    for metric in metrics:
-        # (runs, problems): the baseline's runs first
-        values = np.stack([run[metric].to_numpy() for run in runs])
-        first, second = values[: len(baseline[1])], values[len(baseline[1]) :]
-        interval = paired_bootstrap(second, first)
+    rows: list[Row] = []
+    for metric in _shared_metrics(runs):
+        # S runs, the baseline's first, and B problems
+        values_SB = np.stack([run[metric].to_numpy() for run in runs])
+        baseline_SB = values_SB[: len(baseline_tables)]
+        other_SB = values_SB[len(baseline_tables) :]
+        interval = paired_bootstrap(other_SB, baseline_SB)
         rows.append(
             {
                 "benchmark": benchmark,
                 "metric": metric,
                 "k": int(metric.partition("@")[2]),
-                "baseline": baseline[0],
-                "other": other[0],
-                "baseline_value": float(first.mean()),
-                "other_value": float(second.mean()),
+                "baseline": baseline_label,
+                "other": other_label,
+                "baseline_value": float(baseline_SB.mean()),
+                "other_value": float(other_SB.mean()),
                 "difference": interval.value,
                 "low": interval.low,
                 "high": interval.high,
-                "n_problems": values.shape[1],
-                "baseline_runs": len(first),
-                "other_runs": len(second),
+                "n_problems": values_SB.shape[1],
+                "baseline_runs": len(baseline_SB),
+                "other_runs": len(other_SB),
             }
         )
     return rows
 
 
-def _of(benchmark: str, table: pandas.DataFrame) -> pandas.DataFrame:
-    """The problems of a benchmark by id, sorted."""
+def _shared_metrics(runs: Sequence[pandas.DataFrame]) -> list[str]:
+    """Names of the "@k" metrics that every run has on every problem."""
+    names: list[str] = []
+    for name in runs[0].columns:
+        if "@" in name and all(name in run and run[name].notna().all() for run in runs):
+            names.append(name)
+    return names
+
+
+def _problems_of(benchmark: str, table: pandas.DataFrame) -> pandas.DataFrame:
+    """The rows of one benchmark, with the problem's id as index, sorted by it."""
     return table[table["benchmark"] == benchmark].set_index("problem").sort_index()

@@ -1,4 +1,4 @@
-"""What g2rl-eval shows: a progress bar, a line a part, one table a suite, one a comparison."""
+"""What g2rl-eval prints: progress, a line for each part, tables of results and of differences."""
 
 from __future__ import annotations
 
@@ -15,11 +15,29 @@ from g2rl.evaluation.tables import Findings
 from g2rl.runs.progress import progress_bar
 
 LINE_SECONDS = 30.0
-WIDTH = 118  # of tables where the output is no terminal
+"""Time between two lines of progress, if the output is not a terminal."""
+WIDTH = 118
+"""Columns of tables, if the output is not a terminal."""
+RESULT_COLUMNS = (
+    "problems",
+    "n",
+    "k",
+    "pass@1",
+    "mean@k",
+    "maj@k",
+    "pass@k",
+    "no answer",
+    "cut off",
+    "tokens",
+)
 
 
 class EvalReporter:
-    """Progress on the terminal; lines only where it is not one."""
+    """Prints progress as a bar on a terminal, and as a line from time to time elsewhere.
+
+    Args:
+        console: where to print; None: standard output.
+    """
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
@@ -27,11 +45,17 @@ class EvalReporter:
             self.console = Console(highlight=False, width=WIDTH)
 
     def say(self, text: str) -> None:
+        """Print a line as it is."""
         self.console.print(text, markup=False, soft_wrap=True)
 
     @contextmanager
     def phase(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Show a bar over `total` samples; yields a callable that advances it."""
+        """Show the progress of one part; yields a callable that takes newly finished samples.
+
+        Args:
+            name: of what is going on.
+            total: number of samples of this part.
+        """
         if not self.console.is_terminal:
             yield self._lines(name, total)
             return
@@ -40,83 +64,96 @@ class EvalReporter:
             yield lambda count: progress.advance(task, count)
 
     def _lines(self, name: str, total: int) -> Callable[[int], None]:
-        """Progress where there is no terminal: a line from time to time."""
-        done, spoken = 0, time.monotonic()
+        """Progress without a terminal: at most one line every `LINE_SECONDS`."""
+        done, last_line = 0, time.monotonic()
 
         def advance(count: int) -> None:
-            nonlocal done, spoken
+            nonlocal done, last_line
             done += count
-            if time.monotonic() - spoken >= LINE_SECONDS and done < total:
-                spoken = time.monotonic()
+            if time.monotonic() - last_line >= LINE_SECONDS and done < total:
+                last_line = time.monotonic()
                 self.say(f"{name}: {done} of {total} samples of this part")
 
         return advance
 
     def findings(self, findings: Findings, title: str) -> None:
+        """Print the results."""
         self.console.print(results_table(findings, title))
 
     def comparison(self, rows: Sequence[Row]) -> None:
+        """Print one table for each arm that is compared with the baseline.
+
+        Args:
+            rows: of comparison.parquet.
+        """
+        rows_of_other: dict[str, list[Row]] = {}
+        for row in rows:
+            rows_of_other.setdefault(row["other"], []).append(row)
+
         self.say(f"baseline: {rows[0]['baseline']}")
-        for other in dict.fromkeys(row["other"] for row in rows):
+        for other, other_rows in rows_of_other.items():
             self.say(f"other: {other}")
-            self.console.print(comparison_table([row for row in rows if row["other"] == other]))
+            self.console.print(comparison_table(other_rows))
 
 
 def results_table(findings: Findings, title: str) -> Table:
     """One line a benchmark: accuracies in percent with their 95 % intervals, at the largest k."""
-    # the columns
     heading = f"{title}: % with 95 % bootstrap intervals over problems"
     table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("benchmark")
-    names = (
-        "problems",
-        "n",
-        "k",
-        "pass@1",
-        "mean@k",
-        "maj@k",
-        "pass@k",
-        "no answer",
-        "cut off",
-        "tokens",
-    )
-    for name in names:
+    for name in RESULT_COLUMNS:
         table.add_column(name, justify="right", no_wrap="@" in name)
-    for benchmark in dict.fromkeys(row["benchmark"] for row in findings.results):
-        # accuracies at the largest k, then shares and lengths
-        rows = {row["metric"]: row for row in findings.results if row["benchmark"] == benchmark}
-        k = max(row["k"] for row in rows.values() if row["k"])
-        shown = [
-            _cell(rows[name]) if name in rows else "-"
-            for name in ("pass@1", f"mean@{k}", f"maj@{k}", f"pass@{k}")
-        ]
-        shares = [f"{100 * rows[name]['value']:.1f}" for name in ("unparsed", "truncated")]
 
-        # one line a benchmark
-        first = rows["pass@1"]
-        table.add_row(
-            benchmark,
-            str(first["n_problems"]),
-            str(first["n_samples"]),
-            str(k),
-            *shown,
-            *shares,
-            f"{rows['length']['value']:.0f}",
-        )
+    # results are in long form: one row for each benchmark and metric
+    rows_of: dict[str, dict[str, Row]] = {}
+    for row in findings.results:
+        rows_of.setdefault(row["benchmark"], {})[row["metric"]] = row
+    for benchmark, row_of_metric in rows_of.items():
+        table.add_row(benchmark, *_result_cells(row_of_metric))
     return table
 
 
-def _cell(row: Row) -> str:
+def _result_cells(row_of_metric: dict[str, Row]) -> list[str]:
+    """The cells of one benchmark under `RESULT_COLUMNS`.
+
+    Args:
+        row_of_metric: the benchmark's rows of results.parquet, by metric.
+    """
+    # how much was sampled, and the largest k that this allows
+    k = max(row["k"] for row in row_of_metric.values() if row["k"])
+    first = row_of_metric["pass@1"]
+    cells = [str(first["n_problems"]), str(first["n_samples"]), str(k)]
+
+    # accuracies come with their intervals, in two lines
+    for name in ("pass@1", f"mean@{k}", f"maj@{k}", f"pass@{k}"):
+        cells.append(_accuracy_cell(row_of_metric[name]) if name in row_of_metric else "-")
+
+    # of the rest the values are enough
+    for name in ("unparsed", "truncated"):
+        cells.append(f"{100 * row_of_metric[name]['value']:.1f}")
+    cells.append(f"{row_of_metric['length']['value']:.0f}")
+    return cells
+
+
+def _accuracy_cell(row: Row) -> str:
+    """An accuracy in percent above its interval; "~" marks one that was drawn, not enumerated."""
     sign = "" if row["exact"] else "~"
     return f"{sign}{100 * row['value']:.1f}\n[{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
 
 
 def comparison_table(rows: Sequence[Row]) -> Table:
-    """One line a benchmark and metric: both values, the difference and its paired interval."""
+    """One line for each benchmark and metric: both values, their difference and its interval.
+
+    Args:
+        rows: of comparison.parquet, with one other arm.
+    """
     title = "other - baseline in points of %, with 95 % paired bootstrap intervals over problems"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("benchmark", "metric", "problems", "baseline", "other", "difference", "interval"):
-        table.add_column(name, justify="left" if name in ("benchmark", "metric") else "right")
+    for name in ("benchmark", "metric"):
+        table.add_column(name, justify="left")
+    for name in ("problems", "baseline", "other", "difference", "interval"):
+        table.add_column(name, justify="right")
+
     for row in rows:
         table.add_row(
             row["benchmark"],

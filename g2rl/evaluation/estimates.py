@@ -1,29 +1,40 @@
-"""What graded samples say: pass@k, maj@k, distinct answers, lengths and votes, problem by problem.
+"""What graded samples say of each problem: pass@k, maj@k, distinct answers, lengths and votes.
 
-Training and g2rl-eval both come here, so that a metric of one is a metric of the other.
+Training and g2rl-eval both call `measure_samples` and `interval_over_problems`, so that a metric
+means the same in both.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from g2rl.formulas.estimators import MajorityEstimate, maj_at_k, pass_at_k
+from g2rl.formulas.estimators import (
+    Interval,
+    MajorityEstimate,
+    bootstrap_interval,
+    maj_at_k,
+    mean_at_k,
+    pass_at_k,
+)
 from g2rl.tasks.grading.grader import Grader
 from g2rl.types import Verdict
 
+CONFIDENCE = 0.95
+"""Two-sided coverage of all intervals."""
 FAILED = ("timeout", "killed", "error", "refused")
-"""Routes of answers that no mathematics is tried on again when votes are counted."""
+"""Routes of verdicts on which the grader failed; their answers are not compared with others."""
 UNGRADED = ("timeout", "killed")
-"""Routes of answers on which the grader gave up."""
+"""Routes of verdicts on which the grader ran into one of its limits."""
 
 
 @dataclass(slots=True, frozen=True)
 class GradedSamples:
-    """The graded samples of one benchmark: B problems, each with its samples in one order."""
+    """The graded samples of one benchmark: B problems, each with its n samples in one order."""
 
     verdicts: Sequence[Sequence[Verdict]]
     lengths: Sequence[Sequence[int]]
@@ -34,64 +45,88 @@ class GradedSamples:
 
 @dataclass(slots=True, frozen=True)
 class Vote:
-    """One equivalence class of a problem's answers, e.g. ``Vote("1/2", 5, 5)``."""
+    """One class of equivalent answers to a problem, e.g. ``Vote("1/2", 5, 5)``."""
 
     answer: str
-    """The shortest member."""
+    """The shortest of them."""
     count: int
+    """Samples with one of these answers."""
     correct: int
+    """How many of these samples are right."""
 
 
 @dataclass(slots=True)
 class Estimates:
-    """What graded samples say of each problem (B problems)."""
+    """What graded samples say of each of B problems."""
 
     values: dict[str, np.ndarray]
     """Metric name ("pass@4", "maj@4", "distinct", "length", "truncated") to its value on each
     problem, (B,)."""
     errors: dict[str, np.ndarray]
-    """The Monte Carlo standard errors of "maj@k", (B,); zero where it was enumerated."""
+    """Monte Carlo standard errors of each "maj@k", (B,); zero where it was enumerated."""
     exact: dict[str, bool]
-    """Whether "maj@k" was enumerated on every problem."""
+    """Whether each "maj@k" was enumerated on every problem."""
     votes: list[list[Vote]]
-    """The answers of each problem, most frequent first; samples without one are left out."""
-    shares: dict[str, np.ndarray] = field(default_factory=dict)
-    """Shares of a problem's samples that tell of the grading: "unparsed", "ungraded", (B,)."""
+    """The answers to each problem, most frequent first; samples without an answer are left out."""
+    right_shares: np.ndarray
+    """Share c/n of right samples of each problem, (B,). "pass@1" is this share up to the rounding
+    of the product that pass@k is computed with."""
+    grading_shares: dict[str, np.ndarray] = field(default_factory=dict)
+    """"unparsed" (no answer could be read) and "ungraded" (a limit of the grader was reached) to
+    the share of such samples of each problem, (B,)."""
 
 
-def measure(samples: GradedSamples, ks: Sequence[int], grader: Grader) -> Estimates:
-    """Everything that is measured of graded samples.
+def measure_samples(samples: GradedSamples, ks: Sequence[int], grader: Grader) -> Estimates:
+    """Compute everything that is reported of graded samples.
 
     Args:
         samples: of one benchmark.
-        ks: of pass@k and maj@k, each at most the number of samples.
+        ks: the k of pass@k and maj@k, each at most the number of samples of a problem.
         grader: decides which answers are equivalent.
     """
-    estimates = estimate(samples.verdicts, ks, grader)
-    lengths: list[float] = []
+    estimates = estimate_accuracies(samples.verdicts, ks, grader)
+
+    # the responses themselves
+    estimates.values["length"] = np.array([float(np.mean(group)) for group in samples.lengths])
     truncated: list[float] = []
-    for lengths_of_problem, finishes in zip(samples.lengths, samples.finishes, strict=True):
-        lengths.append(float(np.mean(lengths_of_problem)))
-        truncated.append(float(np.mean([finish == "length" for finish in finishes])))
-    estimates.values["length"] = np.array(lengths)
+    for finishes in samples.finishes:
+        truncated.append(share_of(finish == "length" for finish in finishes))
     estimates.values["truncated"] = np.array(truncated)
 
     # what the grader could not read, and where it gave up
     unparsed: list[float] = []
     ungraded: list[float] = []
     for verdicts in samples.verdicts:
-        unparsed.append(float(np.mean([verdict.answer is None for verdict in verdicts])))
-        ungraded.append(float(np.mean([verdict.route in UNGRADED for verdict in verdicts])))
-    estimates.shares = {"unparsed": np.array(unparsed), "ungraded": np.array(ungraded)}
+        unparsed.append(share_of(verdict.answer is None for verdict in verdicts))
+        ungraded.append(share_of(verdict.route in UNGRADED for verdict in verdicts))
+    estimates.grading_shares["unparsed"] = np.array(unparsed)
+    estimates.grading_shares["ungraded"] = np.array(ungraded)
     return estimates
 
 
-def estimate(verdicts: Sequence[Sequence[Verdict]], ks: Sequence[int], grader: Grader) -> Estimates:
-    """pass@k, maj@k, the number of distinct right answers, and the votes, per problem.
+def share_of(flags: Iterable[bool]) -> float:
+    """Share of the flags that are true."""
+    return float(np.mean(list(flags)))
+
+
+def interval_over_problems(values: ArrayLike) -> Interval:
+    """The mean of one value for each problem, and its bootstrap interval over problems."""
+    return bootstrap_interval(values, CONFIDENCE)
+
+
+def estimate_accuracies(
+    verdicts: Sequence[Sequence[Verdict]], ks: Sequence[int], grader: Grader
+) -> Estimates:
+    """Compute pass@k, maj@k, the number of distinct right answers, and the votes.
 
     The result does not depend on the order of problems and samples.
+
+    Args:
+        verdicts: of each problem's samples.
+        ks: the k of pass@k and maj@k; maj@1 is left out, because it is pass@1.
+        grader: decides which answers are equivalent.
     """
-    # problem by problem: classes of equivalent answers, and what they make of the votes
+    # answers vote by class of equivalent answers, which the grader finds for each problem
     majorities: dict[int, list[MajorityEstimate]] = {k: [] for k in ks if k > 1}
     distinct: list[int] = []
     votes: list[list[Vote]] = []
@@ -103,27 +138,32 @@ def estimate(verdicts: Sequence[Sequence[Verdict]], ks: Sequence[int], grader: G
         for k, majority in majorities.items():
             majority.append(maj_at_k(classes, correct, k))
 
-    # as arrays over the problems
+    # pass@k needs the counts alone
     sample_counts = np.array([len(group) for group in verdicts])
     right_counts = np.array([sum(verdict.correct for verdict in group) for group in verdicts])
     values = {f"pass@{k}": pass_at_k(sample_counts, right_counts, k) for k in ks}
+
+    # maj@k is enumerated or drawn, problem by problem
     errors: dict[str, np.ndarray] = {}
     exact: dict[str, bool] = {}
     for k, majority in majorities.items():
         name = f"maj@{k}"
-        values[name] = np.array([one.value for one in majority])
-        errors[name] = np.array([one.standard_error for one in majority])
-        exact[name] = all(one.exact for one in majority)
+        values[name] = np.array([estimate.value for estimate in majority])
+        errors[name] = np.array([estimate.standard_error for estimate in majority])
+        exact[name] = all(estimate.exact for estimate in majority)
     values["distinct"] = np.array(distinct, dtype=float)
-    return Estimates(values, errors, exact, votes)
+    return Estimates(values, errors, exact, votes, mean_at_k(sample_counts, right_counts, 1))
 
 
 def answer_classes(group: Sequence[Verdict], grader: Grader) -> list[int]:
-    """Equivalence classes of a problem's answers as integers, -1 for a sample without an answer.
+    """Number the classes of equivalent answers among the samples of one problem.
 
-    Answers are compared in sorted order, so that the classes do not depend on the order of samples. An
-    answer on which the grader failed forms a class with its literal equals alone, because comparing it
-    would only fail again.
+    Args:
+        group: verdicts of the samples.
+        grader: decides which answers are equivalent.
+
+    Returns:
+        The class of each sample's answer; -1 for a sample without an answer.
     """
     answers: set[str] = set()
     failed_answers: set[str] = set()
@@ -133,8 +173,11 @@ def answer_classes(group: Sequence[Verdict], grader: Grader) -> list[int]:
             if verdict.route in FAILED:
                 failed_answers.add(verdict.answer)
 
+    # in sorted order, so that the classes do not depend on the order of the samples
     comparable = sorted(answers - failed_answers, key=_shortest_first)
     class_of = dict(zip(comparable, grader.cluster(comparable), strict=True))
+
+    # the grader would fail on these again: each string is a class of its own
     for answer in sorted(failed_answers):
         class_of[answer] = max(class_of.values(), default=-1) + 1
     return [-1 if verdict.answer is None else class_of[verdict.answer] for verdict in group]
@@ -150,7 +193,11 @@ def count_right_classes(classes: Sequence[int], correct: Sequence[bool]) -> int:
 
 
 def count_votes(group: Sequence[Verdict], classes: Sequence[int]) -> list[Vote]:
-    """The classes as votes, most frequent first; ties in order of the shortest answer."""
+    """The classes of one problem's answers as votes.
+
+    Returns:
+        Most frequent first; among equally frequent ones the shortest answer first.
+    """
     members: dict[int, list[Verdict]] = defaultdict(list)
     for verdict, answer_class in zip(group, classes, strict=True):
         if answer_class != -1:
@@ -165,4 +212,5 @@ def count_votes(group: Sequence[Verdict], classes: Sequence[int]) -> list[Vote]:
 
 
 def _shortest_first(answer: str) -> tuple[int, str]:
+    """Sort key: by length, then by alphabet."""
     return len(answer), answer

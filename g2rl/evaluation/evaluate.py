@@ -1,9 +1,8 @@
 """Evaluate a policy on a benchmark: sample, grade, and estimate pass@k and maj@k with intervals.
 
-Raw verdicts only: no shaped reward ever enters here. The random numbers of a sample are a function
-of (seed, problem, sample), the same at every evaluation, so that two checkpoints are compared on
-common random numbers. Training calls `evaluate`; `g2rl-eval` uses the same parts piecewise, see
-`g2rl.evaluation`.
+The random numbers of a sample are a function of (seed, problem, sample) and the same at every
+evaluation, so that two checkpoints are compared on common random numbers. Training calls
+`evaluate`. `g2rl-eval` calls `respond` for a few problems at a time, see `g2rl.evaluation.folder`.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from g2rl.engines.engine import Engine
-from g2rl.evaluation.estimates import GradedSamples, measure
-from g2rl.formulas.estimators import Interval, bootstrap_interval
+from g2rl.evaluation.estimates import GradedSamples, interval_over_problems, measure_samples
+from g2rl.formulas.estimators import Interval
 from g2rl.policy.prompts import encode_prompt
 from g2rl.tasks.benchmarks.benchmark import Benchmark
 from g2rl.tasks.grading.grader import Grader
@@ -24,31 +23,36 @@ from g2rl.types import Completion, Problem, Tokenizer, Verdict
 from g2rl.world import World
 
 EVAL_STREAM = 0xE7A1
+"""Part of every sample's key; keeps evaluation's random numbers apart from those of training."""
 
 
 @dataclass(slots=True)
 class EvalResult:
-    """Graded samples of one benchmark and what they say."""
+    """The graded samples of one benchmark of B problems, and their metrics."""
 
     name: str
+    """Name of the benchmark."""
     prompts: list[list[int]]
+    """Token ids of each problem's prompt."""
     completions: list[list[Completion]]
+    """The samples of each problem."""
     verdicts: list[list[Verdict]]
+    """The verdicts on these samples."""
     per_problem: dict[str, np.ndarray]
-    """Metric name ("pass@4") to its value on each problem."""
+    """Metric name ("pass@4") to its value on each problem, (B,)."""
 
     @property
     def intervals(self) -> dict[str, Interval]:
-        """95 % bootstrap intervals over problems of the accuracies (pass@k, maj@k)."""
+        """95 % bootstrap intervals over problems of each pass@k and maj@k."""
         intervals: dict[str, Interval] = {}
         for name, values in self.per_problem.items():
             if name.startswith(("pass@", "maj@")):
-                intervals[name] = bootstrap_interval(values, seed=0)
+                intervals[name] = interval_over_problems(values)
         return intervals
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Means over problems by name: pass@1, pass@1_low, pass@1_high, length, ..."""
+        """Means over problems, and the bounds of the intervals: pass@1, length, pass@1_low, ..."""
         metrics = {name: float(values.mean()) for name, values in self.per_problem.items()}
         for name, interval in self.intervals.items():
             metrics[f"{name}_low"] = interval.low
@@ -68,11 +72,22 @@ def evaluate(
     on_progress: Callable[[int], None] | None = None,
     world: World | None = None,
 ) -> EvalResult:
-    """Draw `samples` (default: the benchmark's n) responses a problem and grade them.
+    """Sample responses to every problem of a benchmark, grade them and estimate the metrics.
 
-    ks above `samples` are left out. Metrics: pass@k and maj@k for each k, `length` in tokens,
-    `truncated` share, and `distinct`, the number of distinct right answers of a problem's samples.
-    The ranks of `world` divide the problems among them; each gets the same result.
+    The metrics are pass@k and maj@k for each of the benchmark's k, `length` in tokens, `truncated`
+    (share of responses cut off by the token limit) and `distinct` (number of distinct right answers
+    among a problem's samples).
+
+    Args:
+        benchmark: the problems, and how they are sampled.
+        engine: draws the responses.
+        grader: judges them.
+        tokenizer: of the policy.
+        chat: prompts go through the tokenizer's chat template.
+        seed: of the samples.
+        samples: responses a problem; None takes the benchmark's number. k above it are left out.
+        on_progress: is called with the number of responses that have newly finished on this rank.
+        world: the ranks that divide the problems among them; each gets the same result.
     """
     sample_count = samples or benchmark.samples
     world = world or World()
@@ -94,15 +109,23 @@ def evaluate(
     completions = world.collect(own_responses.completions)
     verdicts = world.collect(own_responses.verdicts)
 
-    # the first rank estimates for all: maj@k may need the grader
-    graded = GradedSamples(
-        verdicts,
-        [[len(completion.token_ids) for completion in group] for group in completions],
-        [[completion.finish for completion in group] for group in completions],
-    )
+    # the first rank estimates for all, because comparing answers may need the grader's workers
+    graded = graded_samples(completions, verdicts)
     ks = [k for k in benchmark.ks if k <= sample_count]
-    per_problem = world.from_first(lambda: measure(graded, ks, grader).values)
+    per_problem = world.from_first(lambda: measure_samples(graded, ks, grader).values)
     return EvalResult(benchmark.name, prompts, completions, verdicts, per_problem)
+
+
+def graded_samples(
+    completions: Sequence[Sequence[Completion]], verdicts: Sequence[Sequence[Verdict]]
+) -> GradedSamples:
+    """Completions and their verdicts, by problem, as `measure_samples` takes them."""
+    lengths: list[list[int]] = []
+    finishes: list[list[str]] = []
+    for group in completions:
+        lengths.append([len(completion.token_ids) for completion in group])
+        finishes.append([completion.finish for completion in group])
+    return GradedSamples(verdicts, lengths, finishes)
 
 
 class Responses(NamedTuple):
@@ -125,20 +148,34 @@ def respond(
     samples: int,
     on_progress: Callable[[int], None] | None = None,
 ) -> Responses:
-    """Sample and grade the problems at `places` of the benchmark.
+    """Sample and grade responses to some problems of a benchmark.
 
-    The random numbers belong to the place, so that any division into parts draws the same.
+    The random numbers of a problem belong to its place in the benchmark, so that it does not matter
+    which problems are sampled together.
+
+    Args:
+        benchmark: the problems, and how they are sampled.
+        places: of the problems in the benchmark.
+        engine: draws the responses.
+        grader: judges them.
+        tokenizer: of the policy.
+        chat: prompts go through the tokenizer's chat template.
+        seed: of the samples.
+        samples: responses a problem.
+        on_progress: is called with the number of responses that have newly finished.
     """
     problems = [benchmark.problems[place] for place in places]
     prompts = [encode_prompt(tokenizer, problem.prompt, chat) for problem in problems]
     keys = [(seed, EVAL_STREAM, place) for place in places]
     completions = engine.generate(prompts, keys, samples, benchmark.params, on_progress)
 
-    # grade all at once, then divide the verdicts by problem
+    # the grader's workers are busiest with all responses at once
     items: list[tuple[str, Problem]] = []
     for problem, group in zip(problems, completions, strict=True):
         for completion in group:
             items.append((completion.text, problem))
     verdicts = grader.grade(items)
+
+    # back to one list a problem
     starts = range(0, len(verdicts), samples)
     return Responses(prompts, completions, [verdicts[i : i + samples] for i in starts])

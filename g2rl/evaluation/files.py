@@ -1,12 +1,12 @@
-"""The files of an evaluation: what each holds, and how it is read back.
+"""The files of an evaluation: what each holds, and how samples are written and read back.
 
     parts/NAME/part_00003.parquet   samples of some problems, while the evaluation is under way
-    samples.parquet                 one row a sample, with all that grading it again needs
+    samples.parquet                 one row a sample, with everything that grading it again needs
     problems.parquet                one row a problem: n, c, answers, and every pass@k and maj@k
-    results.parquet                 long form: one row a benchmark and metric, with its interval
-    groups.parquet                  pass@1 by subject, category or family, where a benchmark has them
+    results.parquet                 one row for each benchmark and metric, with its interval
+    groups.parquet                  pass@1 by subject, category or family, if a benchmark has them
 
-Every file appears whole or not at all, and holds nothing that depends on the clock.
+A file appears whole or not at all, and holds nothing that depends on the clock.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from g2rl.tasks.grading.verifier import Verifier
 from g2rl.types import Completion, Problem, Verdict
 
 Row = dict[str, Any]
+"""One row of a table, by column."""
 
 SAMPLES = pyarrow.schema(
     [
@@ -46,11 +47,11 @@ SAMPLES = pyarrow.schema(
     ]
 )
 KS = b"g2rl.ks"
-"""Key of the file's metadata under which the ks of each benchmark stand, as JSON."""
+"""Key of the file's metadata that holds the ks of each benchmark, as JSON."""
 
 
 class EvaluationError(ValueError):
-    """A file of an evaluation cannot be used; the message names it and the mend."""
+    """A file of an evaluation cannot be used; the message names it and says what to do."""
 
 
 def sample_rows(
@@ -59,11 +60,20 @@ def sample_rows(
     completions: Sequence[Sequence[Completion]],
     verdicts: Sequence[Sequence[Verdict]],
 ) -> list[Row]:
-    """Rows of samples.parquet for the problems at `places`; lone surrogates are replaced."""
+    """Rows of samples.parquet for some problems of a benchmark.
+
+    Lone surrogates in texts are replaced, because parquet cannot store them.
+
+    Args:
+        benchmark: the problems.
+        places: of the problems in the benchmark.
+        completions: of each of these problems.
+        verdicts: on these completions.
+    """
     rows: list[Row] = []
-    for place, group, judged in zip(places, completions, verdicts, strict=True):
+    for place, group, verdicts_of_problem in zip(places, completions, verdicts, strict=True):
         problem = benchmark.problems[place]
-        fixed = {
+        problem_columns = {
             "benchmark": benchmark.name,
             "problem": storable(problem.id),
             "index": place,
@@ -73,22 +83,29 @@ def sample_rows(
             "meta": storable(json.dumps(dict(problem.meta), ensure_ascii=False)),
         }
 
-        # one row a sample
-        for number, (completion, verdict) in enumerate(zip(group, judged, strict=True)):
-            response = {"sample": number, "completion": storable(completion.text)}
-            length = {"tokens": len(completion.token_ids), "finish": completion.finish}
-            rows.append({**fixed, **response, **judgement(verdict), **length})
+        # the samples of a problem share its columns
+        samples = zip(group, verdicts_of_problem, strict=True)
+        for number, (completion, verdict) in enumerate(samples):
+            row = {
+                **problem_columns,
+                "sample": number,
+                "completion": storable(completion.text),
+                **verdict_columns(verdict),
+                "tokens": len(completion.token_ids),
+                "finish": completion.finish,
+            }
+            rows.append(row)
     return rows
 
 
-def judgement(verdict: Verdict) -> Row:
-    """The columns that grading fills."""
+def verdict_columns(verdict: Verdict) -> Row:
+    """The columns that grading fills, and that grading again replaces."""
     answer = None if verdict.answer is None else storable(verdict.answer)
     return {"answer": answer, "correct": verdict.correct, "route": verdict.route}
 
 
 def verifier_name(verifier: Verifier) -> str:
-    """Where a verifier's class lives, e.g. "g2rl.tasks.grading.math.MathVerifier"."""
+    """Where a verifier's class is defined, e.g. "g2rl.tasks.grading.math.MathVerifier"."""
     return f"{type(verifier).__module__}.{type(verifier).__qualname__}"
 
 
@@ -103,21 +120,35 @@ def write_rows(
     schema: pyarrow.Schema,
     metadata: Mapping[bytes, bytes] | None = None,
 ) -> None:
-    """Write rows as parquet, whole or not at all."""
+    """Write a parquet file that appears whole or not at all.
+
+    Args:
+        path: of the file.
+        rows: of the table; a column that a row lacks becomes null.
+        schema: the columns and their types.
+        metadata: goes into the file's schema.
+    """
     table = pyarrow.Table.from_pylist(list(rows), schema=schema.with_metadata(metadata))
     with atomic_path(path) as aside:
         parquet.write_table(table, aside)
 
 
-def read_samples(path: Path) -> tuple[list[Row], dict[str, list[int]]]:
-    """Rows of a samples file, in order of benchmark, problem and sample, and the ks of each
-    benchmark.
+def write_samples(path: Path, rows: Sequence[Row], ks: Mapping[str, Sequence[int]]) -> None:
+    """Write samples.parquet, with the ks of each benchmark in its metadata."""
+    plain_ks = {benchmark: list(values) for benchmark, values in ks.items()}
+    write_rows(path, rows, SAMPLES, {KS: json.dumps(plain_ks).encode()})
 
-    The ks are missing from a file that another program wrote.
+
+def read_samples(path: Path) -> tuple[list[Row], dict[str, list[int]]]:
+    """Read a samples file.
+
+    Returns:
+        The rows in order of benchmark, problem and sample, and the ks of each benchmark. A file
+        that another program wrote has no ks: then these are empty.
 
     Raises:
-        EvaluationError: no such file, not parquet, a missing column, no row, or a sample that
-        stands twice.
+        EvaluationError: there is no such file, it is not parquet, it lacks a column, it has no row,
+            or it holds a sample twice.
     """
     if not path.is_file():
         raise EvaluationError(f"{path}: no such file")
@@ -126,7 +157,7 @@ def read_samples(path: Path) -> tuple[list[Row], dict[str, list[int]]]:
     except (pyarrow.ArrowException, OSError) as error:
         raise EvaluationError(f"{path} cannot be read as parquet ({error})") from error
 
-    # everything that grading again needs must be there
+    # any program may have written it: grading again needs every column
     missing = [name for name in SAMPLES.names if name not in table.column_names]
     if missing:
         raise EvaluationError(
@@ -136,41 +167,38 @@ def read_samples(path: Path) -> tuple[list[Row], dict[str, list[int]]]:
     if not rows:
         raise EvaluationError(f"{path} holds no samples")
 
-    # in the order in which benchmarks appear
-    order = {
-        name: place for place, name in enumerate(dict.fromkeys(row["benchmark"] for row in rows))
-    }
+    # benchmarks stay in the order in which they first appear
+    order: dict[str, int] = {}
+    for row in rows:
+        order.setdefault(row["benchmark"], len(order))
     rows.sort(key=lambda row: (order[row["benchmark"]], row["index"], row["sample"]))
 
-    # no sample twice
-    seen = {(row["benchmark"], row["problem"], row["sample"]) for row in rows}
-    if len(seen) < len(rows):
-        raise EvaluationError(f"{path} holds {len(rows) - len(seen)} samples twice")
+    # a sample that counts twice would shift every estimate
+    sample_ids = {(row["benchmark"], row["problem"], row["sample"]) for row in rows}
+    if len(sample_ids) < len(rows):
+        raise EvaluationError(f"{path} holds {len(rows) - len(sample_ids)} samples twice")
     return rows, json.loads((table.schema.metadata or {}).get(KS, b"{}"))
 
 
-def write_samples(path: Path, rows: Sequence[Row], ks: Mapping[str, Sequence[int]]) -> None:
-    """Write samples.parquet; `ks` by benchmark travel with it."""
-    listed = {name: list(values) for name, values in ks.items()}
-    write_rows(path, rows, SAMPLES, {KS: json.dumps(listed).encode()})
-
-
-def by_problem(rows: Sequence[Row]) -> dict[str, list[list[Row]]]:
-    """Samples as benchmark -> problems -> samples, in the order of the rows.
+def samples_by_problem(rows: Sequence[Row]) -> dict[str, list[list[Row]]]:
+    """Group rows of samples.parquet: benchmark -> problems -> samples, in the order of the rows.
 
     Raises:
-        EvaluationError: problems of one benchmark with different numbers of samples.
+        EvaluationError: problems of one benchmark have different numbers of samples.
     """
-    # benchmark -> problem -> samples
-    found: dict[str, dict[str, list[Row]]] = {}
+    samples_of: dict[str, dict[str, list[Row]]] = {}
     for row in rows:
-        found.setdefault(row["benchmark"], {}).setdefault(row["problem"], []).append(row)
+        problems = samples_of.setdefault(row["benchmark"], {})
+        problems.setdefault(row["problem"], []).append(row)
 
-    # estimators need equally many samples of each problem
-    for name, problems in found.items():
-        sizes = sorted({len(group) for group in problems.values()})
+    # the estimators take equally many samples of each problem
+    grouped: dict[str, list[list[Row]]] = {}
+    for benchmark, problems in samples_of.items():
+        grouped[benchmark] = list(problems.values())
+        sizes = sorted({len(samples) for samples in problems.values()})
         if len(sizes) > 1:
             raise EvaluationError(
-                f"{name}: problems have between {sizes[0]} and {sizes[-1]} samples; all need equally many"
+                f"{benchmark}: problems have between {sizes[0]} and {sizes[-1]} samples; all need "
+                "equally many"
             )
-    return {name: list(problems.values()) for name, problems in found.items()}
+    return grouped

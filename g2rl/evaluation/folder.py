@@ -1,8 +1,9 @@
-"""An evaluation in its folder: sample what is missing, part by part, then estimate; or grade again.
+"""An evaluation in its folder: sample the missing parts and estimate, or grade samples again.
 
-A part is a number of consecutive problems, sampled, graded and written before the next is begun. A
-sample is a function of (seed, problem, sample) and a part is always sampled as one, so an
-evaluation that was interrupted ends with the same bytes as one that was not.
+A part is a number of consecutive problems of one benchmark. It is sampled, graded and written
+before the next one is begun. A sample is a function of (seed, problem, sample), and a part is
+always sampled as a whole, so an evaluation that was interrupted ends with the same bytes as one
+that was not.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from g2rl.engines.engine import Engine
 from g2rl.evaluation.evaluate import respond
@@ -20,10 +21,10 @@ from g2rl.evaluation.files import (
     SAMPLES,
     EvaluationError,
     Row,
-    judgement,
     problem_of,
     read_samples,
     sample_rows,
+    verdict_columns,
     write_rows,
     write_samples,
 )
@@ -35,7 +36,9 @@ from g2rl.tasks.grading.verifier import Verifier
 from g2rl.types import Tokenizer
 
 Graders = Callable[[Verifier], Grader]
+"""Gives the grader that works with a verifier."""
 REGRADE_BATCH = 256
+"""Samples that are graded again between two reports of progress."""
 
 
 class Reporter(Protocol):
@@ -46,38 +49,55 @@ class Reporter(Protocol):
     def phase(self, name: str, total: int) -> AbstractContextManager[Callable[[int], None]]: ...
 
 
+class SamplePart(NamedTuple):
+    """Consecutive problems of one benchmark that are sampled as a whole."""
+
+    benchmark: Benchmark
+    places: range
+    """Of the problems in the benchmark."""
+    path: Path
+    """Of the file that holds the samples until all parts are joined."""
+
+
 class Evaluation:
-    """Samples of some benchmarks in a folder.
+    """The evaluation of some benchmarks in a folder.
 
     Args:
         folder: where the files go.
         benchmarks: in the order of the tables.
-        part: problems of one part.
+        part: number of problems of one part.
         seed: of the samples.
+
+    Raises:
+        ValueError: `part` is below 1.
     """
 
     def __init__(self, folder: Path, benchmarks: Sequence[Benchmark], part: int, seed: int) -> None:
         if part < 1:
             raise ValueError(f"part must be >= 1, got {part}")
-        self.folder, self.benchmarks, self.part, self.seed = folder, list(benchmarks), part, seed
+        self.folder, self.benchmarks = folder, list(benchmarks)
+        self.problems_per_part, self.seed = part, seed
 
     @property
     def samples_file(self) -> Path:
+        """Holds all samples once every part is done."""
         return self.folder / "samples.parquet"
 
-    def pieces(self) -> Iterator[tuple[Benchmark, range, Path]]:
-        """Every part: its benchmark, the places of its problems and its file."""
+    def parts(self) -> Iterator[SamplePart]:
+        """All parts, in the order in which they are sampled."""
         for benchmark in self.benchmarks:
-            for start in range(0, len(benchmark.problems), self.part):
-                places = range(start, min(start + self.part, len(benchmark.problems)))
-                name = f"part_{start // self.part:05d}.parquet"
-                yield benchmark, places, self.folder / "parts" / benchmark.name / name
+            problem_count = len(benchmark.problems)
+            part_folder = self.folder / "parts" / benchmark.name
+            starts = range(0, problem_count, self.problems_per_part)
+            for number, start in enumerate(starts):
+                places = range(start, min(start + self.problems_per_part, problem_count))
+                yield SamplePart(benchmark, places, part_folder / f"part_{number:05d}.parquet")
 
-    def missing(self) -> list[tuple[Benchmark, range, Path]]:
+    def missing_parts(self) -> list[SamplePart]:
         """The parts that are still to be sampled; none once samples.parquet is there."""
         if self.samples_file.exists():
             return []
-        return [piece for piece in self.pieces() if not _intact(*piece)]
+        return [part for part in self.parts() if not _is_intact(part)]
 
     def sample(
         self,
@@ -88,13 +108,22 @@ class Evaluation:
         *,
         chat: bool,
     ) -> None:
-        """Sample and grade every missing part."""
-        # what is still to do
-        missing = self.missing()
-        total = len(list(self.pieces()))
-        if 0 < len(missing) < total:
-            reporter.say(f"continuing: {total - len(missing)} of {total} parts are done")
-        for benchmark, places, path in missing:
+        """Sample and grade every missing part, and write each as soon as it is done.
+
+        Args:
+            engine: draws the responses.
+            tokenizer: of the policy.
+            graders: judge the responses.
+            reporter: is told of the progress.
+            chat: prompts go through the tokenizer's chat template.
+        """
+        missing_parts = self.missing_parts()
+        part_count = len(list(self.parts()))
+        if 0 < len(missing_parts) < part_count:
+            done_count = part_count - len(missing_parts)
+            reporter.say(f"continuing: {done_count} of {part_count} parts are done")
+
+        for benchmark, places, path in missing_parts:
             with reporter.phase(benchmark.name, len(places) * benchmark.samples) as advance:
                 responses = respond(
                     benchmark,
@@ -107,10 +136,11 @@ class Evaluation:
                     samples=benchmark.samples,
                     on_progress=advance,
                 )
+
+                # from here on this part survives an interruption
                 rows = sample_rows(benchmark, places, responses.completions, responses.verdicts)
                 write_rows(path, rows, SAMPLES)
 
-            # say how it goes
             right = sum(row["correct"] for row in rows)
             reporter.say(
                 f"{benchmark.name}: {places[-1] + 1} of {len(benchmark.problems)} problems, "
@@ -118,71 +148,88 @@ class Evaluation:
             )
 
     def finish(self, graders: Graders) -> Findings:
-        """Join the parts, estimate and write the tables; may be called again at any time."""
+        """Join the parts into samples.parquet, and compute and write the tables.
+
+        May be called again at any time: the tables are then computed anew.
+        """
         if not self.samples_file.exists():
             rows: list[Row] = []
-            for _, _, path in self.pieces():
-                rows += read_samples(path)[0]
-            write_samples(self.samples_file, rows, {b.name: b.ks for b in self.benchmarks})
+            for part in self.parts():
+                rows += read_samples(part.path)[0]
+            ks_of = {benchmark.name: benchmark.ks for benchmark in self.benchmarks}
+            write_samples(self.samples_file, rows, ks_of)
 
-        # from here on samples.parquet alone counts
+        # the tables come from samples.parquet alone, as they do when it is graded again
         shutil.rmtree(self.folder / "parts", ignore_errors=True)
         samples, ks = read_samples(self.samples_file)
-        findings = tables_of(samples, ks, {b.name: graders(b.verifier) for b in self.benchmarks})
+        grader_of = {benchmark.name: graders(benchmark.verifier) for benchmark in self.benchmarks}
+        findings = tables_of(samples, ks, grader_of)
         findings.write(self.folder)
         return findings
 
 
-def _intact(benchmark: Benchmark, places: range, path: Path) -> bool:
-    """Whether a part is there and holds exactly its samples."""
+def _is_intact(part: SamplePart) -> bool:
+    """Whether the file of a part exists and holds exactly the part's samples."""
     try:
-        rows, _ = read_samples(path)
+        rows, _ = read_samples(part.path)
     except EvaluationError:
         return False
-    wanted: set[tuple[str, int]] = set()
-    for place in places:
-        for number in range(benchmark.samples):
-            wanted.add((benchmark.problems[place].id, number))
-    return {(row["problem"], row["sample"]) for row in rows} == wanted
+
+    # an interrupted run of other settings may have left fewer, more or other samples
+    expected: set[tuple[str, int]] = set()
+    for place in part.places:
+        for number in range(part.benchmark.samples):
+            expected.add((part.benchmark.problems[place].id, number))
+    return {(row["problem"], row["sample"]) for row in rows} == expected
 
 
 def regrade(source: Path, folder: Path, graders: Graders, reporter: Reporter) -> Findings:
-    """Grade the completions of a samples file again and write all tables into `folder`; needs no
-    model.
+    """Grade the completions of a samples file again; needs no model.
+
+    Args:
+        source: the samples file.
+        folder: where the new samples.parquet and all tables are written.
+        graders: judge the completions.
+        reporter: is told of the progress.
 
     Raises:
         EvaluationError: the file cannot be used, or `folder` is where it lies.
         UnknownVerifierError: the file names a verifier that g2rl does not have.
     """
-    # never over the file that is read
+    # the old verdicts must not be lost
     if folder.resolve() == source.resolve().parent:
         raise EvaluationError(f"{folder} holds the samples to grade again; write elsewhere")
 
-    # one grader a benchmark
+    # a benchmark has one verifier, which its rows name
     rows, ks = read_samples(source)
     grader_of = {row["benchmark"]: graders(verifier_named(row["verifier"])) for row in rows}
-    for name, grader in grader_of.items():
-        samples = [row for row in rows if row["benchmark"] == name]
+    for benchmark, grader in grader_of.items():
+        samples = [row for row in rows if row["benchmark"] == benchmark]
         right_before = sum(row["correct"] for row in samples)
-        with reporter.phase(name, len(samples)) as advance:
+        with reporter.phase(benchmark, len(samples)) as advance:
             for start in range(0, len(samples), REGRADE_BATCH):
                 batch = samples[start : start + REGRADE_BATCH]
-                verdicts = grader.grade([(row["completion"], problem_of(row)) for row in batch])
-                for row, verdict in zip(batch, verdicts, strict=True):
-                    row.update(judgement(verdict))
+                _regrade_rows(batch, grader)
                 advance(len(batch))
         right = sum(row["correct"] for row in samples)
-        reporter.say(f"{name}: {right} of {len(samples)} samples right, {right_before} before")
+        reporter.say(f"{benchmark}: {right} of {len(samples)} samples right, {right_before} before")
 
-    # all tables anew
+    # the folder then holds what an evaluation would have written
     write_samples(folder / "samples.parquet", rows, ks)
     findings = tables_of(rows, ks, grader_of)
     findings.write(folder)
     return findings
 
 
+def _regrade_rows(rows: Sequence[Row], grader: Grader) -> None:
+    """Replace the verdicts in rows of samples.parquet."""
+    verdicts = grader.grade([(row["completion"], problem_of(row)) for row in rows])
+    for row, verdict in zip(rows, verdicts, strict=True):
+        row.update(verdict_columns(verdict))
+
+
 def problems_digest(benchmarks: Sequence[Benchmark]) -> str:
-    """A hash of what is asked: ids, prompts, golds."""
+    """A hash of what is asked: names of the benchmarks, and ids, prompts and golds of problems."""
     digest = hashlib.sha256()
     for benchmark in benchmarks:
         for problem in benchmark.problems:
@@ -191,19 +238,32 @@ def problems_digest(benchmarks: Sequence[Benchmark]) -> str:
     return digest.hexdigest()
 
 
-def folder_digest(folder: Path, pieces: int = 64, piece: int = 1 << 16) -> str:
-    """A hash of the files of a model: names, sizes and `pieces` evenly spread pieces of each."""
+def folder_digest(folder: Path, chunks: int = 64, chunk_bytes: int = 1 << 16) -> str:
+    """A hash of the files of a model: their names, their sizes, and a part of their contents.
+
+    Args:
+        folder: of the model.
+        chunks: number of evenly spread chunks of each file that are read. Reading large files as a
+            whole would take minutes.
+        chunk_bytes: size of one chunk.
+    """
     digest = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.is_file()):
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
         size = path.stat().st_size
         digest.update(f"{path.name} {size}\n".encode())
+
+        # smaller files are read as a whole
         with path.open("rb") as file:
-            for start in range(0, size, max(size // pieces, piece)):
+            for start in range(0, size, max(size // chunks, chunk_bytes)):
                 file.seek(start)
-                digest.update(file.read(piece))
+                digest.update(file.read(chunk_bytes))
     return digest.hexdigest()
 
 
-def averages(findings: Findings) -> Mapping[str, float]:
-    """pass@1 of each benchmark."""
-    return {row["benchmark"]: row["value"] for row in findings.results if row["metric"] == "pass@1"}
+def pass_at_1_by_benchmark(findings: Findings) -> Mapping[str, float]:
+    """Mean pass@1 of each benchmark, by name."""
+    values: dict[str, float] = {}
+    for row in findings.results:
+        if row["metric"] == "pass@1":
+            values[row["benchmark"]] = row["value"]
+    return values

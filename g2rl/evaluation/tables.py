@@ -1,4 +1,4 @@
-"""From graded samples to problems.parquet, results.parquet and groups.parquet."""
+"""From graded samples to the tables problems.parquet, results.parquet and groups.parquet."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 
-from g2rl.evaluation.estimates import Estimates, GradedSamples, measure
-from g2rl.evaluation.files import Row, by_problem, problem_of, write_rows
-from g2rl.formulas.estimators import bootstrap_interval, mean_at_k
+from g2rl.evaluation.estimates import (
+    CONFIDENCE,
+    Estimates,
+    GradedSamples,
+    interval_over_problems,
+    measure_samples,
+)
+from g2rl.evaluation.files import Row, problem_of, samples_by_problem, write_rows
 from g2rl.tasks.benchmarks.benchmark import powers_of_two
 from g2rl.tasks.grading.grader import Grader
 from g2rl.types import Verdict
 
-CONFIDENCE = 0.95
 ANSWERS = pyarrow.list_(
     pyarrow.struct(
         [("answer", pyarrow.string()), ("count", pyarrow.int64()), ("correct", pyarrow.int64())]
@@ -32,6 +36,7 @@ PROBLEMS = [
     ("c", pyarrow.int64()),
     ("answers", ANSWERS),  # classes of equivalent answers, most frequent first
 ]
+"""The first columns of problems.parquet; one column for each pass@k and maj@k follows."""
 RESULTS = pyarrow.schema(
     [
         ("benchmark", pyarrow.string()),
@@ -51,32 +56,40 @@ GROUPS = pyarrow.schema(
     [
         ("benchmark", pyarrow.string()),
         ("group", pyarrow.string()),
-        *[
-            (name, RESULTS.field(name).type)
-            for name in ("metric", "value", "low", "high", "n_problems")
-        ],
+        ("metric", pyarrow.string()),
+        ("value", pyarrow.float64()),
+        ("low", pyarrow.float64()),
+        ("high", pyarrow.float64()),
+        ("n_problems", pyarrow.int64()),
     ]
 )
 
 
 @dataclass(slots=True)
 class Findings:
-    """The tables of an evaluation."""
+    """The tables of an evaluation, as lists of rows."""
 
     problems: list[Row]
+    """Of problems.parquet: one row a problem."""
     results: list[Row]
+    """Of results.parquet: one row for each benchmark and metric."""
     groups: list[Row]
+    """Of groups.parquet: one row for each group of problems; empty without groups."""
 
     def value(self, benchmark: str, metric: str) -> float:
-        """The value of a metric, e.g. ``value("math500", "pass@1")``."""
+        """The value of a metric, e.g. ``value("math500", "pass@1")``.
+
+        Raises:
+            KeyError: the benchmark does not have this metric.
+        """
         for row in self.results:
             if row["benchmark"] == benchmark and row["metric"] == metric:
                 return row["value"]
         raise KeyError(f"{benchmark}: {metric}")
 
     def write(self, folder: Path) -> None:
-        """Write problems.parquet, results.parquet and, where there are groups, groups.parquet."""
-        # every metric that a problem has is a column behind the fixed ones
+        """Write problems.parquet, results.parquet and, if there are groups, groups.parquet."""
+        # benchmarks may have different k: a column for each metric that any problem has
         fixed_names = {name for name, _ in PROBLEMS}
         metric_names: dict[str, None] = {}
         for row in self.problems:
@@ -97,6 +110,8 @@ def findings_metrics(findings: Findings) -> dict[str, float]:
     for row in findings.results:
         name = f"eval/{row['benchmark']}/{row['metric']}"
         values = {name: row["value"], f"{name}_low": row["low"], f"{name}_high": row["high"]}
+
+        # trackers take finite numbers only
         for key, value in values.items():
             if value is not None and math.isfinite(value):
                 metrics[key] = value
@@ -106,122 +121,166 @@ def findings_metrics(findings: Findings) -> dict[str, float]:
 def tables_of(
     rows: Sequence[Row], ks: Mapping[str, Sequence[int]], graders: Mapping[str, Grader]
 ) -> Findings:
-    """Estimate every metric of graded samples.
+    """Compute the tables of an evaluation from its graded samples.
 
     Args:
         rows: of samples.parquet, in any order.
-        ks: by benchmark; a benchmark without gets the powers of two up to its n.
-        graders: by benchmark; they decide which answers are equivalent.
+        ks: the k of pass@k and maj@k of each benchmark; a benchmark that is missing here gets the
+            powers of two up to its number of samples.
+        graders: of each benchmark; they decide which answers are equivalent.
+
+    Raises:
+        EvaluationError: problems of one benchmark have different numbers of samples.
     """
     findings = Findings([], [], [])
-    for benchmark, problems in by_problem(rows).items():
+    for benchmark, problems in samples_by_problem(rows).items():
+        # k above the number of samples cannot be estimated
         sample_count = len(problems[0])
-        possible_ks = ks.get(benchmark, powers_of_two(sample_count))
-        wanted_ks = [k for k in possible_ks if k <= sample_count]
-        estimates = measure(graded_samples(problems), wanted_ks, graders[benchmark])
+        wanted_ks = ks.get(benchmark, powers_of_two(sample_count))
+        possible_ks = [k for k in wanted_ks if k <= sample_count]
+        samples = graded_samples(problems)
+        estimates = measure_samples(samples, possible_ks, graders[benchmark])
 
+        # the same estimates, problem by problem and over all problems
         rows_of_problems = problem_rows(problems, estimates)
         findings.problems += rows_of_problems
-        findings.results += result_rows(benchmark, problems, estimates, wanted_ks)
+        findings.results += result_rows(benchmark, sample_count, estimates, possible_ks)
         findings.groups += group_rows(benchmark, rows_of_problems)
     return findings
 
 
 def graded_samples(problems: Sequence[Sequence[Row]]) -> GradedSamples:
-    """Rows of samples.parquet, by problem, as `measure` takes them."""
+    """Rows of samples.parquet, by problem, as `measure_samples` takes them."""
     verdicts: list[list[Verdict]] = []
-    for group in problems:
-        verdicts.append([Verdict(row["correct"], row["answer"], row["route"]) for row in group])
-    return GradedSamples(
-        verdicts,
-        [[row["tokens"] for row in group] for group in problems],
-        [[row["finish"] for row in group] for group in problems],
-    )
+    lengths: list[list[int]] = []
+    finishes: list[list[str]] = []
+    for rows in problems:
+        verdicts.append([Verdict(row["correct"], row["answer"], row["route"]) for row in rows])
+        lengths.append([row["tokens"] for row in rows])
+        finishes.append([row["finish"] for row in rows])
+    return GradedSamples(verdicts, lengths, finishes)
+
+
+def accuracies(estimates: Estimates) -> dict[str, np.ndarray]:
+    """Each pass@k and maj@k on each problem, (B,), with pass@1 exactly c/n."""
+    values: dict[str, np.ndarray] = {}
+    for name, values_B in estimates.values.items():
+        if name == "pass@1":
+            values[name] = estimates.right_shares
+        elif "@" in name:
+            values[name] = values_B
+    return values
 
 
 def problem_rows(problems: Sequence[Sequence[Row]], estimates: Estimates) -> list[Row]:
-    """Rows of problems.parquet for one benchmark."""
+    """Rows of problems.parquet for one benchmark.
+
+    Args:
+        problems: rows of samples.parquet, by problem.
+        estimates: of these samples.
+    """
+    accuracy_values = accuracies(estimates)
     rows: list[Row] = []
-    for place, group in enumerate(problems):
-        first = group[0]
+    for place, samples in enumerate(problems):
+        first = samples[0]
         row: Row = {
             "benchmark": first["benchmark"],
             "problem": first["problem"],
             "group": problem_of(first).meta.get("group"),
             "gold": first["gold"],
-            "n": len(group),
-            "c": sum(sample["correct"] for sample in group),
+            "n": len(samples),
+            "c": sum(sample["correct"] for sample in samples),
             "answers": [asdict(vote) for vote in estimates.votes[place]],
         }
-        for name, values in estimates.values.items():
-            if "@" in name:
-                row[name] = float(values[place])
-        if "pass@1" in row:  # the share itself, exact where the product of pass@k rounds
-            row["pass@1"] = row["c"] / row["n"]
+        for name, values_B in accuracy_values.items():
+            row[name] = float(values_B[place])
         rows.append(row)
     return rows
 
 
 def result_rows(
-    benchmark: str, problems: Sequence[Sequence[Row]], estimates: Estimates, ks: Sequence[int]
+    benchmark: str, sample_count: int, estimates: Estimates, ks: Sequence[int]
 ) -> list[Row]:
-    """Rows of results.parquet for one benchmark, pass@1 first."""
-    # the mean over samples has a name for each k, and for k = 1 two more
-    sample_count = len(problems[0])
-    right_counts = np.array([sum(row["correct"] for row in group) for group in problems])
-    means = mean_at_k(sample_count, right_counts, 1)
-    names_of_the_mean = [f"mean@{k}" for k in ks]
-    if 1 in ks:
-        names_of_the_mean += ["pass@1", "maj@1"]
-    values = {**estimates.values, **estimates.shares, **dict.fromkeys(names_of_the_mean, means)}
+    """Rows of results.parquet for one benchmark, pass@1 first.
+
+    Args:
+        benchmark: its name.
+        sample_count: samples of each problem.
+        estimates: of these samples.
+        ks: of pass@k and maj@k.
+    """
+    values = {**estimates.values, **accuracies(estimates), **estimates.grading_shares}
+
+    # the mean over the samples is known by a name for each k, and is the vote of one too
+    for k in ks:
+        values[f"mean@{k}"] = estimates.right_shares
+        if k == 1:
+            values["maj@1"] = estimates.right_shares
 
     rows: list[Row] = []
     for metric in sorted(values, key=_order):
-        interval = bootstrap_interval(values[metric], CONFIDENCE)
-        errors = estimates.errors.get(metric, np.zeros(len(problems)))
-        k = metric.partition("@")[2]
+        interval = interval_over_problems(values[metric])
+        k_text = metric.partition("@")[2]
         rows.append(
             {
                 "benchmark": benchmark,
                 "metric": metric,
-                "k": int(k) if k else None,
+                "k": int(k_text) if k_text else None,
                 "value": interval.value,
                 "low": interval.low,
                 "high": interval.high,
                 "confidence": CONFIDENCE,
-                "n_problems": len(problems),
+                "n_problems": len(values[metric]),
                 "n_samples": sample_count,
                 "exact": estimates.exact.get(metric, True),
-                "standard_error": math.sqrt(float((errors**2).sum())) / len(errors),
+                "standard_error": _standard_error(estimates, metric),
             }
         )
     return rows
 
 
+def _standard_error(estimates: Estimates, metric: str) -> float:
+    """Monte Carlo standard error of a metric's mean over problems; 0 where nothing was drawn."""
+    if metric not in estimates.errors:
+        return 0.0
+
+    # the draws of different problems are independent: variances add up
+    errors_B = estimates.errors[metric]
+    return math.sqrt(float((errors_B**2).sum())) / len(errors_B)
+
+
 def _order(metric: str) -> tuple[int, int, str]:
-    """pass@1, pass@2, ..., mean@1, ..., maj@2, ..., then what has no k."""
+    """Sort key: pass@1, pass@2, ..., mean@1, ..., maj@1, ..., then metrics without a k."""
     kind, _, k = metric.partition("@")
-    kinds = ("pass", "mean", "maj")
-    return (kinds.index(kind) if k else len(kinds), int(k or 0), kind)
+    if not k:
+        return 3, 0, kind
+    return ("pass", "mean", "maj").index(kind), int(k), kind
 
 
 def group_rows(benchmark: str, problems: Sequence[Row]) -> list[Row]:
-    """Rows of groups.parquet: pass@1 of each group of problems; none for a benchmark without groups."""
-    accuracies: dict[str, list[float]] = {}
+    """Rows of groups.parquet for one benchmark: pass@1 of each group of problems.
+
+    Args:
+        benchmark: its name.
+        problems: rows of problems.parquet; those without a group are left out.
+    """
+    accuracies_of_group: dict[str, list[float]] = {}
     for row in problems:
         if row["group"] is not None:
-            accuracies.setdefault(row["group"], []).append(row["c"] / row["n"])
+            accuracies_of_group.setdefault(row["group"], []).append(row["c"] / row["n"])
 
     rows: list[Row] = []
-    for group, values in sorted(accuracies.items()):
-        interval = bootstrap_interval(values, CONFIDENCE)
+    for group, values in sorted(accuracies_of_group.items()):
+        interval = interval_over_problems(values)
         rows.append(
             {
                 "benchmark": benchmark,
                 "group": group,
                 "metric": "pass@1",
+                "value": interval.value,
+                "low": interval.low,
+                "high": interval.high,
                 "n_problems": len(values),
-                **interval._asdict(),
             }
         )
     return rows

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from g2rl.engines.engine import uniforms
 from g2rl.evaluation.compare import compare
 from g2rl.evaluation.console import EvalReporter, comparison_table, results_table
-from g2rl.evaluation.estimates import answer_classes, estimate
+from g2rl.evaluation.estimates import answer_classes, estimate_accuracies
 from g2rl.evaluation.evaluate import EVAL_STREAM, evaluate
 from g2rl.evaluation.files import SAMPLES, EvaluationError, read_samples, write_rows
 from g2rl.evaluation.folder import (
@@ -332,7 +332,7 @@ def test_the_vote_of_one_is_pass_at_1(answers: list[list[str | None]]) -> None:
             verdicts = [Verdict(a == "B", a, "letter") for a in group]
             found = maj_at_k(answer_classes(verdicts, grader), [v.correct for v in verdicts], 1)
             assert found.value == pytest.approx(
-                estimate([verdicts], [1], grader).values["pass@1"][0]
+                estimate_accuracies([verdicts], [1], grader).values["pass@1"][0]
             )
 
 
@@ -349,7 +349,7 @@ def test_answers_are_grouped_by_meaning_and_failures_stand_alone() -> None:
     group = [Verdict(ok, answer, route) for answer, ok, route in said]
     with graders(MathVerifier()) as grader:
         classes = answer_classes(group, grader)
-        votes = estimate([group], [1, 7], grader)
+        votes = estimate_accuracies([group], [1, 7], grader)
     assert classes[0] == classes[1] == classes[2] != classes[3]
     assert classes[4] == classes[5] not in classes[:4]
     assert classes[6] == -1

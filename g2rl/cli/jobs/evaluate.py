@@ -17,7 +17,13 @@ from g2rl.cli.folder import prepare
 from g2rl.evaluation.compare import COMPARISON, compare, problems_file
 from g2rl.evaluation.console import EvalReporter
 from g2rl.evaluation.files import write_rows
-from g2rl.evaluation.folder import Evaluation, averages, folder_digest, problems_digest, regrade
+from g2rl.evaluation.folder import (
+    Evaluation,
+    folder_digest,
+    pass_at_1_by_benchmark,
+    problems_digest,
+    regrade,
+)
 from g2rl.evaluation.tables import Findings, findings_metrics
 from g2rl.policy.loading import resolve_source
 from g2rl.runs.files import write_json
@@ -61,7 +67,7 @@ def evaluate(config: DictConfig, folder: Path, overrides: Sequence[str] = ()) ->
     reporter.say(f"written: {folder}")
 
     # one number for whoever sweeps evaluations
-    scores = averages(findings)
+    scores = pass_at_1_by_benchmark(findings)
     return sum(scores.values()) / len(scores)
 
 
@@ -88,7 +94,7 @@ def sample(
     evaluation = Evaluation(folder, benchmarks, config.part, config.seed)
     mirror = Guarded(instantiate(config.tracking))
     mirror.start(folder, plain, [])
-    if evaluation.missing():
+    if evaluation.missing_parts():
         count = sum(len(b.problems) * b.samples for b in benchmarks)
         names = ", ".join(f"{b.name} ({len(b.problems)} x {b.samples})" for b in benchmarks)
         reporter.say(f"{config.model.source} on {names}: {count} samples")
