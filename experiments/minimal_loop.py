@@ -52,7 +52,7 @@ class Settings:
     steps."""
 
     signal: str = "g2rl"
-    steps: int = 30
+    steps: int = 25
     prompts: int = 16
     group_size: int = 16
     mini_batches: int = 2
@@ -92,7 +92,7 @@ class Loop:
 
     def train(self) -> list[dict[str, float]]:
         """Evaluate, train, evaluate again; returns the metrics of every step."""
-        print(f"held-out pass@1 before: {told(self.evaluate())}")
+        print(f"held-out pass@1 before: {with_interval(self.evaluate())}")
         history = []
         for step in range(1, self.settings.steps + 1):
             started = time.perf_counter()
@@ -104,7 +104,7 @@ class Loop:
                 f"loss {metrics['loss']:+.4f}   kl {metrics['kl']:.5f}   "
                 f"{time.perf_counter() - started:.1f} s"
             )
-        print(f"held-out pass@1 after:  {told(self.evaluate())}")
+        print(f"held-out pass@1 after:  {with_interval(self.evaluate())}")
         return history
 
     def evaluate(self) -> EvalResult:
@@ -120,6 +120,7 @@ class Loop:
 
     def step(self, step: int) -> dict[str, float]:
         """One training step, counted from 1."""
+        # responses of the current policy, and whether they are right
         rollouts = self.sample(step)
         verdicts = self.grader.grade(rollouts.items)
 
@@ -136,6 +137,7 @@ class Loop:
         shaped = self.signal(batch)
         advantages_PG, _ = self.advantage(shaped.rewards_PG, batch.rewards_PG)
 
+        # the policy learns; the engine takes over its new weights
         metrics = self.update(step, rollouts, advantages_PG, behaviour, reference)
         self.engine.push_weights()
         metrics["accuracy"] = batch.correct_PG.float().mean().item()
@@ -148,9 +150,7 @@ class Loop:
         settings = self.settings
         count = settings.prompts
         problems = self.task.batch(settings.seed, (step - 1) * count, count)
-        prompts = [
-            encode_prompt(self.tokenizer, problem.prompt, chat=True) for problem in problems
-        ]
+        prompts = [encode_prompt(self.tokenizer, problem.prompt, chat=True) for problem in problems]
         keys = [(settings.seed, SAMPLING_STREAM, step, place) for place in range(count)]
         params = SamplingParams(temperature=TEMPERATURE, max_tokens=120)
         completions = self.engine.generate(prompts, keys, settings.group_size, params)
@@ -180,21 +180,21 @@ class Loop:
             for micro_rows in plan_micro_batches(sequences, rows, TOKEN_BUDGET):
                 micro_batch = make_micro_batch(sequences, micro_rows, self.policy.device)
                 output = self.policy(micro_batch, TEMPERATURE)
-                advantages_T = advantages_PG.flatten()[micro_rows][micro_batch.segments_T]
+                advantages_T = advantages_PG.flatten()[micro_rows].to(self.policy.device)
+                advantages_T = advantages_T[micro_batch.segments_T]
                 shares_T = torch.full_like(advantages_T, token_share)
-                loss, parts = self.loss(
-                    LossInputs(
-                        logps_T=output.logps_T,
-                        old_logps_T=tokens_of(behaviour, micro_rows),
-                        ref_logps_T=tokens_of(reference, micro_rows),
-                        entropy_T=output.entropy_T,
-                        advantages_T=advantages_T,
-                        weights_T=shares_T,
-                        token_share_T=shares_T,
-                        segments_T=micro_batch.segments_T,
-                        rows=len(micro_rows),
-                    )
+                inputs = LossInputs(
+                    logps_T=output.logps_T,
+                    old_logps_T=self.tokens_of(behaviour, micro_rows),
+                    ref_logps_T=self.tokens_of(reference, micro_rows),
+                    entropy_T=output.entropy_T,
+                    advantages_T=advantages_T,
+                    weights_T=shares_T,
+                    token_share_T=shares_T,
+                    segments_T=micro_batch.segments_T,
+                    rows=len(micro_rows),
                 )
+                loss, parts = self.loss(inputs)
                 loss.backward()
                 totals["loss"] += loss.item()
                 totals["kl"] += parts["kl"].item()
@@ -205,6 +205,11 @@ class Loop:
             self.optimizer.step()
             totals["grad_norm"] += norm.item()
         return {name: value / len(rows_of_mini_batches) for name, value in totals.items()}
+
+    def tokens_of(self, scores: Scores, rows: list[int]) -> Tensor:
+        """Log-probabilities of the response tokens of some rows, one row after the other, (T,)."""
+        logps = require_scored([scores.logps[n] for n in rows])
+        return torch.cat(logps).to(self.policy.device)
 
 
 def group_batch(
@@ -225,12 +230,7 @@ def group_batch(
     )
 
 
-def tokens_of(scores: Scores, rows: list[int]) -> Tensor:
-    """Log-probabilities of the response tokens of some rows, one row after the other, (T,)."""
-    return torch.cat(require_scored([scores.logps[n] for n in rows]))
-
-
-def told(result: EvalResult) -> str:
+def with_interval(result: EvalResult) -> str:
     """Held-out pass@1 with its 95 % bootstrap interval over problems."""
     interval = result.intervals["pass@1"]
     return f"{result.metrics['pass@1']:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
