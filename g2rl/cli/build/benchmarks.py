@@ -25,6 +25,7 @@ def build_benchmarks(node: DictConfig) -> list[Benchmark]:
         if key != "suite" and value is not None:
             common[str(key)] = value
 
+    # its members
     benchmarks: list[Benchmark] = []
     for name, member in node.suite.items():
         for key in common:
@@ -34,7 +35,7 @@ def build_benchmarks(node: DictConfig) -> list[Benchmark]:
                 )
         benchmarks.append(instantiate(member, **common))
 
-    # what files and metrics are named after must be there once
+    # files and metrics are named after benchmarks, so names must differ
     names = [benchmark.name for benchmark in benchmarks]
     if not benchmarks:
         raise ValueError("benchmark.suite is empty: choose benchmarks, e.g. benchmark=math")

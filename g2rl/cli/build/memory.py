@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 def plan_memory(settings: TrainSettings, benchmarks: Sequence[Benchmark], features: bool) -> Any:
     """Print and check the memory plan before any weight is loaded.
 
-    plan=check refuses what cannot fit and prints the plan on a GPU only; print prints it anywhere; off does
-    nothing.
+    With plan=check a run that cannot fit is refused, and the plan is printed on a GPU only.
+    plan=print prints it on a CPU too; plan=off does nothing.
 
     Args:
         settings: of the run.
@@ -37,7 +37,7 @@ def plan_memory(settings: TrainSettings, benchmarks: Sequence[Benchmark], featur
     if settings.plan == "off":
         return None
 
-    # the model's numbers
+    # the shape of the model, from its configuration alone
     model = settings.model
     model_config = read_config(model.source, model.gguf_file, model.revision, dict(model.overrides))
     try:
@@ -52,6 +52,7 @@ def plan_memory(settings: TrainSettings, benchmarks: Sequence[Benchmark], featur
     if device.type == "cpu":
         memory //= processes_on_this_machine()
 
+    # the first rank says what the plan is, and every rank refuses what cannot fit
     plan = Plan(shape, job_of(settings, benchmarks, features, memory), memory)
     if environment_rank() == 0:
         if settings.plan == "print" or device.type == "cuda":

@@ -53,6 +53,8 @@ def load_model(
         config=model_config,
         seed=seed,
     )
+
+    # an adapter that is merged into the weights, then new ones that train
     if settings.adapter is not None:
         load_adapter(loaded.model, settings.adapter)
     if settings.lora is not None:
@@ -99,8 +101,8 @@ def check_context(model_config: Any, tokens: int) -> None:
     limit = getattr(model_config, "max_position_embeddings", None)
     if limit is not None and tokens > limit:
         raise ValueError(
-            f"task.max_prompt_tokens + task.max_response_tokens = {tokens}, over the model's {limit} "
-            "positions; lower one of them"
+            f"task.max_prompt_tokens + task.max_response_tokens = {tokens}, over the model's "
+            f"{limit} positions; lower one of them"
         )
 
 
@@ -108,20 +110,23 @@ def join_world(settings: ParallelSettings, device: str) -> World:
     """The processes of this run.
 
     Raises:
-        ValueError: started by torchrun with parallel=single, where every process would train alone, or as
-            a sweep, whose arms one process starts.
+        ValueError: started by torchrun with parallel=single, where every process would train alone,
+            or as a sweep, whose arms one process starts.
     """
+    # under torchrun every process would start the whole sweep
     is_sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
     if environment_size() > 1 and is_sweep:
         raise ValueError(
             "--multirun under torchrun: start one run of several processes after the other"
         )
+
+    # several processes, or the only one
     if settings.shard is not None:
         return World.join(pick_device(device), settings.timeout_minutes)
     if environment_size() > 1:
         raise ValueError(
-            f"WORLD_SIZE={environment_size()} with parallel=single: choose parallel=fsdp for a run of "
-            "several processes"
+            f"WORLD_SIZE={environment_size()} with parallel=single: choose parallel=fsdp for a run "
+            "of several processes"
         )
     return World()
 
@@ -144,6 +149,8 @@ def frozen_copy(policy: Policy) -> Policy | AdaptersOff:
     """The reference policy: a copy that never changes, or under LoRA the frozen base itself."""
     if has_lora(policy.model):
         return AdaptersOff(policy)
+
+    # it is scored without gradients, so nothing is recomputed
     reference = copy.deepcopy(policy).requires_grad_(False).eval()
     set_checkpointing(reference.model, False)
     return reference
@@ -159,11 +166,14 @@ def model_of_run(run: Path, overrides: Sequence[str]) -> DictConfig:
     Raises:
         ValueError: together with model=, or a folder that is no finished run.
     """
+    # the user's choice of a model would be overwritten
     typed_choices = [word for word in overrides if word.startswith("model=")]
     if typed_choices:
         raise ValueError(
             f"run={run} and {typed_choices[0]}: a run brings its own model; give one of the two"
         )
+
+    # what a finished run left
     folder = RunFolder(run)
     if not folder.config.is_file():
         raise ValueError(f"run={run}: no config.yaml there; name the folder of a g2rl-train run")
@@ -182,6 +192,7 @@ def model_of_run(run: Path, overrides: Sequence[str]) -> DictConfig:
         exported["random_init"] = False
         node.overrides = {}
 
+    # settings that the user typed have the last word
     typed_settings = [word for word in overrides if word.startswith("model.")]
     typed = OmegaConf.from_dotlist(typed_settings).get("model", {})
     return OmegaConf.merge(node, exported, typed)  # type: ignore[return-value]

@@ -1,17 +1,18 @@
 """Typed settings at the door: a composed configuration is read once, before anything is loaded.
 
-Below this module no configuration object is passed on. What a node of conf/ holds is checked by the record
-that it becomes, and an error names the key. Nodes with a `_target_` (task, signal, encoder, engine,
-benchmark, tracking) are instantiated by the builders beside this module.
+Every node of conf/ becomes a frozen record, which checks its values; an error names the full key
+and the value. Nodes with a `_target_` (task, signal, encoder, engine, benchmark, tracking) become
+objects in the builders beside this module. Below cli/build/ nobody sees a configuration.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
@@ -27,6 +28,14 @@ from g2rl.training.settings import TrainerSettings
 from g2rl.types import SamplingParams
 
 PLANS = ("check", "print", "off")
+PLAIN_TYPES: dict[type, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    NoneType: "null",
+}
+"""Types of settings that are checked here, in the words of an error message."""
 Record = TypeVar("Record")
 
 
@@ -54,12 +63,14 @@ class ModelSettings:
     def __post_init__(self) -> None:
         if self.tile_mb < 1:
             raise ValueError(f"model.tile_mb must be >= 1, got {self.tile_mb}")
+
+        # an exported adapter names its base; these two change the base in memory only
         if self.lora is None or self.lora.export != "adapter":
             return
         if self.adapter is not None or self.random_init:
             raise ValueError(
-                "model.lora.export=adapter needs a base that can be found again, without model.adapter "
-                "and model.random_init; use model.lora.export=merged"
+                "model.lora.export=adapter needs a base that can be found again, without "
+                "model.adapter and model.random_init; use model.lora.export=merged"
             )
 
     @property
@@ -115,6 +126,8 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.plan not in PLANS:
             raise ValueError(f"plan must be one of {PLANS}, got {self.plan!r}")
+
+        # what no single node can know
         mini_batches, prompts = self.optimizer.mini_batches, self.trainer.prompts_per_step
         if mini_batches > prompts:
             raise ValueError(
@@ -134,20 +147,18 @@ def read_train_settings(config: DictConfig) -> TrainSettings:
     Raises:
         ValueError: a setting that cannot be, named by its key.
     """
-    # records of several nodes
     advantage, loss = read_algorithm(config.algorithm)
-    optimizer = {**config.optimizer, "betas": tuple(config.optimizer.betas)}
     return TrainSettings(
         seed=config.seed,
         plan="off" if config.plan is False else config.plan,  # YAML reads a bare off as false
         model=read_model_settings(config.model),
         parallel=read_parallel_settings(config.parallel),
         trainer=read_trainer_settings(config),
-        checkpoints=CheckpointSettings(config.trainer.keep_checkpoints, config.trainer.keep_best),
-        optimizer=OptimizerSettings(**optimizer),
+        checkpoints=read_checkpoint_settings(config.trainer),
+        optimizer=read_optimizer_settings(config.optimizer),
         advantage=advantage,
         loss=loss,
-        health=HealthLimits(**config.health),
+        health=_record(HealthLimits, config.health, "health"),
         grading=read_grading_settings(config.verify),
         sampler_memory=read_sampler_memory(config.engine),
         overlong=config.task.overlong,
@@ -155,66 +166,171 @@ def read_train_settings(config: DictConfig) -> TrainSettings:
 
 
 def read_model_settings(node: DictConfig) -> ModelSettings:
-    """Node `model`."""
-    # values that become objects
-    plain: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
-    lora = plain["lora"]
-    plain["lora"] = None if lora["r"] is None else LoraSettings(**lora)
-    if plain["stop_tokens"] is not None:
-        plain["stop_tokens"] = tuple(plain["stop_tokens"])
-    if plain["adapter"] is not None:
-        plain["adapter"] = Path(plain["adapter"]).expanduser()
-    return _record(ModelSettings, plain)
+    """Node `model`. Its `lr` and `micro_batch_tokens` are defaults of node `optimizer`."""
+    values = plain(node)
+
+    # settings that become objects
+    lora = values["lora"]
+    values["lora"] = None
+    if lora["r"] is not None:
+        values["lora"] = _record(LoraSettings, lora, "model.lora")
+    if values["stop_tokens"] is not None:
+        values["stop_tokens"] = tuple(_a_list(values["stop_tokens"], "model.stop_tokens"))
+    if values["adapter"] is not None:
+        values["adapter"] = Path(values["adapter"]).expanduser()
+
+    return _record(ModelSettings, _fields_among(ModelSettings, values), "model")
 
 
 def read_parallel_settings(node: DictConfig) -> ParallelSettings:
-    """Node `parallel`."""
+    """Node `parallel`, which has no further settings in one process."""
     if not node.shard:
         return ParallelSettings()
-    return ParallelSettings(_record(ShardSettings, node), node.timeout_minutes)
+    shard = _record(ShardSettings, _fields_among(ShardSettings, node), "parallel")
+    return ParallelSettings(shard, node.timeout_minutes)
 
 
 def read_grading_settings(node: DictConfig) -> GradingSettings:
     """Node `verify`."""
-    return GradingSettings(node.workers, node.timeout_seconds, node.memory_mb)
+    return _record(GradingSettings, node, "verify")
+
+
+def read_optimizer_settings(node: DictConfig) -> OptimizerSettings:
+    """Node `optimizer`."""
+    values = plain(node)
+    values["betas"] = tuple(_a_list(values["betas"], "optimizer.betas"))
+    if len(values["betas"]) != 2:
+        raise ValueError(f"optimizer.betas must be two numbers, got {values['betas']}")
+    return _record(OptimizerSettings, values, "optimizer")
 
 
 def read_trainer_settings(config: DictConfig) -> TrainerSettings:
     """Node `trainer`, with what the loop needs of the nodes `task` and `exploration`."""
-    task = config.task
-    return _record(
-        TrainerSettings,
-        {
-            **config.trainer,
-            "sampling": SamplingParams(
-                task.temperature, task.top_p, task.top_k, task.max_response_tokens
-            ),
-            "max_prompt_tokens": task.max_prompt_tokens,
-            "feature_temperature": config.exploration.feature_temperature,
-            "seed": config.seed,
-        },
-    )
+    values = _fields_among(TrainerSettings, config.trainer)
+
+    # settings that the user finds in other nodes
+    values["sampling"] = read_sampling(config.task)
+    values["max_prompt_tokens"] = config.task.max_prompt_tokens
+    values["feature_temperature"] = config.exploration.feature_temperature
+    values["seed"] = config.seed
+    full_keys = {
+        "max_prompt_tokens": "task.max_prompt_tokens",
+        "feature_temperature": "exploration.feature_temperature",
+        "seed": "seed",
+    }
+    return _record(TrainerSettings, values, "trainer", full_keys)
+
+
+def read_checkpoint_settings(node: DictConfig) -> CheckpointSettings:
+    """Those settings of node `trainer` that the loop does not need."""
+    values = {"keep": node.keep_checkpoints, "keep_best": node.keep_best}
+    return _record(CheckpointSettings, values, "trainer", {"keep": "trainer.keep_checkpoints"})
+
+
+def read_sampling(node: DictConfig) -> SamplingParams:
+    """Node `task`: how training responses are drawn."""
+    values = {
+        "temperature": node.temperature,
+        "top_p": node.top_p,
+        "top_k": node.top_k,
+        "max_tokens": node.max_response_tokens,
+    }
+    full_keys = {name: f"task.{name}" for name in values}
+    full_keys["max_tokens"] = "task.max_response_tokens"
+    return _record(SamplingParams, values, "task", full_keys)
 
 
 def read_algorithm(node: Mapping[str, Any]) -> tuple[GroupAdvantage, PolicyLoss]:
     """Node `algorithm`: one flat list of settings for advantage and loss."""
-    advantage = GroupAdvantage(
-        scale=node["advantage_scale"],
-        eps=node["advantage_eps"],
-        uniform_groups=node["uniform_groups"],
-        floor=node["uniform_floor"],
-    )
-    return advantage, _record(PolicyLoss, node)
+    values = {
+        "scale": node["advantage_scale"],
+        "eps": node["advantage_eps"],
+        "uniform_groups": node["uniform_groups"],
+        "floor": node["uniform_floor"],
+    }
+    full_keys = {
+        "scale": "algorithm.advantage_scale",
+        "eps": "algorithm.advantage_eps",
+        "floor": "algorithm.uniform_floor",
+    }
+    advantage = _record(GroupAdvantage, values, "algorithm", full_keys)
+    loss = _record(PolicyLoss, _fields_among(PolicyLoss, node), "algorithm")
+    return advantage, loss
 
 
 def read_sampler_memory(node: DictConfig) -> SamplerMemory:
     """Node `engine`: what its engine class says of the memory of sampling."""
     engine_class: type[Engine] = get_class(node._target_)
-    plain: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
-    return engine_class.sampler_memory(plain)
+    return engine_class.sampler_memory(plain(node))
 
 
-def _record(kind: type[Record], values: Mapping[str, Any]) -> Record:
-    """A dataclass from those of the values that are its fields."""
-    names = [one.name for one in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    return kind(**{name: values[name] for name in names if name in values})
+# --- from the values of a node to a record
+
+
+def plain(node: DictConfig) -> dict[str, Any]:
+    """A configuration as plain dictionaries and lists, with every ${...} resolved."""
+    return OmegaConf.to_container(node, resolve=True)  # type: ignore[return-value]
+
+
+def _record(
+    kind: type[Record],
+    values: Mapping[str, Any],
+    node: str,
+    full_keys: Mapping[str, str] | None = None,
+) -> Record:
+    """Make a record of a node's values once their types are checked.
+
+    Args:
+        kind: the dataclass to make.
+        values: by the name of the field.
+        node: where the settings stand, for error messages: ``trainer``.
+        full_keys: keys of those fields that stand elsewhere, or under another name.
+
+    Raises:
+        ValueError: a value without a field, of a wrong type, or refused by the record.
+    """
+    full_keys = full_keys or {}
+    types_of_fields = get_type_hints(kind)
+    for name, value in values.items():
+        key = full_keys.get(name, f"{node}.{name}")
+        if name not in types_of_fields:
+            fields = ", ".join(types_of_fields)
+            raise ValueError(f"{key}: there is no such setting; {node} has {fields}")
+        _check_type(key, value, types_of_fields[name])
+
+    try:
+        return kind(**values)
+    except ValueError as error:
+        # a record that serves other commands too names its field, not the key
+        field_name, _, problem = str(error).partition(" ")
+        if field_name not in full_keys:
+            raise
+        raise ValueError(f"{full_keys[field_name]} {problem}") from None
+
+
+def _check_type(key: str, value: Any, annotation: Any) -> None:
+    """Refuse a value of a wrong type; fields that hold objects or lists are not looked at."""
+    allowed = (annotation,)
+    if isinstance(annotation, UnionType):
+        allowed = get_args(annotation)
+    if not PLAIN_TYPES.keys() >= set(allowed):
+        return
+
+    # a whole number is a number too, but true and false are none
+    fits = type(value) in allowed or (type(value) is int and float in allowed)
+    if not fits:
+        words = " or ".join(PLAIN_TYPES[one] for one in allowed)
+        raise ValueError(f"{key} must be {words}, got {value!r}")
+
+
+def _fields_among(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a node's values that are fields of a dataclass; others are read elsewhere."""
+    names = [one.name for one in dataclasses.fields(kind)]
+    return {name: values[name] for name in names if name in values}
+
+
+def _a_list(value: Any, key: str) -> Sequence[Any]:
+    """A setting that must be a list: a single word would be taken for a list of its letters."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise ValueError(f"{key} must be a list, got {value!r}")
+    return value

@@ -18,9 +18,9 @@ def build_signals(node: DictConfig, group_size: int) -> tuple[Signal, list[Signa
     """The training signal and the observers of node `exploration`.
 
     Raises:
-        ValueError: an observer that does not exist, or groups of one for a signal that compares responses.
+        ValueError: an observer that does not exist, or groups of one for a signal that compares
+            responses.
     """
-    # the one that trains, and those that only look
     signal = build_signal(node)
     observers = build_observers(list(node.observe))
     check_group_size([signal, *observers], group_size)
@@ -50,6 +50,6 @@ def check_group_size(signals: Sequence[Signal], group_size: int) -> None:
     for signal in signals:
         if group_size == 1 and signal.needs:
             raise ValueError(
-                f"trainer.group_size=1 with signal {signal.name}: it compares responses of a group; "
-                "use a group size of at least 2"
+                f"trainer.group_size=1 with signal {signal.name}: it compares responses of a "
+                "group; use a group size of at least 2"
             )

@@ -107,12 +107,12 @@ def build_training(
         asked_to_stop: see `Trainer`.
         world: the processes of the run.
     """
-    # without weights
+    # everything that can be refused without weights
     exploration = build_exploration(config, settings.trainer.group_size)
     problems = build_problems(config, settings)
     model_config = plan_memory(settings, problems.benchmarks, "features" in exploration.needs)
 
-    # with weights; the seed gives a resumed run of random_init the same reference policy
+    # weights; the seed gives a resumed run of model.random_init the same reference policy
     loaded = load_model(settings.model, model_config, settings.seed)
     check_lengths(settings, problems, loaded)
     models = build_models(config, settings, loaded, world)
@@ -139,6 +139,8 @@ def build_exploration(config: DictConfig, group_size: int) -> Exploration:
     """The signal, its observers and the encoder that they need."""
     signal, observers = build_signals(config.exploration, group_size)
     needs = all_needs([signal, *observers], encoder=config.get("encoder") is not None)
+
+    # an encoder is a model of its own, so it is loaded only where it is used
     encoder = instantiate(config.encoder) if "embeddings" in needs else None
     return Exploration(signal, observers, encoder, needs)
 
@@ -150,9 +152,13 @@ def build_problems(config: DictConfig, settings: TrainSettings) -> Problems:
         ValueError: a held-out problem is among those of the task.
     """
     task: Task = instantiate(config.task.source)
+
+    # no held-out problem may be trained on
     benchmarks = build_benchmarks(config.benchmark)
     for benchmark in benchmarks:
         refuse_leaks(task, benchmark.problems, benchmark.name)
+
+    # one pool of grading processes for each kind of answer
     grading = settings.grading
     graders = Graders(grading.workers, grading.timeout_seconds, grading.memory_mb)
     return Problems(task, benchmarks, graders)
@@ -164,6 +170,8 @@ def build_models(
     """The policy, its frozen copy for the KL term and the engine, divided among the ranks."""
     policy = build_policy(loaded, settings.model)
     reference = frozen_copy(policy) if settings.loss.kl_coef else None
+
+    # the engine comes last: it samples with the divided weights
     shard_policies(settings.parallel, world, policy, reference)
     return Models(loaded, policy, reference, build_engine(config.engine, policy, loaded))
 
@@ -189,6 +197,8 @@ def assemble(
 ) -> TrainingJob:
     """Put the loop around what has been built."""
     step = assemble_step(settings, problems, exploration, models, tracker, reporter, world)
+
+    # evaluations before, during and after training
     held_out: list[HeldOut] = []
     for benchmark in problems.benchmarks:
         held_out.append(HeldOut(benchmark, problems.graders(benchmark.verifier)))
@@ -203,6 +213,7 @@ def assemble(
         settings=settings.trainer,
         world=world,
     )
+
     trainer = Trainer(
         step,
         validation,
@@ -226,6 +237,7 @@ def assemble_step(
     world: World,
 ) -> TrainingStep:
     """One training step out of its stages."""
+    # the scorer needs to know which responses the updater scores itself
     updater = Updater(
         models.policy,
         settings.loss,
@@ -236,6 +248,8 @@ def assemble_step(
         total_updates=settings.total_updates,
         world=world,
     )
+
+    # the stages before the update, in the order of a step
     sampler = Sampler(
         problems.task,
         models.engine,
@@ -255,6 +269,7 @@ def assemble_step(
         world=world,
     )
     explorer = Explorer(exploration.signal, exploration.observers, exploration.encoder, world)
+
     return TrainingStep(
         sampler=sampler,
         grader=problems.graders(problems.task.verifier),
@@ -280,6 +295,8 @@ def check_lengths(settings: TrainSettings, problems: Problems, loaded: LoadedMod
     """
     trainer = settings.trainer
     check_context(loaded.model.config, trainer.max_prompt_tokens + trainer.sampling.max_tokens)
+
+    # prompts of the benchmarks, then those of the task
     check_benchmark_prompts(problems.benchmarks, loaded.tokenizer, settings.model.chat)
 
     def token_count(problem: Problem) -> int:

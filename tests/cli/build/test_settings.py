@@ -1,0 +1,67 @@
+"""Settings are read once into typed records, and a wrong one is refused by its full key."""
+
+from __future__ import annotations
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from g2rl.cli.build.settings import TrainSettings, read_train_settings
+from g2rl.cli.config.choices import config_dir
+from g2rl.cli.config.launch import register_resolvers
+
+register_resolvers()
+
+
+def settings_of(*overrides: str) -> TrainSettings:
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return read_train_settings(compose("train", overrides=list(overrides)))
+
+
+def test_every_node_becomes_a_record() -> None:
+    settings = settings_of(
+        "trainer.steps=3",
+        "optimizer.mini_batches=4",
+        "optimizer.epochs=5",
+        "optimizer.lr=1",
+        "task.max_response_tokens=7",
+        "exploration.feature_temperature=0.5",
+        "plan=off",
+        "parallel=fsdp",
+        "model.lora.r=2",
+        "verify.workers=9",
+        "trainer.keep_checkpoints=6",
+    )
+    assert settings.total_updates == 3 * 4 * 5
+    assert settings.optimizer.lr == 1
+    assert settings.trainer.sampling.max_tokens == 7
+    assert settings.trainer.feature_temperature == 0.5
+    assert settings.plan == "off"
+    assert settings.parallel.shard is not None
+    assert settings.model.lora is not None
+    assert settings.model.lora.r == 2
+    assert settings.grading.workers == 9
+    assert settings.checkpoints.keep == 6
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.steps=many", "trainer.steps must be a whole number, got 'many'"),
+        ("trainer.steps=1e3", "trainer.steps must be a whole number, got 1000.0"),
+        ("trainer.keep_checkpoints=all", "trainer.keep_checkpoints must be a whole number"),
+        ("health.window=true", "health.window must be a whole number, got True"),
+        ("model.chat=1", "model.chat must be true or false, got 1"),
+        ("model.revision=123", "model.revision must be text or null, got 123"),
+        ("model.stop_tokens=eos", "model.stop_tokens must be a list, got 'eos'"),
+        ("optimizer.betas=[0.9]", "optimizer.betas must be two numbers"),
+        ("task.top_p=2", "task.top_p must lie in"),
+        ("task.max_response_tokens=0", "task.max_response_tokens must be >= 1, got 0"),
+        ("exploration.feature_temperature=-1", "exploration.feature_temperature must be > 0"),
+        ("algorithm.advantage_eps=none", "algorithm.advantage_eps must be a number, got 'none'"),
+        ("seed=first", "seed must be a whole number, got 'first'"),
+        ("+optimizer.momentum=1", "optimizer.momentum: there is no such setting"),
+    ],
+)
+def test_a_wrong_setting_is_named_by_its_full_key(override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message.replace('[', '.')}"):
+        settings_of(override)
