@@ -29,6 +29,8 @@ def world_size() -> int:
     """
     if dist.is_initialized():
         return dist.get_world_size()
+
+    # each rank would take itself for the only one
     if environment_size() > 1:
         raise RuntimeError(
             "an engine of several ranks needs torch.distributed initialised before it"
@@ -77,6 +79,7 @@ def gather_requests(
     if team is None:
         return 0, list(prompts), list(keys)
 
+    # all ranks of one engine must ask it for the same requests
     requests_of_ranks: list[Any] = [None] * dist.get_world_size(team)
     dist.all_gather_object(requests_of_ranks, (list(prompts), list(keys)), group=team)
 
@@ -111,6 +114,7 @@ def export_config(model: Any) -> str:
     if hasattr(model.get_output_embeddings(), "base_layer"):
         config.tie_word_embeddings = False
 
+    # the engine needs no more than this: its weights come by pushes
     folder = tempfile.mkdtemp(prefix="g2rl-engine-")
     config.save_pretrained(folder)
     return folder
@@ -148,6 +152,7 @@ def resolve_dtype(dtype: str | None, policy: Policy) -> tuple[str, str]:
     Raises:
         ValueError: one of the two is neither float32 nor bfloat16.
     """
+    # under autocast a policy computes in another dtype than that of its weights
     policy_dtype = policy.compute_dtype or next(policy.parameters()).dtype
     trained_in = str(policy_dtype).removeprefix("torch.")
     dtype = dtype or trained_in
@@ -156,6 +161,7 @@ def resolve_dtype(dtype: str | None, policy: Policy) -> tuple[str, str]:
             f"engine.dtype must be one of {sorted(TOLERANCE)}, got {dtype} beside {trained_in}"
         )
 
+    # one side in bfloat16 is enough to round every log-probability
     compared_in = "bfloat16" if "bfloat16" in (dtype, trained_in) else "float32"
     return dtype, compared_in
 
@@ -164,6 +170,7 @@ def progress_bar(on_progress: Callable[[int], None]) -> Callable[..., Any]:
     """A stand-in for tqdm that prints nothing and tells `on_progress` of finished requests."""
     from tqdm import tqdm
 
+    # vLLM reports the requests that it has finished to such a bar, and to nothing else
     class Bar(tqdm):
         def update(self, n: float | None = 1) -> bool | None:
             on_progress(int(n or 0))

@@ -98,6 +98,7 @@ def measure_drift(
         engine_logps += completion.logps
     engine_logps_T = torch.tensor(engine_logps, dtype=torch.float64)
 
+    # float64 adds no rounding of its own
     gap_T = (engine_logps_T - policy_logps_T.double()).abs()
     return Drift(float(gap_T.max()), float(gap_T.mean()), gap_T.numel())
 
@@ -115,6 +116,7 @@ def refuse_drift(drift: Drift, tolerance: float, dtype: str, engine: str, push: 
     Raises:
         DriftError: naming the difference, the tolerance and what to do.
     """
+    # bfloat16 limits the mean: a single infinite difference is refused whatever the mean is
     statistic = STATISTIC[dtype]
     if getattr(drift, statistic) <= tolerance and math.isfinite(drift.largest):
         return

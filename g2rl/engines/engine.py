@@ -88,11 +88,13 @@ def uniforms(key: Key, sample: int, count: int) -> np.ndarray:
 
     They are a counter-based stream that the key and the sample's number decide alone.
     """
+    # a generator of its own for each sample: there is no state to carry from one to the next
     sequence = np.random.SeedSequence((*key, sample))
     return np.random.Generator(np.random.Philox(sequence)).random(count)
 
 
 def seed_of(key: Key, sample: int) -> int:
     """A 63-bit seed of one sample, for engines that draw the random numbers themselves."""
+    # without its lowest bit the number fits a signed 64-bit integer
     state = np.random.SeedSequence((*key, sample)).generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(1))

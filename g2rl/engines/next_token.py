@@ -24,9 +24,11 @@ def next_tokens(logits_BV: Tensor, uniforms_B: Tensor, params: SamplingParams) -
     Returns:
         Token ids (B,), int64.
     """
+    # the limit of a low temperature: nothing is drawn
     if params.temperature == 0:
         return logits_BV.argmax(-1)
 
+    # without truncation the tokens need not be sorted
     logits_BV = logits_BV.float() / params.temperature
     if params.top_k == 0 and params.top_p == 1:
         return _invert(logits_BV.softmax(-1), uniforms_B)

@@ -38,6 +38,7 @@ class Rollouts:
     @property
     def sequences(self) -> Sequences:
         """Token ids of the N prompt-response pairs."""
+        # the G responses of a group share one list of prompt tokens
         _, group_size = self.shape
         prompts: list[list[int]] = []
         for prompt in self.prompts:
@@ -53,6 +54,7 @@ class Rollouts:
         Raises:
             ValueError: the engine reports them for some responses or some tokens only.
         """
+        # greedy samples have none either
         completions = self.flat
         if all(completion.logps is None for completion in completions):
             return None

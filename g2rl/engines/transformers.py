@@ -63,6 +63,8 @@ class _Batch:
         # one transfer from the device for all steps since the last release
         drawn = torch.stack(self.columns, dim=1).tolist()
         self.columns = []
+
+        # a row that stopped since then has -1 behind its stop token
         for row, token_ids in zip(self.rows, drawn, strict=True):
             tokens[row].extend(token for token in token_ids if token >= 0)
 
@@ -84,10 +86,10 @@ class _Batch:
 class TransformersEngine:
     """Sample from the policy with forwards of transformers.
 
-    The engine uses the policy's own module. Only a sharded policy cannot be used like this, because
-    each of its forwards is one of all ranks, while ranks decode different numbers of tokens. The
-    engine then holds whole weights of its own, in the dtype that the policy computes in, and
-    `push_weights` gathers them.
+    The engine uses the policy's own module. With a sharded policy this is not possible: all ranks
+    take part in each of its forwards, but they decode different numbers of tokens. The engine then
+    holds whole weights of its own, in the dtype that the policy computes in, and `push_weights`
+    gathers them.
 
     Args:
         policy: the training policy.
@@ -138,6 +140,7 @@ class TransformersEngine:
         on_progress: Callable[[int], None] | None = None,
     ) -> list[list[Completion]]:
         """See `Engine.generate`."""
+        # dropout would make samples of another policy
         was_training = self.model.training
         self.model.eval()
         results: list[list[Completion | None]] = [[None] * samples for _ in prompts]
@@ -162,17 +165,21 @@ class TransformersEngine:
         Returns:
             The row numbers of each batch; row p * samples + g is sample g of prompt p.
         """
+        # neighbours in length need the least padding
         rows_of_groups: list[list[int]] = []
         for p in sorted(range(len(prompts)), key=lambda p: len(prompts[p])):
             rows_of_groups.append(list(range(p * samples, (p + 1) * samples)))
 
         batches: list[list[int]] = []
+
+        # a group that is larger than a batch is cut, and its prompt is read once for each slice
         if samples > self.max_rows:
             for rows in rows_of_groups:
                 for start in range(0, samples, self.max_rows):
                     batches.append(rows[start : start + self.max_rows])
             return batches
 
+        # otherwise whole groups, as many as fit
         groups_per_batch = self.max_rows // samples
         for start in range(0, len(rows_of_groups), groups_per_batch):
             batch: list[int] = []
@@ -193,6 +200,7 @@ class TransformersEngine:
 
         The last token of the prompt is left out: the first decoding step reads it.
         """
+        # the prompts of these rows, each once
         prompt_numbers = list(dict.fromkeys(row // samples for row in rows))
         batch_prompts = [prompts[p] for p in prompt_numbers]
         ids_PL, mask_PL = self._pad_left(batch_prompts)
@@ -201,6 +209,7 @@ class TransformersEngine:
         # nothing to read before the last token of one-token prompts
         cache = None
         if length > 1:
+            # positions count from the first real token; those of the padding are masked anyway
             positions_PL = (mask_PL.cumsum(-1) - 1).clamp_min(0)
             output = self.model.base_model(
                 input_ids=ids_PL[:, :-1],
@@ -231,6 +240,7 @@ class TransformersEngine:
 
     def _pad_left(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Token ids and attention mask, (P, L) each; all prompts end in the last column."""
+        # which token fills the padding does not matter, because it is masked
         length = max(len(prompt) for prompt in prompts)
         ids: list[list[int]] = []
         mask: list[list[int]] = []
@@ -276,6 +286,7 @@ class TransformersEngine:
             batch.positions_B1 = batch.positions_B1 + 1
 
             # copying the cache pays once enough rows have stopped
+            # counting them waits for the device
             finished = int(batch.done_B.sum())
             everything = finished == len(batch.rows) or t == params.max_tokens - 1
             if everything or finished >= COMPACT_AT * len(batch.rows):

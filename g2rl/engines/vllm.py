@@ -41,8 +41,8 @@ QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
 MIN_TEMPERATURE = 0.01
 """vLLM silently raises lower temperatures, other than 0, to this one."""
 ALWAYS: Mapping[str, Any] = {
-    "skip_tokenizer_init": True,
-    "generation_config": "vllm",
+    "skip_tokenizer_init": True,  # prompts go in as token ids, and responses come out as such
+    "generation_config": "vllm",  # the model's own file might change how samples are drawn
     "load_format": "dummy",  # the first push brings the weights; nothing is sampled before
     "logprobs_mode": "processed_logprobs",  # after temperature and truncation
     "enable_prefix_caching": True,  # a prompt is read once for its whole group
@@ -87,6 +87,7 @@ def check_version(version: str) -> None:
     Raises:
         RuntimeError: naming the version and the range.
     """
+    # what is no version at all was not tried either
     try:
         tried = SpecifierSet(TESTED).contains(Version(version), prereleases=True)
     except InvalidVersion:
@@ -116,8 +117,8 @@ class VllmEngine:
         block_size: tokens of one block of the KV cache; None: vLLM's choice.
         sleep: give the device memory back between samplings; "auto": on GPUs only, because vLLM
             cannot on a CPU.
-        drift_every: compare log-probabilities with the policy's at the first push, and at every
-            so-manieth after it; 0: at the first only.
+        drift_every: compare log-probabilities with the policy's at the first push, and at each
+            `drift_every`-th after it; 0: at the first only.
         drift_tolerance: limit in nats, of the largest difference in float32 and of the mean
             difference in bfloat16; None: `drift.TOLERANCE`.
         options: further arguments of `vllm.LLM`.
@@ -165,10 +166,13 @@ class VllmEngine:
             "max_num_seqs": max_rows,
             "max_model_len": max_model_len,
             "gpu_memory_utilization": gpu_memory_utilization,
+            # None: what gpu_memory_utilization leaves beside the weights
             "kv_cache_memory_bytes": None if kv_cache_mb is None else kv_cache_mb << 20,
             "enforce_eager": enforce_eager,
             "enable_sleep_mode": self.sleeps,
         }
+
+        # left out, these are vLLM's choice
         if block_size is not None:
             arguments["block_size"] = block_size
         if colocated.world_size() > 1:
@@ -258,6 +262,7 @@ class VllmEngine:
         Raises:
             DriftError: the difference is over the tolerance.
         """
+        # the same seeds at every check; no stop ids, so that all responses have full length
         keys = [(p,) for p in range(len(self.probe))]
         groups = self.sample(self.probe, keys, SAMPLES, PROBE, stop_ids=[])
         self.drift = measure_drift(self.policy, self.probe, groups, PROBE.temperature)
@@ -349,10 +354,10 @@ class VllmEngine:
             seed=seed,
             max_tokens=params.max_tokens,
             stop_token_ids=list(stop_ids),
-            ignore_eos=True,
-            detokenize=False,
-            logprobs=0,
-            flat_logprobs=True,
+            ignore_eos=True,  # the stop ids alone decide
+            detokenize=False,  # texts are decoded with the trainer's tokenizer
+            logprobs=0,  # of the sampled token, and of no others
+            flat_logprobs=True,  # plain lists, no object for each token
         )
 
     def completion(
@@ -381,6 +386,7 @@ class VllmEngine:
 
     def close(self) -> None:
         """Shut vLLM down, which also destroys torch's default process group."""
+        # may be called twice: by the run, and where an error ends it
         if self.llm is not None:
             self.llm.llm_engine.engine_core.shutdown()
             self.llm = None
@@ -428,6 +434,7 @@ def check_request(
         raise ValueError(
             f"temperature {params.temperature}: vLLM samples at {MIN_TEMPERATURE} or above, or at 0"
         )
+    # vLLM would cut the response at the end of its context
     longest = max(map(len, prompts), default=0) + params.max_tokens
     if longest > max_model_len:
         raise ValueError(

@@ -22,17 +22,17 @@ Arm = tuple[str, Sequence[pandas.DataFrame]]
 COMPARISON = pyarrow.schema(
     [
         ("benchmark", pyarrow.string()),
-        ("metric", pyarrow.string()),
+        ("metric", pyarrow.string()),  # pass@1, maj@16, ...
         ("k", pyarrow.int64()),
-        ("baseline", pyarrow.string()),
-        ("other", pyarrow.string()),
-        ("baseline_value", pyarrow.float64()),
+        ("baseline", pyarrow.string()),  # label of the first arm
+        ("other", pyarrow.string()),  # label of the arm that is compared with it
+        ("baseline_value", pyarrow.float64()),  # mean over problems and runs
         ("other_value", pyarrow.float64()),
         ("difference", pyarrow.float64()),  # other - baseline
         ("low", pyarrow.float64()),  # 95 % bootstrap bounds of the difference
         ("high", pyarrow.float64()),
         ("n_problems", pyarrow.int64()),
-        ("baseline_runs", pyarrow.int64()),
+        ("baseline_runs", pyarrow.int64()),  # training runs (seeds) of each arm
         ("other_runs", pyarrow.int64()),
     ]
 )

@@ -86,6 +86,7 @@ class EvalReporter:
         Args:
             rows: of comparison.parquet.
         """
+        # labels may be long paths: they stand above the table, not in it
         rows_of_other: dict[str, list[Row]] = {}
         for row in rows:
             rows_of_other.setdefault(row["other"], []).append(row)
@@ -154,6 +155,7 @@ def comparison_table(rows: Sequence[Row]) -> Table:
     for name in ("problems", "baseline", "other", "difference", "interval"):
         table.add_column(name, justify="right")
 
+    # values in percent, differences in points of it and with their sign
     for row in rows:
         table.add_row(
             row["benchmark"],

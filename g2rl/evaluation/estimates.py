@@ -86,11 +86,13 @@ def measure_samples(samples: GradedSamples, ks: Sequence[int], grader: Grader) -
     """
     estimates = estimate_accuracies(samples.verdicts, ks, grader)
 
-    # the responses themselves
-    estimates.values["length"] = np.array([float(np.mean(group)) for group in samples.lengths])
+    # the responses themselves, whatever the verdicts
+    lengths: list[float] = []
     truncated: list[float] = []
-    for finishes in samples.finishes:
+    for lengths_of_problem, finishes in zip(samples.lengths, samples.finishes, strict=True):
+        lengths.append(float(np.mean(lengths_of_problem)))
         truncated.append(share_of(finish == "length" for finish in finishes))
+    estimates.values["length"] = np.array(lengths)
     estimates.values["truncated"] = np.array(truncated)
 
     # what the grader could not read, and where it gave up
@@ -126,33 +128,38 @@ def estimate_accuracies(
         ks: the k of pass@k and maj@k; maj@1 is left out, because it is pass@1.
         grader: decides which answers are equivalent.
     """
-    # answers vote by class of equivalent answers, which the grader finds for each problem
     majorities: dict[int, list[MajorityEstimate]] = {k: [] for k in ks if k > 1}
+    sample_counts: list[int] = []
+    right_counts: list[int] = []
     distinct: list[int] = []
     votes: list[list[Vote]] = []
     for verdicts_of_problem in verdicts:
-        classes = answer_classes(verdicts_of_problem, grader)
+        # pass@k needs these two counts alone
         correct = [verdict.correct for verdict in verdicts_of_problem]
+        sample_counts.append(len(correct))
+        right_counts.append(sum(correct))
+
+        # "1/2" and "0.5" are one answer: everything else counts classes of equivalent answers
+        classes = answer_classes(verdicts_of_problem, grader)
         distinct.append(count_right_classes(classes, correct))
         votes.append(count_votes(verdicts_of_problem, classes))
         for k, majority in majorities.items():
             majority.append(maj_at_k(classes, correct, k))
 
-    # pass@k needs the counts alone
-    sample_counts = np.array([len(group) for group in verdicts])
-    right_counts = np.array([sum(verdict.correct for verdict in group) for group in verdicts])
+    # metrics.jsonl and problems.parquet keep this order of names
     values = {f"pass@{k}": pass_at_k(sample_counts, right_counts, k) for k in ks}
-
-    # maj@k is enumerated or drawn, problem by problem
     errors: dict[str, np.ndarray] = {}
     exact: dict[str, bool] = {}
     for k, majority in majorities.items():
         name = f"maj@{k}"
         values[name] = np.array([estimate.value for estimate in majority])
         errors[name] = np.array([estimate.standard_error for estimate in majority])
+        # one problem whose subsets were drawn is enough to make the mean inexact
         exact[name] = all(estimate.exact for estimate in majority)
     values["distinct"] = np.array(distinct, dtype=float)
-    return Estimates(values, errors, exact, votes, mean_at_k(sample_counts, right_counts, 1))
+
+    right_shares = mean_at_k(sample_counts, right_counts, 1)
+    return Estimates(values, errors, exact, votes, right_shares)
 
 
 def answer_classes(group: Sequence[Verdict], grader: Grader) -> list[int]:
@@ -165,6 +172,7 @@ def answer_classes(group: Sequence[Verdict], grader: Grader) -> list[int]:
     Returns:
         The class of each sample's answer; -1 for a sample without an answer.
     """
+    # each string is compared once, however many samples gave it
     answers: set[str] = set()
     failed_answers: set[str] = set()
     for verdict in group:
@@ -198,11 +206,13 @@ def count_votes(group: Sequence[Verdict], classes: Sequence[int]) -> list[Vote]:
     Returns:
         Most frequent first; among equally frequent ones the shortest answer first.
     """
+    # a sample without an answer does not vote
     members: dict[int, list[Verdict]] = defaultdict(list)
     for verdict, answer_class in zip(group, classes, strict=True):
         if answer_class != -1:
             members[answer_class].append(verdict)
 
+    # the shortest answer stands for its class, whatever the order of the samples
     votes: list[Vote] = []
     for verdicts in members.values():
         shortest = min((verdict.answer or "" for verdict in verdicts), key=_shortest_first)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from g2rl.engines.engine import Engine
+from g2rl.engines.engine import Engine, Key
 from g2rl.evaluation.estimates import GradedSamples, interval_over_problems, measure_samples
 from g2rl.formulas.estimators import Interval
 from g2rl.policy.prompts import encode_prompt
@@ -54,6 +54,8 @@ class EvalResult:
     def metrics(self) -> dict[str, float]:
         """Means over problems, and the bounds of the intervals: pass@1, length, pass@1_low, ..."""
         metrics = {name: float(values.mean()) for name, values in self.per_problem.items()}
+
+        # of accuracies the bounds as well
         for name, interval in self.intervals.items():
             metrics[f"{name}_low"] = interval.low
             metrics[f"{name}_high"] = interval.high
@@ -105,6 +107,8 @@ def evaluate(
         samples=sample_count,
         on_progress=on_progress,
     )
+
+    # every rank gets all responses, in the order of the problems
     prompts = world.collect(own_responses.prompts)
     completions = world.collect(own_responses.completions)
     verdicts = world.collect(own_responses.verdicts)
@@ -164,16 +168,19 @@ def respond(
         samples: responses a problem.
         on_progress: is called with the number of responses that have newly finished.
     """
-    problems = [benchmark.problems[place] for place in places]
-    prompts = [encode_prompt(tokenizer, problem.prompt, chat) for problem in problems]
-    keys = [(seed, EVAL_STREAM, place) for place in places]
+    # a key names the problem by its place, not by its number in this call
+    prompts: list[list[int]] = []
+    keys: list[Key] = []
+    for place in places:
+        prompts.append(encode_prompt(tokenizer, benchmark.problems[place].prompt, chat))
+        keys.append((seed, EVAL_STREAM, place))
     completions = engine.generate(prompts, keys, samples, benchmark.params, on_progress)
 
-    # the grader's workers are busiest with all responses at once
+    # in one call, so that all workers of the grader are busy
     items: list[tuple[str, Problem]] = []
-    for problem, group in zip(problems, completions, strict=True):
+    for place, group in zip(places, completions, strict=True):
         for completion in group:
-            items.append((completion.text, problem))
+            items.append((completion.text, benchmark.problems[place]))
     verdicts = grader.grade(items)
 
     # back to one list a problem

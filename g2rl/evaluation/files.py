@@ -31,18 +31,18 @@ Row = dict[str, Any]
 SAMPLES = pyarrow.schema(
     [
         ("benchmark", pyarrow.string()),
-        ("problem", pyarrow.string()),
+        ("problem", pyarrow.string()),  # its id
         ("index", pyarrow.int64()),  # place of the problem in its benchmark
-        ("sample", pyarrow.int64()),
+        ("sample", pyarrow.int64()),  # number among the problem's samples, from 0
         ("prompt", pyarrow.string()),  # before the chat template
-        ("gold", pyarrow.string()),
-        ("completion", pyarrow.string()),
+        ("gold", pyarrow.string()),  # the right answer, as the benchmark gives it
+        ("completion", pyarrow.string()),  # text of the response, without special tokens
         ("answer", pyarrow.string()),  # extracted; null when none could be read
         ("correct", pyarrow.bool_()),
         ("route", pyarrow.string()),  # the rule that decided
-        ("tokens", pyarrow.int64()),
+        ("tokens", pyarrow.int64()),  # length of the response
         ("finish", pyarrow.string()),  # stop or length
-        ("verifier", pyarrow.string()),
+        ("verifier", pyarrow.string()),  # its class, see `verifier_name`
         ("meta", pyarrow.string()),  # JSON: what the verifier needs beside the gold
     ]
 )

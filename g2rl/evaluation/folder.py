@@ -117,12 +117,14 @@ class Evaluation:
             reporter: is told of the progress.
             chat: prompts go through the tokenizer's chat template.
         """
+        # tell of a continuation only where something was done and something is left
         missing_parts = self.missing_parts()
         part_count = len(list(self.parts()))
         if 0 < len(missing_parts) < part_count:
             done_count = part_count - len(missing_parts)
             reporter.say(f"continuing: {done_count} of {part_count} parts are done")
 
+        # one part after the other: an interruption costs one of them
         for benchmark, places, path in missing_parts:
             with reporter.phase(benchmark.name, len(places) * benchmark.samples) as advance:
                 responses = respond(
@@ -141,10 +143,9 @@ class Evaluation:
                 rows = sample_rows(benchmark, places, responses.completions, responses.verdicts)
                 write_rows(path, rows, SAMPLES)
 
-            right = sum(row["correct"] for row in rows)
             reporter.say(
                 f"{benchmark.name}: {places[-1] + 1} of {len(benchmark.problems)} problems, "
-                f"{right} of the last {len(rows)} samples right"
+                f"{count_right(rows)} of the last {len(rows)} samples right"
             )
 
     def finish(self, graders: Graders) -> Findings:
@@ -156,6 +157,7 @@ class Evaluation:
             rows: list[Row] = []
             for part in self.parts():
                 rows += read_samples(part.path)[0]
+            # the ks travel with the samples, so that grading again estimates the same
             ks_of = {benchmark.name: benchmark.ks for benchmark in self.benchmarks}
             write_samples(self.samples_file, rows, ks_of)
 
@@ -166,6 +168,11 @@ class Evaluation:
         findings = tables_of(samples, ks, grader_of)
         findings.write(self.folder)
         return findings
+
+
+def count_right(rows: Sequence[Row]) -> int:
+    """How many rows of samples.parquet hold a right answer."""
+    return sum(row["correct"] for row in rows)
 
 
 def _is_intact(part: SamplePart) -> bool:
@@ -205,14 +212,18 @@ def regrade(source: Path, folder: Path, graders: Graders, reporter: Reporter) ->
     grader_of = {row["benchmark"]: graders(verifier_named(row["verifier"])) for row in rows}
     for benchmark, grader in grader_of.items():
         samples = [row for row in rows if row["benchmark"] == benchmark]
-        right_before = sum(row["correct"] for row in samples)
+        right_before = count_right(samples)
         with reporter.phase(benchmark, len(samples)) as advance:
             for start in range(0, len(samples), REGRADE_BATCH):
                 batch = samples[start : start + REGRADE_BATCH]
                 _regrade_rows(batch, grader)
                 advance(len(batch))
-        right = sum(row["correct"] for row in samples)
-        reporter.say(f"{benchmark}: {right} of {len(samples)} samples right, {right_before} before")
+
+        # many changed verdicts would mean another verifier, or a changed one
+        reporter.say(
+            f"{benchmark}: {count_right(samples)} of {len(samples)} samples right, "
+            f"{right_before} before"
+        )
 
     # the folder then holds what an evaluation would have written
     write_samples(folder / "samples.parquet", rows, ks)

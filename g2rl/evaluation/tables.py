@@ -29,11 +29,11 @@ ANSWERS = pyarrow.list_(
 )
 PROBLEMS = [
     ("benchmark", pyarrow.string()),
-    ("problem", pyarrow.string()),
+    ("problem", pyarrow.string()),  # its id
     ("group", pyarrow.string()),  # subject, category or family; null without
-    ("gold", pyarrow.string()),
-    ("n", pyarrow.int64()),
-    ("c", pyarrow.int64()),
+    ("gold", pyarrow.string()),  # the right answer, as the benchmark gives it
+    ("n", pyarrow.int64()),  # samples
+    ("c", pyarrow.int64()),  # right samples
     ("answers", ANSWERS),  # classes of equivalent answers, most frequent first
 ]
 """The first columns of problems.parquet; one column for each pass@k and maj@k follows."""
@@ -42,10 +42,10 @@ RESULTS = pyarrow.schema(
         ("benchmark", pyarrow.string()),
         ("metric", pyarrow.string()),  # pass@1, maj@16, mean@16, length, truncated, ...
         ("k", pyarrow.int64()),  # null where the metric has none
-        ("value", pyarrow.float64()),
+        ("value", pyarrow.float64()),  # mean over problems
         ("low", pyarrow.float64()),  # bounds of the bootstrap interval over problems
         ("high", pyarrow.float64()),
-        ("confidence", pyarrow.float64()),
+        ("confidence", pyarrow.float64()),  # coverage of the interval
         ("n_problems", pyarrow.int64()),
         ("n_samples", pyarrow.int64()),  # of each problem
         ("exact", pyarrow.bool_()),  # false: subsets were drawn, see standard_error
@@ -56,11 +56,11 @@ GROUPS = pyarrow.schema(
     [
         ("benchmark", pyarrow.string()),
         ("group", pyarrow.string()),
-        ("metric", pyarrow.string()),
-        ("value", pyarrow.float64()),
-        ("low", pyarrow.float64()),
+        ("metric", pyarrow.string()),  # pass@1
+        ("value", pyarrow.float64()),  # mean over the problems of the group
+        ("low", pyarrow.float64()),  # bounds of the bootstrap interval over these problems
         ("high", pyarrow.float64()),
-        ("n_problems", pyarrow.int64()),
+        ("n_problems", pyarrow.int64()),  # in the group
     ]
 )
 
@@ -179,6 +179,7 @@ def problem_rows(problems: Sequence[Sequence[Row]], estimates: Estimates) -> lis
         problems: rows of samples.parquet, by problem.
         estimates: of these samples.
     """
+    # what all samples of a problem share stands in the first of its rows
     accuracy_values = accuracies(estimates)
     rows: list[Row] = []
     for place, samples in enumerate(problems):
@@ -192,6 +193,8 @@ def problem_rows(problems: Sequence[Sequence[Row]], estimates: Estimates) -> lis
             "c": sum(sample["correct"] for sample in samples),
             "answers": [asdict(vote) for vote in estimates.votes[place]],
         }
+
+        # a column for each accuracy
         for name, values_B in accuracy_values.items():
             row[name] = float(values_B[place])
         rows.append(row)
@@ -217,6 +220,7 @@ def result_rows(
         if k == 1:
             values["maj@1"] = estimates.right_shares
 
+    # the long form needs no new column for a new metric
     rows: list[Row] = []
     for metric in sorted(values, key=_order):
         interval = interval_over_problems(values[metric])
@@ -264,6 +268,7 @@ def group_rows(benchmark: str, problems: Sequence[Row]) -> list[Row]:
         benchmark: its name.
         problems: rows of problems.parquet; those without a group are left out.
     """
+    # most benchmarks have no groups: then there is no row
     accuracies_of_group: dict[str, list[float]] = {}
     for row in problems:
         if row["group"] is not None:
