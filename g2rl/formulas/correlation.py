@@ -1,14 +1,16 @@
-"""Correlation of two quantities over pairs of responses, with intervals from a bootstrap over
-groups.
+"""Correlations over pairs of responses, with intervals from a bootstrap over groups.
 
 Pairs of one group share responses and a prompt, so they are not independent: whole groups are
 resampled. A resample is a vector of multiplicities, and both correlations are computed with
 multiplicities as weights, which equals repeating the pairs; this makes thousands of resamples one
 matrix operation.
+
+Axis letters local to this module: n pairs, P groups, R resamples, C distinct values.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,8 +32,7 @@ class Correlation:
     groups: int
     """Groups behind `within`: in the others one of the two quantities is constant."""
     undefined: int
-    """Resamples without a value (a quantity constant in all of its groups), left out of the
-    interval."""
+    """Resamples in which a quantity is constant; they are left out of the interval of `pooled`."""
 
 
 def weighted_pearson(x: np.ndarray, y: np.ndarray, weights_Rn: np.ndarray) -> np.ndarray:
@@ -41,27 +42,30 @@ def weighted_pearson(x: np.ndarray, y: np.ndarray, weights_Rn: np.ndarray) -> np
 
     Args:
         x, y: (n,) or (R, n).
-        weights_Rn: >= 0, a multiplicity of each pair.
+        weights_Rn: multiplicity of each pair, >= 0.
     """
     total_R1 = weights_Rn.sum(-1, keepdims=True)
 
-    # deviations from the weighted means; centring first keeps digits
-    centred = []
+    is_flat_R = np.zeros(len(weights_Rn), dtype=bool)
+    deviations: list[np.ndarray] = []
+    variances: list[np.ndarray] = []
     for values in (x, y):
-        middle = values - values.mean()
-        mean_R1 = (weights_Rn * middle).sum(-1, keepdims=True) / total_R1
-        centred.append(middle - mean_R1)
-    first, second = centred
+        # deviations from the weighted mean; subtracting the plain mean first keeps digits
+        near_zero = values - values.mean()
+        mean_R1 = (weights_Rn * near_zero).sum(-1, keepdims=True) / total_R1
+        deviation_Rn = near_zero - mean_R1
+        variance_R = (weights_Rn * deviation_Rn**2).sum(-1)
+        deviations.append(deviation_Rn)
+        variances.append(variance_R)
 
-    # a quantity that is constant but for rounding has no correlation
-    variance = [(weights_Rn * part**2).sum(-1) for part in centred]
-    floor = [(_FLAT * np.ptp(values)) ** 2 * total_R1[:, 0] for values in (x, y)]
-    flat_R = (variance[0] <= floor[0]) | (variance[1] <= floor[1])
+        # a quantity that is constant but for rounding has no correlation
+        noise_R = (_FLAT * np.ptp(values)) ** 2 * total_R1[:, 0]
+        is_flat_R |= variance_R <= noise_R
 
     # r, where it is defined
-    covariance_R = (weights_Rn * first * second).sum(-1)
-    scale_R = np.sqrt(np.where(flat_R, 1.0, variance[0] * variance[1]))
-    return np.where(flat_R, np.nan, np.clip(covariance_R / scale_R, -1.0, 1.0))
+    covariance_R = (weights_Rn * deviations[0] * deviations[1]).sum(-1)
+    scale_R = np.sqrt(np.where(is_flat_R, 1.0, variances[0] * variances[1]))
+    return np.where(is_flat_R, np.nan, np.clip(covariance_R / scale_R, -1.0, 1.0))
 
 
 def weighted_midranks(x: np.ndarray, weights_Rn: np.ndarray) -> np.ndarray:
@@ -69,32 +73,40 @@ def weighted_midranks(x: np.ndarray, weights_Rn: np.ndarray) -> np.ndarray:
 
     With multiplicities as weights these are the ranks in the list in which each value is repeated.
     """
-    # total weight of each distinct value
+    # total weight of each distinct value, from the smallest to the largest
     _, code_n = np.unique(x, return_inverse=True)
     order = np.argsort(code_n, kind="stable")
     starts = np.flatnonzero(np.diff(code_n[order], prepend=-1))
     mass_RC = np.add.reduceat(weights_Rn[:, order], starts, axis=1)
 
-    # ranks begin behind all that is smaller
+    # equal values share the mean of the ranks behind all smaller ones
     below_RC = mass_RC.cumsum(axis=1) - mass_RC
     return (below_RC + (mass_RC + 1) / 2)[:, code_n]
 
 
 def correlation(x: np.ndarray, y: np.ndarray, weights_Rn: np.ndarray, kind: str) -> np.ndarray:
-    """Pearson's r, or Spearman's rho (Pearson's r of midranks), under each of R weightings,
-    (R,)."""
+    """Pearson's r, or Spearman's rho (Pearson's r of midranks), under each of R weightings.
+
+    Args:
+        x, y: (n,).
+        weights_Rn: multiplicity of each pair, >= 0.
+        kind: "pearson" or "spearman".
+
+    Returns:
+        (R,), NaN where x or y is constant.
+    """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {KINDS}, got {kind!r}")
     if kind == "spearman":
         # ranks of absent values do not matter: their weight is 0
-        return weighted_pearson(
-            weighted_midranks(x, weights_Rn), weighted_midranks(y, weights_Rn), weights_Rn
-        )
+        ranks_x_Rn = weighted_midranks(x, weights_Rn)
+        ranks_y_Rn = weighted_midranks(y, weights_Rn)
+        return weighted_pearson(ranks_x_Rn, ranks_y_Rn, weights_Rn)
     return weighted_pearson(x, y, weights_Rn)
 
 
 def point(x: np.ndarray, y: np.ndarray, kind: str) -> float:
-    """The correlation itself; NaN for fewer than two pairs or a constant quantity."""
+    """The correlation of all pairs; NaN for fewer than two pairs or a constant quantity."""
     if len(x) < 2:
         return float("nan")
     return float(correlation(x, y, np.ones((1, len(x))), kind)[0])
@@ -103,33 +115,46 @@ def point(x: np.ndarray, y: np.ndarray, kind: str) -> float:
 def bootstrap_draws(
     x: np.ndarray, y: np.ndarray, groups: np.ndarray, kind: str, resamples: int, seed: int
 ) -> np.ndarray:
-    """The pooled correlation in each resample of groups, (R,).
+    """The pooled correlation in each resample of groups.
+
+    The multiplicities of groups depend on the number of groups, `resamples` and `seed` alone, so
+    the draws of two predictors are paired.
 
     Args:
-        groups: (n,) number of each pair's group, from 0. The multiplicities are a function of the
-            number of groups, `resamples` and `seed` alone, so draws of two predictors are paired.
+        x, y: (n,).
+        groups: (n,) number of each pair's group, from 0.
+        kind: "pearson" or "spearman".
+        resamples, seed: number of draws and their seed.
+
+    Returns:
+        (R,), NaN where the correlation is undefined.
     """
     # how often each group is drawn in each resample
-    count = int(groups.max()) + 1
+    group_count = int(groups.max()) + 1
     rng = np.random.default_rng(seed)
-    picks_RP = rng.multinomial(count, np.full(count, 1 / count), size=resamples).astype(float)
+    shares_P = np.full(group_count, 1 / group_count)
+    picks_RP = rng.multinomial(group_count, shares_P, size=resamples).astype(float)
 
-    # as many resamples at a time as memory allows
-    step = max(1, _CELLS // len(x))
-    found = []
-    for start in range(0, resamples, step):
-        weights_Rn = picks_RP[start : start + step][:, groups]
-        present_R = weights_Rn.sum(-1) > 0  # a pair class may miss from every chosen group
-        values_R = np.full(len(weights_Rn), np.nan)
-        if present_R.any():
-            values_R[present_R] = correlation(x, y, weights_Rn[present_R], kind)
-        found.append(values_R)
-    return np.concatenate(found)
+    # in blocks, so that weights_Rn stays within _CELLS
+    block = max(1, _CELLS // len(x))
+    draws = []
+    for start in range(0, resamples, block):
+        weights_Rn = picks_RP[start : start + block][:, groups]
+
+        # none of the drawn groups may have a pair of the class
+        has_pairs_R = weights_Rn.sum(-1) > 0
+        block_draws_R = np.full(len(weights_Rn), np.nan)
+        if has_pairs_R.any():
+            block_draws_R[has_pairs_R] = correlation(x, y, weights_Rn[has_pairs_R], kind)
+        draws.append(block_draws_R)
+    return np.concatenate(draws)
 
 
 def percentile_interval(value: float, draws: np.ndarray, confidence: float = 0.95) -> Interval:
-    """Percentile interval of the draws that have a value; NaN bounds when fewer than half have
-    one."""
+    """A value with the percentile interval of the draws that are not NaN.
+
+    The bounds are NaN when fewer than half of the draws have a value.
+    """
     defined = draws[~np.isnan(draws)]
     if 2 * len(defined) < len(draws):
         return Interval(value, float("nan"), float("nan"))
@@ -145,8 +170,13 @@ def correlate(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Correlation:
-    """Correlation of x and y over pairs: pooled, and within groups, each with a 95 % interval over
-    groups.
+    """Correlation of x and y over pairs: pooled, and within groups, each with a 95 % interval.
+
+    Args:
+        x, y: (n,).
+        groups: (n,) number of each pair's group, from 0; whole groups are resampled.
+        kind: "pearson" or "spearman".
+        resamples, seed: of the bootstrap.
 
     Raises:
         ValueError: no pair, or a value that is not finite.
@@ -156,17 +186,22 @@ def correlate(
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise ValueError("a predictor or a true cosine is not finite")
 
-    # over all pairs, and inside each group
+    # over all pairs
     draws = bootstrap_draws(x, y, groups, kind, resamples, seed)
-    each = np.array([point(x[groups == p], y[groups == p], kind) for p in np.unique(groups)])
-    each = each[~np.isnan(each)]
-    nothing = Interval(float("nan"), float("nan"), float("nan"))
-    return Correlation(
-        pooled=percentile_interval(point(x, y, kind), draws),
-        within=bootstrap_interval(each, resamples=resamples, seed=seed) if len(each) else nothing,
-        groups=len(each),
-        undefined=int(np.isnan(draws).sum()),
-    )
+    pooled = percentile_interval(point(x, y, kind), draws)
+
+    # inside each group, where it is defined
+    by_group = []
+    for group in np.unique(groups):
+        in_group = groups == group
+        r = point(x[in_group], y[in_group], kind)
+        if not math.isnan(r):
+            by_group.append(r)
+    within = Interval(math.nan, math.nan, math.nan)
+    if by_group:
+        within = bootstrap_interval(by_group, resamples=resamples, seed=seed)
+
+    return Correlation(pooled, within, len(by_group), int(np.isnan(draws).sum()))
 
 
 def difference(
@@ -178,8 +213,12 @@ def difference(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Interval:
-    """How much better x correlates with y than a rival does: pooled difference, paired over
-    resamples."""
-    gap = bootstrap_draws(x, y, groups, kind, resamples, seed)
-    gap = gap - bootstrap_draws(rival, y, groups, kind, resamples, seed)
-    return percentile_interval(point(x, y, kind) - point(rival, y, kind), gap)
+    """How much higher the pooled correlation of x with y is than that of a rival with y.
+
+    The interval is paired: both correlations are taken on the same resamples. Arguments as in
+    `correlate`.
+    """
+    draws_R = bootstrap_draws(x, y, groups, kind, resamples, seed)
+    rival_draws_R = bootstrap_draws(rival, y, groups, kind, resamples, seed)
+    gap = point(x, y, kind) - point(rival, y, kind)
+    return percentile_interval(gap, draws_R - rival_draws_R)

@@ -20,19 +20,19 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 EXACT_COST = 100_000_000
-"""Multiply-adds up to which `maj_at_k` enumerates exactly, about 0.2 s on one core."""
+"""Multiply-adds up to which `maj_at_k` enumerates subsets exactly, about 0.2 s on one core."""
 _CELLS = 4_000_000  # elements of the largest array in the resampling loops
 
 
 class MajorityEstimate(NamedTuple):
-    """A value in [0, 1] and how sure it is, e.g. ``MajorityEstimate(0.25, 0.0, True)``."""
+    """maj@k of one problem and how sure it is, e.g. ``MajorityEstimate(0.25, 0.0, True)``."""
 
     value: float
+    """In [0, 1]."""
     standard_error: float
-    """Monte Carlo standard error; 0.0 when `exact`. 0.0 with `exact` False means every draw
-    agreed."""
+    """Monte Carlo standard error: 0.0 when `exact`, and when every draw agreed."""
     exact: bool
-    """True when the expectation over subsets was computed, not sampled."""
+    """True when the expectation over subsets was computed, False when it was sampled."""
 
 
 class Interval(NamedTuple):
@@ -44,17 +44,23 @@ class Interval(NamedTuple):
 
 
 def _counts(n: ArrayLike, c: ArrayLike, k: int) -> tuple[Ints, Ints]:
-    """n and c broadcast together as int64, after the checks that every "@k" metric shares."""
+    """n and c broadcast together as int64, after the checks that every "@k" metric shares.
+
+    Raises:
+        TypeError: n, c or k is not integer.
+        ValueError: not 1 <= k <= n, or not 0 <= c <= n.
+    """
     for name, values in (("n", n), ("c", c), ("k", k)):
         if np.asarray(values).dtype.kind not in "iu":
             raise TypeError(f"{name} must be integer, got {np.asarray(values).dtype}")
 
-    # counts that cannot be
     ns, cs = np.broadcast_arrays(np.asarray(n, dtype=np.int64), np.asarray(c, dtype=np.int64))
-    bad = (ns < k) | (k < 1) | (cs < 0) | (cs > ns)
-    if bad.any():
+
+    # the first problem whose counts cannot be is named
+    is_bad = (ns < k) | (k < 1) | (cs < 0) | (cs > ns)
+    if is_bad.any():
         raise ValueError(
-            f"need 1 <= k <= n and 0 <= c <= n, got k={k}, n={ns[bad][0]}, c={cs[bad][0]}"
+            f"need 1 <= k <= n and 0 <= c <= n, got k={k}, n={ns[is_bad][0]}, c={cs[is_bad][0]}"
         )
     return ns, cs
 
@@ -77,21 +83,23 @@ def pass_at_k(n: ArrayLike, c: ArrayLike, k: int) -> Floats:
         gives 0; n - c < k gives exactly 1; k = 1 gives c/n.
 
     Raises:
-        ValueError: k < 1, k > n, c < 0 or c > n, naming the values. TypeError: not integers.
+        ValueError: k < 1, k > n, c < 0 or c > n, naming the values.
+        TypeError: not integers.
     """
     ns, cs = _counts(n, c, k)
 
     # problems with equally many samples share one product
-    out = np.empty(cs.shape)
+    probabilities = np.empty(cs.shape)
     for size in np.unique(ns):
-        here = ns == size
-        # log C(n-c, k)/C(n, k) for c = 0 .. n-k: every factor is positive there. Beyond, it is
-        # -inf.
+        # log C(n-c, k) / C(n, k) for c = 0 .. n: all k samples are wrong
         log_miss = np.full(size + 1, -np.inf)
         log_miss[0] = 0.0
+
+        # the factors are positive up to c = n - k, and no k wrong samples exist beyond
         log_miss[1 : size - k + 1] = np.cumsum(np.log1p(-k / np.arange(size, k, -1)))
-        out[here] = -np.expm1(log_miss[cs[here]])
-    return np.abs(out)  # c = 0 gives -0.0
+        has_size = ns == size
+        probabilities[has_size] = -np.expm1(log_miss[cs[has_size]])
+    return np.abs(probabilities)  # c = 0 gives -0.0
 
 
 def mean_at_k(n: ArrayLike, c: ArrayLike, k: int) -> Floats:
@@ -104,12 +112,13 @@ def mean_at_k(n: ArrayLike, c: ArrayLike, k: int) -> Floats:
 
 
 def _classes(answer_classes: ArrayLike, correct: ArrayLike, k: int) -> tuple[Ints, Floats, int]:
-    """Sizes (C,) and fractions right (C,) of the classes, and the number of samples without an
-    answer.
+    """The classes of answers of one problem, sorted by size and then by share right.
 
-    Sorted by (size, fraction), so that neither sample order nor labels can matter.
+    The order depends neither on that of the samples nor on the labels.
+
+    Returns:
+        Sizes (C,), shares of right samples (C,), and the number of samples without an answer.
     """
-    # one class and one verdict a sample
     labels_n, right_n = np.asarray(answer_classes), np.asarray(correct, dtype=bool)
     if labels_n.ndim != 1 or labels_n.shape != right_n.shape or labels_n.dtype.kind not in "iu":
         raise ValueError(
@@ -117,57 +126,76 @@ def _classes(answer_classes: ArrayLike, correct: ArrayLike, k: int) -> tuple[Int
         )
     _counts(labels_n.size, int(right_n.sum()), k)
 
-    # a sample without an answer does not vote, and cannot be right
-    voted = labels_n >= 0
-    bad = (labels_n < -1) | (~voted & right_n)
-    if bad.any():
+    # a sample without an answer cannot be right
+    has_answer_n = labels_n >= 0
+    is_bad_n = (labels_n < -1) | (~has_answer_n & right_n)
+    if is_bad_n.any():
         raise ValueError(
-            f"a class is >= 0, or -1 for no answer and then wrong: {np.flatnonzero(bad)}"
+            f"a class is >= 0, or -1 for no answer and then wrong: {np.flatnonzero(is_bad_n)}"
         )
 
-    # size and share right of each class
-    _, index, sizes_C = np.unique(labels_n[voted], return_inverse=True, return_counts=True)
-    fractions_C = np.bincount(index, weights=right_n[voted], minlength=len(sizes_C)) / sizes_C
+    # count members and right members of each class
+    _, class_of_sample, sizes_C = np.unique(
+        labels_n[has_answer_n], return_inverse=True, return_counts=True
+    )
+    right_C = np.bincount(class_of_sample, weights=right_n[has_answer_n], minlength=len(sizes_C))
+    fractions_C = right_C / sizes_C
+
     order = np.lexsort((fractions_C, sizes_C))
-    return sizes_C[order].astype(np.int64), fractions_C[order], int((~voted).sum())
+    unanswered = int((~has_answer_n).sum())
+    return sizes_C[order].astype(np.int64), fractions_C[order], unanswered
 
 
 def _binomial(size: int, p: float, upto: int) -> Floats:
     """Binomial(size, p) probabilities of 0 .. upto, zero beyond `size`; shape (upto + 1,)."""
-    out = np.zeros(upto + 1)
+    probabilities = np.zeros(upto + 1)
     for b in range(min(size, upto) + 1):
+        # in logarithms, because binomial coefficients overflow
         log_choose = math.lgamma(size + 1) - math.lgamma(b + 1) - math.lgamma(size - b + 1)
-        out[b] = math.exp(log_choose + b * math.log(p) + (size - b) * math.log1p(-p))
-    return out
+        probabilities[b] = math.exp(log_choose + b * math.log(p) + (size - b) * math.log1p(-p))
+    return probabilities
 
 
 def _level(tied: list[tuple[Floats, float]], free: Floats, a: int, k: int) -> tuple[float, float]:
-    """Weight of "the winners have exactly a votes" and the same weighted by the vote's accuracy.
+    """Weight of the subsets whose winners have exactly a votes, and of their accuracy.
 
-    `tied` lists (binomial weights (k+1,), fraction right) of every class that can reach a votes;
-    `free` (k+1,) weighs drawing s samples from all else. state[0, t, s]: weight of t classes with a
-    votes, the others seen so far with fewer, s samples drawn; state[1]: times the summed fractions
-    of those t.
+    The state of the recursion over classes, for t classes with a votes among those seen so far (the
+    others have fewer) and s samples drawn:
+
+        state[0, t, s]    weight of all ways to draw that
+        state[1, t, s]    the same, each times the summed fractions right of its t classes
+
+    Args:
+        tied: binomial weights (k+1,) and fraction right of every class that can reach a votes.
+        free: (k+1,) weight of drawing s samples from everything else.
+        a: votes of the winners.
+        k: samples drawn.
+
+    Returns:
+        Total weight, and total weight times accuracy of the vote.
     """
-    # at most so many classes can have a votes
-    most = min(k // a, len(tied))
-    # Each row carries `a` spare zeros, so that one flat convolution serves all rows without
-    # spilling.
-    state = np.zeros((2, most + 1, k + 1 + a))
+    most_tied = min(k // a, len(tied))
+    # each row ends in `a` spare zeros, so that one flat convolution serves all rows
+    state = np.zeros((2, most_tied + 1, k + 1 + a))
     state[0, 0, : k + 1] = free
 
-    # add one class after the other: with fewer than a votes, or with exactly a
     for weights, fraction in tied:
-        below = np.convolve(state.ravel(), weights[:a])[: state.size].reshape(state.shape)
-        win = state[:, :-1, : k + 1 - a] * weights[a]
-        below[:, 1:, a : k + 1] += win
-        below[1, 1:, a : k + 1] += fraction * win[0]
-        below[:, :, k + 1 :] = 0.0
-        state = below
+        # either the class gets fewer than a votes
+        next_state = np.convolve(state.ravel(), weights[:a])[: state.size].reshape(state.shape)
 
-    # a tie is split evenly
-    ties = np.arange(1, most + 1)
-    return float(state[0, 1:, k].sum()), float((state[1, 1:, k] / ties).sum())
+        # or it gets exactly a, and there is one winner more
+        winning = state[:, :-1, : k + 1 - a] * weights[a]
+        next_state[:, 1:, a : k + 1] += winning
+        next_state[1, 1:, a : k + 1] += fraction * winning[0]
+
+        # what spilled into the spare places drew more than k samples
+        next_state[:, :, k + 1 :] = 0.0
+        state = next_state
+
+    # a tie is split evenly among its winners
+    winner_counts = np.arange(1, most_tied + 1)
+    accuracy = state[1, 1:, k] / winner_counts
+    return float(state[0, 1:, k].sum()), float(accuracy.sum())
 
 
 def _enumerated(sizes_C: Ints, fractions_C: Floats, unanswered: int, k: int) -> float:
@@ -177,47 +205,54 @@ def _enumerated(sizes_C: Ints, fractions_C: Floats, unanswered: int, k: int) -> 
     conditioned on their sum being k. With p near k/n every weight is a probability and every
     operation adds or multiplies non-negative numbers: nothing overflows and nothing cancels.
     Classes smaller than a, and samples without an answer, cannot win with a votes and merge into
-    one binomial (Vandermonde).
+    one binomial (Vandermonde's identity).
     """
-    # a success rate for which k of n is the most likely outcome
     n = int(sizes_C.sum()) + unanswered
     p = (k + 0.5) / (n + 1)
 
-    # binomial weights of each class
-    table = {size: _binomial(size, p, k) for size in set(sizes_C.tolist())}
-    classes = [(table[s], f) for s, f in zip(sizes_C.tolist(), fractions_C.tolist(), strict=True)]
-    total, score = float(_binomial(unanswered, p, k)[k] * (1 - p) ** (n - unanswered)), 0.0
+    # classes of one size share their binomial weights
+    weights_of_size = {size: _binomial(size, p, k) for size in set(sizes_C.tolist())}
+    classes = []
+    for size, fraction in zip(sizes_C.tolist(), fractions_C.tolist(), strict=True):
+        classes.append((weights_of_size[size], fraction))
 
-    # every winning vote count; smaller classes cannot win with it
+    # a subset without any answer scores 0
+    total = float(_binomial(unanswered, p, k)[k] * (1 - p) ** (n - unanswered))
+    score = 0.0
+
+    # classes are sorted by size: those from `first` on can have a votes
     for a in range(1, min(k, int(sizes_C.max())) + 1):
         first = int(np.searchsorted(sizes_C, a))
         free = _binomial(unanswered + int(sizes_C[:first].sum()), p, k)
-        weight, accuracy = _level(classes[first:], free, a, k)
-        total, score = total + weight, score + accuracy
+        weight, weighted_accuracy = _level(classes[first:], free, a, k)
+        total += weight
+        score += weighted_accuracy
     return score / total
 
 
 def _sampled(
     sizes_C: Ints, fractions_C: Floats, unanswered: int, k: int, draws: int, seed: int
 ) -> MajorityEstimate:
-    """maj@k from random subsets: mean and its standard error."""
-    # as many subsets at a time as memory allows
+    """maj@k from random subsets: the mean of their scores and its standard error."""
     rng = np.random.default_rng(seed)
-    step = max(1, _CELLS // len(sizes_C))
-    scores: list[Floats] = []
-    for rows in [step] * (draws // step) + [draws % step]:
-        votes_RC = rng.multivariate_hypergeometric([*sizes_C, unanswered], k, rows, "marginals")[
-            :, :-1
-        ]
+    sizes = [*sizes_C, unanswered]
 
-        # winners of each subset, and how many of them are right
+    # in blocks, so that votes_RC stays within _CELLS
+    block = max(1, _CELLS // len(sizes_C))
+    scores: list[Floats] = []
+    for rows in [block] * (draws // block) + [draws % block]:
+        votes = rng.multivariate_hypergeometric(sizes, k, rows, "marginals")
+        votes_RC = votes[:, :-1]
+
+        # a subset scores the mean share right of its winners, 0 without an answer
         most_R1 = votes_RC.max(axis=1, keepdims=True)
         wins_RC = (votes_RC == most_R1) & (most_R1 > 0)
-        scores.append(wins_RC @ fractions_C / np.maximum(wins_RC.sum(axis=1), 1))
+        winner_count_R = np.maximum(wins_RC.sum(axis=1), 1)
+        scores.append(wins_RC @ fractions_C / winner_count_R)
+
     scores_R = np.concatenate(scores)
-    return MajorityEstimate(
-        float(scores_R.mean()), float(scores_R.std(ddof=1) / math.sqrt(draws)), False
-    )
+    standard_error = float(scores_R.std(ddof=1) / math.sqrt(draws))
+    return MajorityEstimate(float(scores_R.mean()), standard_error, False)
 
 
 def maj_at_k(
@@ -230,8 +265,7 @@ def maj_at_k(
 ) -> MajorityEstimate:
     """Expected accuracy of the majority answer among k of one problem's n samples.
 
-        maj@k = E over k-subsets of  mean over the most frequent classes of (fraction right of the
-        class)
+        maj@k = E[ mean of the fractions right of the most frequent classes in a k-subset ]
 
     Self-consistency voting, Wang et al. 2022 (arXiv 2203.11171). A tie is split evenly: the
     expected value of a random tie-break. A class that mixes right and wrong samples (two answers
@@ -245,7 +279,8 @@ def maj_at_k(
         correct: (n,) verdicts, bool or 0/1. A sample without an answer must not be correct.
         k: samples drawn without replacement, 1 <= k <= n.
         exact: True enumerates whatever the cost, False samples; None enumerates when k² · sum over
-            classes of min(size, k) is <= `EXACT_COST` (n = 10,000 always does for k <= 100).
+            classes of min(size, k) is at most `EXACT_COST`, which n = 10,000 always is for
+            k <= 100.
         draws, seed: Monte Carlo subsets (>= 2) and their seed. 20,000 bound the standard error by
             0.0036.
 
@@ -253,42 +288,52 @@ def maj_at_k(
         MajorityEstimate. k = 1 equals pass@1 = mean@1; k = n is the single vote over all samples.
 
     Raises:
-        ValueError: k, shapes, classes or draws as not described; a correct sample without an
-        answer.
+        ValueError: k, shapes, classes or draws are not as described; a correct sample has no
+            answer.
+        TypeError: k is not an integer.
     """
-    # nothing is right: no vote can be
     sizes_C, fractions_C, unanswered = _classes(answer_classes, correct, k)
     if draws < 2:
         raise ValueError(f"draws must be >= 2 to state a standard error, got {draws}")
+
+    # where nothing is right, no vote is
     if not fractions_C.any():
         return MajorityEstimate(0.0, 0.0, True)
 
-    # enumerate where that is cheap
-    cheap = k * k * int(np.minimum(sizes_C, k).sum()) <= EXACT_COST
-    if exact or (exact is None and cheap):
+    is_cheap = k * k * int(np.minimum(sizes_C, k).sum()) <= EXACT_COST
+    if exact or (exact is None and is_cheap):
         return MajorityEstimate(_enumerated(sizes_C, fractions_C, unanswered, k), 0.0, True)
     return _sampled(sizes_C, fractions_C, unanswered, k, draws, seed)
 
 
 def _matrix(name: str, values: ArrayLike) -> Floats:
-    """Values as (S, B) float64; a vector becomes one seed. Finite and non-empty, or ValueError."""
+    """Values as (S, B) float64; a vector (B,) becomes one seed.
+
+    Raises:
+        ValueError: empty, not finite, or more than two axes; names the argument.
+    """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim not in (1, 2) or array.size == 0:
         raise ValueError(f"{name} must be (B,) or (S, B) and not empty, got shape {array.shape}")
-    if not np.isfinite(array).all():
-        raise ValueError(
-            f"{name} is not finite at index {np.argwhere(~np.isfinite(array))[0].tolist()}"
-        )
+    is_finite = np.isfinite(array)
+    if not is_finite.all():
+        first_bad = np.argwhere(~is_finite)[0].tolist()
+        raise ValueError(f"{name} is not finite at index {first_bad}")
     return np.atleast_2d(array)
 
 
 def _resampled_mean(values_SB: Floats, problems_RB: Ints, rng: np.random.Generator) -> Floats:
-    """Mean over resampled problems and resampled seeds (with one seed, always that one); shape
-    (R,)."""
-    # the mean of each seed over the resampled problems
+    """Means over resampled problems and resampled seeds, (R,); one seed is always drawn again.
+
+    Args:
+        values_SB: a value of each seed and problem.
+        problems_RB: the problems of each resample.
+        rng: draws the seeds.
+    """
+    # every seed answers the same resampled problems
     means_RS = np.stack([row[problems_RB].mean(axis=1) for row in values_SB], axis=1)
 
-    # then over resampled seeds
+    # then as many seeds as there are, with replacement
     seeds_RS = rng.integers(means_RS.shape[1], size=means_RS.shape)
     return np.take_along_axis(means_RS, seeds_RS, axis=1).mean(axis=1)
 
@@ -296,33 +341,43 @@ def _resampled_mean(values_SB: Floats, problems_RB: Ints, rng: np.random.Generat
 def _percentiles(
     arms: list[tuple[int, Floats]], confidence: float, resamples: int, seed: int
 ) -> Interval:
-    """Interval of the sum of sign * mean over arms (sign, (S, B)), one draw of problems for all
-    arms."""
+    """Bootstrap interval of the signed sum of the means of arms.
+
+    Args:
+        arms: sign and values (S, B) of each arm; all answer the same B problems, which are drawn
+            once for all arms, while seeds are drawn for each arm alone.
+        confidence: two-sided coverage.
+        resamples, seed: number of draws and their seed.
+
+    Raises:
+        ValueError: confidence or resamples out of range.
+    """
     if not 0 < confidence < 1 or resamples < 1:
         raise ValueError(f"need 0 < confidence < 1 <= resamples, got {confidence} and {resamples}")
-    # Columns in sorted order: the interval is then exactly the same for any order of the problems.
-    order = np.lexsort(np.concatenate([arm for _, arm in arms]))
 
-    # resamples in blocks, as many as memory allows
-    rng, problems = np.random.default_rng(seed), len(order)
+    # problems in sorted order, so that the order in which they are given cannot matter
+    order = np.lexsort(np.concatenate([values_SB for _, values_SB in arms]))
+
+    # in blocks, so that picks_RB stays within _CELLS
+    rng = np.random.default_rng(seed)
+    problem_count = len(order)
     means_R = np.zeros(resamples)
-    step = max(1, _CELLS // problems)
-    for start in range(0, resamples, step):
-        here = means_R[start : start + step]
-        picks_RB = order[rng.integers(problems, size=(len(here), problems))]
-        for sign, arm in arms:
-            here += sign * _resampled_mean(arm, picks_RB, rng)
+    block = max(1, _CELLS // problem_count)
+    for start in range(0, resamples, block):
+        block_means_R = means_R[start : start + block]  # a view: what is added stays in means_R
+        picks_RB = order[rng.integers(problem_count, size=(len(block_means_R), problem_count))]
+        for sign, values_SB in arms:
+            block_means_R += sign * _resampled_mean(values_SB, picks_RB, rng)
 
-    # the middle of the resampled means
     low, high = np.quantile(means_R, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(sum(sign * float(arm.mean()) for sign, arm in arms), float(low), float(high))
+    value = sum(sign * float(values_SB.mean()) for sign, values_SB in arms)
+    return Interval(value, float(low), float(high))
 
 
 def bootstrap_interval(
     values_per_problem: ArrayLike, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> Interval:
-    """Percentile bootstrap interval of the mean over problems, and over seeds where there are
-    several.
+    """Percentile bootstrap interval of a mean over problems, and over seeds if there are several.
 
     Efron 1979. With values (S, B) both axes are resampled independently, since every seed answers
     the same problems (pigeonhole bootstrap, Owen 2007): the interval speaks of new problems *and*
@@ -336,12 +391,12 @@ def bootstrap_interval(
         resamples, seed: bootstrap draws and their seed; the order of the problems does not matter.
 
     Returns:
-        Interval; width zero for one problem (and seed) or equal values: it cannot see what was not
-        drawn.
+        The mean and its interval, whose width is zero for a single problem (and seed) or equal
+        values: the bootstrap cannot see what was not drawn.
 
     Raises:
-        ValueError: empty, more than two axes, non-finite values, confidence or resamples out of
-        range.
+        ValueError: empty, more than two axes, values that are not finite, confidence or resamples
+            out of range.
     """
     values_SB = _matrix("values_per_problem", values_per_problem)
     return _percentiles([(1, values_SB)], confidence, resamples, seed)
@@ -353,17 +408,18 @@ def paired_bootstrap(
     """Interval of mean(a) - mean(b) over the same problems: each resample draws one set for both.
 
     Pairing removes the spread of problem difficulty, most of the variance on small suites.
-    Arguments as in `bootstrap_interval`; a and b list the same problems in the same order, may
-    differ in the number of seeds, and have their seeds resampled separately (training runs are not
-    paired).
+    Training runs are not paired: seeds are resampled for a and for b, whose numbers may differ.
+
+    Args:
+        a, b: as in `bootstrap_interval`, with the same problems in the same order.
+        confidence, resamples, seed: as in `bootstrap_interval`.
 
     Raises:
-        ValueError: different numbers of problems, or anything `bootstrap_interval` refuses.
+        ValueError: different numbers of problems, or anything that `bootstrap_interval` refuses.
     """
-    # the same problems on both sides
-    plus, minus = _matrix("a", a), _matrix("b", b)
-    if plus.shape[1] != minus.shape[1]:
+    a_SB, b_SB = _matrix("a", a), _matrix("b", b)
+    if a_SB.shape[1] != b_SB.shape[1]:
         raise ValueError(
-            f"a and b must hold the same problems, got {plus.shape[1]} and {minus.shape[1]}"
+            f"a and b must hold the same problems, got {a_SB.shape[1]} and {b_SB.shape[1]}"
         )
-    return _percentiles([(1, plus), (-1, minus)], confidence, resamples, seed)
+    return _percentiles([(1, a_SB), (-1, b_SB)], confidence, resamples, seed)

@@ -16,8 +16,12 @@ from g2rl.formulas.estimators import Interval
 def t_quantile(confidence: float, freedom: int) -> float:
     """The t with P(|T| <= t) = confidence for Student's T: ``t_quantile(0.95, 2)`` is 4.303.
 
-    From P(|T| > t) = I_x(freedom / 2, 1 / 2), x = freedom / (freedom + t²), the regularised incomplete
-    beta function (Abramowitz & Stegun 26.7.1), solved for t.
+    Solves P(|T| > t) = I_x(freedom / 2, 1 / 2) with x = freedom / (freedom + t²) for t, where I is
+    the regularised incomplete beta function (Abramowitz & Stegun 26.7.1).
+
+    Args:
+        confidence: in (0, 1).
+        freedom: degrees of freedom, >= 1.
 
     Raises:
         ValueError: confidence outside (0, 1), freedom < 1.
@@ -25,8 +29,8 @@ def t_quantile(confidence: float, freedom: int) -> float:
     if not 0 < confidence < 1 or freedom < 1:
         raise ValueError(f"need 0 < confidence < 1 <= freedom, got {confidence} and {freedom}")
 
-    # how far P(|T| <= t) is from the confidence
     def gap(t: mpf) -> mpf:
+        """P(|T| <= t) - confidence."""
         x = mpf(freedom) / (freedom + t * t)
         return 1 - betainc(mpf(freedom) / 2, mpf(1) / 2, 0, x, regularized=True) - mpf(confidence)
 
@@ -47,13 +51,15 @@ def seed_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95
     Raises:
         ValueError: no value, or one that is not finite.
     """
-    seen = np.asarray(values, dtype=np.float64)
-    if seen.ndim != 1 or seen.size == 0 or not np.isfinite(seen).all():
-        raise ValueError(f"need one finite value a seed, got {seen}")
+    values_S = np.asarray(values, dtype=np.float64)
+    if values_S.ndim != 1 or values_S.size == 0 or not np.isfinite(values_S).all():
+        raise ValueError(f"need one finite value a seed, got {values_S}")
 
-    # one seed says nothing of the spread
-    mean = float(seen.mean())
-    if seen.size == 1:
+    # one seed has no spread
+    mean = float(values_S.mean())
+    if values_S.size == 1:
         return Interval(mean, math.nan, math.nan)
-    half = t_quantile(confidence, seen.size - 1) * float(seen.std(ddof=1)) / math.sqrt(seen.size)
-    return Interval(mean, mean - half, mean + half)
+
+    quantile = t_quantile(confidence, values_S.size - 1)
+    half_width = quantile * float(values_S.std(ddof=1)) / math.sqrt(values_S.size)
+    return Interval(mean, mean - half_width, mean + half_width)
