@@ -50,8 +50,8 @@ def locate(source: str, data_dir: str | None = None, local_name: str | None = No
         )
     if not found:
         raise DataError(
-            f"{folder} holds no {local_name}: put a local copy of {source} there, or set the data_dir of "
-            "this data set to null to read it from the hub"
+            f"{folder} holds no {local_name}: put a local copy of {source} there, or set the "
+            "data_dir of this data set to null to read it from the hub"
         )
     return str(found[0])
 
@@ -100,7 +100,8 @@ def _read_file(path: Path) -> list[dict[str, Any]]:
         raise
     except (ValueError, OSError) as error:  # of pyarrow, of json, of a text that is not UTF-8
         raise DataError(
-            f"{path} cannot be read as {path.suffix[1:]}: {error}; make it again or name another file"
+            f"{path} cannot be read as {path.suffix[1:]}: {error}; make it again or name another "
+            "file"
         ) from error
 
 
@@ -156,7 +157,8 @@ def _read_hub(
     except Exception as error:  # datasets and huggingface_hub raise many unrelated types
         raise DataError(
             f"cannot load {source} (split {split}) from the hub: {type(error).__name__}: {error}. "
-            "Without network give a local copy: data_dir=FOLDER that holds it, or task.source.source=FILE"
+            "Without network give a local copy: data_dir=FOLDER that holds it, or "
+            "task.source.source=FILE"
         ) from error
     return [dict(row) for row in data]
 

@@ -65,9 +65,9 @@ def fit_prompts(task: Task, length: Callable[[Problem], int], limit: int, overlo
     if dropped and (overlong == "error" or not kept):
         longest = max(range(len(sizes)), key=sizes.__getitem__)
         raise ValueError(
-            f"{dropped} of {len(sizes)} prompts of task {task.name} are over task.max_prompt_tokens="
-            f"{limit}; the longest, {task.problems[longest].id}, has {sizes[longest]}: "
-            "raise the limit, or leave them out with task.overlong=drop"
+            f"{dropped} of {len(sizes)} prompts of task {task.name} are over "
+            f"task.max_prompt_tokens={limit}; the longest, {task.problems[longest].id}, has "
+            f"{sizes[longest]}: raise the limit, or leave them out with task.overlong=drop"
         )
     task.problems = kept
     return dropped
@@ -83,9 +83,9 @@ def refuse_leaks(task: Task, held_out: list[Problem], benchmark: str) -> None:
     leaked = [problem.id for problem in held_out if task.may_draw(problem)]
     if leaked:
         raise ValueError(
-            f"{len(leaked)} of {len(held_out)} problems of benchmark {benchmark} are training problems of "
-            f"task {task.name} (first: {leaked[0]}); for countdown raise task.source.held_out to "
-            "benchmark.problems"
+            f"{len(leaked)} of {len(held_out)} problems of benchmark {benchmark} are training "
+            f"problems of task {task.name} (first: {leaked[0]}); for countdown raise "
+            "task.source.held_out to benchmark.problems"
         )
 
 

@@ -43,8 +43,8 @@ class Benchmark:
         # no k may be over n
         if samples < 1 or not ks or min(ks) < 1 or max(ks) > samples:
             raise ValueError(
-                f"benchmark {name}: need 1 <= k <= samples, got ks={ks}, samples={samples}; set benchmark.ks "
-                "too (null: powers of two up to samples)"
+                f"benchmark {name}: need 1 <= k <= samples, got ks={ks}, samples={samples}; set "
+                "benchmark.ks too (null: powers of two up to samples)"
             )
         refuse_twins([problem.id for problem in problems], f"benchmark {name}")
         self.name, self.problems, self.verifier = name, list(problems), verifier

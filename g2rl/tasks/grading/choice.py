@@ -29,7 +29,10 @@ from g2rl.types import Problem, Verdict
 DEFAULT_CHOICES = 10
 """Letters A to J count when a problem does not list its choices (as in MMLU-Pro)."""
 
-_OPEN = r"(?:\s|\*\*|__|[:：$]|\\(?:text|mathrm|textbf|mathbf)\s?\{|\\\(|(?:option|choice|letter)\s){0,6}"
+_OPEN = (
+    r"(?:\s|\*\*|__|[:：$]|\\(?:text|mathrm|textbf|mathbf)\s?\{|\\\("
+    r"|(?:option|choice|letter)\s){0,6}"
+)
 _NAMED = (
     r"(?:\(\s?(?P<round>[A-Za-z])\s?\)|\[(?P<square>[A-Z])\]"
     r"|(?P<plain>[A-Z])(?![A-Za-z0-9'’\-+=^/_\[(]|\s[=+*^/<>]))"

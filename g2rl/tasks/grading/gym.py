@@ -106,13 +106,14 @@ def scorer_of(family: str, seed: int = 0, size: int = 1) -> Any:
     # only scorers that were read
     if family not in SAFE:
         raise ValueError(
-            f"reasoning-gym family {family!r} is not offered: its scorer is not known to be safe with "
-            f"hostile answers (several execute them). Choose from {', '.join(SAFE)}"
+            f"reasoning-gym family {family!r} is not offered: its scorer is not known to be safe "
+            f"with hostile answers (several execute them). Choose from {', '.join(SAFE)}"
         )
     try:
         import reasoning_gym
     except ImportError as error:
         raise ImportError(
-            f"benchmark=reasoning_gym needs reasoning-gym ({error}): pip install 'g2rl[reasoning-gym]'"
+            f"benchmark=reasoning_gym needs reasoning-gym ({error}): pip install "
+            "'g2rl[reasoning-gym]'"
         ) from error
     return reasoning_gym.create_dataset(family, seed=seed, size=size)

@@ -129,7 +129,7 @@ def _value(normalized: str) -> complex | None:
         return None  # the letters of a word, which math-verify compares as one
 
     # evaluate at a point whose coordinates, fractions of 29, follow from the names of the variables
-    point = {}
+    point: dict[Any, Any] = {}
     for symbol in expression.free_symbols:
         point[symbol] = Rational(3 + sum(map(ord, symbol.name)) % 97, 29)
     try:
