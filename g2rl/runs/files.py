@@ -1,4 +1,8 @@
-"""Files that appear whole or not at all: write aside, fsync, rename. A full disk is named."""
+"""Files that appear whole or not at all: write aside, fsync, rename. A full disk is named.
+
+A name with the ending ``.partial`` or ``.old`` that is left behind belongs to a process that was
+killed; the next writer of the same target removes it.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Error numbers of the system for a full disk, an exhausted quota and a file that is too large."""
 FULL_BYTES = 1 << 20
-"""With less free than this after a failed write, the disk counts as full whatever the writer
-said."""
+"""If fewer bytes than this are free after a failed write, the disk counts as full, whatever the
+writer said."""
 
 
 class DiskFullError(OSError):
@@ -31,7 +36,7 @@ def room_in(folder: Path) -> Iterator[None]:
     try:
         yield
     except DiskFullError:
-        raise
+        raise  # an inner `room_in` has named its folder already
     except Exception as error:
         if _means_full(error) or shutil.disk_usage(folder).free < FULL_BYTES:
             raise DiskFullError(
@@ -43,9 +48,9 @@ def room_in(folder: Path) -> Iterator[None]:
 
 
 def _means_full(error: BaseException | None) -> bool:
-    """Whether an error, or one that led to it, says that there is no room (safetensors: "(os error
-    28)")."""
+    """Whether an error, or one of those that led to it, says that there is no room."""
     while error is not None:
+        # safetensors has no error number, it writes "(os error 28)"
         has_number = getattr(error, "errno", None) in FULL
         tells_number = any(f"(os error {number})" in str(error) for number in FULL)
         if has_number or tells_number:
@@ -56,17 +61,20 @@ def _means_full(error: BaseException | None) -> bool:
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """Yield a path aside of `target`; on success it is synced and renamed over it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    """Yield a path beside `target` to write to; on success that file takes the target's name.
 
-    # write aside
+    Raises:
+        DiskFullError: there is no room; the target is as it was.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name}.partial")
 
-    # fill and sync the folder, then let it take the name
     try:
+        # the content must be on the disk before the name points to it
         with room_in(target.parent):
             yield aside
             sync_file(aside)
+
         os.replace(aside, target)
         sync_folder(target.parent)
     finally:
@@ -75,14 +83,21 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """Yield an empty folder aside of `target`; on success its files are synced and it takes the
-    name."""
+    """Yield an empty folder beside `target` to fill; on success it takes the target's name.
+
+    Raises:
+        DiskFullError: there is no room; the target is as it was.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name}.partial")
     old = target.with_name(f".{target.name}.old")
-    for leftover in (aside, old):  # of a process that was killed
+
+    # left behind by a process that was killed
+    for leftover in (aside, old):
         shutil.rmtree(leftover, ignore_errors=True)
+
     try:
+        # the content must be on the disk before the name points to it
         with room_in(target.parent):
             aside.mkdir()
             yield aside
@@ -91,7 +106,8 @@ def atomic_folder(target: Path) -> Iterator[Path]:
                     sync_file(path)
             sync_folder(aside)
 
-        if target.exists():  # a directory cannot be renamed over: set the old one aside first
+        # no folder can be renamed over another one, so the old one steps aside first
+        if target.exists():
             os.replace(target, old)
             os.replace(aside, target)
             shutil.rmtree(old)
@@ -103,19 +119,19 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write plain data as JSON with sorted keys; the file is complete or as it was."""
+    """Write plain data as JSON with sorted keys, whole or not at all."""
     with atomic_path(path) as aside:
         aside.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def sync_file(path: Path) -> None:
-    """Make the content of a file durable."""
+    """Wait until the content of a file is on the disk."""
     with path.open("rb") as handle:
         os.fsync(handle.fileno())
 
 
 def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
+    """Wait until the names in a folder are on the disk, such as that of a file just renamed."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

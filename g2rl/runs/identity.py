@@ -1,8 +1,8 @@
 """What makes two runs the same run, or the same arm of a study. Imports no torch.
 
-One table says of every setting that does not decide a run's result in which sense it is free.
-Everything that compares configurations asks the table: resuming, names of folders, arms of a study,
-labels in W&B.
+One table, `FREE_SETTINGS`, lists the settings that do not decide a result, and in which sense each
+of them is free. Everything that compares configurations asks the table: resuming, names of folders,
+arms of a study, labels in W&B.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+# --- settings that are free
+
 
 @dataclass(slots=True, frozen=True)
 class FreeSetting:
@@ -19,9 +21,9 @@ class FreeSetting:
 
     Args:
         key: dotted key of the setting or node.
-        resume: may differ when a run is continued, because its result does not depend on it.
-        arm: does not make another arm of a study.
-        name: is left out of the folder's name, because it is free or stands there anyway.
+        resume: it may differ when a run is continued, because no result depends on it.
+        arm: runs that differ in it belong to the same arm of a study.
+        name: it is left out of the folder's name.
     """
 
     key: str
@@ -35,19 +37,12 @@ def _free(*keys: str) -> tuple[FreeSetting, ...]:
     return tuple(FreeSetting(key, resume=True, arm=True, name=True) for key in keys)
 
 
-def _in_the_name(*keys: str) -> tuple[FreeSetting, ...]:
-    """Settings that the folder's name shows in words of its own."""
+def _not_named(*keys: str) -> tuple[FreeSetting, ...]:
+    """Settings that matter, but that conf/ leaves out of the name or shows in it by itself."""
     return tuple(FreeSetting(key, name=True) for key in keys)
 
 
-_SUBJECT = (
-    *_free("resume"),
-    *_in_the_name("run", "model", "benchmark"),
-    FreeSetting("data_dir", resume=True, name=True),
-    FreeSetting("verify", resume=True),
-    FreeSetting("verify.workers", name=True),
-)
-
+# of g2rl-train, alone or as an arm of a study
 _FREE_IN_TRAINING = _free(
     "resume",
     "plan",
@@ -60,42 +55,40 @@ _FREE_IN_TRAINING = _free(
     "parallel",
 )
 
+# of the commands that look at a model: g2rl-eval and g2rl-analyze
+_FREE_IN_MEASURING = (
+    *_free("resume"),
+    *_not_named("run", "model", "benchmark"),
+    FreeSetting("data_dir", resume=True, name=True),
+    FreeSetting("verify", resume=True),
+    FreeSetting("verify.workers", name=True),
+)
+
 FREE_SETTINGS: dict[str, tuple[FreeSetting, ...]] = {
     "train": (
         *_FREE_IN_TRAINING,
-        *_in_the_name("model", "task", "exploration"),
+        *_not_named("model", "task", "exploration"),
         FreeSetting("seed", arm=True, name=True),
         FreeSetting("data_dir", arm=True),
     ),
-    # an arm of a study: its folder is named by what the study sweeps, see
-    # conf/experiment/base/sweep.yaml
+    # an arm is named by what its study sweeps: conf/experiment/base/sweep.yaml
     "arm": (
         *_FREE_IN_TRAINING,
-        *_in_the_name("seed", "experiment", "data_dir", "exploration.observe"),
+        *_not_named("seed", "experiment", "data_dir", "exploration.observe"),
     ),
     "evaluate": (
-        *_SUBJECT,
-        *_in_the_name("samples", "compare"),
+        *_FREE_IN_MEASURING,
+        *_not_named("samples", "compare"),
         FreeSetting("tracking", resume=True, name=True),
     ),
-    "analyze_geometry": (*_SUBJECT, *_in_the_name("task")),
-    "analyze_fidelity": (*_SUBJECT, *_in_the_name("task")),
+    "analyze_geometry": (*_FREE_IN_MEASURING, *_not_named("task")),
+    "analyze_fidelity": (*_FREE_IN_MEASURING, *_not_named("task")),
 }
-"""By command: what does not decide its result. What is not listed decides it in every sense."""
+"""By command. A setting that is not listed decides the result in every sense."""
 
-NODES_NAMED_WHOLE = ("tracking",)
-"""Nodes of which only the choice is left out of names: tracking.project=... stands in the name."""
-
-MOVED_MODULES = {
-    "g2rl.encoders": "g2rl.exploration.encoders",
-    "g2rl.benchmarks": "g2rl.tasks.benchmarks",
-    "g2rl.wandb_mirror": "g2rl.runs.wandb_mirror",
-    "g2rl.tracking": "g2rl.runs.tracking",
-}
-"""Modules and packages by their old name, as files written before version 0.1.0 hold them, to their
-new one. Moved verifiers are listed in `g2rl.tasks.grading.registry`."""
-
-_MOVED = re.compile(rf"({'|'.join(re.escape(name) for name in MOVED_MODULES)})(?=\.|$)")
+NAMED_ONE_BY_ONE = ("tracking",)
+"""Free nodes of which names leave out the choice (``tracking=local``) but not a single setting
+(``tracking.project=mine``)."""
 
 
 def free_keys(command: str, sense: str) -> tuple[str, ...]:
@@ -105,46 +98,61 @@ def free_keys(command: str, sense: str) -> tuple[str, ...]:
         command: a key of `FREE_SETTINGS`.
         sense: resume, arm or name, see `FreeSetting`.
     """
-    return tuple(s.key for s in FREE_SETTINGS[command] if getattr(s, sense))
+    return tuple(setting.key for setting in FREE_SETTINGS[command] if getattr(setting, sense))
 
 
-def is_under(key: str, keys: Iterable[str]) -> bool:
+def is_under(key: str, nodes: Iterable[str]) -> bool:
     """Whether a dotted key is one of some keys, or lies in one of these nodes."""
-    return any(key == name or key.startswith(f"{name}.") for name in keys)
+    return any(key == node or key.startswith(f"{node}.") for node in nodes)
 
 
 def unnamed_keys(command: str, config: Mapping[str, Any]) -> list[str]:
-    """Every key that a folder's name leaves out, with all settings of the nodes among them.
+    """Every key that a folder's name leaves out, nodes with the settings inside them.
+
+    A choice such as ``exploration`` is left out because the name begins with it; its settings, for
+    example ``exploration.lam``, are named. The settings of a free node are left out one by one.
 
     Args:
-        command: as in `free_keys`.
+        command: a key of `FREE_SETTINGS`.
         config: the composed configuration, in which nodes are looked up.
     """
-    # nodes with their settings
     keys: list[str] = []
+    free_nodes = set(free_keys(command, "resume")) - set(NAMED_ONE_BY_ONE)
     for key in free_keys(command, "name"):
         keys.append(key)
+
+        # Hydra compares whole keys, so the settings of a free node must be listed
         node = config.get(key)
-        # a choice (model, exploration) is named by its group, its settings one by one
-        is_free_node = is_under(key, free_keys(command, "resume"))
-        if isinstance(node, Mapping) and is_free_node and key not in NODES_NAMED_WHOLE:
+        if isinstance(node, Mapping) and key in free_nodes:
             keys += [f"{key}.{name}" for name in node]
     return keys
 
 
+# --- configurations, also of earlier versions
+
+MOVED_MODULES = {
+    "g2rl.encoders": "g2rl.exploration.encoders",
+    "g2rl.benchmarks": "g2rl.tasks.benchmarks",
+    "g2rl.wandb_mirror": "g2rl.runs.wandb_mirror",
+    "g2rl.tracking": "g2rl.runs.tracking",
+}
+"""Modules and packages that files written before version 0.1.0 call by another name, and their
+present name. Moved verifiers are listed in `g2rl.tasks.grading.registry`."""
+
+_MOVED = re.compile(rf"({'|'.join(re.escape(name) for name in MOVED_MODULES)})(?=\.|$)")
+
+
 def with_present_names(value: Any) -> Any:
-    """A stored value, or a whole stored configuration, with moved modules under their present
-    name."""
+    """A stored value or a whole stored configuration, in which classes go by their present names."""
     if isinstance(value, dict):
         return {key: with_present_names(item) for key, item in value.items()}
     if isinstance(value, list):
         return [with_present_names(item) for item in value]
     if isinstance(value, str):
-        return (
-            _MOVED.sub(lambda match: MOVED_MODULES[match[1]], value, count=1)
-            if _MOVED.match(value)
-            else value
-        )
+        # only at the start of a text, where a dotted path stands
+        match = _MOVED.match(value)
+        if match:
+            return MOVED_MODULES[match[1]] + value[match.end() :]
     return value
 
 
@@ -162,10 +170,14 @@ def differences(before: Any, after: Any, free: Sequence[str] = ()) -> list[str]:
 def _differences(before: Any, after: Any, free: Sequence[str], key: str) -> list[str]:
     if key and is_under(key, free):
         return []
+
+    # nodes: setting by setting, also those that only one of the two has
     if isinstance(before, dict) and isinstance(after, dict):
         changes: list[str] = []
         for name in dict.fromkeys([*before, *after]):
-            path = f"{key}.{name}" if key else str(name)
-            changes += _differences(before.get(name), after.get(name), free, path)
+            setting_key = f"{key}.{name}" if key else str(name)
+            changes += _differences(before.get(name), after.get(name), free, setting_key)
         return changes
+
+    # single values
     return [] if before == after else [f"{key}: {before} -> {after}"]

@@ -1,12 +1,12 @@
-"""Stop signals: finish the step, save, leave with a code of its own; a second one ends at once.
+"""Stop signals: the run finishes its step, saves it, and leaves with an exit code of its own.
 
     with StopRequest() as stop:
         trainer.run(state)        # asks stop() after every step
 
-The first of SIGTERM, SIGINT, SIGUSR1 and SIGUSR2 (Slurm's preemption or time limit, Ctrl-C) is
-remembered; whoever runs the loop asks for it where it can stop without loss. With it the default
-action of all of them comes back, so that a second one ends the process even inside a long call into
-C; nothing more is lost than by `kill -9`.
+The first of SIGTERM, SIGINT, SIGUSR1 and SIGUSR2 (Slurm's preemption or time limit, Ctrl-C) is only
+remembered; the loop asks for it where it can stop without loss. At the same moment the default
+actions of all four come back. So a second signal ends the process at once, even inside a long call
+into C, and nothing more is lost than by `kill -9`.
 
 Requests nest: a sweep holds one over all its runs, each run one of its own. A stop asked of one
 request holds for all that enclose it or lie inside it, so no further run begins.
@@ -24,10 +24,16 @@ log = logging.getLogger(__name__)
 EXIT_INTERRUPTED = 75
 """Exit code of a run that was asked to stop and can be continued (EX_TEMPFAIL of sysexits.h)."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+"""The signals that ask a run to stop."""
 
 
 class Interrupted(Exception):  # noqa: N818  (nothing went wrong)
-    """The run stopped on request after a complete step."""
+    """The run stopped on request after a complete step.
+
+    Args:
+        step: the last complete step; it is saved.
+        number: of the signal that asked.
+    """
 
     def __init__(self, step: int, number: int) -> None:
         super().__init__(
@@ -38,28 +44,29 @@ class Interrupted(Exception):  # noqa: N818  (nothing went wrong)
 
 
 def agreed(number: int) -> int:
-    """The largest number of all ranks, so that every rank stops after the same step; collective.
+    """The largest number that any rank passes, so that all ranks stop after the same step.
 
-    A scheduler may signal some ranks only, and each at another moment. Without torch.distributed it
-    is the number itself.
+    A scheduler may signal some ranks only, and each at another moment. Every rank must call this
+    (it is a collective operation). Without torch.distributed it returns `number` itself.
     """
     import torch  # here, so that --help stays quick
     from torch import distributed as dist
 
     if not (dist.is_available() and dist.is_initialized()):
         return number
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
 
-    # the largest of all ranks
-    flag = torch.tensor(number, device=device)
-    dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-    return int(flag)
+    # NCCL reduces tensors of the GPU only
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    largest = torch.tensor(number, device=device)
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return int(largest)
 
 
 class StopRequest:
-    """Remembers the first of SIGNALS while it is entered; calling it gives its number, or None.
+    """A context that remembers the first of `SIGNALS`; calling it gives the signal's number.
 
-    Python delivers signals to the main thread only; entered elsewhere it never asks for a stop.
+    Python delivers signals to the main thread only, so a request that is entered in another thread
+    never asks for a stop by itself.
     """
 
     def __init__(self) -> None:
@@ -67,15 +74,19 @@ class StopRequest:
         self._before: dict[signal.Signals, Any] = {}
 
     def __call__(self) -> int | None:
-        """The signal's number, or None. Under torch.distributed every rank gets the same answer."""
+        """The signal's number, or None if nobody asked for a stop.
+
+        Under torch.distributed all ranks must call it, and all get the same answer.
+        """
         return agreed(asked() or self.number or 0) or None
 
     def __enter__(self) -> Self:
         _entered.append(self)
 
-        # only the main thread gets signals
+        # only the main thread may set handlers
         if threading.current_thread() is threading.main_thread():
-            self._before = {one: signal.signal(one, self._remember) for one in SIGNALS}
+            for number in SIGNALS:
+                self._before[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(
@@ -85,20 +96,20 @@ class StopRequest:
         trace: TracebackType | None,
     ) -> None:
         _entered.remove(self)
-        for one, handler in self._before.items():
-            signal.signal(one, handler)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def remember(self, number: int) -> None:
-        """Ask this one to stop, and all that it is nested in."""
+        """Ask for a stop here and in all requests around this one; the first signal stays."""
         for request in _entered[: _entered.index(self) + 1]:
             request.number = request.number or number
 
-    def _remember(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.remember(number)
 
-        # a second one ends the process
-        for one in SIGNALS:
-            signal.signal(one, signal.SIG_DFL)
+        # a second signal ends the process
+        for other in SIGNALS:
+            signal.signal(other, signal.SIG_DFL)
         log.warning(
             "%s: stopping after this step; once more stops at once", signal.Signals(number).name
         )
@@ -108,20 +119,24 @@ _entered: list[StopRequest] = []  # outermost first
 
 
 def asked() -> int | None:
-    """The number of the signal that any entered request has seen; None without."""
-    return next((request.number for request in _entered if request.number is not None), None)
+    """The number of the signal that any entered request remembers; None if there is none."""
+    for request in _entered:
+        if request.number is not None:
+            return request.number
+    return None
 
 
 def hand_on(number: int) -> None:
-    """Call the handler that the signal had before any request was entered, if a library had set
-    one.
+    """Call the handler that a library had set for the signal before any request was entered.
 
-    For submitit, whose handler puts a job back into the queue and ends the process; to be called
-    when all is saved. The default actions of Python and of the system are not called.
+    It is for submitit, whose handler puts a job back into the queue and ends the process. Call it
+    when everything is saved. The default actions of Python and of the system are not called.
     """
-    # the handler of before, unless it is a default
-    before = (
-        _entered[0]._before.get(signal.Signals(number)) if _entered else signal.getsignal(number)
-    )
-    if callable(before) and before is not signal.default_int_handler:
-        before(number, None)
+    # inside a request, the handler of before is the outermost request's to know
+    if _entered:
+        handler = _entered[0]._before.get(signal.Signals(number))
+    else:
+        handler = signal.getsignal(number)
+
+    if callable(handler) and handler is not signal.default_int_handler:
+        handler(number, None)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+TABLE_KINDS = ("rollouts", "geometry", "probe")
+"""Folders of parquet tables, one file a step."""
+
 OUTPUTS = (
     "checkpoints",
-    "rollouts",
-    "geometry",
-    "probe",
+    *TABLE_KINDS,
     "failure",
     "model",
     "wandb",
@@ -21,6 +23,11 @@ OUTPUTS = (
 )
 """Files and folders that a run makes besides its configuration; resume=never deletes them."""
 
+CHECKPOINT_MANIFEST = "manifest.json"
+"""The file of a checkpoint that lists all others; it is written last."""
+
+_STEP = re.compile(r"step_(\d{6,})")
+
 
 @dataclass(slots=True, frozen=True)
 class RunFolder:
@@ -28,15 +35,72 @@ class RunFolder:
 
     path: Path
 
+    # what was asked for
+
     @property
     def config(self) -> Path:
         """The resolved configuration."""
         return self.path / "config.yaml"
 
     @property
+    def lock(self) -> Path:
+        """Held by the process that writes here."""
+        return self.path / ".lock"
+
+    # what training writes
+
+    @property
     def metrics(self) -> Path:
         """One row of metrics a step, as JSON lines."""
         return self.path / "metrics.jsonl"
+
+    def tables(self, kind: str) -> Path:
+        """The folder of the tables of one of `TABLE_KINDS`."""
+        return self.path / kind
+
+    def table(self, kind: str, step: int) -> Path:
+        """The parquet file of one kind and step, whether it exists or not."""
+        return self.tables(kind) / f"{step_name(step)}.parquet"
+
+    def table_files(self, kind: str) -> dict[int, Path]:
+        """The parquet files of one kind that exist, by step in ascending order."""
+        files: dict[int, Path] = {}
+        for path in self.tables(kind).glob("step_*.parquet"):
+            step = step_number(path.stem)
+            if step is not None:
+                files[step] = path
+        return dict(sorted(files.items()))
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints that the run continues from."""
+        return self.path / "checkpoints"
+
+    def checkpoint(self, step: int) -> Path:
+        """The folder of the checkpoint of one step."""
+        return self.checkpoints / step_name(step)
+
+    @property
+    def wandb(self) -> Path:
+        """The offline files of Weights & Biases."""
+        return self.path / "wandb"
+
+    # what the end of a run writes
+
+    @property
+    def model(self) -> Path:
+        """The trained policy in Hugging Face format."""
+        return self.path / "model"
+
+    @property
+    def learning_curves(self) -> Path:
+        """Figure: accuracy, length, entropy and more over the steps."""
+        return self.path / "learning_curves.png"
+
+    @property
+    def cosine_distribution(self) -> Path:
+        """Figure: pairwise gradient cosines before and after training."""
+        return self.path / "cosine_distribution.png"
 
     @property
     def summary(self) -> Path:
@@ -49,53 +113,17 @@ class RunFolder:
         return self.path / "error.txt"
 
     @property
-    def lock(self) -> Path:
-        """Held by the process that writes here."""
-        return self.path / ".lock"
-
-    @property
-    def model(self) -> Path:
-        """The trained policy in Hugging Face format."""
-        return self.path / "model"
-
-    @property
-    def checkpoints(self) -> Path:
-        """What the run continues from."""
-        return self.path / "checkpoints"
-
-    def checkpoint(self, step: int) -> Path:
-        """The checkpoint of one step."""
-        return self.checkpoints / step_name(step)
-
-    def tables(self, kind: str) -> Path:
-        """Folder of the parquet files of one kind: rollouts, geometry or probe."""
-        return self.path / kind
-
-    def table(self, kind: str, step: int) -> Path:
-        """The parquet file of one kind and step."""
-        return self.tables(kind) / f"{step_name(step)}.parquet"
-
-    @property
     def failure(self) -> Path:
-        """Tensors and responses of a step over which the run stopped."""
+        """Tensors and responses of each step over which the run stopped, one folder a step."""
         return self.path / "failure"
-
-    @property
-    def wandb(self) -> Path:
-        """W&B's offline files."""
-        return self.path / "wandb"
-
-    @property
-    def learning_curves(self) -> Path:
-        """Figure: accuracy, length, entropy and more over the steps."""
-        return self.path / "learning_curves.png"
-
-    @property
-    def cosine_distribution(self) -> Path:
-        """Figure: pairwise gradient cosines before and after training."""
-        return self.path / "cosine_distribution.png"
 
 
 def step_name(step: int) -> str:
     """Name of what belongs to one step, e.g. ``step_000012``; names sort like steps."""
     return f"step_{step:06d}"
+
+
+def step_number(name: str) -> int | None:
+    """The step in a name that `step_name` has made; None for any other name."""
+    match = _STEP.fullmatch(name)
+    return int(match[1]) if match else None
