@@ -81,6 +81,7 @@ class Loop:
         self.policy = Policy(loaded.model)
         self.reference = copy.deepcopy(self.policy).requires_grad_(False)
         self.engine = TransformersEngine(self.policy, self.tokenizer, loaded.stop_ids)
+        self.engine.push_weights()
 
         # from rewards to weights
         self.signal = SIGNALS[settings.signal]()
