@@ -41,8 +41,8 @@ def room_in(folder: Path) -> Iterator[None]:
         if _means_full(error) or shutil.disk_usage(folder).free < FULL_BYTES:
             raise DiskFullError(
                 errno.ENOSPC,
-                f"no room in {folder} ({error}). What was complete stays: free some, or raise the quota, and "
-                "start the same command again",
+                f"no room in {folder} ({error}). What was complete stays: free some, or raise the "
+                "quota, and start the same command again",
             ) from error
         raise
 

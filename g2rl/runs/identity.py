@@ -143,7 +143,7 @@ _MOVED = re.compile(rf"({'|'.join(re.escape(name) for name in MOVED_MODULES)})(?
 
 
 def with_present_names(value: Any) -> Any:
-    """A stored value or a whole stored configuration, in which classes go by their present names."""
+    """A stored value or whole configuration, in which moved classes go by their present names."""
     if isinstance(value, dict):
         return {key: with_present_names(item) for key, item in value.items()}
     if isinstance(value, list):

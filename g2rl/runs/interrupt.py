@@ -37,8 +37,8 @@ class Interrupted(Exception):  # noqa: N818  (nothing went wrong)
 
     def __init__(self, step: int, number: int) -> None:
         super().__init__(
-            f"stopped by {signal.Signals(number).name} after step {step}, which is saved: the same command "
-            "continues"
+            f"stopped by {signal.Signals(number).name} after step {step}, which is saved: the same "
+            "command continues"
         )
         self.step, self.number = step, number
 

@@ -14,9 +14,15 @@ from rich.progress import (
 
 
 def progress_bar(console: Console, width: int = 0) -> Progress:
-    """Description (padded to `width`), bar, count and times; nothing where the console is no
-    terminal."""
-    description = f"{{task.description:<{width}}}" if width else "{task.description}"
+    """A progress bar: description, bar, count, elapsed and remaining time.
+
+    Args:
+        console: where it is drawn. If that is not a terminal, nothing is drawn.
+        width: characters to which descriptions are padded, so that bars stand below each other.
+    """
+    description = "{task.description}"
+    if width:
+        description = f"{{task.description:<{width}}}"
     columns = (
         TextColumn(description),
         BarColumn(),

@@ -1,4 +1,4 @@
-"""Columns of the tables that a training step writes: one row a response."""
+"""The columns of the tables that a training step writes; every row is one response."""
 
 from __future__ import annotations
 
@@ -25,7 +25,15 @@ ROLLOUT_COLUMNS = (
 
 
 def rollout_table(rollouts: Rollouts, verdicts: list[Verdict]) -> dict[str, list[object]]:
-    """Columns of the rollouts file, one row a response; lone surrogates are replaced."""
+    """The columns `ROLLOUT_COLUMNS` of a step: what was asked, written and judged.
+
+    Args:
+        rollouts: the responses of P groups of G.
+        verdicts: one for each response, in the same order, prompt-major.
+
+    Returns:
+        Columns of P * G values. Texts can be written as UTF-8, see `storable`.
+    """
     _, group_size = rollouts.shape
     columns: dict[str, list[object]] = {name: [] for name in ROLLOUT_COLUMNS}
     for n, (completion, verdict) in enumerate(zip(rollouts.flat, verdicts, strict=True)):
@@ -48,19 +56,33 @@ def rollout_table(rollouts: Rollouts, verdicts: list[Verdict]) -> dict[str, list
 
 
 def storable(text: str) -> str:
-    """Text that can be written as UTF-8: lone surrogates, which a model may write, are replaced."""
+    """The text with lone surrogates replaced, which a model may write and UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def geometry_table(
     step: int, problems: list[str], batch: GroupBatch, shaped: Shaped, advantages_PG: Tensor
 ) -> dict[str, list[Any]]:
-    """Columns of the geometry file, one row a response; `cosine` is its row of S in the group."""
-    # what every step has
+    """The columns of a step that show what its signal and its gradients did.
+
+    Args:
+        step: the training step.
+        problems: ids of the P problems.
+        batch: of P groups of G responses.
+        shaped: what the signal made of the rewards; each of its diagnostics becomes a column.
+        advantages_PG: (P, G).
+
+    Returns:
+        Columns of P * G values. With gradient features, `cosine` holds for each response its row of
+        the cosine matrix (G, G) of the group.
+    """
+    # rows are prompt-major, like flattened tensors
     prompt_count, group_size = batch.rewards_PG.shape
     problem_of_row: list[str] = []
     for problem in problems:
         problem_of_row += [problem] * group_size
+
+    # what every step has
     columns: dict[str, list[Any]] = {
         "step": [step] * len(problem_of_row),
         "problem": problem_of_row,
@@ -72,7 +94,7 @@ def geometry_table(
         "tokens": batch.lengths_PG.flatten().tolist(),
     }
 
-    # what only some signals look at
+    # what only some signals need or make
     if batch.entropy_PG is not None:
         columns["entropy"] = batch.entropy_PG.flatten().tolist()
     for name, values_PG in shaped.diagnostics.items():

@@ -17,50 +17,62 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from g2rl.runs.files import atomic_path, room_in
-from g2rl.runs.layout import RunFolder
+from g2rl.runs.layout import TABLE_KINDS, RunFolder
 
 log = logging.getLogger(__name__)
-KINDS = ("rollouts", "geometry", "probe")
+
+Row = Mapping[str, Any]
+"""One row of metrics.jsonl."""
+Columns = Mapping[str, Sequence[Any]]
+"""A table as columns of equal length, by name."""
+
+# --- mirrors
 
 
 class Mirror(Protocol):
     """A second place for scalars and tables, such as W&B; see `g2rl.runs.wandb_mirror`."""
 
-    def start(
-        self, run_dir: Path, config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
-    ) -> None:
-        """Open. `rows` are those already on disk, of a run that continues."""
+    def start(self, run_dir: Path, config: Mapping[str, Any], rows: Sequence[Row]) -> None:
+        """Open the mirror.
+
+        Args:
+            run_dir: the run's folder.
+            config: resolved.
+            rows: what metrics.jsonl holds already, if the run continues.
+        """
         ...
 
-    def table(self, kind: str, step: int, columns: Mapping[str, Sequence[Any]]) -> None:
-        """A table of a step, before the step's `log`."""
+    def table(self, kind: str, step: int, columns: Columns) -> None:
+        """Take a table of a step. It comes before the step's `log`."""
         ...
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Take the scalars of a step."""
+        ...
 
-    def finish(self) -> None: ...
+    def finish(self) -> None:
+        """Close the mirror."""
+        ...
 
 
 class NoMirror:
     """Local files only."""
 
-    def start(
-        self, run_dir: Path, config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
-    ) -> None:
-        pass
+    def start(self, run_dir: Path, config: Mapping[str, Any], rows: Sequence[Row]) -> None:
+        """Do nothing."""
 
-    def table(self, kind: str, step: int, columns: Mapping[str, Sequence[Any]]) -> None:
-        pass
+    def table(self, kind: str, step: int, columns: Columns) -> None:
+        """Do nothing."""
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        pass
+        """Do nothing."""
 
     def finish(self) -> None:
-        pass
+        """Do nothing."""
 
 
 class Guarded:
-    """A mirror that cannot end a run: after its first failure it is left alone, which is said once.
+    """A mirror whose failures do not end a run: the first is logged, and the mirror is left alone.
 
     Only a mirror that does not even start stops the run, before anything is sampled.
     """
@@ -68,36 +80,44 @@ class Guarded:
     def __init__(self, mirror: Mirror) -> None:
         self.mirror = mirror
 
-    def start(
-        self, run_dir: Path, config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
-    ) -> None:
+    def start(self, run_dir: Path, config: Mapping[str, Any], rows: Sequence[Row]) -> None:
+        """Open the mirror; its errors are not caught here."""
         self.mirror.start(run_dir, config, rows)
 
-    def table(self, kind: str, step: int, columns: Mapping[str, Sequence[Any]]) -> None:
-        self._call(f"table {kind} of step {step}", lambda: self.mirror.table(kind, step, columns))
+    def table(self, kind: str, step: int, columns: Columns) -> None:
+        """Pass a table on."""
+        self._attempt(
+            f"table {kind} of step {step}", lambda: self.mirror.table(kind, step, columns)
+        )
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        self._call(f"the row of step {step}", lambda: self.mirror.log(step, metrics))
+        """Pass the scalars of a step on."""
+        self._attempt(f"the row of step {step}", lambda: self.mirror.log(step, metrics))
 
     def finish(self) -> None:
-        self._call("the end of the run", self.mirror.finish)
+        """Close the mirror."""
+        self._attempt("the end of the run", self.mirror.finish)
 
-    def _call(self, what: str, action: Callable[[], None]) -> None:
+    def _attempt(self, occasion: str, action: Callable[[], None]) -> None:
         try:
             action()
-        except Exception as error:  # whatever it is: local files are the truth and are not in doubt
+        except Exception as error:  # whatever it is, the local files are not in doubt
             log.error(
-                "the mirror %s failed at %s and is told nothing more: %s: %s. Local files are complete",
+                "the mirror %s failed at %s and is told nothing more: %s: %s. "
+                "Local files are complete",
                 type(self.mirror).__name__,
-                what,
+                occasion,
                 type(error).__name__,
                 error,
             )
             self.mirror = NoMirror()
 
 
+# --- local files
+
+
 class Tracker:
-    """Writes one run.
+    """Writes the metrics and tables of one run.
 
     Args:
         run_dir: the run's folder.
@@ -110,45 +130,50 @@ class Tracker:
         self.path = RunFolder(run_dir).metrics
 
     def start(self, completed_steps: int | None, config: Mapping[str, Any]) -> None:
-        """Open the run. `completed_steps` keeps the rows up to that step; None starts from
-        nothing."""
-        # rows after the checkpoint are dropped
+        """Open the run, and drop what a continued run will write again.
+
+        Args:
+            completed_steps: the step that the run continues after; None: it begins afresh.
+            config: resolved, for the mirror.
+        """
         self.run_dir.mkdir(parents=True, exist_ok=True)
+
+        # rows of steps after the checkpoint
         rows = self.rows(completed_steps)
         if self.path.exists():
             with atomic_path(self.path) as aside:
                 aside.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
-        # and so are the tables
-        for kind in KINDS:
-            folder = RunFolder(self.run_dir).tables(kind)
+        # tables of steps after the checkpoint
+        folder = RunFolder(self.run_dir)
+        for kind in TABLE_KINDS:
             if completed_steps is None:
-                shutil.rmtree(folder, ignore_errors=True)
+                shutil.rmtree(folder.tables(kind), ignore_errors=True)
                 continue
-            for path in folder.glob("step_*.parquet"):
-                if int(path.stem.removeprefix("step_")) > completed_steps:
+            for step, path in folder.table_files(kind).items():
+                if step > completed_steps:
                     path.unlink()
 
-        # the mirror is told what is there
+        # a mirror may have to be told again what is kept
         self.mirror.start(self.run_dir, config, rows)
 
     def rows(self, completed_steps: int | None) -> list[dict[str, Any]]:
-        """The rows on disk up to a step; none for None."""
+        """The rows on disk up to a step; an empty list for None."""
         if completed_steps is None:
             return []
         return [row for row in read_metrics(self.path) if row["step"] <= completed_steps]
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append the row of one step; durable when this returns.
+        """Append the row of one step; it is on the disk when this returns.
 
         Raises:
-            ValueError: for a value that is not finite; stages drop and count those themselves.
+            ValueError: a value is not finite. Stages must drop and count such values themselves.
         """
-        bad = [name for name, value in metrics.items() if not math.isfinite(value)]
-        if bad:
-            raise ValueError(f"step {step}: metrics are not finite: {bad}")
+        bad_names = [name for name, value in metrics.items() if not math.isfinite(value)]
+        if bad_names:
+            raise ValueError(f"step {step}: metrics are not finite: {bad_names}")
 
-        # durable before anything else happens
+        # the file first: a mirror may fail
         line = json.dumps({"step": step, **metrics}) + "\n"
         with room_in(self.run_dir), self.path.open("a", encoding="utf-8") as out:
             out.write(line)
@@ -156,12 +181,11 @@ class Tracker:
             os.fsync(out.fileno())
         self.mirror.log(step, metrics)
 
-    def table(self, kind: str, step: int, columns: Mapping[str, Sequence[Any]]) -> Path:
-        """Write `kind/step_000003.parquet`, columns of equal length."""
+    def table(self, kind: str, step: int, columns: Columns) -> Path:
+        """Write a table as `kind/step_000003.parquet` and return that path."""
         import pyarrow
         from pyarrow import parquet
 
-        # whole or not at all
         target = RunFolder(self.run_dir).table(kind, step)
         with atomic_path(target) as aside:
             parquet.write_table(pyarrow.table(dict(columns)), aside)
@@ -169,46 +193,58 @@ class Tracker:
         return target
 
     def finish(self) -> None:
+        """Close the mirror; the files need no closing."""
         self.mirror.finish()
 
 
 class SilentTracker(Tracker):
-    """Writes nothing: of every rank but the first."""
+    """Writes nothing; every rank but the first has one."""
 
     def start(self, completed_steps: int | None, config: Mapping[str, Any]) -> None:
-        pass
+        """Do nothing."""
 
     def rows(self, completed_steps: int | None) -> list[dict[str, Any]]:
+        """No rows."""
         return []
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        pass
+        """Do nothing."""
 
-    def table(self, kind: str, step: int, columns: Mapping[str, Sequence[Any]]) -> Path:
+    def table(self, kind: str, step: int, columns: Columns) -> Path:
+        """Return the path under which the first rank writes."""
         return RunFolder(self.run_dir).table(kind, step)
 
 
+# --- reading
+
+
 def read_table(run_dir: Path, kind: str, step: int) -> dict[str, list[Any]] | None:
-    """The columns of the table of a step; None where there is none."""
+    """The columns of the table of one kind and step; None if there is no such file."""
     from pyarrow import parquet
 
     path = RunFolder(run_dir).table(kind, step)
-    return parquet.read_table(path).to_pydict() if path.is_file() else None
+    if not path.is_file():
+        return None
+    return parquet.read_table(path).to_pydict()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics file; a last line cut off by a crash is ignored, [] when there is no
-    file."""
+    """Rows of a metrics file; an empty list if there is no file.
+
+    Raises:
+        ValueError: a line is not JSON. Only the last one may be: a crash has cut it off, and it is
+            left out.
+    """
     if not path.is_file():
         return []
 
-    # only the last line may be cut off
     rows = []
     lines = path.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, start=1):
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError as error:
-            if number < len(lines):
+            is_last = number == len(lines)
+            if not is_last:
                 raise ValueError(f"{path}, line {number}: not JSON ({error.msg})") from error
     return rows
