@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 def truncation(top_p: float, top_k: float) -> str:
     """``top-p 0.9 and top-k 50``, or ``no truncation``."""
+    # 1 and 0 are the settings that cut nothing
     cuts: list[str] = []
     if top_p < 1:
         cuts.append(f"top-p {top_p:g}")
@@ -72,6 +73,7 @@ def conditions(about: GeometrySettings, sampled_at: float, scored_at: float) -> 
 
 def one_or_mixed(captions: Iterable[str]) -> str:
     """The caption that all runs share; ``mixed: A | B`` where they have several."""
+    # sorted, so that the text does not depend on the order of runs
     distinct = sorted(set(captions))
     if len(distinct) == 1:
         return distinct[0]

@@ -60,6 +60,7 @@ def sample_groups(
         ValueError: fewer than two responses (there would be no pair), or more problems than the
             benchmark has.
     """
+    # before anything is sampled
     if responses < 2:
         raise ValueError(
             f"responses={responses}: pairs of responses are compared, so at least 2 are needed"

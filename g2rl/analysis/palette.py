@@ -1,6 +1,6 @@
 """Colours of the figures, told apart under any colour vision (the palette of Okabe and Ito).
 
-A signal and a pair class have the same colour in every figure. Imports neither torch nor matplotlib.
+A signal and a pair class have the same colour in every figure. Loads neither torch nor matplotlib.
 """
 
 from __future__ import annotations

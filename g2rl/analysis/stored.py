@@ -32,11 +32,13 @@ def read_runs(place: Path | Iterable[Path], by: Sequence[str] = ()) -> pd.DataFr
         ValueError: a parquet file of something else, or what `collect` refuses.
         FileNotFoundError: no such file.
     """
+    # several folders, or one
     if not isinstance(place, Path):
         return collect(list(place), by)
     if place.suffix != ".parquet":
         return collect([place], by)
 
+    # a table that `compare` wrote
     frame = pd.read_parquet(place)
     if not set(COLUMNS) <= set(frame):
         raise ValueError(
@@ -54,12 +56,15 @@ def probe_conditions(frame: pd.DataFrame) -> str:
     Args:
         frame: long, of `read_runs`.
     """
+    # one row a probe
     names = ("probe/sampled_at", "probe/top_p", "probe/top_k", "probe/scored_at")
     rows = frame[frame["metric"].isin(names)].pivot(
         index=["arm", "seed", "step"], columns="metric", values="value"
     )
     if rows.empty:
         return UNKNOWN
+
+    # probes of one run are sampled alike, so most rows are the same
     return one_or_mixed(probe_caption(row) for _, row in rows.drop_duplicates().iterrows())
 
 
@@ -80,6 +85,7 @@ def read_geometry(folder: Path) -> tuple[dict[str, pd.DataFrame], GeometrySettin
     # null in the file is NaN
     numbers = numbers.astype({"value": "float64", "low": "float64", "high": "float64"})
 
+    # the larger tables have files of their own
     tables = {name: pd.read_parquet(folder / f"{name}.parquet") for name in ("pairs", "responses")}
     return {**tables, "numbers": numbers}, summary["settings"]
 
@@ -88,6 +94,7 @@ def _number_tables(cells: Iterable[CellSummary]) -> list[pd.DataFrame]:
     """The numbers of each cell and space, with the columns that say which they are."""
     tables = []
     for cell in cells:
+        # gradient features depend on both temperatures
         gradient = pd.DataFrame(cell["gradient"])
         tables.append(
             gradient.assign(

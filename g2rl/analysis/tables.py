@@ -23,6 +23,8 @@ def markdown(rows: Sequence[Sequence[str]], right_aligned: Collection[str] = ())
 
     # a table without a heading above its first column starts with "| |"
     lines = [f"| {' | '.join(headings).lstrip()} |"]
+
+    # markdown's line under the headings
     rules = ["---:" if heading in right_aligned else "---" for heading in headings]
     lines.append(f"|{'|'.join(rules)}|")
 
@@ -43,6 +45,7 @@ def interval_cell(
         form: format of each number, e.g. "+.3f" where the sign matters.
         undefined: the text of an undefined value.
     """
+    # None in files, NaN in data frames
     if value is None or math.isnan(value):
         return undefined
     if low is None or high is None or math.isnan(low):
@@ -63,6 +66,8 @@ def seeds_cell(values: Sequence[float], seeds: int, form: str = ".3f") -> str:
     """
     if not values:
         return NOTHING
+
+    # a mean over fewer seeds than those of other metrics is marked
     text = interval_cell(*seed_interval(values), form)
     if len(values) < seeds:
         text += f" ({len(values)} of {seeds})"
@@ -75,6 +80,7 @@ def at_end(frame: pd.DataFrame, metric: str, first: bool = False) -> pd.DataFram
     Args:
         frame: long, of `g2rl.analysis.comparison.runs.collect`.
     """
+    # runs report some metrics at some steps only
     rows = frame[frame["metric"] == metric].sort_values(["arm", "seed", "step"])
     runs = rows.groupby(["arm", "seed"], sort=False)
     ends = runs.head(1) if first else runs.tail(1)
@@ -86,6 +92,8 @@ def comparison_rows(
 ) -> list[list[str]]:
     """Cells of `comparison_table`, the headings first."""
     headings = metrics if isinstance(metrics, Mapping) else {name: name for name in metrics}
+
+    # once a metric, not once a metric and arm
     ends = {metric: at_end(frame, metric, first) for metric in headings}
 
     rows = [["arm", "seeds", *headings.values()]]

@@ -174,9 +174,7 @@ def test_gradients_agree_with_finite_differences(tied: bool) -> None:
         assert expected == pytest.approx(slope, rel=1e-6, abs=1e-8)
 
 
-def test_closed_forms_of_a_linear_softmax_model_and_phi_is_exact_for_a_bias_of_the_hidden_state() -> (
-    None
-):
+def test_closed_forms_of_a_linear_softmax_model_and_phi_is_exact_for_a_hidden_bias() -> None:
     model, sequences = Shifted(), group_of(random_groups(1, 5), 0)
     policy = Policy(model)
     found = group_grams(policy, sequences, parameter_blocks(model), temperature=TAU)

@@ -30,12 +30,15 @@ def paired_differences(frame: pd.DataFrame, metric: str, against: str) -> dict[s
             f"no arm {against!r} to compare with; there is {', '.join(map(repr, arms))}"
         )
 
+    # the last value of every run
     ends = at_end(frame, metric)
     base = _value_by_seed(ends, against)
     differences: dict[str, list[float]] = {}
     for arm in arms:
         if arm == against:
             continue
+
+        # seeds that only one of the arms has cannot be paired
         values = _value_by_seed(ends, arm)
         shared_seeds = sorted(set(values) & set(base))
         differences[arm] = [float(values[seed] - base[seed]) for seed in shared_seeds]
@@ -54,6 +57,7 @@ def paired_rows(frame: pd.DataFrame, metrics: Mapping[str, str], against: str) -
     Args:
         metrics: names to headings.
     """
+    # metric by metric; every metric has the same arms
     columns = [paired_differences(frame, metric, against) for metric in metrics]
     arms = list(columns[0]) if columns else []
 

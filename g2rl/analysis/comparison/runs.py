@@ -85,6 +85,8 @@ def read_run(folder: Path) -> Run | None:
     config = RunFolder(folder).config
     if not config.is_file():
         return None
+
+    # other commands write a config.yaml too, without a trainer
     node = yaml.safe_load(config.read_text(encoding="utf-8"))
     is_training = isinstance(node, dict) and {"trainer", "exploration", "seed"} <= set(node)
     if not is_training:
@@ -104,6 +106,8 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
     for folder in folders:
         if not folder.is_dir():
             raise RunsError(f"{folder}: no such folder")
+
+        # a folder without a run is most likely a typing error
         inside = list(_runs_below(folder))
         if not inside:
             raise RunsError(
@@ -152,6 +156,7 @@ def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> dict[str, list[Ru
     Raises:
         RunsError: an arm holds a seed twice, or no run has a key of `by`.
     """
+    # a misspelt key would make one arm of everything
     for key in by:
         if not any(key in run.settings for run in runs):
             raise RunsError(
@@ -172,6 +177,7 @@ def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> dict[str, list[Ru
         label = " ".join(words) or str(members[0].settings[SIGNAL])
         arms[label] = members
 
+    # seeds in order, and each once
     for label, members in arms.items():
         members.sort(key=lambda run: run.seed)
         _refuse_twins(label, members)
@@ -187,6 +193,7 @@ def _split(
     """
     divided: dict[tuple[str, ...], list[Run]] = {}
     for words, members in groups.items():
+        # compared by repr, as in `differing`
         values = [run.settings.get(key) for run in members]
         agree = len({repr(value) for value in values}) == 1
         for run, value in zip(members, values, strict=True):
@@ -203,11 +210,16 @@ def _label_word(key: str, value: Any, keys: Sequence[str]) -> str:
 
     The whole key stands there where another of `keys` ends in the same word.
     """
+    # a signal or a model is named without "name="
     if key.endswith(".name"):
         return str(value)
+
+    # lr is enough for optimizer.lr, if no other key ends in lr
     leaves = [other.rsplit(".", 1)[-1] for other in keys]
     leaf = key.rsplit(".", 1)[-1]
     name = leaf if leaves.count(leaf) == 1 else key
+
+    # numbers without trailing zeros, 3 instead of 3.0
     text = f"{value:.12g}" if isinstance(value, float) else str(value)
     return f"{name}={text}"
 
@@ -218,6 +230,7 @@ def _rank(word: str) -> tuple[int, float, str]:
     if word in signals:
         return signals.index(word), 0.0, word
 
+    # lam=3 before lam=10
     name, _, value = word.rpartition("=")
     try:
         return len(signals), float(value), name
@@ -232,6 +245,8 @@ def _refuse_twins(label: str, members: Sequence[Run]) -> None:
         twin = run_of_seed.setdefault(run.seed, run)
         if twin is run:
             continue
+
+        # say how the two can be told apart
         keys = differing([twin, run])
         hint = f"they differ in {_listed(keys)}: name it in --by" if keys else "leave one out"
         raise RunsError(
@@ -283,6 +298,7 @@ def read_arms(
     Raises:
         RunsError: unfinished runs without `partial`, and what `find_runs` and `group_runs` refuse.
     """
+    # an unfinished run would be compared at another step
     runs = find_runs(folders)
     unfinished = [str(run.folder) for run in runs if not run.finished]
     if unfinished and not partial:

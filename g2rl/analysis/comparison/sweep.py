@@ -55,6 +55,7 @@ def sweep_frame(arms: Sequence[Arm]) -> pd.DataFrame:
     is of step 0 (NaN where it was not measured then), `after` of the last step. A run that has not
     finished has one row without metric.
     """
+    # finished runs have a row a metric, others one row
     rows: list[dict[str, Any]] = []
     for arm in arms:
         rows += _rows_of(arm)
@@ -78,9 +79,12 @@ def _rows_of(arm: Arm) -> list[dict[str, Any]]:
         "status": arm.status,
         "folder": str(arm.folder),
     }
+
+    # an unfinished run has no numbers that could be compared
     if arm.status != "finished":
         return [{**about_the_run, "metric": None, "before": math.nan, "after": math.nan}]
 
+    # metrics before and after training
     summary = json.loads(RunFolder(arm.folder).summary.read_text(encoding="utf-8"))
     rows = []
     for name, after in summary["after"].items():
@@ -93,6 +97,8 @@ def _rows_of(arm: Arm) -> list[dict[str, Any]]:
 def headlines(frame: pd.DataFrame) -> dict[str, str]:
     """Metrics of the short table that the frame holds, to their headings."""
     names = sorted(frame["metric"].dropna().unique(), key=_natural_order)
+
+    # in the order of the patterns, whatever the order of the metrics
     headings: dict[str, str] = {}
     for pattern, heading in HEADLINES:
         for name in names:
@@ -103,6 +109,7 @@ def headlines(frame: pd.DataFrame) -> dict[str, str]:
 
 def _natural_order(name: str) -> list[tuple[int, str]]:
     """Sorts pass@4 before pass@16."""
+    # digits compare as numbers, the rest as text
     parts = re.split(r"(\d+)", name)
     return [(int(part), "") if part.isdigit() else (0, part) for part in parts]
 
@@ -113,6 +120,7 @@ def sweep_table(frame: pd.DataFrame) -> str:
     The first row is the mean before training. Runs that did not finish stand below, each with its
     folder.
     """
+    # headings, and a first row with the mean before training
     headings = headlines(frame)
     finished = frame[frame["status"] == "finished"]
     rows = [["arm", "finished", *headings.values()]]
@@ -151,6 +159,7 @@ def _before_row(finished: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
 
 def _reason(folder: Path, status: str) -> str:
     """The last line of a failed run's traceback, ": " before it; "" where there is none."""
+    # only failed runs have a reason of their own
     traceback = RunFolder(folder).error
     if status != "failed" or not traceback.is_file():
         return ""
@@ -160,10 +169,12 @@ def _reason(folder: Path, status: str) -> str:
 
 def write_sweep(arms: Sequence[Arm], folder: Path) -> str:
     """Write sweep.parquet and table.md into `folder`; returns the table."""
+    # the long table
     frame = sweep_frame(arms)
     with atomic_path(folder / "sweep.parquet") as aside:
         frame.to_parquet(aside, index=False)
 
+    # the short one
     table = sweep_table(frame)
     with atomic_path(folder / "table.md") as aside:
         aside.write_text(

@@ -24,6 +24,7 @@ def step_numbers(path: Path) -> dict[str, float] | None:
     """
     from pyarrow import parquet
 
+    # signals without features write no cosines
     if "cosine" not in parquet.read_schema(path).names:
         return None
 
@@ -47,6 +48,7 @@ def training_geometry(frame: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for (arm, seed, run), _ in frame.groupby(["arm", "seed", "run"], sort=False):
+        # one file a step, in the order of steps
         files = RunFolder(Path(run)).tables("geometry").glob("step_*.parquet")
         for path in sorted(files):
             step = int(path.stem.removeprefix("step_"))

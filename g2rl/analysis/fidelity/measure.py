@@ -63,6 +63,8 @@ def measure(
         on_progress: called with the number of responses whose gradients were just taken.
     """
     members = parameter_blocks(policy.model, blocks)
+
+    # the truth: one backward pass a response
     grams = _grams_of_groups(
         policy,
         groups,
@@ -72,6 +74,8 @@ def measure(
         seed=seed,
         on_progress=on_progress,
     )
+
+    # what could predict it: forward passes only
     similarities, scores = predictors(
         policy,
         groups,
@@ -80,6 +84,8 @@ def measure(
         token_budget=token_budget,
         encoder=encoder,
     )
+
+    # the two tables
     return Measured(
         pairs=pair_table(groups, similarities, grams),
         responses=response_table(groups, similarities["phi"], scores.mean_entropy_N, grams),
@@ -102,6 +108,7 @@ def _grams_of_groups(
     sequences = groups.rollouts.sequences
     gram_of_groups: dict[str, list[np.ndarray]] = {}
     for p in range(count):
+        # the group's responses stand next to each other
         rows = slice(p * size, (p + 1) * size)
         grams = group_grams(
             policy,
@@ -111,6 +118,8 @@ def _grams_of_groups(
             projection=projection,
             seed=(seed, p),
         )
+
+        # group by group, since only cosines inside a group are wanted
         for name, gram_GG in grams.items():
             gram_of_groups.setdefault(name, []).append(gram_GG)
         if on_progress:
@@ -127,6 +136,7 @@ def pair_table(
         similarities: predictors by name, (P, G, G) each; "phi" among them.
         grams: inner products of true gradients by block, (P, G, G) each.
     """
+    # which pairs there are, and their classes
     columns = pair_columns(similarities["phi"], groups.correct_PG)
     frame = pd.DataFrame({name: columns[name] for name in ("problem", "first", "second", "pair")})
 
@@ -163,6 +173,7 @@ def response_table(
         entropy_N: mean token entropies.
         grams: inner products of true gradients by block, (P, G, G) each.
     """
+    # novelty weighs the others by their rewards, +1 and -1
     count, size = groups.rollouts.shape
     reward_PG = groups.correct_PG.double() * 2 - 1
     true_PGG = torch.from_numpy(np.stack([gram_cosines(gram_GG) for gram_GG in grams[TOTAL]]))

@@ -45,6 +45,7 @@ def jaccard(groups: Sequence[Sequence[Sequence[int]]]) -> Tensor:
 
     Two empty responses have 1.
     """
+    # the sets of a group are made once and compared pair by pair
     overlap_PGG = []
     for group in groups:
         sets = [grams(tokens) for tokens in group]
@@ -68,8 +69,11 @@ def mean_hidden(policy: Policy, sequences: Sequences, token_budget: int) -> Tens
     Returns:
         (N, D), float32 on the CPU.
     """
+    # dropout would blur the states
     was_training = policy.training
     policy.eval()
+
+    # micro-batches are sorted by length: rows go back to their places
     means: list[Tensor] = [torch.empty(0)] * len(sequences)
     for rows in plan_micro_batches(sequences, range(len(sequences)), token_budget):
         batch = make_micro_batch(sequences, rows, policy.device)

@@ -40,6 +40,7 @@ def markdown(summary: FidelitySummary, caption: str) -> str:
 
     Intervals are 95 % bootstrap intervals over problems.
     """
+    # tables first, then what fits into sentences
     sections = [
         caption,
         markdown_table(_predictor_rows(summary)),
@@ -53,6 +54,7 @@ def markdown(summary: FidelitySummary, caption: str) -> str:
 
 def _predictor_rows(summary: FidelitySummary) -> list[list[str]]:
     """Every predictor against the whole gradient, over all pairs."""
+    # Phi has no gap to itself
     gap = {row["rival"]: row["spearman"] for row in summary["phi_minus_rival"]}
     headings = ["predictor", "Pearson", "Spearman", "Pearson in groups", "Spearman in groups"]
     rows = [[*headings, "Φ - it, Spearman"]]
@@ -82,18 +84,21 @@ def _block_rows(summary: FidelitySummary) -> list[list[str]]:
 
 def _class_rows(summary: FidelitySummary) -> list[list[str]]:
     """Every predictor by class of pairs; the headings give the number of pairs."""
+    # only classes that have a pair
     by_class = {}
     for label in (DISTINCT, *PAIR_CLASSES):
         rows_of_class = rows_of(summary, label=label)
         if rows_of_class:
             by_class[label] = rows_of_class
 
+    # few pairs make wide intervals, so their number stands in the heading
     headings = ["predictor, Spearman by class"]
     for label, rows_of_class in by_class.items():
         headings.append(f"{label} ({rows_of_class['phi']['pairs']})")
 
     rows = [headings]
     for name in rows_of(summary):
+        # the verdict is constant inside a class, and so undefined
         row = [LABELS[name]]
         for rows_of_class in by_class.values():
             known = name in rows_of_class

@@ -137,6 +137,7 @@ def summarise(
         projection: cells of the sketch with which the gradients were taken; None is exact.
         resamples, seed: of the bootstrap over problems.
     """
+    # which predictors there are: an encoder is optional
     pairs, responses = measured.pairs, measured.responses
     names = [name for name in PREDICTORS if name in pairs]
 
@@ -169,6 +170,7 @@ def summarise(
 
 def pair_subsets(pairs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The pairs of different token sequences, and those of each class; empty ones are left out."""
+    # identical responses are most alike under every predictor, so they flatter all
     subsets = {DISTINCT: pairs[~pairs["identical"]]}
     for label in PAIR_CLASSES:
         subsets[label] = pairs[pairs["pair"] == label]
@@ -184,6 +186,7 @@ def _row(
     pairs: pd.DataFrame, name: str, target: str, label: str, resamples: int, seed: int
 ) -> CorrelationRow:
     """Both correlations of one predictor with one block's cosines, over one class of pairs."""
+    # a problem is resampled as a whole: its pairs share responses
     x, y = pairs[name].to_numpy(), pairs[TRUE + target].to_numpy()
     groups = _group_numbers(pairs)
     pearson = correlate(x, y, groups, "pearson", resamples, seed)
@@ -206,6 +209,7 @@ def _differences(
     pairs: pd.DataFrame, names: Sequence[str], resamples: int, seed: int
 ) -> list[RivalRow]:
     """Correlation of Phi minus that of each rival, with paired intervals."""
+    # the same resamples for Phi and the rival, so that the difference is paired
     groups, y = _group_numbers(pairs), pairs[TRUE + TOTAL].to_numpy()
     phi = pairs["phi"].to_numpy()
     rows: list[RivalRow] = []
@@ -220,6 +224,7 @@ def _differences(
 
 
 def _novelty(responses: pd.DataFrame, resamples: int, seed: int) -> NoveltySummary:
+    # over responses instead of pairs
     x, y = responses["nu_phi"].to_numpy(), responses["nu_true"].to_numpy()
     groups = _group_numbers(responses)
     pearson = correlate(x, y, groups, "pearson", resamples, seed)
@@ -247,6 +252,7 @@ def _moments(pairs: pd.DataFrame, name: str) -> Moments:
 
 def _blocks(measured: Measured) -> dict[str, BlockSummary]:
     """Size of each block, and its share of the squared norm summed over responses."""
+    # norms are of single responses, squares add up over blocks
     total = (measured.responses[f"norm/{TOTAL}"] ** 2).sum()
     blocks: dict[str, BlockSummary] = {}
     for name, parameters in measured.blocks.items():
@@ -259,6 +265,8 @@ def _projection_error(cosine: np.ndarray, projection: int | None) -> ProjectionE
     """None for exact gradients."""
     if projection is None:
         return None
+
+    # root mean square of the bound over pairs, against the spread of the cosines
     error = float(np.sqrt(np.mean(sketch_error(cosine, projection) ** 2)))
     variance = float(cosine.var())
     reliability = max(1 - error**2 / variance, 0.0) if variance > 0 else 0.0

@@ -53,16 +53,20 @@ def parameter_blocks(
     Raises:
         ValueError: a chosen block does not exist (the names are listed).
     """
+    # the embedding, the layers and the head are known by their parameters
     block_of = _known_blocks(model)
     blocks: dict[str, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         block = block_of.get(id(parameter))
+
+        # what is left over is known by its name only
         if block is None:
             block = "final norm" if "norm" in name or "ln_f" in name else "other"
         blocks.setdefault(block, []).append(parameter)
 
+    # keep the blocks asked for, in the order of the model
     if chosen is None:
         return blocks
     unknown = [name for name in chosen if name not in blocks]
@@ -73,6 +77,7 @@ def parameter_blocks(
 
 def _known_blocks(model: Any) -> dict[int, str]:
     """Block of each parameter of the embedding, the head and the layers, by the parameter's id."""
+    # a tied head shares its matrix with the embedding
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     tied = embedding.weight is head.weight
 
@@ -102,11 +107,14 @@ def response_gradient(
     """
     if not response:
         raise ValueError("a response has no token, so its mean log-probability has no gradient")
+
+    # a batch of one: gradients of several responses would be summed
     batch = make_micro_batch(Sequences([prompt], [response]), [0], policy.device)
     with torch.enable_grad():
         mean_logp = policy(batch, temperature).logps_T.mean()
         gradients = torch.autograd.grad(mean_logp, parameters, allow_unused=True)
 
+    # parameters that do not enter have no gradient, which is gradient 0
     filled = []
     for parameter, gradient in zip(parameters, gradients, strict=True):
         filled.append(torch.zeros_like(parameter) if gradient is None else gradient.detach())
@@ -122,6 +130,7 @@ def sketch(gradients: Sequence[Tensor], cells: int, seed: Sequence[int]) -> Tens
     Returns:
         (cells,) float32 or wider, on the device of the gradients.
     """
+    # nothing to gain from a projection
     if sum(gradient.numel() for gradient in gradients) <= cells:
         return torch.cat([gradient.flatten() for gradient in gradients])
 
@@ -129,6 +138,7 @@ def sketch(gradients: Sequence[Tensor], cells: int, seed: Sequence[int]) -> Tens
     words = np.random.SeedSequence(tuple(seed)).generate_state(1, np.uint64)
     generator = torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
 
+    # sums of many entries, so at least float32
     dtype = torch.promote_types(gradients[0].dtype, torch.float32)
     sums_K = gradients[0].new_zeros(cells, dtype=dtype)
     for gradient in gradients:
@@ -150,6 +160,7 @@ def sketch_error(cosine: np.ndarray, cells: int) -> np.ndarray:
 
 def gram_matrix(rows: Sequence[Tensor]) -> np.ndarray:
     """Inner products (G, G) of flat vectors, accumulated in float64 a slice at a time."""
+    # a slice at a time: float64 copies of whole gradients would not fit
     total_GG = torch.zeros(len(rows), len(rows), dtype=torch.float64)
     for start in range(0, rows[0].numel(), GRAM_COLUMNS):
         slice_GK = torch.stack([row[start : start + GRAM_COLUMNS] for row in rows]).double()
@@ -186,6 +197,8 @@ def group_grams(
     """
     if projection is not None and projection < 1:
         raise ValueError(f"projection must be null or >= 1, got {projection}")
+
+    # the parameters of all blocks in one list, so that one backward pass serves all
     parameters = [parameter for members in blocks.values() for parameter in members]
     pairs = zip(sequences.prompts, sequences.responses, strict=True)
     vectors: dict[str, list[Tensor]] = {name: [] for name in blocks}
@@ -216,6 +229,7 @@ def _flat_by_block(
     seed: Sequence[int],
 ) -> dict[str, Tensor]:
     """One response's gradient, a tensor a parameter, as one vector a block; sketched if asked."""
+    # the list is cut into blocks in the order in which it was put together
     remaining = iter(gradients)
     flat: dict[str, Tensor] = {}
     for place, (name, members) in enumerate(blocks.items()):
@@ -230,6 +244,7 @@ def _flat_by_block(
 def gram_cosines(gram_GG: np.ndarray) -> np.ndarray:
     """Cosines (G, G) from inner products, in [-1, 1]; those of a zero vector are all 0, its own
     included."""
+    # a response whose gradient is zero has no direction
     norm_G = np.sqrt(np.diag(gram_GG))
     scale_GG = np.outer(norm_G, norm_G)
     cosine_GG = np.divide(gram_GG, scale_GG, out=np.zeros_like(gram_GG), where=scale_GG > 0)

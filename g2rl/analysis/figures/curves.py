@@ -52,6 +52,7 @@ def curve(frame: pd.DataFrame, arm: str, metric: str) -> Curve | None:
 
     Each point has its own interval: a band is no statement about the whole curve at once.
     """
+    # without the steps that a seed lacks: its absence would shift the mean
     rows = frame[(frame["arm"] == arm) & (frame["metric"] == metric)]
     shared = rows.pivot(index="step", columns="seed", values="value").dropna()
     if shared.empty:
@@ -101,11 +102,14 @@ def arm_colours(labels: Sequence[str]) -> dict[str, Colour]:
 def learning_panels(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
     """Held-out pass@1 of each benchmark (at most four), training accuracy, length, entropy; if
     reported."""
+    # benchmarks first, in the order of the runs
     names = list(dict.fromkeys(frame["metric"]))
     held_out = [name for name in names if re.fullmatch(r"eval/[^/]+/pass@1", name)]
     panels: dict[str, tuple[str, str]] = {}
     for name in held_out[:HELD_OUT]:
         panels[name] = (f"held-out {name.split('/')[1]}, pass@1", "share of problems")
+
+    # then what training itself reports
     for name, text in TRAINING.items():
         if name in names:
             panels[name] = text
@@ -133,6 +137,7 @@ def draw_curves(
     for axis in axes.flat[len(panels) :]:
         axis.remove()
 
+    # one colour an arm in all panels
     arms = list(dict.fromkeys(frame["arm"]))
     colours = arm_colours(arms)
     few = has_few_seeds(frame)
@@ -143,6 +148,7 @@ def draw_curves(
             focus(axis, frame[frame["metric"] == metric]["value"])
         tidy_axis(axis, heading, unit)
 
+    # what all panels share
     name_arms(figure, frame, colours, title)
     caption_below(figure, band_caption(frame, panels, few))
     return save_figure(figure, path)
@@ -155,6 +161,7 @@ def has_few_seeds(frame: pd.DataFrame) -> bool:
 
 def band_caption(frame: pd.DataFrame, panels: Panels, few: bool) -> str:
     """Says what line, point and band are."""
+    # every drawn curve may have blocks of its own
     blocks = set()
     for arm in frame["arm"].unique():
         for metric in panels:
@@ -184,6 +191,7 @@ def name_arms(
     figure: Any, frame: pd.DataFrame, colours: Mapping[str, Colour], title: str = ""
 ) -> None:
     """One legend above the panels: arms and their number of seeds, below the figure's title."""
+    # the number of seeds says what a band is worth
     seeds = frame.groupby("arm", sort=False)["seed"].nunique()
     handles = [plt.Line2D([], [], color=colours[arm], lw=2) for arm in seeds.index]
     names = [f"{arm} ({count} {'seed' if count == 1 else 'seeds'})" for arm, count in seeds.items()]
@@ -204,6 +212,7 @@ def name_arms(
 
 def focus(axis: Any, values: pd.Series) -> None:
     """Set limits around the seeds themselves, so that wide intervals do not flatten the lines."""
+    # a constant metric has no range
     low, high = values.min(), values.max()
     margin = 0.15 * (high - low) or 0.1
     axis.set_ylim(low - margin, high + margin)
@@ -216,6 +225,7 @@ def draw_geometry_curves(frame: pd.DataFrame, caption: str, path: Path) -> Path:
         frame: of `training_geometry`.
         caption: how the responses were sampled and scored.
     """
+    # two metrics, each over all pairs and in three classes
     cosine_panels = _class_panels("cosine", "mean cosine", "mean gradient cosine")
     negative_panels = _class_panels("negative_pairs", "negative pairs", "share of pairs")
     panels = cosine_panels | negative_panels
@@ -248,6 +258,7 @@ def _class_panels(metric: str, name: str, unit: str) -> dict[str, tuple[str, str
     """A metric of the geometry files over all pairs and by class."""
     panels: dict[str, tuple[str, str]] = {}
     for pair_class in SHOWN_CLASSES:
+        # the metric ends in the class, the title begins with it
         label = "all pairs" if pair_class == ALL_PAIRS else pair_class
         panels[f"{PREFIX}{metric}{metric_suffix(pair_class)}"] = (f"{label}: {name}", unit)
     return panels

@@ -26,6 +26,7 @@ def draw_differences(
         panels: metrics with heading and unit.
         against: the arm that is subtracted; a line at 0 stands for it.
     """
+    # one row for every arm but the one that is subtracted
     arms = list(dict.fromkeys(frame["arm"]))
     colours = arm_colours(arms)
     others = [arm for arm in arms if arm != against]
@@ -39,17 +40,21 @@ def draw_differences(
     )
 
     for axis, (metric, (heading, unit)) in zip(axes[0], panels.items(), strict=True):
+        # zero is the arm that is subtracted
         differences = paired_differences(frame, metric, against)
         axis.axvline(0.0, color=GREY, lw=1)
         for row, arm in enumerate(others):
             draw_row(axis, row, differences[arm], colours[arm])
         _set_limits(axis, differences)
+
+        # the first arm on top
         axis.set_title(heading, fontsize=10)
         axis.set_xlabel(f"difference, {unit}")
         axis.set_yticks(range(len(others)), others)
         axis.set_ylim(len(others) - 0.4, -0.6)
         open_axis(axis)
 
+    # what all panels share
     figure.suptitle(title or f"after training, minus {against} of the same seed", fontsize=11)
     caption_below(
         figure,
@@ -63,6 +68,8 @@ def draw_row(axis: Any, row: int, differences: Sequence[float], colour: Colour) 
     """One arm: its seeds as dots, and their mean with its interval; nothing without a seed."""
     if not differences:
         return
+
+    # seeds below their mean, so that both are seen
     mean, low, high = seed_interval(np.array(differences))
     bars = [[mean - low], [high - mean]] if len(differences) > 1 else None
     below = [row + 0.22] * len(differences)
@@ -72,6 +79,7 @@ def draw_row(axis: Any, row: int, differences: Sequence[float], colour: Colour) 
 
 def _set_limits(axis: Any, differences: Mapping[str, Sequence[float]]) -> None:
     """Show zero and the bounds of every arm, with a margin."""
+    # an arm without a shared seed has no bounds
     shown = [bound for values in differences.values() for bound in bounds(values)]
     if shown:
         margin = 0.05 * (max(shown) - min(shown)) or 0.01
@@ -80,6 +88,7 @@ def _set_limits(axis: Any, differences: Mapping[str, Sequence[float]]) -> None:
 
 def bounds(values: Sequence[float]) -> list[float]:
     """Values the axis must show: every seed, and the interval if there are enough seeds for one."""
+    # the interval of two seeds would leave no room for anything else
     if len(values) < FEW:
         return list(values)
     _, low, high = seed_interval(values)

@@ -28,12 +28,15 @@ from g2rl.formulas.pairs import SHOWN_CLASSES, metric_suffix
 def held_out_panels(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
     """Of the first benchmark pass@1, pass@k of the largest k and distinct solutions, if
     reported."""
+    # the first benchmark by name
     names = sorted(frame["metric"].unique())
     benchmarks = [name.split("/")[1] for name in names if re.fullmatch(r"eval/[^/]+/pass@1", name)]
     if not benchmarks:
         return {}
 
     prefix = f"eval/{benchmarks[0]}/"
+
+    # its accuracies: the smallest and the largest k
     accuracies = [name for name in names if re.fullmatch(rf"{prefix}pass@\d+", name)]
     largest = max(int(name.partition("@")[2]) for name in accuracies)
     panels: dict[str, tuple[str, str]] = {}
@@ -46,6 +49,7 @@ def held_out_panels(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
 
 def outcome_panels(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
     """Those of the first benchmark, and the probe's mean cosine."""
+    # runs without a probe have no cosine
     panels = held_out_panels(frame)
     if (frame["metric"] == "probe/cosine").any():
         panels["probe/cosine"] = ("gradient cosine", "mean cosine, all pairs")
@@ -54,6 +58,7 @@ def outcome_panels(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
 
 def probe_panels(frame: pd.DataFrame, metric: str, unit: str) -> dict[str, tuple[str, str]]:
     """A metric of the probe ("cosine" or "negative_pairs") over all pairs and by pair class."""
+    # a class that never had a pair has no metric
     names = set(frame["metric"])
     panels: dict[str, tuple[str, str]] = {}
     for pair_class in SHOWN_CLASSES:
@@ -84,6 +89,8 @@ def draw_ends(
     """
     arms = list(dict.fromkeys(frame["arm"]))
     colours = arm_colours(arms)
+
+    # two panels side by side
     rows = -(-len(panels) // 2)
     figure, axes = plt.subplots(
         rows, 2, figsize=(9.2, 3.1 * rows + 0.7), layout="constrained", squeeze=False, sharey=sharey
@@ -93,12 +100,15 @@ def draw_ends(
 
     few = has_few_seeds(frame)
     for axis, (metric, (heading, unit)) in zip(axes.flat, panels.items(), strict=False):
+        # the ends of every run
         before, after = at_end(frame, metric, first=True), at_end(frame, metric)
         draw_panel(axis, before, after, arms, colours)
         if few and not sharey:
             focus(axis, pd.concat([before["value"], after["value"]]))
         if level is not None:
             level_line(axis, level, color="0.8")
+
+        # the message above, the names of arms below
         axis.set_title(f"{heading}: {spread(after)}", fontsize=10)
         axis.set_ylabel(unit)
         name_ticks(axis, arms)
@@ -120,6 +130,7 @@ def draw_panel(
     Args:
         before, after: first and last value of each run, of `at_end`.
     """
+    # a run need not begin with an evaluation; then its first value is of a later step
     untrained = before[before["step"] == 0]["value"]
     if len(untrained):
         axis.axhline(untrained.mean(), color=GREY, lw=1, ls="--", zorder=1)
@@ -144,8 +155,11 @@ def draw_panel(
 
 def spread(after: pd.DataFrame) -> str:
     """``0.36 (evol) to 0.49 (none)``: the arms with the lowest and the highest mean."""
+    # the arms at both ends
     means = after.groupby("arm", sort=False)["value"].mean()
     low, high = means.idxmin(), means.idxmax()
+
+    # more digits where two would make the ends look alike
     digits = 3 if means[high] - means[low] < 0.02 else 2
     if len(means) == 1:
         return f"{means[low]:.{digits}f}"
@@ -155,6 +169,7 @@ def spread(after: pd.DataFrame) -> str:
 
 def tick_names(arms: Sequence[str]) -> list[str]:
     """Arms as they stand at an axis: the value alone where all are NAME=value of one name."""
+    # lam=0.1, lam=1: the name stands below the axis
     names, signs, values = zip(*(arm.rpartition("=") for arm in arms), strict=True)
     if all(signs) and len(set(names)) == 1:
         return list(values)
@@ -167,12 +182,14 @@ def name_ticks(axis: Any, arms: Sequence[str]) -> None:
     axis.set_xticks(range(len(arms)), names)
     axis.set_xlim(-0.5, len(arms) - 0.5)
     if names != list(arms):
+        # the name that all arms have in common
         key = arms[0].rpartition("=")[0]
         axis.set_xlabel("λ (equally spaced, not to scale)" if key == "lam" else key)
 
 
 def marks(frame: pd.DataFrame) -> str:
     """Says what line, diamond and dot are."""
+    # arms may have different numbers of seeds
     seeds = sorted(frame.groupby("arm")["seed"].nunique().unique())
     count = " or ".join(map(str, seeds))
     bars = "" if seeds == [1] else "; bar: 95 % t-interval over seeds"

@@ -26,6 +26,8 @@ OVER_PROBLEMS = "Spearman correlation with the true cosine (line: 95 % interval 
 def draw_scatter(pairs: pd.DataFrame, summary: StoredSummary, path: Path) -> Path:
     """Every pair: cosine of Phi across, cosine of true gradients up."""
     figure, axis = plt.subplots(figsize=(7, 5.4), layout="constrained")
+
+    # one dot a pair
     row = rows_of(summary)["phi"]
     scatter_panel(axis, pairs, row)
     axis.set_title(
@@ -40,6 +42,7 @@ def draw_scatter(pairs: pd.DataFrame, summary: StoredSummary, path: Path) -> Pat
 
 def draw_predictors(summary: StoredSummary, path: Path) -> Path:
     """Spearman correlation of each predictor with the true cosine, the best on top."""
+    # one bar a predictor
     spearman = _spearman_of_predictors(summary)
     figure, axis = plt.subplots(figsize=(8, 0.42 * len(spearman) + 1.8), layout="constrained")
     predictor_bars(axis, spearman)
@@ -63,11 +66,13 @@ def draw_blocks(summary: StoredSummary, path: Path) -> Path:
     blocks = [name for name in targets if name in summary["blocks"]]
     blocks.reverse()
 
+    # one bar a block, with its share of the gradient
     spearman = {name: rows_of(summary, name)["phi"]["spearman"] for name in blocks}
     bars = {_block_with_share(summary, name): spearman[name] for name in blocks}
     figure, axis = plt.subplots(figsize=(8, 0.42 * len(blocks) + 1.8), layout="constrained")
     bars_panel(axis, bars, [PHI] * len(blocks))
 
+    # the message: from the worst block to the best
     known = {name: one["value"] for name, one in spearman.items() if one["value"] is not None}
     low, high = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
     axis.set_title(
@@ -89,6 +94,7 @@ def draw_policies(summaries: Mapping[str, StoredSummary], path: Path) -> Path:
     Args:
         summaries: by policy; a signal's policy has its colour, others are grey.
     """
+    # marks are drawn from below, so the last policy comes first
     spearman: dict[str, IntervalRecord] = {}
     for name, summary in reversed(summaries.items()):
         spearman[name] = rows_of(summary)["phi"]["spearman"]
@@ -104,6 +110,7 @@ def draw_policies(summaries: Mapping[str, StoredSummary], path: Path) -> Path:
     axis.set(xlim=(leftmost, 1), ylim=(-0.6, len(spearman) - 0.4))
     open_axis(axis)
 
+    # the message: the range over policies
     known = [one["value"] for one in spearman.values() if one["value"] is not None]
     axis.set_title(
         f"Φ against the true cosine in {len(known)} policies: {min(known):.2f} to {max(known):.2f}",
@@ -128,6 +135,8 @@ def draw(pairs: pd.DataFrame, summary: FidelitySummary, caption: str, path: Path
     figure, axes = plt.subplots(
         1, 3, figsize=(14, 4.8), layout="constrained", width_ratios=(1.15, 1, 1)
     )
+
+    # every pair, and every predictor
     scatter_panel(axes[0], pairs, rows_of(summary)["phi"])
     predictor_bars(axes[1], _spearman_of_predictors(summary))
     axes[1].set_title("which similarity predicts the true cosine", fontsize=10)
@@ -151,6 +160,7 @@ def draw(pairs: pd.DataFrame, summary: FidelitySummary, caption: str, path: Path
 
 def _spearman_of_predictors(summary: FidelitySummary) -> dict[str, IntervalRecord]:
     """Spearman correlation of each predictor with the true cosine, the best last."""
+    # undefined correlations stand where zero would
     spearman = {name: row["spearman"] for name, row in rows_of(summary).items()}
     ordered = sorted(spearman, key=lambda name: spearman[name]["value"] or 0.0)
     return {name: spearman[name] for name in ordered}
@@ -163,6 +173,7 @@ def _block_with_share(summary: FidelitySummary, name: str) -> str:
 
 def scatter_panel(axis: Any, pairs: pd.DataFrame, row: CorrelationRow) -> None:
     """Phi against true cosine, one dot a pair; `row` holds their correlations, see `rows_of`."""
+    # many dots must be small
     size = 9 if len(pairs) > 300 else 26
     for name, colour in PAIR_COLOURS.items():
         of_class = pairs[pairs["pair"] == name]
@@ -202,6 +213,7 @@ def scatter_panel(axis: Any, pairs: pd.DataFrame, row: CorrelationRow) -> None:
 
 def predictor_bars(axis: Any, spearman: Mapping[str, IntervalRecord]) -> None:
     """A bar a predictor, from below; that of Phi in its own colour."""
+    # the feature against everything it is compared with
     colours = [PHI if name == "phi" else RIVAL for name in spearman]
     bars_panel(axis, {LABELS[name]: interval for name, interval in spearman.items()}, colours)
 

@@ -45,6 +45,7 @@ def draw_geometry(
         columns: panels side by side.
         heading: title of the figure.
     """
+    # the pairs and numbers of that cell
     cell = cells(tables)[0]
     pairs = tables["pairs"]
     pairs = pairs[(pairs["sampled_at"] == cell.sampled_at) & (pairs["scored_at"] == cell.scored_at)]
@@ -53,6 +54,7 @@ def draw_geometry(
     if has_semantic:
         numbers[SEMANTIC] = numbers_of(tables, SEMANTIC, *cell)
 
+    # three panels of gradient cosines, one beside semantic ones
     figure, axes = panels(4 if has_semantic else 3, columns)
     draw_distribution(axes[0], pairs)
     draw_means(axes[1], numbers)
@@ -74,6 +76,7 @@ def draw_geometry(
 
 def panels(count: int, columns: int) -> tuple[Any, list[Any]]:
     """A figure and its first `count` panels in rows of at most `columns`."""
+    # panels of one size, two columns a little wider
     columns = min(count, columns)
     rows = -(-count // columns)
     figure, axes = plt.subplots(
@@ -90,6 +93,7 @@ def panels(count: int, columns: int) -> tuple[Any, list[Any]]:
 
 def draw_distribution(axis: Any, pairs: pd.DataFrame) -> None:
     """Histogram of gradient cosines by pair class, with room for its legend."""
+    # the legend stands above the curves
     draw_cosines(axis, pairs)
     axis.set(xlabel="gradient cosine of a pair", ylabel="density", xticks=[-1, -0.5, 0, 0.5, 1])
     axis.set_ylim(top=axis.get_ylim()[1] * 1.35)
@@ -121,6 +125,7 @@ def draw_classes(
     Args:
         spaces: the numbers of each space, of `numbers_of`.
     """
+    # of two spaces one stands left, the other right of a class's place
     scale = 100 if percent else 1
     for shift, (space, numbers) in enumerate(spaces.items()):
         of_metric = numbers[numbers["metric"] == metric].set_index("pair")
@@ -131,6 +136,8 @@ def draw_classes(
             value, low, high = (
                 scale * of_metric.loc[name, column] for column in ("value", "low", "high")
             )
+
+            # filled for gradient features, hollow for embeddings
             colour = CLASS_COLOURS[name]
             axis.errorbar(
                 place + offset,
@@ -142,6 +149,8 @@ def draw_classes(
                 color=colour,
                 mfc=colour if space == GRADIENT else "white",
             )
+
+            # the number beside its point
             axis.annotate(
                 f"{value:.0f}" if percent else f"{value:+.2f}",
                 (place + offset, value),
@@ -157,6 +166,8 @@ def draw_classes(
             filling = GREY if space == GRADIENT else "white"
             axis.plot([], [], SHAPES[space], color=GREY, mfc=filling, label=space)
         axis.legend(frameon=False, fontsize=8, loc="best")
+
+    # long names break at the hyphen
     names = [name.replace("-", "-\n") for name in SHOWN_CLASSES]
     axis.set_xticks(range(len(names)), names, fontsize=8)
     axis.set_xlim(-0.5, len(names) - 0.3)
@@ -165,6 +176,7 @@ def draw_classes(
 def draw_semantic(axis: Any, pairs: pd.DataFrame) -> None:
     """Every pair as a dot; black: mean gradient cosine in slices of equal numbers of pairs."""
     for name, colour in PAIR_COLOURS.items():
+        # thousands of dots: drawn as pixels, and thin
         of_class = pairs[pairs["pair"] == name]
         axis.scatter(
             of_class["semantic"],
@@ -193,6 +205,8 @@ def draw_semantic(axis: Any, pairs: pd.DataFrame) -> None:
         ms=4,
         label=f"mean of each {100 / SLICES:g} % of the pairs",
     )
+
+    # room for the legend above the dots
     level_line(axis, 0)
     axis.set_ylim(-1.05, 1.3)
     axis.legend(frameon=False, fontsize=8, loc="upper left")
@@ -201,6 +215,8 @@ def draw_semantic(axis: Any, pairs: pd.DataFrame) -> None:
 def _name_semantic(axis: Any, numbers: pd.DataFrame, about: GeometrySettings) -> None:
     """Labels and title of the panel of `draw_semantic`."""
     axis.set(xlabel=f"semantic cosine ({about['encoder']})", ylabel="gradient cosine")
+
+    # undefined where all pairs have one cosine
     correlation = numbers.set_index("metric")["value"]["semantic_spearman"]
     text = "" if np.isnan(correlation) else f", Spearman {correlation:+.2f}"
     title(axis, f"semantic beside gradient{text}")
@@ -212,6 +228,7 @@ def _name_semantic(axis: Any, numbers: pd.DataFrame, about: GeometrySettings) ->
 def draw_grid(tables: Tables, about: GeometrySettings, path: Path) -> Path:
     """Mean cosine and share of negative pairs over scoring temperatures, one line a sampling
     temperature."""
+    # one line a sampling temperature, dark to light
     places = cells(tables)
     sampled = list(dict.fromkeys(cell.sampled_at for cell in places))
     hottest = max(cell.scored_at for cell in places)
@@ -234,6 +251,8 @@ def draw_grid(tables: Tables, about: GeometrySettings, path: Path) -> Path:
                     draw_line(axis, points_B4, sampled_at, shift, colour)
 
     _name_grid(axes)
+
+    # one legend for all panels
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(
         handles,
@@ -286,6 +305,8 @@ def draw_line(
         color=colour,
         label=f"{sampled_at:g}",
     )
+
+    # where both temperatures agree the mean over all pairs is about zero
     same = np.isclose(x, sampled_at)
     axis.plot(x[same] + shift, value[same], "o", ms=11, mfc="none", mec=colour, mew=1.6)
 
@@ -296,6 +317,7 @@ def _points(
     """scored_at, value, low and high of one number; nothing where the class has no pair."""
     points = []
     for scored_at in scored:
+        # a class may have pairs at one sampling temperature only
         numbers = numbers_of(tables, GRADIENT, sampled_at, scored_at)
         rows = numbers[(numbers["metric"] == metric) & (numbers["pair"] == name)]
         if len(rows):

@@ -25,6 +25,7 @@ def most_mixed(responses: pd.DataFrame) -> str:
     Args:
         responses: columns problem, correct; one cell of `g2rl-analyze geometry`.
     """
+    # one half is the most mixed share
     share = responses.groupby("problem", sort=False)["correct"].mean()
     return str((share - 0.5).abs().idxmin())
 
@@ -35,6 +36,7 @@ def cosines_of(pairs: pd.DataFrame, size: int) -> np.ndarray:
     Raises:
         ValueError: not every pair once.
     """
+    # each pair i < j once
     first, second = pairs["first"].to_numpy(), pairs["second"].to_numpy()
     present = set(zip(first.tolist(), second.tolist(), strict=True))
     expected = {(i, j) for j in range(size) for i in range(j)}
@@ -48,6 +50,7 @@ def cosines_of(pairs: pd.DataFrame, size: int) -> np.ndarray:
 
 def class_means(cosine_GG: np.ndarray, correct_G: np.ndarray) -> dict[str, float]:
     """Mean cosine of the pairs i < j of each class; a class without a pair is absent."""
+    # the mean over all pairs is no class
     cosines_of_class = pairs_by_class(cosine_GG, correct_G)
     cosines_of_class.pop(ALL_PAIRS, None)
     return {name: float(cosines.mean()) for name, cosines in cosines_of_class.items()}
@@ -92,12 +95,14 @@ def draw_group(
     order = np.argsort(~group["correct"].to_numpy(), kind="stable")
     cosine_GG, group = cosine_GG[np.ix_(order, order)], group.iloc[order]
 
+    # the map at the left, the texts at the right, row by row
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(11, 0.34 * len(group) + 2.2), layout="constrained", width_ratios=(1, 1.55)
     )
     draw_heat(figure, left, cosine_GG, group)
     write_responses(right, group, width)
 
+    # the message: means by class
     means = class_means(cosine_GG, group["correct"].to_numpy())
     by_class = ", ".join(f"{name} {value:+.2f}" for name, value in means.items())
     figure.suptitle(f"“{group['prompt'].iloc[0]}”: mean gradient cosine {by_class}", fontsize=11)
@@ -115,6 +120,7 @@ def draw_heat(figure: Any, axis: Any, cosine_GG: np.ndarray, group: pd.DataFrame
     Args:
         group: its responses in the order of the rows, columns sample and correct.
     """
+    # one scale for every group
     image = axis.imshow(cosine_GG, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
     figure.colorbar(
         image, ax=axis, shrink=0.85, location="left", label="cosine of gradient features, S"
@@ -128,6 +134,7 @@ def draw_heat(figure: Any, axis: Any, cosine_GG: np.ndarray, group: pd.DataFrame
         axis.axhline(border, color="black", lw=1.6)
         axis.axvline(border, color="black", lw=1.6)
 
+    # number and verdict of each response, at both axes
     names = []
     for sample, correct in zip(group["sample"], group["correct"], strict=True):
         names.append(f"{sample} {mark(correct)}")
@@ -165,9 +172,12 @@ def write_responses(axis: Any, group: pd.DataFrame, width: int) -> None:
 
 def cut(text: str, width: int) -> str:
     """One line of at most `width` characters; longer texts keep their beginning and their end."""
+    # line breaks would leave the row
     line = " ".join(text.split())
     if len(line) <= width:
         return line
+
+    # the answer stands at the end, the approach at the beginning
     head = (width - 3) // 2
     tail = width - 3 - head
     return f"{line[:head].rstrip()} … {line[-tail:].lstrip()}"

@@ -25,6 +25,8 @@ TRAIN_PANELS = (
 def plot_run(run_dir: Path, benchmarks: Sequence[str]) -> list[Path]:
     """Write learning_curves.png and, where both probes exist, cosine_distribution.png."""
     paths = [learning_curves(run_dir, benchmarks)]
+
+    # a run that stopped early has one probe only
     probes = sorted(RunFolder(run_dir).tables("probe").glob("step_*.parquet"))
     if len(probes) >= 2:
         paths.append(cosine_distribution(run_dir, probes[0], probes[-1]))
@@ -33,6 +35,7 @@ def plot_run(run_dir: Path, benchmarks: Sequence[str]) -> list[Path]:
 
 def learning_curves(run_dir: Path, benchmarks: Sequence[str]) -> Path:
     """Held-out accuracy, training accuracy, response length and token entropy against the step."""
+    # four panels
     rows = read_metrics(RunFolder(run_dir).metrics)
     figure, axes = plt.subplots(2, 2, figsize=(9, 6), layout="constrained")
 
@@ -58,6 +61,7 @@ def learning_curves(run_dir: Path, benchmarks: Sequence[str]) -> Path:
 
 def _curve(rows: Sequence[Mapping[str, float]], metric: str) -> tuple[list[float], list[float]]:
     """Steps that report a metric, and its values there."""
+    # held-out metrics are of some steps only
     reported = [row for row in rows if metric in row]
     return [row["step"] for row in reported], [row[metric] for row in reported]
 
@@ -68,6 +72,7 @@ def held_out_curves(row: Mapping[str, float], benchmarks: Sequence[str]) -> dict
     Of one benchmark with more accuracies than colours, only pass@1 and those of the largest k are
     drawn.
     """
+    # several benchmarks share the panel
     if len(benchmarks) > 1:
         return {f"eval/{name}/pass@1": name for name in benchmarks}
 
@@ -80,6 +85,7 @@ def held_out_curves(row: Mapping[str, float], benchmarks: Sequence[str]) -> dict
     if len(labels) <= len(CURVE_COLOURS):
         return labels
 
+    # too many for the colours: the first and the last k
     largest = max(int(label.partition("@")[2]) for label in labels.values())
     drawn = ("pass@1", f"pass@{largest}", f"maj@{largest}")
     return {metric: label for metric, label in labels.items() if label in drawn}
@@ -106,6 +112,7 @@ def cosine_distribution(run_dir: Path, before: Path, after: Path) -> Path:
         axis.legend(frameon=False, fontsize=8, loc="upper left")
         axis.set_ylim(top=axis.get_ylim()[1] * 1.15)
 
+    # the probe's settings are those of every step
     first_row = read_metrics(RunFolder(run_dir).metrics)[0]
     caption_below(figure, probe_caption(first_row))
     return save_figure(figure, RunFolder(run_dir).cosine_distribution)
@@ -114,6 +121,7 @@ def cosine_distribution(run_dir: Path, before: Path, after: Path) -> Path:
 def draw_cosines(axis: Any, pairs: pd.DataFrame) -> None:
     """Histogram of the column `cosine` by pair class, with the number of pairs and their mean."""
     for name, colour in PAIR_COLOURS.items():
+        # densities: classes have different numbers of pairs
         cosines = pairs.loc[pairs["pair"] == name, "cosine"]
         if cosines.empty:
             continue

@@ -48,6 +48,7 @@ def level_line(axis: Any, level: float, color: str = LIGHT_GREY) -> None:
 
 def save_figure(figure: Any, path: Path) -> Path:
     """Write a PNG, making its folder, and close the figure."""
+    # closed at once: open figures pile up in memory
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     plt.close(figure)

@@ -74,6 +74,7 @@ def score_groups(
 ) -> tuple[Tensor, Tensor]:
     """Gradient features (P, G, D) with p_t at `scored_at`; mean token entropies (P, G) at
     `sampled_at`."""
+    # entropies belong to the distribution that was sampled from
     request = ScoreRequest(
         temperature=sampled_at,
         token_budget=token_budget,
@@ -83,6 +84,7 @@ def score_groups(
     features: list[Tensor] = []
     entropies: list[Tensor] = []
     for start in range(0, len(rollouts.problems), SCORED_TOGETHER):
+        # a few problems at a time, so that the progress bar moves
         some = slice(start, start + SCORED_TOGETHER)
         some_rollouts = Rollouts(
             rollouts.problems[some], rollouts.prompts[some], rollouts.completions[some]
@@ -121,6 +123,7 @@ def add_set(
         encoder: of the semantic side; None leaves it out.
         phase: shows progress, see `g2rl.evaluation.console`.
     """
+    # texts are embedded once for all scoring temperatures
     embedded_PGE = None if encoder is None else embed(encoder, groups)
     for temperature in scoring_temperatures(sampled_at, scored_at):
         with phase(f"scoring at {temperature:g}", len(groups.rollouts.flat)) as advance:
@@ -169,6 +172,7 @@ def add_cell(
         embedded_PGE: an encoder's embeddings; adds the column `semantic` to the pairs, and their
             correlation.
     """
+    # cosines of gradient features: pairs, groups and their numbers
     temperatures = {"sampled_at": sampled_at, "scored_at": scored_at}
     pairs = pair_frame(features_PGD, groups.correct_PG)
     of_groups = group_frame(features_PGD, groups.correct_PG, threshold)
@@ -179,7 +183,10 @@ def add_cell(
         pairs["semantic"] = pair_frame(embedded_PGE, groups.correct_PG)["cosine"]
         cell_numbers = pd.concat([cell_numbers, correlations(pairs)], ignore_index=True)
 
+    # what each response is like
     responses = response_frame(groups, features_PGD, entropy_PG, classes)
+
+    # every row names its problem and its temperatures
     ids = problem_ids(groups)
     geometry.pairs.append(with_ids(pairs.assign(**temperatures), ids))
     geometry.groups.append(with_ids(of_groups.assign(space=GRADIENT, **temperatures), ids))
@@ -194,10 +201,15 @@ def response_frame(
     classes: Sequence[Sequence[int]],
 ) -> pd.DataFrame:
     """One row a response: the columns of a run's rollouts file, and what was measured of it."""
+    # the columns that training writes of a response
     verdicts = [verdict for group in groups.verdicts for verdict in group]
     frame = pd.DataFrame(rollout_table(groups.rollouts, verdicts))
+
+    # for distinct solutions and strategies
     frame["answer_class"] = [label for group in classes for label in group]
     frame["style"] = [style_of(text) for text in frame["completion"]]
+
+    # what scoring measured
     frame["entropy"] = entropy_PG.flatten().tolist()
     frame["feature_norm"] = features_PGD.norm(dim=-1).flatten().tolist()
     return frame
@@ -212,6 +224,7 @@ def add_semantic(
     threshold: float,
 ) -> None:
     """Append the numbers of the embeddings of one sampled set."""
+    # embeddings of the texts do not depend on a scoring temperature
     place = {"space": SEMANTIC, "sampled_at": sampled_at, "scored_at": float("nan")}
     pairs = pair_frame(embedded_PGE, groups.correct_PG)
     of_groups = group_frame(embedded_PGE, groups.correct_PG, threshold)
@@ -225,6 +238,7 @@ def correlations(pairs: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Rows like those of `numbers`; NaN where one of the two is the same for every pair.
     """
+    # resampled by problem, like every other number
     semantic, gradient = pairs["semantic"].to_numpy(), pairs["cosine"].to_numpy()
     problem = pairs["problem"].to_numpy()
     counts = (len(pairs), pairs["problem"].nunique())
@@ -247,6 +261,7 @@ def with_ids(frame: pd.DataFrame, ids: np.ndarray) -> pd.DataFrame:
 
 def embed(encoder: Encoder, groups: GradedGroups) -> Tensor:
     """Embeddings of every response (P, G, E)."""
+    # one call for all texts: encoders work in batches
     texts = [[completion.text for completion in group] for group in groups.rollouts.completions]
     return embeddings_PGE(encoder.encode, texts)
 
@@ -261,5 +276,6 @@ def scoring_temperatures(sampled_at: float, scored_at: Iterable[float | None]) -
 
     None stands for the sampling temperature.
     """
+    # several settings may come to the same temperature
     temperatures = [sampled_at if value is None else float(value) for value in scored_at]
     return list(dict.fromkeys(temperatures))

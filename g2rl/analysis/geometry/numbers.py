@@ -45,6 +45,7 @@ def group_frame(
     Args:
         threshold: pairs with |cosine| below it are near-orthogonal.
     """
+    # in float64, like the cosines of pairs
     rows = []
     for p, (features_GD, correct_G) in enumerate(zip(features_PGD, correct_PG, strict=True)):
         of_group = group_numbers(features_GD.double().numpy(), correct_G.numpy(), threshold)
@@ -71,10 +72,13 @@ def numbers(
         of_class = pairs if name == ALL_PAIRS else pairs[pairs["pair"] == name]
         if of_class.empty:
             continue
+
+        # how many pairs and problems are behind the numbers of this class
         counts = (len(of_class), of_class["problem"].nunique())
         for metric, interval in _pair_intervals(of_class, threshold, bins).items():
             rows.append((name, metric, *interval, *counts))
 
+    # group statistics are of all responses, whatever their verdicts
     for metric in GROUP_METRICS:
         interval = bootstrap_interval(groups[metric].to_numpy())
         rows.append((ALL_PAIRS, metric, *interval, len(pairs), len(groups)))
@@ -85,6 +89,7 @@ def _pair_intervals(pairs: pd.DataFrame, threshold: float, bins: int) -> dict[st
     """Interval of each pair statistic, from sums over the groups."""
     sums = []
     for _, cosines in pairs.groupby("problem")["cosine"]:
+        # what this group adds to each sum
         cosine_n = cosines.to_numpy()
         negative = (cosine_n < 0).sum()
         near_orthogonal = (np.abs(cosine_n) < threshold).sum()
@@ -127,6 +132,7 @@ def sums_interval(
     Raises:
         ValueError: no group, or numbers that are not finite.
     """
+    # a NaN would spread over all resamples
     parts = np.asarray(parts_BK, dtype=np.float64)
     if parts.ndim != 2 or len(parts) == 0 or not np.isfinite(parts).all():
         raise ValueError(f"parts must be (B, K), finite and not empty, got shape {parts.shape}")
@@ -150,6 +156,7 @@ def embeddings_PGE(
     encode: Callable[[Sequence[str]], Tensor], texts: Sequence[Sequence[str]]
 ) -> Tensor:
     """Unit embeddings of P groups of G texts (P, G, E); empty texts are zero rows."""
+    # encoders take one list
     flat = [text for group in texts for text in group]
     embedded_NE = encode(flat)
     return torch.as_tensor(embedded_NE).reshape(len(texts), -1, embedded_NE.shape[-1])

@@ -84,12 +84,14 @@ class Cell(NamedTuple):
 
 def cells(tables: Tables) -> list[Cell]:
     """Sampling and scoring temperature of each cell, in the order in which they were measured."""
+    # the table of responses tells which cells there are: every cell has some
     temperatures = tables["responses"][["sampled_at", "scored_at"]].drop_duplicates()
     return [Cell(float(a), float(b)) for a, b in temperatures.itertuples(index=False)]
 
 
 def samples_of(tables: Tables, sampled_at: float, scored_at: float) -> pd.DataFrame:
     """The responses of one cell."""
+    # exact comparison: both temperatures were written from the same settings
     frame = tables["responses"]
     return frame[(frame["sampled_at"] == sampled_at) & (frame["scored_at"] == scored_at)]
 
@@ -105,6 +107,7 @@ def numbers_of(tables: Tables, space: str, sampled_at: float, scored_at: float) 
 
 def sample_facts(responses: pd.DataFrame) -> dict[str, Interval]:
     """What the responses of one cell are like, each with its interval over problems."""
+    # means over the responses of a problem, intervals over problems
     by_problem = responses.groupby("problem", sort=False)
     cut_off = (responses["finish"] == "length").groupby(responses["problem"], sort=False)
     return {
@@ -132,7 +135,11 @@ def summary(tables: Tables, about: GeometrySettings) -> GeometrySummary:
 
 def _cell_summary(tables: Tables, about: GeometrySettings, cell: Cell) -> CellSummary:
     responses = samples_of(tables, *cell)
+
+    # the responses themselves
     facts = {name: interval._asdict() for name, interval in sample_facts(responses).items()}
+
+    # responses whose feature is zero have no direction, and cosine 0 to all
     groups = tables["groups"]
     of_cell = (
         (groups["space"] == GRADIENT)
@@ -153,11 +160,13 @@ def _cell_summary(tables: Tables, about: GeometrySettings, cell: Cell) -> CellSu
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as plain data, without the columns that are the same in the whole cell."""
+    # the cell's summary names the temperatures once
     varying = frame.drop(columns=["space", "sampled_at", "scored_at"], errors="ignore")
     records = []
     for row in varying.to_dict("records"):
         record = {}
         for name, value in row.items():
+            # JSON has no NaN
             undefined = isinstance(value, float) and math.isnan(value)
             record[name] = None if undefined else value
         records.append(record)
@@ -178,11 +187,14 @@ def source(about: GeometrySettings) -> str:
 def lines(tables: Tables, about: GeometrySettings, cell: Cell) -> Iterator[list[str]]:
     """Rows of one cell's table: a name and one text a pair class."""
     for space in (GRADIENT, SEMANTIC):
+        # without an encoder there are no semantic numbers
         of_space = numbers_of(tables, space, *cell)
         measured = set(of_space["metric"])
         for metric, (label, form) in LABELS.items():
             if metric not in measured:
                 continue
+
+            # a text a class; empty where the class has no pair
             of_metric = of_space[of_space["metric"] == metric].set_index("pair")
             row = [f"{space}: {label.format(threshold=about['near_orthogonal'])}"]
             for name in SHOWN_CLASSES:
@@ -227,6 +239,7 @@ def sentences(tables: Tables, cell: Cell) -> list[str]:
 def headline(tables: Tables) -> str:
     """The first cell in two lines: mean cosine and negative pairs of all pairs; mean cosine by
     class."""
+    # the first cell by metric and class
     numbers = numbers_of(tables, GRADIENT, *cells(tables)[0])
     value_of = numbers.set_index(["metric", "pair"])["value"]
     means = value_of["mean_cosine"]
@@ -249,6 +262,7 @@ def markdown(tables: Tables, about: GeometrySettings) -> str:
         f"{source(about)}. 95 % bootstrap intervals over problems.",
     ]
     for cell in cells(tables):
+        # markdown would take the bars of |cos| for the end of a cell
         rows = [["", *SHOWN_CLASSES], *lines(tables, about, cell)]
         sections += [
             f"## {conditions(about, *cell)}",
@@ -265,6 +279,7 @@ def cell_table(tables: Tables, about: GeometrySettings) -> Table:
 
     Those are the mean cosine and the negative pairs.
     """
+    # one column a class
     table = Table(
         title=f"{source(about)}, 95 % bootstrap intervals over problems",
         title_justify="left",
@@ -275,6 +290,7 @@ def cell_table(tables: Tables, about: GeometrySettings) -> Table:
     for name in SHOWN_CLASSES:
         table.add_column(name, justify="right")
 
+    # a grid of all numbers would fill screens
     in_a_grid = {f"{GRADIENT}: {LABELS[metric][0]}" for metric in ("mean_cosine", "negative_ratio")}
     is_grid = len(cells(tables)) > 1
     for cell in cells(tables):

@@ -40,9 +40,12 @@ def style_shares(responses: pd.DataFrame) -> pd.DataFrame:
         of_style = responses["style"] == style
         if style == OTHER and not of_style.any():
             continue
+
+        # the share inside each problem
         shares = of_style.groupby(responses["problem"]).mean().to_numpy()
         interval = bootstrap_interval(shares)
 
+        # accuracy over all responses of the style, whichever problem they are of
         accuracy = float("nan")
         if of_style.any():
             accuracy = float(responses.loc[of_style, "correct"].mean())
@@ -61,6 +64,7 @@ def distinct_solutions(responses: pd.DataFrame) -> pd.Series:
             commutativity and associativity, so that `2 * 4 + 3` and `3 + 4 * 2` count once. -1 is
             no answer.
     """
+    # right answers whose class is known
     right = responses[responses["correct"] & (responses["answer_class"] >= 0)]
     counts = right.groupby("problem")["answer_class"].nunique()
 
