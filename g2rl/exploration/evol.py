@@ -47,6 +47,8 @@ def clipped_cosines(embeddings_PGE: Tensor) -> Tensor:
         (P, G, G) float64.
     """
     unit_PGE, _ = unit_rows_float64(embeddings_PGE)
+
+    # opposite directions count as unrelated, and nothing is compared with itself
     similarity_PGG = unit_cosines(unit_PGE).clamp_min(0.0)
     own_GG = torch.eye(unit_PGE.shape[1], dtype=torch.bool, device=unit_PGE.device)
     return similarity_PGG.masked_fill(own_GG, 0.0)
@@ -176,6 +178,8 @@ class EvolRL(Stateless):
             raise missing_need(self.name, "embeddings (configure an encoder)")
 
         rewards_PG, novelty_PG = evol_rewards(batch.correct_PG, batch.embeddings_PGE)
+
+        # a response without text has the embedding zero
         zero_PG = (batch.embeddings_PGE == 0).all(dim=-1)
         return Shaped(
             rewards_PG=rewards_PG,

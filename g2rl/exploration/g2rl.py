@@ -29,6 +29,7 @@ from g2rl.formulas.pairs import cosine_metrics
 from g2rl.formulas.tensors import cosine_matrix, midrank, minmax, unit_rows
 from g2rl.types import GroupBatch, Shaped
 
+# choices of the settings of these names
 NEGATIVES = ("amplify", "equation", "centered", "none")
 NORMALIZE = ("minmax", "none", "rank")
 SCORES = ("squared", "signed", "projection")
@@ -113,6 +114,7 @@ class GradientGuided(Stateless):
         # Eq. 12 and 13: novel responses weigh more
         shaped_PG = shape(batch.rewards_PG, nu_bar_PG, self.lam, self.clip, self.negatives)
 
+        # nu, features and cosines of the batch, for the log
         feature_norm_PG = batch.features_PGD.float().norm(dim=-1)
         metrics = {
             "nu_mean": nu_PG.mean().item(),
@@ -156,6 +158,7 @@ def novelty(cosine_PGG: Tensor, rewards_PG: Tensor, score: str) -> Tensor:
         nu (P, G) in [0, 1]; 1 in a group of one, where nothing explains the response.
     """
     if score == "signed":
+        # opposite directions explain nothing
         cosine_PGG = cosine_PGG.clamp_min(0.0)
 
     # squared cosines to the others, as a weighted mean
@@ -178,6 +181,7 @@ def projection_residual(features_PGD: Tensor) -> Tensor:
     unit_PGD, _ = unit_rows(features_PGD.double())
     gram_PGG = unit_PGD @ unit_PGD.transpose(-1, -2)
     group_size = gram_PGG.shape[-1]
+    # nothing explains a lone response
     if group_size == 1:
         return torch.ones_like(gram_PGG[..., 0]).to(features_PGD.dtype)
 
@@ -207,6 +211,7 @@ def normalise(nu_PG: Tensor, how: str, min_spread: float) -> Tensor:
     if how == "minmax":
         return minmax(nu_PG, floor=min_spread)
     if how == "rank":
+        # ranks of values that differ by rounding alone would look like novelty
         spread_P1 = nu_PG.amax(-1, keepdim=True) - nu_PG.amin(-1, keepdim=True)
         return midrank(nu_PG).masked_fill(spread_P1 <= min_spread, 0.0)
     return nu_PG
@@ -225,13 +230,16 @@ def shape(rewards_PG: Tensor, nu_bar_PG: Tensor, lam: float, clip: float, negati
     | none      | 1 + lam nu          | -1                     |
     """
     if negatives == "amplify":
+        # novelty strengthens reward and punishment
         shaped_PG = rewards_PG * (1 + lam * nu_bar_PG)
     elif negatives == "equation":
-        # r f with f = 1 + lam r nu and r^2 = 1
+        # Eq. 12 to the letter: r f with f = 1 + lam r nu, and r^2 = 1
         shaped_PG = rewards_PG + lam * nu_bar_PG
     elif negatives == "centered":
+        # the least novel responses are weakened as much as the most novel are strengthened
         shaped_PG = rewards_PG * (1 + lam * (2 * nu_bar_PG - 1))
     else:
+        # wrong responses keep their reward
         amplified_PG = rewards_PG * (1 + lam * nu_bar_PG)
         shaped_PG = torch.where(rewards_PG > 0, amplified_PG, rewards_PG)
     return shaped_PG.clamp(-clip, clip)

@@ -68,6 +68,7 @@ class GroupAdvantage:
             The advantages (P, G); and the shares of groups that are uniform and correct, uniform
             and wrong, or have no advantage other than 0, with the mean magnitude of the advantages.
         """
+        # a response is compared with the mean of its own group
         centred_PG = rewards_PG - rewards_PG.mean(-1, keepdim=True)
 
         # the divisor of each group

@@ -155,6 +155,7 @@ def percentile_interval(value: float, draws: np.ndarray, confidence: float = 0.9
 
     The bounds are NaN when fewer than half of the draws have a value.
     """
+    # too few defined draws say little of the spread
     defined = draws[~np.isnan(draws)]
     if 2 * len(defined) < len(draws):
         return Interval(value, float("nan"), float("nan"))
@@ -218,6 +219,7 @@ def difference(
     The interval is paired: both correlations are taken on the same resamples. Arguments as in
     `correlate`.
     """
+    # the same seed draws the same groups for both
     draws_R = bootstrap_draws(x, y, groups, kind, resamples, seed)
     rival_draws_R = bootstrap_draws(rival, y, groups, kind, resamples, seed)
     gap = point(x, y, kind) - point(rival, y, kind)

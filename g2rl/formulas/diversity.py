@@ -77,6 +77,7 @@ def histogram(pairs: ArrayLike, bins: int = BINS) -> NDArray[np.int64]:
 
     The last bin holds 1 too. Values outside, by rounding, count in the bin at their end.
     """
+    # numpy would leave out what lies outside the range
     values = np.clip(np.asarray(pairs, dtype=np.float64), -1.0, 1.0)
     counts, _ = np.histogram(values, bins=bins, range=(-1.0, 1.0))
     return counts
@@ -99,10 +100,11 @@ def entropy(counts: ArrayLike) -> Floats:
     Returns:
         (...); NaN where all counts are 0.
     """
-    # 0 log 0 is 0
     weights = np.asarray(counts, dtype=np.float64)
     total = weights.sum(axis=-1, keepdims=True)
     shares = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+
+    # 0 log 0 counts as 0
     logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
     nats = -(shares * logs).sum(axis=-1) + 0.0  # never -0.0
     return np.where(total[..., 0] > 0, nats, math.nan)
@@ -121,7 +123,7 @@ def squared_singular_values(features_GD: ArrayLike) -> Floats:
 
 
 def effective_rank(features_GD: ArrayLike) -> float:
-    """exp(H(sigma² / sum sigma²)) of the unit features: 1 for one direction, G if all are orthogonal.
+    """exp(H(sigma² / sum sigma²)) of the unit features: 1 for one direction, G for orthogonal ones.
 
     After Roy and Vetterli 2007, with sigma² (shares of the energy) in place of sigma. Without zero
     rows it *is* the Vendi score of S: the eigenvalues of S are sigma² and sum to G. With z of G

@@ -174,6 +174,7 @@ def _level(tied: list[tuple[Floats, float]], free: Floats, a: int, k: int) -> tu
     Returns:
         Total weight, and total weight times accuracy of the vote.
     """
+    # each of the tied winners takes a of the k votes
     most_tied = min(k // a, len(tied))
     # each row ends in `a` spare zeros, so that one flat convolution serves all rows
     state = np.zeros((2, most_tied + 1, k + 1 + a))
@@ -207,6 +208,7 @@ def _enumerated(sizes_C: Ints, fractions_C: Floats, unanswered: int, k: int) -> 
     Classes smaller than a, and samples without an answer, cannot win with a votes and merge into
     one binomial (Vandermonde's identity).
     """
+    # near k / n, but never 0 or 1
     n = int(sizes_C.sum()) + unanswered
     p = (k + 0.5) / (n + 1)
 
@@ -300,6 +302,7 @@ def maj_at_k(
     if not fractions_C.any():
         return MajorityEstimate(0.0, 0.0, True)
 
+    # by default, sample only where enumeration would take too long
     is_cheap = k * k * int(np.minimum(sizes_C, k).sum()) <= EXACT_COST
     if exact or (exact is None and is_cheap):
         return MajorityEstimate(_enumerated(sizes_C, fractions_C, unanswered, k), 0.0, True)
@@ -369,6 +372,7 @@ def _percentiles(
         for sign, values_SB in arms:
             block_means_R += sign * _resampled_mean(values_SB, picks_RB, rng)
 
+    # percentiles of the resampled means around the mean itself
     low, high = np.quantile(means_R, [(1 - confidence) / 2, (1 + confidence) / 2])
     value = sum(sign * float(values_SB.mean()) for sign, values_SB in arms)
     return Interval(value, float(low), float(high))

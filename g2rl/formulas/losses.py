@@ -79,6 +79,8 @@ class LossInputs:
             self.ref_logps_T,
             self.sampler_logps_T,
         )
+
+        # a token is bad if any of its numbers is
         bad_T = torch.zeros_like(self.segments_T, dtype=torch.bool)
         for values_T in inputs:
             if values_T is not None:
@@ -144,6 +146,7 @@ class PolicyLoss:
         Args:
             sampler_logps: those of the engine; None when it reports none.
         """
+        # a ratio or a correction of the whole response ties its tokens together
         corrects_sequences = sampler_logps is not None and self.sampler_correction == "sequence"
         return self.ratio == "token" and not corrects_sequences
 
@@ -168,6 +171,7 @@ class PolicyLoss:
             log_ratio_T = mean_log_ratio_B[inputs.segments_T]
         ratio_T = log_ratio_T.exp()
 
+        # cost of each token
         cost_T = surrogate_cost(
             self.surrogate,
             ratio_T,
@@ -277,9 +281,11 @@ def surrogate_cost(
 ) -> Tensor:
     """Cost l_t of each token, (T,), without weights; see the module for the two surrogates."""
     if surrogate == "cispo":
+        # the ratio is a mere weight: every token keeps a gradient through its log pi
         capped_T = ratio_T.clamp(max=1 + clip_high).detach()
         return -capped_T * advantages_T * logps_T
 
+    # the pessimistic bound of PPO: clipping never makes a token look better
     clipped_T = ratio_T.clamp(1 - clip_low, 1 + clip_high)
     return -torch.minimum(ratio_T * advantages_T, clipped_T * advantages_T)
 
@@ -294,9 +300,10 @@ def kl_divergence(estimator: str, logps_T: Tensor, ref_logps_T: Tensor) -> Tenso
     """
     difference_T = ref_logps_T - logps_T
     if estimator == "k1":
-        return -difference_T
+        return -difference_T  # unbiased, often negative
     if estimator == "k2":
-        return 0.5 * difference_T.square()
+        return 0.5 * difference_T.square()  # biased, never negative
+    # unbiased and never negative
     return difference_T.exp() - difference_T - 1
 
 
@@ -317,14 +324,19 @@ def response_weights(
     tokens_N = lengths_N.to(torch.float32)
     response_count = float(tokens_N.numel())
     if normalizer == "token_mean":
+        # every token weighs the same, so long responses weigh more
         weights_N = torch.full_like(tokens_N, 1.0) / tokens_N.sum().clamp_min(1.0)
     elif normalizer == "sequence_mean":
+        # every response weighs the same, whatever its length
         weights_N = 1.0 / (response_count * tokens_N.clamp_min(1.0))
     elif normalizer == "sequence_sum":
+        # the sum over a response is not divided by its length
         weights_N = torch.full_like(tokens_N, 1.0 / response_count)
     elif normalizer == "constant":
+        # the divisor is the same for all batches
         weights_N = torch.full_like(tokens_N, 1.0 / (response_count * max_tokens))
     elif normalizer == "group_mean":
+        # a mean over the tokens of each prompt's group, then over prompts
         labels_P, index_N = torch.unique(group_N, return_inverse=True)
         prompt_count = labels_P.numel()
         tokens_P = tokens_N.new_zeros(prompt_count).index_add(0, index_N, tokens_N)
@@ -332,4 +344,5 @@ def response_weights(
     else:
         raise ValueError(f"unknown normalizer {normalizer!r}, choose one of {NORMALIZERS}")
 
+    # a response without tokens must not weigh 1 / 0
     return torch.where(tokens_N > 0, weights_N, torch.zeros_like(weights_N))

@@ -81,9 +81,11 @@ def pairs_by_class(values_PGG: Array, correct_PG: Array) -> dict[str, Array]:
     Returns:
         The flat values by name, in the order of `SHOWN_CLASSES`; a class without a pair is absent.
     """
+    # one flat list over all groups
     values = pair_values(values_PGG).flatten()
     member_counts = correct_members(correct_PG).flatten()
 
+    # a class without a pair has no mean, so it is left out
     values_of_class: dict[str, Array] = {}
     for name in SHOWN_CLASSES:
         if name == ALL_PAIRS:
@@ -125,6 +127,7 @@ def pair_table(cosine_PGG: Tensor, correct_PG: Tensor) -> dict[str, list[Any]]:
     first, second = pair_indices(group_size)
     member_counts = correct_members(correct_PG).flatten().tolist()
 
+    # group by group, like the flattened values
     problem: list[int] = []
     for group in range(group_count):
         problem += [group] * len(first)

@@ -39,6 +39,7 @@ def unit_rows_float64(vectors: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Unit rows (..., D), where a row of zeros stays zero, and the norms (...); both float64.
     """
+    # divide by 1 instead of a norm of 0
     wide = vectors.double()
     norm = wide.norm(dim=-1, keepdim=True)
     unit = wide / torch.where(norm > 0, norm, 1.0)
@@ -118,5 +119,6 @@ def segment_sum(values_T: Tensor, segments_T: Tensor, count: int) -> Tensor:
 
 def segment_mean(values_T: Tensor, segments_T: Tensor, count: int) -> Tensor:
     """Mean of the values of each segment, (count,); an empty segment has 0. See `segment_sum`."""
+    # an empty segment is divided by 1
     sizes = segment_sum(torch.ones_like(values_T), segments_T, count)
     return segment_sum(values_T, segments_T, count) / sizes.clamp_min(1.0)

@@ -37,6 +37,7 @@ def after_thinking(text: str) -> str:
     Nothing is left of a response that was cut off right after the tag: it counts as empty, and its
     embedding is a zero row.
     """
+    # without a tag, all of the text is the answer
     thoughts, tag, rest = text.partition(THINK_END)
     if not tag:
         rest = thoughts
@@ -51,6 +52,7 @@ def last_tokens(text: str, tokenizer: Tokenizer, limit: int) -> str:
     spans = tokenizer(
         text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False
     )
+    # a token's offset is the place of its first character in the text
     offsets = spans["offset_mapping"]
     if len(offsets) <= limit:
         return text
