@@ -1,11 +1,14 @@
 """Checkpoints to resume from, and the exported model.
 
-A checkpoint is a folder `step_000050/` with model.safetensors, training.pt (optimizer, schedule,
-signal state; read with weights_only) and manifest.json (sizes, SHA-256, held-out score). It appears
-whole or not at all; a damaged one is named and skipped for the one before.
+A checkpoint is a folder `step_000050/` that appears whole or not at all:
+
+    model.safetensors   the weights
+    training.pt         states of optimizer, schedule and signal; only tensors and plain data
+    manifest.json       size and SHA-256 of every other file, held-out score
 
 Under parallel=fsdp (format 2) weights and moments lie in `sharded/` instead, see
-`g2rl.runs.sharded_checkpoints`. Either kind is read by any number of processes, sharded or not.
+`g2rl.runs.sharded_checkpoints`. Either kind is read by any number of processes, sharded or not. A
+damaged checkpoint is named and skipped for the one before.
 """
 
 from __future__ import annotations
@@ -13,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -22,19 +24,21 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
 from g2rl.policy.lora import has_lora, save_lora
 from g2rl.policy.weights import weights_to_keep
 from g2rl.runs import sharded_checkpoints as shards
 from g2rl.runs.files import atomic_folder, write_json
-from g2rl.runs.layout import step_name
+from g2rl.runs.layout import CHECKPOINT_MANIFEST, step_name, step_number
 from g2rl.types import Tokenizer
 from g2rl.world import World
 
 log = logging.getLogger(__name__)
-_NAME = re.compile(r"step_(\d{6,})")
+
+WEIGHTS = "model.safetensors"
+STATE = "training.pt"
 
 
 class CheckpointError(RuntimeError):
@@ -49,6 +53,9 @@ class Checkpoints:
         keep: how many of the newest to keep.
         keep_best: keep the one with the highest score too, however old.
         world: the ranks that write and read together; all of them call `save` and `load_newest`.
+
+    Raises:
+        ValueError: `keep` is below 1.
     """
 
     def __init__(
@@ -56,7 +63,9 @@ class Checkpoints:
     ) -> None:
         if keep < 1:
             raise ValueError(f"trainer.keep_checkpoints must be >= 1, got {keep}")
-        self.folder, self.keep, self.keep_best = folder, keep, keep_best
+        self.folder = folder
+        self.keep = keep
+        self.keep_best = keep_best
         self.world = world or World()
 
     def steps(self) -> list[int]:
@@ -65,9 +74,9 @@ class Checkpoints:
             return []
         steps: list[int] = []
         for path in self.folder.iterdir():
-            match = _NAME.fullmatch(path.name)
-            if match:
-                steps.append(int(match[1]))
+            step = step_number(path.name)
+            if step is not None:
+                steps.append(step)
         return sorted(steps)
 
     def path(self, step: int) -> Path:
@@ -79,18 +88,29 @@ class Checkpoints:
     ) -> Path:
         """Write the checkpoint after `step` completed steps, then drop old ones.
 
-        The newest `keep` stay, and the `best`. One of a later step than this, left by a run that
-        had to go back over damage, does not count and is overwritten when its step comes.
+        The newest `keep` stay, and the `best`. A checkpoint of a later step, left by a run that had
+        to go back over damage, does not count; it is overwritten when its step comes.
+
+        Args:
+            step: completed steps.
+            model: its trained weights and buffers are stored.
+            state: of everything else that the run continues with; tensors and plain data.
+            score: held-out score of these weights, if they were evaluated.
+
+        Returns:
+            The checkpoint's folder.
         """
-        # weights and state, sharded or whole
         target = self.path(step)
+        manifest: dict[str, Any] = {"format": 1, "step": step, "score": score, "files": {}}
         if shards.is_sharded(model):
-            self._save_sharded(target, step, model, state, score)
+            self._save_sharded(target, {**manifest, "format": 2}, model, state)
         else:
             with atomic_folder(target) as folder:
-                weights = {name: t.contiguous() for name, t in weights_to_keep(model).items()}
-                save_file(weights, folder / "model.safetensors")
-                _seal(folder, 1, step, state, score, sorted(folder.iterdir()))
+                weights: dict[str, Tensor] = {}
+                for name, tensor in weights_to_keep(model).items():
+                    weights[name] = tensor.contiguous()
+                save_file(weights, folder / WEIGHTS)
+                _seal(folder, manifest, state, [folder / WEIGHTS])
 
         # one process cleans up
         if self.world.first:
@@ -98,69 +118,72 @@ class Checkpoints:
         return target
 
     def _save_sharded(
-        self,
-        target: Path,
-        step: int,
-        model: nn.Module,
-        state: Mapping[str, Any],
-        score: float | None,
+        self, target: Path, manifest: dict[str, Any], model: nn.Module, state: Mapping[str, Any]
     ) -> None:
-        """Every rank writes its part aside; the first makes the folder and gives it its name at the
-        end."""
+        """Write a checkpoint to which every rank adds the files of its shards."""
         with ExitStack() as stack:
-            # a folder of the first rank's making
+            # the first rank makes the folder, and names it when it leaves the stack
             folder = self.world.from_first(lambda: stack.enter_context(atomic_folder(target)))
 
-            # what every rank has written, with checksums
-            rest = shards.write(folder, model, state)
-            own = shards.own_files(folder, self.world)
-            parts = self.world.gather(shards.entries(folder, own, _digest))
+            # every rank writes its shards and computes their checksums
+            unsharded_state = shards.write(folder, model, state)
+            own_entries = _entries(folder, shards.files_of_rank(folder, self.world))
+
+            # the first rank joins the checksums and writes the rest
+            entries_of_ranks = self.world.gather(own_entries)
             if self.world.first:
-                files: dict[str, Any] = {}
-                for files_of_rank in parts:
-                    files |= files_of_rank
-                _seal(folder, 2, step, rest, score, [], files)
+                for entries in entries_of_ranks:
+                    manifest["files"] = {**manifest["files"], **entries}
+                _seal(folder, manifest, unsharded_state, [])
         self.world.barrier()
 
     def _drop_old(self, step: int) -> None:
-        """Remove what `save` does not keep."""
+        """Remove the checkpoints that do not stay after the one of `step`, see `save`."""
         steps = [other for other in self.steps() if other <= step]
+
         steps_to_keep = set(steps[-self.keep :])
         best = self.best()
         if self.keep_best and best is not None:
             steps_to_keep.add(best)
+
         for old in steps:
             if old not in steps_to_keep:
                 shutil.rmtree(self.path(old))
 
     def best(self) -> int | None:
-        """Step of the checkpoint with the highest held-out score, the first among equals; None
-        without."""
+        """Step of the checkpoint with the highest held-out score, the earliest among equals.
+
+        None if no checkpoint has a score.
+        """
         scores: dict[int, float] = {}
         for step in self.steps():
             score = self._manifest(step).get("score")
             if score is not None:
                 scores[step] = score
-        return max(scores, key=lambda step: (scores[step], -step), default=None)
+
+        # steps ascend, and max takes the first among equals
+        return max(scores, key=lambda step: scores[step], default=None)
 
     def _manifest(self, step: int) -> dict[str, Any]:
         """The manifest of a checkpoint; {} when it cannot be read."""
         try:
-            return dict(json.loads((self.path(step) / "manifest.json").read_text(encoding="utf-8")))
+            text = (self.path(step) / CHECKPOINT_MANIFEST).read_text(encoding="utf-8")
+            return dict(json.loads(text))
         except (OSError, ValueError, TypeError):
             return {}
 
     def load_newest(self, model: nn.Module) -> dict[str, Any] | None:
-        """Load weights of the newest intact checkpoint into the model and return its training
-        state.
+        """Load the weights of the newest intact checkpoint; damaged ones are reported and skipped.
 
-        Returns None when there is none. Damaged ones are reported and skipped.
+        Returns:
+            Its training state, with the number of completed steps as `step`; None if there is no
+            checkpoint.
 
         Raises:
-            CheckpointError: when checkpoints exist but none of them is intact, or the weights do
-            not fit.
+            CheckpointError: checkpoints exist but none of them is intact, or the weights do not
+                fit the model.
         """
-        # the newest one that is intact
+        # one rank looks, so that all load the same
         steps = self.world.from_first(self.steps)
         for step in reversed(steps):
             problem = self.world.from_first(lambda step=step: self.damage(step))  # type: ignore[misc]
@@ -178,12 +201,13 @@ class Checkpoints:
         return None
 
     def damage(self, step: int) -> str | None:
-        """What is wrong with a checkpoint on disk; None when it is intact."""
-        # every file of the manifest, by size and then by checksum
+        """What is wrong with a checkpoint on disk, in words; None if it is intact."""
         folder = self.path(step)
         files = self._manifest(step).get("files")
         if not isinstance(files, dict):
-            return "manifest.json is missing or cannot be read"
+            return f"{CHECKPOINT_MANIFEST} is missing or cannot be read"
+
+        # sizes first, because a checksum reads the whole file
         for name, entry in files.items():
             path = folder / name
             if not path.is_file() or path.stat().st_size != entry["bytes"]:
@@ -193,61 +217,90 @@ class Checkpoints:
         return None
 
     def _load(self, step: int, model: nn.Module) -> dict[str, Any]:
-        # tensors only: a pickle is refused
-        state = torch.load(self.path(step) / "training.pt", weights_only=True, map_location="cpu")
-        if (self.path(step) / shards.FOLDER).is_dir():
-            try:
-                return shards.read(self.path(step), model, state, self.world)
-            except KeyError as error:
-                raise CheckpointError(
-                    f"{self.path(step)} is of another model: {error} differs"
-                ) from error
+        """Load the weights of an intact checkpoint and return its training state."""
+        folder = self.path(step)
 
-        # a checkpoint of whole weights
-        weights = load_file(self.path(step) / "model.safetensors")
+        # only tensors and plain data: a pickle could run code
+        state = torch.load(folder / STATE, weights_only=True, map_location="cpu")
+
+        # sharded weights
+        if (folder / shards.FOLDER).is_dir():
+            try:
+                return shards.read(folder, model, state, self.world)
+            except KeyError as error:
+                raise CheckpointError(f"{folder} is of another model: {error} differs") from error
+
+        # whole weights, into a whole or a sharded model
+        weights = load_file(folder / WEIGHTS)
         if shards.is_sharded(model):
             missing, unexpected = shards.fill(model, weights)
         else:
             missing, unexpected = map(set, model.load_state_dict(weights, strict=False))
 
         # second names of tied weights, and frozen weights, are not in the file
-        shared = set(model.state_dict()) - set(weights_to_keep(model))
-        if unexpected or missing - shared:
+        missing -= set(model.state_dict()) - set(weights_to_keep(model))
+        if unexpected or missing:
             raise CheckpointError(
-                f"{self.path(step)} is of another model: missing {sorted(missing - shared)[:3]}, "
+                f"{folder} is of another model: missing {sorted(missing)[:3]}, "
                 f"unexpected {sorted(unexpected)[:3]}"
             )
         return state
 
 
 def _seal(
-    folder: Path,
-    kind: int,
-    step: int,
-    state: Mapping[str, Any],
-    score: float | None,
-    paths: list[Path],
-    files: Mapping[str, Any] | None = None,
+    folder: Path, manifest: Mapping[str, Any], state: Mapping[str, Any], paths: list[Path]
 ) -> None:
-    """Write training.pt and then the manifest over it, `paths` and the `files` whose entries are
-    known."""
-    with (folder / "training.pt").open("wb") as out:
-        torch.save({**state, "step": step}, out)
+    """Write the training state and, last of all, the manifest.
 
-    # the manifest is written last
-    paths = [*paths, folder / "training.pt"]
-    all_files = {**(files or {}), **shards.entries(folder, paths, _digest)}
-    manifest = {"format": kind, "step": step, "score": score, "files": all_files}
-    write_json(folder / "manifest.json", manifest)
+    Args:
+        folder: of the checkpoint.
+        manifest: with the entries of the files that are not in `paths`.
+        state: training state; it is stored with the manifest's `step`.
+        paths: files of the checkpoint that have no entry in the manifest yet.
+    """
+    with (folder / STATE).open("wb") as out:
+        torch.save({**state, "step": manifest["step"]}, out)
+
+    entries = _entries(folder, [*paths, folder / STATE])
+    files = {**manifest["files"], **entries}
+    write_json(folder / CHECKPOINT_MANIFEST, {**manifest, "files": files})
+
+
+def _entries(folder: Path, paths: list[Path]) -> dict[str, dict[str, Any]]:
+    """Size and checksum of files inside a checkpoint, as its manifest holds them, by name."""
+    entry_of_file: dict[str, dict[str, Any]] = {}
+    for path in paths:
+        name = str(path.relative_to(folder))
+        entry_of_file[name] = {"bytes": path.stat().st_size, "sha256": _digest(path)}
+    return entry_of_file
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def export_model(
     model: Any, tokenizer: Tokenizer, stop_ids: list[int], target: Path, lora_export: str = "merged"
 ) -> Path:
-    """Write the policy in Hugging Face format, with the stop tokens that training used."""
-    # the stop tokens that training used
+    """Write the policy in Hugging Face format, whole or not at all.
+
+    Args:
+        model: of transformers, perhaps with adapters.
+        tokenizer: written beside the model.
+        stop_ids: the stop tokens that training used; generation will stop at them too.
+        target: the folder to make.
+        lora_export: merged or adapter, what is written of a model with adapters.
+    """
     transformers_logging.disable_progress_bar()
-    model.generation_config.eos_token_id = stop_ids[0] if len(stop_ids) == 1 else list(stop_ids)
+
+    # a single stop token is written as a number, as most models have it
+    if len(stop_ids) == 1:
+        model.generation_config.eos_token_id = stop_ids[0]
+    else:
+        model.generation_config.eos_token_id = list(stop_ids)
+
     with atomic_folder(target) as folder:
         if has_lora(model):
             save_lora(model, folder, lora_export)
@@ -255,9 +308,3 @@ def export_model(
             model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     return target
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

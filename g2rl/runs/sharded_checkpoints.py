@@ -1,15 +1,15 @@
-"""Sharded checkpoints on disk: every rank writes its part through torch.distributed.checkpoint.
+"""The sharded part of a checkpoint: every rank writes its shards with torch.distributed.checkpoint.
 
-    sharded/         weights as `model.NAME`, optimizer moments as `state.PATH`, for any number of readers
-
-What is not sharded (counters, signal state) stays in the checkpoint's training.pt, where a mapping
-with the one key `REF` stands for each tensor that lies here.
+The folder `sharded/` of a checkpoint holds weights as `model.NAME` and optimizer moments as
+`state.PATH`; any number of processes can read it. What is not sharded (counters, signal state)
+stays in the checkpoint's training.pt, where a mapping with the one key `REF` stands for each tensor
+that lies in `sharded/`.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +24,32 @@ from g2rl.policy.weights import weights_to_keep
 from g2rl.world import World
 
 FOLDER = "sharded"
-REF = "sharded tensor"  # key of the mapping that stands for a tensor in training.pt
+REF = "sharded tensor"
+"""Key of the mapping that stands for a sharded tensor in training.pt; its value is the path."""
+
+# --- states with references
 
 
-def is_sharded(model: nn.Module) -> bool:
-    """Whether the weights are divided among processes."""
-    return any(isinstance(p, DTensor) for p in model.parameters())
+def split(value: Any, tensors: dict[str, Tensor], path: str = "state") -> Any:
+    """Replace each sharded tensor of a nested state by a reference.
 
-
-def split(value: Any, found: dict[str, Tensor], path: str = "state") -> Any:
-    """A nested state with a reference for each sharded tensor, which goes to `found`."""
+    Args:
+        value: a state of mappings, lists, tensors and plain data.
+        tensors: takes the sharded tensors, by their path.
+        path: of `value` in the whole state.
+    """
     if isinstance(value, DTensor):
-        found[path] = value
+        tensors[path] = value
         return {REF: path}
     if isinstance(value, Mapping):
-        return {key: split(item, found, f"{path}.{key}") for key, item in value.items()}
+        return {key: split(item, tensors, f"{path}.{key}") for key, item in value.items()}
     if isinstance(value, list):
-        return [split(item, found, f"{path}.{number}") for number, item in enumerate(value)]
+        return [split(item, tensors, f"{path}.{number}") for number, item in enumerate(value)]
     return value
 
 
 def join(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """The inverse of `split`."""
+    """Put tensors in the place of their references: the inverse of `split`."""
     if isinstance(value, dict):
         if REF in value:
             return tensors[value[REF]]
@@ -55,45 +59,75 @@ def join(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     return value
 
 
+# --- writing and reading
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether the weights are divided among processes."""
+    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
+def stored_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a model that a checkpoint holds, by the names that they have there."""
+    return {f"model.{name}": tensor for name, tensor in weights_to_keep(model).items()}
+
+
 def write(folder: Path, model: nn.Module, state: Mapping[str, Any]) -> Any:
-    """Write this rank's part (collective); returns the state with references."""
-    tensors = {f"model.{name}": tensor for name, tensor in weights_to_keep(model).items()}
-    rest = split(dict(state), tensors)
+    """Write this rank's shards of the weights and of the state. Every rank must call this.
+
+    Returns:
+        The state with references in the place of sharded tensors.
+    """
+    tensors = stored_weights(model)
+    unsharded_state = split(dict(state), tensors)
     dcp.save(tensors, storage_writer=dcp.FileSystemWriter(folder / FOLDER))
-    return rest
+    return unsharded_state
 
 
-def own_files(folder: Path, world: World) -> list[Path]:
-    """The files that this rank has written, the first also what describes them all."""
-    found = sorted((folder / FOLDER).glob(f"__{world.rank}_*"))
-    return [*found, folder / FOLDER / ".metadata"] if world.first else found
+def files_of_rank(folder: Path, world: World) -> list[Path]:
+    """The files that this rank has written; the first rank also wrote the common description."""
+    paths = sorted((folder / FOLDER).glob(f"__{world.rank}_*"))
+    if world.first:
+        paths.append(folder / FOLDER / ".metadata")
+    return paths
 
 
 def read(folder: Path, model: nn.Module, state: Any, world: World) -> Any:
-    """Load weights into the model, sharded or not, and return the state with its tensors
-    (collective).
+    """Load the weights into a model, sharded or not. Every rank must call this.
+
+    Args:
+        folder: of the checkpoint.
+        model: takes the weights.
+        state: with references, as `write` returned it.
+        world: the ranks among which a sharded model is divided.
+
+    Returns:
+        The state with tensors, sharded like the model.
 
     Raises:
-        KeyError: names of weights in the files that are not those of the model.
+        KeyError: the files hold other weights than the model has.
     """
     # the names must be the model's
     reader = dcp.FileSystemReader(folder / FOLDER)
     stored = reader.read_metadata().state_dict_metadata
-    tensors = {f"model.{name}": tensor for name, tensor in weights_to_keep(model).items()}
-    if wrong := {name for name in stored if name.startswith("model.")} ^ set(tensors):
-        raise KeyError(sorted(wrong)[0].removeprefix("model."))
+    tensors = stored_weights(model)
+    names_in_files = {name for name in stored if name.startswith("model.")}
+    differing_names = sorted(names_in_files ^ set(tensors))
+    if differing_names:
+        raise KeyError(differing_names[0].removeprefix("model."))
 
     # room for what is not in the model: moments of the optimizer
     sharded = is_sharded(model)
-    host = sharded and next(model.parameters()).device.type == "cpu"
+    offloaded = sharded and next(model.parameters()).device.type == "cpu"
     for name, entry in stored.items():
-        if name not in tensors and isinstance(entry, TensorStorageMetadata):
-            if sharded:
-                tensors[name] = _room(entry, world, host)
-            else:
-                tensors[name] = torch.zeros(entry.size, dtype=entry.properties.dtype)
+        if name in tensors or not isinstance(entry, TensorStorageMetadata):
+            continue
+        if sharded:
+            tensors[name] = _sharded_zeros(entry, world, offloaded)
+        else:
+            tensors[name] = torch.zeros(entry.size, dtype=entry.properties.dtype)
 
-    # read
+    # one process reads without torch.distributed, of which torch would warn
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", message="torch.distributed is disabled", category=UserWarning
@@ -102,44 +136,44 @@ def read(folder: Path, model: nn.Module, state: Any, world: World) -> Any:
     return join(state, tensors)
 
 
-def _room(entry: TensorStorageMetadata, world: World, host: bool) -> Tensor:
-    """Zeros of a stored tensor's shape, sharded as weights are."""
+def _sharded_zeros(entry: TensorStorageMetadata, world: World, offloaded: bool) -> Tensor:
+    """Zeros of a stored tensor's shape, sharded as weights are, in host memory if offloaded."""
     assert world.mesh is not None
-
-    # offloaded shards live in host memory
-    made = zeros(
+    tensor = zeros(
         entry.size, dtype=entry.properties.dtype, device_mesh=world.mesh, placements=[Shard(0)]
     )
-    local = made.to_local()
-    if host and local.device.type != "cpu":
-        return DTensor.from_local(
-            local.cpu(),
-            world.mesh,
-            [Shard(0)],
-            run_check=False,
-            shape=made.shape,
-            stride=made.stride(),
-        )
-    return made
+    shard = tensor.to_local()
+    if not offloaded or shard.device.type == "cpu":
+        return tensor
+
+    # the mesh is of GPUs, but offloaded shards live in host memory
+    return DTensor.from_local(
+        shard.cpu(),
+        world.mesh,
+        [Shard(0)],
+        run_check=False,
+        shape=tensor.shape,
+        stride=tensor.stride(),
+    )
 
 
 @torch.no_grad()
 def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> tuple[set[str], set[str]]:
-    """Load whole weights into a sharded model; returns the names that are missing and those
-    unexpected."""
-    own = weights_to_keep(model)
-    for name in sorted(own.keys() & weights.keys()):
-        own[name].copy_(divided_like(weights[name], own[name]))
-    return set(own) - set(weights), set(weights) - set(own)
+    """Load whole weights into a sharded model.
 
+    Args:
+        model: takes the weights that it has.
+        weights: by name, the same on every rank.
 
-Digest = Callable[[Path], str]
+    Returns:
+        Names that the model has and `weights` has not, and the other way round.
+    """
+    sharded_weights = weights_to_keep(model)
 
+    # each rank copies its own part
+    for name in sorted(sharded_weights.keys() & weights.keys()):
+        sharded_weights[name].copy_(divided_like(weights[name], sharded_weights[name]))
 
-def entries(folder: Path, paths: list[Path], digest: Digest) -> dict[str, dict[str, Any]]:
-    """Size and checksum of files, as the manifest holds them."""
-    entry_of_file: dict[str, dict[str, Any]] = {}
-    for path in paths:
-        name = str(path.relative_to(folder))
-        entry_of_file[name] = {"bytes": path.stat().st_size, "sha256": digest(path)}
-    return entry_of_file
+    missing = set(sharded_weights) - set(weights)
+    unexpected = set(weights) - set(sharded_weights)
+    return missing, unexpected

@@ -1,9 +1,9 @@
 """Weights & Biases beside the local files: scalars, sample tables, histograms of gradient cosines.
 
-docs/tracking.md lists the names. The only x-axis is `step`, the training step, so that the curves of
-runs that were interrupted lie over those of runs that were not. W&B cannot continue an offline run.
-So when a run continues, its mirror first logs all earlier steps again from the local files, and the
-newest W&B folder holds the whole run.
+docs/tracking.md lists the names. The only x-axis is `step`, the training step, so that the curves
+of runs that were interrupted lie over those of runs that were not. W&B cannot continue an offline
+run. So when a run continues, its mirror first logs all earlier steps again from the local files,
+and the newest W&B folder holds the whole run.
 """
 
 from __future__ import annotations
