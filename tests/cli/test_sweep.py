@@ -24,14 +24,8 @@ from g2rl.cli.config.choices import config_dir
 from g2rl.cli.config.launch import register_resolvers
 from g2rl.cli.config.names import arm_name
 from g2rl.cli.folder import alone_in
-from g2rl.cli.sweep.callback import (
-    PlannedArm,
-    SweepStop,
-    refuse_missing_plugin,
-    status_now,
-    varied_settings,
-    written,
-)
+from g2rl.cli.sweep.arms import PlannedArm, status_now, varied_settings, written
+from g2rl.cli.sweep.callback import SweepStop, refuse_missing_plugin
 from g2rl.cli.sweep.worker import Home
 from g2rl.runs.interrupt import Interrupted, StopRequest, asked, hand_on
 
@@ -238,7 +232,7 @@ def test_a_result_from_before_is_none_of_a_sweep_that_starts_over(
     summary = tmp_path / "summary.json"
     summary.touch()
     arm = PlannedArm("all", {}, tmp_path, OmegaConf.create())
-    monkeypatch.setattr("g2rl.cli.sweep.callback.status", lambda arm: "finished")
+    monkeypatch.setattr("g2rl.cli.sweep.arms.status", lambda arm: "finished")
     stale = {tmp_path: written(arm)}
     assert (status_now(arm, {}), status_now(arm, stale)) == ("finished", "missing")
     os.utime(summary, ns=(0, stale[tmp_path] + 1))

@@ -1,6 +1,7 @@
 """Sweeps of g2rl-train.
 
-callback    Hydra's callback: arms known beforehand, one stop for all, tables at the end
+arms        every arm before the first one runs, and what became of it
+callback    what Hydra calls: one stop for all arms, tables at the end
 worker      a worker process of a sweep
-finished    whether an arm has finished already, told without torch
+finished    whether a run is complete already, told without torch
 """

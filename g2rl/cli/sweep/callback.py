@@ -1,4 +1,4 @@
-"""Hydra's callback for sweeps: arms known beforehand, one stop for all of them, tables at the end."""
+"""Hydra's callback for sweeps: arms planned first, one stop for all of them, tables at the end."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class SweepStop(StopRequest):
         self.file = file
         self.file.unlink(missing_ok=True)
 
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        super()._remember(number, frame)
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        super()._on_signal(number, frame)
         self.file.write_text(str(number), encoding="utf-8")
 
 

@@ -1,5 +1,4 @@
-"""Whether a run is complete already. Imports no torch, so that a sweep passes over its finished
-arms at once."""
+"""Whether a run is complete already, told without torch: a sweep skips finished arms at once."""
 
 from __future__ import annotations
 
@@ -15,12 +14,12 @@ from g2rl.runs.metric_names import final_score
 
 
 def finished_score(config: DictConfig, run_dir: Path) -> float | None:
-    """Held-out pass@1 of the run of these settings that has finished in `run_dir`; None without
-    such a run.
+    """Held-out pass@1 of a finished run of these settings in `run_dir`; None without such a run.
 
     A run has finished if it has summary.json, which is written last, and the whole checkpoint of
     its last step.
     """
+    # what a finished run has left
     folder = RunFolder(run_dir)
     try:
         summary = json.loads(folder.summary.read_text(encoding="utf-8"))
@@ -32,14 +31,18 @@ def finished_score(config: DictConfig, run_dir: Path) -> float | None:
     config_now = OmegaConf.to_container(config, resolve=True)
     if differences(stored_config, config_now, free_keys("train", "resume")):
         return None
+
+    # the last checkpoint may have been lost or cut since
     if not is_whole(folder.checkpoint(config.trainer.steps)):
         return None
     return final_score(summary["after"])
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether every file of a checkpoint's manifest is there in its size; checksums are for
-    loading."""
+    """Whether every file of a checkpoint's manifest is there in its size.
+
+    Checksums are left to whoever loads it.
+    """
     try:
         manifest = json.loads((checkpoint / "manifest.json").read_text(encoding="utf-8"))
         files: dict[str, Any] = manifest["files"]
