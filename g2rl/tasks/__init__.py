@@ -1,6 +1,6 @@
-"""Tasks: problems, and who judges the answers to them.
+"""Tasks: problems with verifiable answers, and the verifiers that judge the answers.
 
-task               the interface of a training task, and checks of its prompts
+task               the interface of a training task, and checks of its problems
 rows               rows of a data set from the hub or a file
 math               MATH-style problems
 countdown          the built-in task: reach a target with given numbers

@@ -1,6 +1,6 @@
-"""Held-out problem sets; a new benchmark is one file of a new kind, or one YAML of a kind there is.
+"""Held-out problem sets. Another data set of an existing kind needs a YAML file only.
 
-benchmark      the record: problems, verifier, samples, sampling
+benchmark      the record: problems, verifier, number of samples, sampling parameters
 countdown      held-out Countdown problems
 math           MATH500, AMC23, AIME24, AIME25
 choice         GPQA-Diamond and MMLU-Pro

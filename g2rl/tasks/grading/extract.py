@@ -1,7 +1,6 @@
-r"""Find the final answer in model output: linear in the length of the text, and without
-understanding it.
+r"""Find the final answer in model output, in time linear in the length of the text.
 
-Policy; the first rule that applies decides:
+The first rule that applies decides:
 
 1. Reasoning does not count. Only the text after the last ``</think>`` is read; a ``<think>`` that
    was never closed means that the model did not come to an answer.
@@ -18,6 +17,7 @@ Answers hold neither null bytes nor lone surrogates, whatever the completion hol
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 MAX_TAIL = 20_000
 """Characters of a completion that are read, counted from its end."""
@@ -26,32 +26,47 @@ MAX_ANSWER = 2_000
 MAX_DEPTH = 60
 """An answer whose brackets nest deeper than this is no answer."""
 
+# end-of-turn markers of common chat templates
 _TURN_END = re.compile(
     r"<\|(?:im_start|im_end|endoftext|eot_id|end_of_text|end)\|>|</s>|<end_of_turn>"
 )
+
+# what `boxes` looks at: a box, an escaped character, a brace
 _TOKEN = re.compile(
     r"\\{1,2}(?:boxed|fbox)(?![a-zA-Z])\s{0,5}(?P<brace>\{)?|\\[^a-zA-Z]|[{}]", re.DOTALL
 )
+# what \boxed holds when no brace follows it
 _BARE_BOX = re.compile(r"-?[0-9][0-9.,/]{0,60}|-?\\?[A-Za-z]{1,20}")
+
+# between two parts of an answer: characters that say nothing
 _GLUE = re.compile(r"\\[()\[\],;: !]|\\q?quad|\\(?:text|mathrm)\s?\{|[${}\s]")
+# a separator at the end, perhaps with the name of the next part ("and y=")
 _SEPARATED = re.compile(r"(?:[,;，；、&]|and|or)(?:[A-Za-z]{1,3}(?:_\w{1,3})?=)?$")
+# words by which a text comes to something else
 _TURNING = re.compile(
     r"\b(?:so|thus|hence|therefore|but|wait|actually|instead|no|not|then|now|finally)\b"
 )
+
+# phrases behind which an answer stands
 _ANSWER_IS = re.compile(
-    r"\banswer\b(?:\*\*)?(?:\s?[:：=]|[^\n.:：$\\]{0,80}?\b(?:is|are|equals)\b\s?:?|(?=\s?(?:\$|\\[(\[])))"
+    r"\banswer\b(?:\*\*)?"
+    r"(?:\s?[:：=]|[^\n.:：$\\]{0,80}?\b(?:is|are|equals)\b\s?:?|(?=\s?(?:\$|\\[(\[])))"
     r"|答案\s?(?:是|为|為|[:：])",
     re.IGNORECASE,
 )
 _FINAL_ANSWER_IS = re.compile(
     r"\bfinal answer(?: is\b|\s?[:：])(?!\s?(?:the )?final answer)\s?:?", re.I
 )
+# the end of the sentence that such a phrase begins
 _SENTENCE_END = re.compile(
     r"\n\s{0,8}\n|(?<=[^\s.])\.(?=\s{1,3}[A-Z])|。|\s(?=I hope it is correct)"
 )
+
+# a number in running text, with thousands separators or as a ratio
 _NUMBER = (
     r"(?<![A-Za-z0-9_.,/])-?(?:\d{1,40}(?:,\d{1,40}){0,9}(?:\.\d{1,40})?|\.\d{1,40})(?:/\d{1,40})?"
 )
+# what may be an answer in running text: a formula, bold text, a number
 _SPAN = re.compile(
     r"\$\$(?P<display>[^$]{1,2000})\$\$"
     r"|(?<![\\$])\$(?P<inline>(?:[^$\\]|\\.){1,2000})\$"
@@ -63,14 +78,24 @@ _SPAN = re.compile(
     re.DOTALL,
 )
 _PERCENT = re.compile(r"\s{0,2}(?:\\?%|percent\b)")
+
+# two words in a row, or letters of another script: no expression
 _PROSE = re.compile(
     r"(?<![\\A-Za-z{])[A-Za-z]{2,30}\s+[A-Za-z]{2,30}\b|[\u0590-\u1fff\u3040-\uffff]"
 )
-
+# a word in front of an answer ("Answer: 5"); names of functions are none
 _LABEL = re.compile(
     r"(?!(?:pi|sqrt|sin|cos|tan|log|ln)\b)[A-Za-z]{2,30}[ :]{1,3}(?=.{0,300}[\d$\\])", re.DOTALL
 )
 _WORD = re.compile(r"[A-Za-z]{2}")
+
+
+class Box(NamedTuple):
+    """A closed box in a text: from its backslash (`start`) to behind its brace (`end`)."""
+
+    start: int
+    end: int
+    content: str
 
 
 def extract_answer(completion: str, boxed_only: bool = False) -> str | None:
@@ -78,12 +103,14 @@ def extract_answer(completion: str, boxed_only: bool = False) -> str | None:
 
     With `boxed_only`, rule 4 is off: an answer outside a box counts as no answer.
     """
-    # the last box, unless something later is stated
     text = final_text(completion)
-    found, attempted = boxes(text)
-    stated = None if boxed_only else _stated_after(text, found[-1][1] if found else 0)
+    found_boxes, attempted = boxes(text)
+
+    # the last box, unless another final answer is stated behind it
     if attempted:
-        answer = stated or _last_run(text, found)
+        answer = _last_run(text, found_boxes)
+        if found_boxes and not boxed_only:
+            answer = _stated_after(text, found_boxes[-1].end) or answer
     elif boxed_only:
         return None
     else:
@@ -97,37 +124,39 @@ def extract_answer(completion: str, boxed_only: bool = False) -> str | None:
 
 
 def last_boxed(text: str) -> str | None:
-    """What the last closed box of a text holds (a solution, not model output); None without a
-    box."""
-    found, _ = boxes(text)
-    return unbox(found[-1][2]).strip() if found else None
+    """What the last closed box of a text holds, or None without a box.
+
+    Unlike `extract_answer` it applies no other rule, so it suits a written solution.
+    """
+    found_boxes, _ = boxes(text)
+    if not found_boxes:
+        return None
+    return unbox(found_boxes[-1].content).strip()
 
 
 def final_text(completion: str) -> str:
-    """The part of a completion that may hold the answer (rules 1 and 2); empty when there is
-    none."""
+    """The part of a completion that may hold the answer (rules 1 and 2), perhaps empty."""
     # what follows the reasoning
     _, _, tail = completion.rpartition("</think>")
     if "<think>" in tail:
         return ""
     tail = tail.lstrip()
 
-    # up to the end of the turn
+    # up to the end of the turn; a marker at the very beginning opens the turn
     end = _TURN_END.search(tail, 1)
-    return clean((tail[: end.start()] if end else tail)[-MAX_TAIL:])
+    if end:
+        tail = tail[: end.start()]
+    return clean(tail[-MAX_TAIL:])
 
 
 def clean(text: str) -> str:
-    """Replace lone surrogates by "?" and drop null bytes, so that any file format can hold the
-    text."""
+    """Replace lone surrogates by "?" and drop null bytes, so that any file can hold the text."""
     return text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")
 
 
 def too_deep(text: str, limit: int = MAX_DEPTH) -> bool:
     """Whether brackets of any kind nest deeper than `limit`; one pass, no recursion."""
     depth = 0
-
-    # one pass, brackets of any kind
     for char in text:
         if char in "([{":
             depth += 1
@@ -138,52 +167,62 @@ def too_deep(text: str, limit: int = MAX_DEPTH) -> bool:
     return False
 
 
-def boxes(text: str) -> tuple[list[tuple[int, int, str]], bool]:
-    r"""All closed outermost boxes as (start, end, content), and whether any box was begun at all.
+def boxes(text: str) -> tuple[list[Box], bool]:
+    r"""All closed outermost boxes, and whether any box was begun at all.
 
-    One pass with a stack: ``boxes(r"is \boxed{2}")`` is ``([(3, 12, "2")], True)``.
+    One pass with a stack: ``boxes(r"is \boxed{2}")`` is ``([Box(3, 12, "2")], True)``.
     """
-    found: list[tuple[int, int, str]] = []
-    stack: list[
-        tuple[int, int] | None
-    ] = []  # (start of the box, start of its content); None: plain brace
+    closed: list[Box] = []
+    # what each open brace began: (start of the box, start of its content), or None for a plain one
+    open_braces: list[tuple[int, int] | None] = []
     attempted = False
     for token in _TOKEN.finditer(text):
-        # a box, a brace, or an escaped character
         symbol = token.group()
+
+        # a brace is opened, by a box or plainly
         if token.group("brace"):
             attempted = True
-            stack.append((token.start(), token.end()))
+            open_braces.append((token.start(), token.end()))
         elif symbol == "{":
-            stack.append(None)
-        elif symbol == "}" and stack:
-            opened = stack.pop()
+            open_braces.append(None)
+
+        # a brace is closed, perhaps a box's
+        elif symbol == "}" and open_braces:
+            opened = open_braces.pop()
             if opened is not None:
-                while found and found[-1][0] > opened[0]:
-                    found.pop()  # an inner box, which the outer one contains
-                found.append((opened[0], token.end(), text[opened[1] : token.start()]))
+                start, content_start = opened
+                while closed and closed[-1].start > start:
+                    closed.pop()  # an inner box, which this one contains
+                closed.append(Box(start, token.end(), text[content_start : token.start()]))
+
+        # \boxed without a brace holds the number or the name behind it
         elif "box" in symbol:
             attempted = True
             bare = _BARE_BOX.match(text, token.end())
             if bare:
-                found.append((token.start(), bare.end(), bare.group().rstrip(".,")))
-    return found, attempted
+                closed.append(Box(token.start(), bare.end(), bare.group().rstrip(".,")))
+    return closed, attempted
 
 
-def _last_run(text: str, found: list[tuple[int, int, str]]) -> str:
+def unbox(text: str) -> str:
+    r"""Remove box commands and keep what they hold: ``x = \boxed{5}`` gives ``x = {5}``."""
+    if "box" not in text:
+        return text
+    return re.sub(r"\\{1,2}(?:boxed|fbox)(?![a-zA-Z])", "", text)
+
+
+def _last_run(text: str, found_boxes: list[Box]) -> str:
     """The last box, together with the boxes before it that only a separator divides from it."""
-    parts: list[str] = []
+    contents: list[str] = []  # from the last box to the first of the run
     next_start = None
-
-    # backwards, as long as only separators stand between
-    for start, end, content in reversed(found):
-        if next_start is not None and not _joined(text[end:next_start]):
+    for box in reversed(found_boxes):
+        if next_start is not None and not _joined(text[box.end : next_start]):
             break
-        content = unbox(content).strip()
-        if not parts or parts[-1] != content:
-            parts.append(content)
-        next_start = start
-    return ",".join(reversed(parts))
+        content = unbox(box.content).strip()
+        if not contents or contents[-1] != content:  # an answer that is repeated counts once
+            contents.append(content)
+        next_start = box.start
+    return ",".join(reversed(contents))
 
 
 def _joined(between: str) -> bool:
@@ -191,76 +230,75 @@ def _joined(between: str) -> bool:
     if len(between) > 60 or "\n\n" in between or _TURNING.search(between):
         return False
 
-    # spacing and delimiters do not divide
+    # spacing and delimiters do not divide, and a separator joins
     glue = _GLUE.sub("", between)
-    return not glue or (len(glue) <= 30 and "." not in glue and bool(_SEPARATED.search(glue)))
+    if not glue:
+        return True
+    return len(glue) <= 30 and "." not in glue and bool(_SEPARATED.search(glue))
 
 
 def _stated_after(text: str, position: int) -> str:
-    """What "final answer is ..." says behind the last box: the later statement stands."""
+    """What the last "final answer is ..." behind `position` states; empty when there is none."""
     phrases = list(_FINAL_ANSWER_IS.finditer(text, position))
-    return _sentence_answer(text[phrases[-1].end() :]) if phrases and position else ""
-
-
-def unbox(text: str) -> str:
-    r"""Remove box commands and keep what they hold: ``x = \boxed{5}`` gives ``x = {5}``."""
-    return re.sub(r"\\{1,2}(?:boxed|fbox)(?![a-zA-Z])", "", text) if "box" in text else text
+    if not phrases:
+        return ""
+    return _sentence_answer(text[phrases[-1].end() :])
 
 
 def _unboxed(text: str) -> str:
     """Rule 4: the answer of a text without boxes, or an empty string."""
-    # after the phrase, else the whole text, else the last formula
     stripped = text.strip()
+    answer = ""
     phrases = list(_ANSWER_IS.finditer(stripped))
-    answer = _sentence_answer(stripped[phrases[-1].end() :]) if phrases else ""
+    if phrases:
+        answer = _sentence_answer(stripped[phrases[-1].end() :])
     return answer or _bare(stripped) or _last_span(stripped[-MAX_ANSWER:])
 
 
 def _sentence_answer(text: str) -> str:
     """The answer in the first sentence of `text`, which follows "the answer is"."""
-    # the first sentence
-    rest = text.lstrip(" *:\n")
-    end = _SENTENCE_END.search(rest)
-    sentence = rest[: end.start()] if end else rest
+    sentence = text.lstrip(" *:\n")
+    end = _SENTENCE_END.search(sentence)
+    if end:
+        sentence = sentence[: end.start()]
     return _bare(sentence) or _last_span(sentence)
 
 
 def _bare(text: str) -> str:
-    """The text itself when it is an expression and nothing else, without its full stop; else
-    empty."""
+    """The text without its full stop if it is an expression and nothing else; otherwise empty."""
     text = text.strip().removesuffix(".").strip("* \n")
     if not text or len(text) > 300 or "\n\n" in text or _PROSE.search(text) or _LABEL.match(text):
         return ""
 
-    # a formula with words around it
+    # of a formula with words around it, the formula is the answer
     if _WORD.search(_SPAN.sub("", text)) and ("$" in text or "\\(" in text):
-        return ""  # a formula with words around it: the formula is the answer
+        return ""
     return text
 
 
 def _last_span(text: str) -> str:
-    """The last formula, bold text or number, with the ones joined to it by a separator."""
-    parts: list[str] = []
+    """The last formula, bold text or number, with the formulas that a separator joins to it."""
+    contents: list[str] = []  # from the last span to the first of the run
     next_start = None
-
-    # backwards, as long as formulas are joined
     for span in reversed(list(_SPAN.finditer(text))):
         is_formula = span.lastgroup not in ("number", "bold")
         if next_start is not None and not (is_formula and _joined(text[span.end() : next_start])):
             break
 
-        # bold text counts for its number
+        # bold text counts if it holds a number; in prose that number is the answer
         content = (span.group(str(span.lastgroup)) or "").strip()
         if span.lastgroup == "bold":
             numbers = re.findall(_NUMBER + r"(?:\s?\\?%)?", content)
             if not numbers:
-                continue  # emphasis, not an answer
-            content = numbers[-1] if _PROSE.search(content) else content
+                continue
+            if _PROSE.search(content):
+                content = numbers[-1]
 
-        # a percent sign behind it belongs to it
-        percent = _PERCENT.match(text, span.end())
-        parts.append(content + (r"\%" if percent else ""))
+        # a percent sign behind the span belongs to it
+        if _PERCENT.match(text, span.end()):
+            content += r"\%"
+        contents.append(content)
         if not is_formula:
             break
         next_start = span.start()
-    return ",".join(reversed(parts))
+    return ",".join(reversed(contents))

@@ -1,9 +1,12 @@
 r"""Mathematical answers: strings first, exact rationals next, symbolic mathematics last.
 
-Routes of a verdict: ``string`` and ``number`` (decided by `screen`, linear time, safe in any
-process), ``refused`` (looks like a bomb, see `is_hostile`; wrong without trying), ``math`` and
-``error`` (decided by math-verify, or it raised; see `symbolic`: only in a worker that can be
-killed), ``unparsed`` (no answer).
+The route of a verdict says how it was reached:
+
+``string``, ``number``  decided by `screen`, in linear time, safe in any process
+``refused``             wrong without trying: it looks like a bomb (see `is_hostile`)
+``math``                decided by math-verify (see `symbolic`), in a worker that can be killed
+``error``               wrong, because math-verify raised
+``unparsed``            wrong, because there is no answer
 
 Golds are compared as given: parenthesised tuples keep their order, bare lists and sets do not.
 """
@@ -29,6 +32,7 @@ MAX_SYMBOLIC = 500
 MAX_PARSE_DEPTH = 20
 """Deepest bracket nesting that is given to symbolic mathematics."""
 
+# the forms of an exact number, and a decimal with a comma, which may be a list
 _DECIMAL = re.compile(r"([+-]?)\s?(\d{1,60}(?:\.\d{0,60})?)")
 _RATIO = re.compile(r"([+-]?)\s?(\d{1,60}(?:\.\d{1,60})?)\s?/\s?(\d{1,60}(?:\.\d{1,60})?)")
 _FRAC = re.compile(
@@ -36,18 +40,33 @@ _FRAC = re.compile(
 )
 _SCIENTIFIC = re.compile(r"([+-]?\d{1,20}(?:\.\d{1,20})?[eE][+-]?\d{1,2})")
 _MIXED = re.compile(r"([+-]?)\s?(\d{1,20})\s(\d{1,20})\s?/\s?(\d{1,20})")
-_BASED = re.compile(r"([0-9A-Z]{1,60})_\{?(\d{1,2})\}?")
 _DECIMAL_COMMA = re.compile(r"-?\d{1,60},\d{1,60}")
+
+# a numeral with its base: 204_5
+_BASED = re.compile(r"([0-9A-Z]{1,60})_\{?(\d{1,2})\}?")
+# what may stand in front of "=": x, f(x), \theta
 _NAME = re.compile(r"(?:[A-Za-z(){}':,/ ]|\\[A-Za-z]{1,12}|_\{?\w{1,8}\}?){1,60}")
+# what its spelling alone tells apart: a letter (A is not a), a based numeral, a time of day
+_LABEL = re.compile(r"[A-Za-z]|[0-9A-Z]{1,60}_\{?\d{1,2}\}?|\d{1,2}:\d\d(?:[AaPp]\.?[Mm]\.?)?")
+
+# Signs of a number that is too large to compute:
+# x^1000000, x^(99!)
 _HUGE_POWER = re.compile(r"\^\s?[({+-]{0,4}\s?(?:\d{6,}|\d{1,9}\s?\)?!)")
+# a^(b^c), of which b and c are caught
 _TWO_STOREYS = re.compile(r"\^\s?[({+-]{0,4}\s?(\d{1,9})\s?\^\s?[({+-]{0,4}\s?(\d{1,9})")
+# three storeys of powers
 _TOWER = re.compile(
     r"\^\s?[({]+[^(){}^]{0,40}\^\s?[({]+[^(){}^]{0,40}\^|\^\s?\w{1,9}\s?\^\s?\w{1,9}\s?\^"
 )
+# (x^1000)^1000
 _POWERED_POWER = re.compile(r"\^\s?\{?\d{3,}\}?\s?\)\s?\^\s?\{?\d{3,}")
+# 10000!, (5!)!, (2^99)!
 _HUGE_FACTORIAL = re.compile(r"\d{5,}\s?\)?\s?!|!\s?\)?\s?!|\^\S{1,20}\)\s?!")
+# binomials of large numbers
 _HUGE_BINOMIAL = re.compile(r"binom\s?\{?\s?\d{5,}|\d{5,}\s?\}?\s?\\choose")
+# 200 digits, 1e1000
 _LONG_NUMBER = re.compile(r"\d{200}|\d[eE][+-]?\d{4}")
+# sums, products, limits and integrals
 _ITERATED = re.compile(r"\\(?:sum|prod|int|lim|iint|iiint|oint)(?![a-z])")
 
 
@@ -63,11 +82,10 @@ class MathVerifier:
         self.boxed_only = boxed_only
 
     def grade(self, completion: str, problem: Problem) -> Verdict:
-        """Judge one completion. Never raises; may take any time and memory, so run it in a
-        worker."""
+        """Judge one completion. Never raises, but may take any time and memory: use a worker."""
         start = time.perf_counter()
 
-        # the cheap part, and then mathematics if that is not enough
+        # the cheap part first, and mathematics only if that is not enough
         verdict = self.screen(completion, problem)
         if verdict.route != PENDING or verdict.answer is None:
             return verdict
@@ -75,8 +93,7 @@ class MathVerifier:
         return Verdict(correct, verdict.answer, route, time.perf_counter() - start)
 
     def screen(self, completion: str, problem: Problem) -> Verdict:
-        """The part of `grade` that is cheap for any input; route `PENDING` when that is not
-        enough."""
+        """Judge one completion as far as that is cheap; route `PENDING` if it is not enough."""
         start = time.perf_counter()
         answer = extract_answer(completion, self.boxed_only)
         if answer is None:
@@ -98,9 +115,11 @@ class MathVerifier:
 
     def equivalent(self, left: str, right: str) -> bool:
         """Whether two extracted answers mean the same, whichever stands first. Only in a worker."""
-        screened = screen_pair(left, right)[0]
-        if screened is not None:
-            return screened
+        same, _ = screen_pair(left, right)
+        if same is not None:
+            return same
+
+        # math-verify treats the first as the gold, so try both orders
         return _symbolic(left, right)[0] or _symbolic(right, left)[0]
 
     def warm_up(self) -> None:
@@ -121,8 +140,12 @@ def read_gold(gold: str) -> str:
 
 
 def screen_pair(gold: str, answer: str) -> tuple[bool | None, str]:
-    """Compare two answers without symbolic mathematics: (verdict or None, route). Linear time."""
-    # too long to compare
+    """Compare two answers without symbolic mathematics, in linear time.
+
+    Returns:
+        Whether they are equal and the route, or (None, `PENDING`) if only mathematics can tell.
+    """
+    # too long for anything but a comparison of characters
     if len(gold) > MAX_ANSWER or len(answer) > MAX_ANSWER:
         return gold == answer, "refused"
 
@@ -133,19 +156,25 @@ def screen_pair(gold: str, answer: str) -> tuple[bool | None, str]:
     left, right = _unbase(left, right)
 
     # equal strings mean equal answers
-    keys = key(left), key(right)
-    if keys[0] == keys[1]:
+    left_key, right_key = key(left), key(right)
+    if left_key == right_key:
         return True, "string"
-    if as_words(left) is not None or as_words(right) is not None or all(_is_label(k) for k in keys):
+
+    # different words or labels are different answers
+    if as_words(left) is not None or as_words(right) is not None:
+        return False, "string"
+    if _LABEL.fullmatch(left_key) and _LABEL.fullmatch(right_key):
         return False, "string"
 
     # exact numbers
-    numbers = rational(left, right), rational(right, left)
-    if numbers[0] is not None and numbers[1] is not None:
-        readings = _percent_readings(gold, answer)
-        return any(_close(numbers[0] * a, numbers[1] * b) for a, b in readings), "number"
+    left_number, right_number = rational(left, right), rational(right, left)
+    if left_number is not None and right_number is not None:
+        for left_factor, right_factor in _percent_readings(gold, answer):
+            if _close(left_number * left_factor, right_number * right_factor):
+                return True, "number"
+        return False, "number"
 
-    # what mathematics could run away on is not tried
+    # mathematics could run away on these
     if is_hostile(right) or is_hostile(left):
         return False, "refused"
     return None, PENDING
@@ -156,18 +185,19 @@ def rational(text: str, other: str = "") -> Fraction | None:
 
     "0,25" is a decimal only when `other` is written with a decimal point.
     """
-    # a decimal comma, if the other side has a decimal point
     text = text.strip()
+
+    # a decimal comma, if the other side has a decimal point
     if _DECIMAL_COMMA.fullmatch(text) and re.fullmatch(r"-?\d+\.\d+", other.strip()):
         text = text.replace(",", ".")
 
-    # decimals
+    # decimals, which `Fraction` reads itself
     if match := _DECIMAL.fullmatch(text):
         return Fraction(match[1].replace("+", "") + match[2])
     if match := _SCIENTIFIC.fullmatch(text):
         return Fraction(match[1])
 
-    # ratios, fractions, mixed numbers
+    # ratios, fractions, mixed numbers: a whole part counts only in front of a positive fraction
     if match := _RATIO.fullmatch(text):
         top, bottom = Fraction(match[2]), Fraction(match[3])
     elif match := (_FRAC.fullmatch(text) or _MIXED.fullmatch(text)):
@@ -179,37 +209,46 @@ def rational(text: str, other: str = "") -> Fraction | None:
     else:
         return None
 
-    # the quotient
+    # the quotient, with the sign in front of it all
     if bottom == 0:
         return None
-    return -top / bottom if match[1] == "-" else top / bottom
+    if match[1] == "-":
+        top = -top
+    return top / bottom
 
 
 def is_hostile(text: str) -> bool:
-    """Whether symbolic mathematics could run away on this (normalised) answer: a cheap first line
-    only."""
+    """Whether symbolic mathematics could run away on this (normalised) answer.
+
+    A cheap first line of defence only: what it lets through is stopped by the worker's limits.
+    """
+    # long, deep, or with a very long number
     if len(text) > MAX_SYMBOLIC or too_deep(text, MAX_PARSE_DEPTH) or _LONG_NUMBER.search(text):
         return True
 
-    # sums, products, integrals
+    # several sums, products or integrals
     if len(_ITERATED.findall(text)) > 2:
         return True
-    # a ^ (b ^ c): the exponent alone must stay below 10 ** 5
-    if any(int(c) * log10(max(int(b), 1)) > 5 for b, c in _TWO_STOREYS.findall(text)):
-        return True
 
-    # powers and factorials
+    # a^(b^c): the exponent b^c must not exceed 10^5
+    for base, power in _TWO_STOREYS.findall(text):
+        if int(power) * log10(max(int(base), 1)) > 5:
+            return True
+
+    # other powers, factorials and binomials
     bombs = (_HUGE_POWER, _TOWER, _HUGE_FACTORIAL, _HUGE_BINOMIAL, _POWERED_POWER)
     return any(bomb.search(text) for bomb in bombs)
 
 
 def _align(left: str, right: str) -> tuple[str, str]:
     """Drop "name =" on the side that has it when the other has none: "x = 5" against "5"."""
-    # the answer names the unknown and the gold does not, or the other way round
+    # only the answer names the unknown; it may derive the value ("x = 2 + 3 = 5")
     if "=" in right and "=" not in left and not re.search(r"[<>]|\\[gln]eq", left + right):
         head, _, tail = right.rpartition("=")
         if "," not in head or _NAME.fullmatch(head.strip()):
             right = tail.strip()
+
+    # only the gold does
     elif left.count("=") == 1 and "=" not in right:
         head, _, tail = left.partition("=")
         if _NAME.fullmatch(head.strip()):
@@ -219,35 +258,29 @@ def _align(left: str, right: str) -> tuple[str, str]:
 
 def _unbase(left: str, right: str) -> tuple[str, str]:
     """Drop the base of a numeral such as 204_5 where only one side names it."""
-    left_base, right_base = _BASED.fullmatch(left), _BASED.fullmatch(right)
-    if left_base and not right_base:
-        return left_base[1], right
-    if right_base and not left_base:
-        return left, right_base[1]
+    left_numeral, right_numeral = _BASED.fullmatch(left), _BASED.fullmatch(right)
+    if left_numeral and not right_numeral:
+        return left_numeral[1], right
+    if right_numeral and not left_numeral:
+        return left, right_numeral[1]
     return left, right
 
 
-def _is_label(text: str) -> bool:
-    """Whether only the spelling counts: one letter (A is not a), a numeral with its base, a time of
-    day."""
-    return bool(
-        re.fullmatch(
-            r"[A-Za-z]|[0-9A-Z]{1,60}_\{?\d{1,2}\}?|\d{1,2}:\d\d(?:[AaPp]\.?[Mm]\.?)?", text
-        )
-    )
-
-
 def _percent_readings(gold: str, answer: str) -> list[tuple[Fraction, Fraction]]:
-    """Factors for (gold, answer): when only one is a percentage it is read as n and as n/100."""
-    # n percent is n or n / 100
+    """Factors for (gold, answer) under which the two are compared.
+
+    When only one of them is a percentage, n % is read as n and also as n/100.
+    """
     one, percent = Fraction(1), Fraction(1, 100)
     if has_percent(gold) == has_percent(answer):
         return [(one, one)]
-    return [(one, one), (percent, one) if has_percent(gold) else (one, percent)]
+    if has_percent(gold):
+        return [(one, one), (percent, one)]
+    return [(one, one), (one, percent)]
 
 
 def _close(gold: Fraction, answer: Fraction) -> bool:
-    """Equal; for decimals up to TOLERANCE. Two integers must be identical."""
+    """Whether two numbers are equal, up to `TOLERANCE` unless both are integers."""
     if gold == answer:
         return True
     if gold.denominator == answer.denominator == 1:
@@ -256,6 +289,6 @@ def _close(gold: Fraction, answer: Fraction) -> bool:
 
 
 def _symbolic(gold: str, answer: str) -> tuple[bool, str]:
-    """Compare by math-verify: (correct, route)."""
+    """Compare two answers by math-verify: (correct, route)."""
     left, right = _align(normalize(gold), normalize(answer))
     return symbolic.equal(left, right, _percent_readings(gold, answer))
