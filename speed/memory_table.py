@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from transformers import Qwen3Config
 
+from g2rl.analysis.tables import markdown
 from g2rl.policy.lora import LoraSettings
 from g2rl.training.memory import FLOAT, Job, estimate
 from g2rl.training.memory_plan import TIGHT, Plan, shape_of
@@ -42,6 +43,8 @@ COLUMNS = (
     "rows",
     "fits",
 )
+NUMBERS = COLUMNS[2:8]
+"""The columns whose cells stand at the right."""
 
 
 # The table of docs/memory.md. Shapes are the published ones of Qwen3-1.7B-Base and Qwen3-4B-Base.
@@ -75,30 +78,33 @@ def paper_job(response_tokens: int, gpus: int) -> Job:
 def table() -> str:
     """Markdown: 1.7B and 4B on 1, 4 and 8 GPUs of 80 GB with the paper's lengths; GB are 10^9
     bytes."""
-    rows = ["| " + " | ".join(COLUMNS) + " |", "|---|---|---:|---:|---:|---:|---:|---:|---|"]
+    rows = [list(COLUMNS)]
     for name, sizes in MODELS.items():
         for lora in (None, LoraSettings(r=32)):
             shape = shape_of(Qwen3Config(**QWEN3, **sizes), lora)
-            rows += [
-                _row(name, Plan(shape, paper_job(RESPONSE_TOKENS[name], gpus), CARD))
-                for gpus in (1, 4, 8)
-            ]
-    return "\n".join(rows) + "\n"
+            for gpus in (1, 4, 8):
+                job = paper_job(RESPONSE_TOKENS[name], gpus)
+                rows.append(cells_of(name, Plan(shape, job, CARD)))
+    return markdown(rows, right_aligned=NUMBERS) + "\n"
 
 
-def _row(name: str, plan: Plan) -> str:
-    found = plan.estimate
-    sizes = [
-        sum(found.always.values()),
-        *(found.total(p) for p in ("scoring", "update", "optimizer step")),
-    ]
-    cells = [f"{size / 1e9:.1f}" for size in sizes]
-    sampled = largest_rows(plan) if plan.fits else 0
-    verdict = "no" if not plan.fits else "tight" if plan.warning() else "yes"
+def cells_of(name: str, plan: Plan) -> list[str]:
+    """One row: a model on some GPUs."""
+    # bytes in each phase
+    memory = plan.estimate
+    sizes = [sum(memory.always.values())]
+    for phase in ("scoring", "update", "optimizer step"):
+        sizes.append(memory.total(phase))
+
+    # whether it fits
+    verdict = "no"
+    if plan.fits:
+        verdict = "tight" if plan.warning() else "yes"
+    rows_sampled = largest_rows(plan) if plan.fits else 0
+
     trains = "LoRA r=32" if plan.shape.lora else "all"
-    return (
-        "| " + " | ".join([name, trains, str(plan.job.gpus), *cells, str(sampled), verdict]) + " |"
-    )
+    gigabytes = [f"{size / 1e9:.1f}" for size in sizes]
+    return [name, trains, str(plan.job.gpus), *gigabytes, str(rows_sampled), verdict]
 
 
 def largest_rows(plan: Plan) -> int:
@@ -106,8 +112,8 @@ def largest_rows(plan: Plan) -> int:
     does."""
     rows = 0
     for trial in range(1, plan.job.responses + 1):
-        found = estimate(plan.shape, replace(plan.job, max_rows=trial))
-        if found.total("sampling") > TIGHT * plan.memory:
+        memory = estimate(plan.shape, replace(plan.job, max_rows=trial))
+        if memory.total("sampling") > TIGHT * plan.memory:
             break
         rows = trial
     return rows

@@ -96,8 +96,8 @@ def draw_policies(summaries: Mapping[str, StoredSummary], path: Path) -> Path:
     """
     # marks are drawn from below, so the last policy comes first
     spearman: dict[str, IntervalRecord] = {}
-    for name, summary in reversed(summaries.items()):
-        spearman[name] = rows_of(summary)["phi"]["spearman"]
+    for name in reversed(list(summaries)):
+        spearman[name] = rows_of(summaries[name])["phi"]["spearman"]
 
     figure, axis = plt.subplots(figsize=(8, 0.42 * len(spearman) + 1.8), layout="constrained")
     for place, (name, interval) in enumerate(spearman.items()):

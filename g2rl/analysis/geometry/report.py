@@ -199,8 +199,8 @@ def lines(tables: Tables, about: GeometrySettings, cell: Cell) -> Iterator[list[
             row = [f"{space}: {label.format(threshold=about['near_orthogonal'])}"]
             for name in SHOWN_CLASSES:
                 if name in of_metric.index:
-                    interval = of_metric.loc[name, ["value", "low", "high"]]
-                    row.append(interval_cell(*interval, form, undefined="undefined"))
+                    value, low, high = of_metric.loc[name, ["value", "low", "high"]]
+                    row.append(interval_cell(value, low, high, form, undefined="undefined"))
                 else:
                     row.append("")
             yield row

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from g2rl.analysis.figures.geometry import draw_geometry, draw_grid
 from g2rl.analysis.geometry.measure import Geometry, add_set, classes_of
-from g2rl.analysis.geometry.report import cell_table, markdown, summary
+from g2rl.analysis.geometry.report import GeometrySettings, cell_table, markdown, summary
 from g2rl.analysis.groups import sample_groups
 from g2rl.cli.jobs.subject import begin, open_subject
 from g2rl.evaluation.console import EvalReporter
@@ -54,10 +54,11 @@ def geometry(config: DictConfig, folder: Path, overrides: Sequence[str] = ()) ->
     # measure
     reporter = EvalReporter()
     tables = measure(config, benchmark, encoder, reporter).tables()
-    about = {
-        "model": config.model.source
-        if config.run is None
-        else f"{config.model.name} after {config.run}",
+    model = config.model.source
+    if config.run is not None:
+        model = f"{config.model.name} after {config.run}"
+    about: GeometrySettings = {
+        "model": model,
         "benchmark": benchmark.name,
         "problems": config.problems,
         "responses": config.responses,
@@ -163,7 +164,7 @@ def measure(
     return found
 
 
-def write(tables: dict[str, pd.DataFrame], about: dict[str, Any], folder: Path) -> None:
+def write(tables: dict[str, pd.DataFrame], about: GeometrySettings, folder: Path) -> None:
     """Tables, numbers and figures."""
     for name in ("pairs", "groups", "responses"):
         with atomic_path(folder / f"{name}.parquet") as aside:
@@ -181,7 +182,7 @@ def write(tables: dict[str, pd.DataFrame], about: dict[str, Any], folder: Path) 
 
 
 def tell(
-    tables: dict[str, pd.DataFrame], about: dict[str, Any], folder: Path, reporter: EvalReporter
+    tables: dict[str, pd.DataFrame], about: GeometrySettings, folder: Path, reporter: EvalReporter
 ) -> None:
     """The table on the terminal, a warning where most responses were cut off, and where the files
     are."""
