@@ -1,16 +1,16 @@
 """What a run leaves on disk, and how it is known again.
 
     layout               the name of everything in a run's folder
-    identity             what makes two runs the same run, or the same arm
-    files                files that appear whole or not at all
-    tables               columns of rollouts/ and geometry/
-    tracking             metrics.jsonl, tables and a mirror beside them
-    wandb_mirror         Weights & Biases as that mirror
-    metric_names         the metrics that a dashboard shows, with their meaning
-    checkpoints          to continue from, and the exported model
-    sharded_checkpoints  the same for weights divided among processes
-    interrupt            stop signals
+    identity             what makes two runs the same run, or arms of a study the same arm
+    files                files that appear whole or not at all; a full disk is named
+    tracking             metrics.jsonl, the parquet tables, and a mirror beside them
+    tables               the columns of rollouts/ and geometry/
+    metric_names         the metrics to look at first, and the score of a run
+    wandb_mirror         Weights & Biases as the mirror
+    checkpoints          what a run continues from, and the exported model
+    sharded_checkpoints  the part of a checkpoint that is divided among processes
+    interrupt            stop signals: finish the step, save, leave
     progress             the progress bar of every command
 
-layout, identity, files and interrupt load no torch.
+Importing layout, identity, files, tracking, metric_names, interrupt or progress loads no torch.
 """

@@ -1,7 +1,7 @@
-"""The metrics that a dashboard shows: name, unit, meaning, and where each is drawn.
+"""The metrics to look at first: name, unit, meaning, and where each is drawn.
 
-One list for the W&B dashboard, its table of runs and docs/tracking.md. metrics.jsonl has everything
-else as well; this is what to look at first. Tests compare the list with what runs log.
+The W&B dashboard, its table of runs and docs/tracking.md show this one list; tests compare it with
+what runs log. metrics.jsonl holds many more metrics than these.
 """
 
 from __future__ import annotations
@@ -9,8 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 SECTIONS = ("Learning", "Exploration geometry", "Optimisation health", "Evaluation", "System time")
+"""The dashboard's sections, from top to bottom."""
+
 WHEN = {
     "step": "every step",
     "eval": "every evaluation",
@@ -21,20 +24,23 @@ WHEN = {
     "observe": "every step with exploration.observe=[g2rl]",
     "reference": "every step with algorithm.kl_coef > 0",
 }
+"""When metrics are logged: a short name and the words of docs/tracking.md."""
 
 
 @dataclass(frozen=True, slots=True)
 class Curated:
-    """One metric.
+    """A metric that the dashboard shows.
 
     Args:
+        section: one of `SECTIONS`.
         panel: title of the panel that draws it; metrics of one panel share a unit.
-        name: as in metrics.jsonl; may hold {benchmark}, and {k} for the k of pass@k and maj@k.
+        name: as in metrics.jsonl. It may hold {benchmark}, and {k} for the k of pass@k and maj@k;
+            so may the panel.
         unit: of its values.
         meaning: one phrase.
         when: key of `WHEN`.
-        summary: what of its course a table of runs shows, as in wandb.define_metric; None: the last
-            value.
+        summary: which values the table of runs shows, for example "max,last" as in
+            wandb.define_metric; None shows the last one.
     """
 
     section: str
@@ -48,6 +54,7 @@ class Curated:
 
 _L, _G, _H, _E, _T = SECTIONS
 CURATED = (
+    # --- learning
     Curated(_L, "Training accuracy", "train/accuracy", "share", "sampled responses that are right"),
     Curated(
         _L, "Groups solved", "train/solved_any", "share", "groups with at least one right response"
@@ -62,6 +69,7 @@ CURATED = (
     Curated(_L, "Response length", "train/length", "tokens", "mean response length"),
     Curated(_L, "Truncated", "train/truncated", "share", "responses cut at the token limit"),
     Curated(_L, "Reward shift", "explore/reward_shift", "reward", "mean |shaped - base reward|"),
+    # --- exploration geometry: gradients of the responses of a group
     Curated(
         _G,
         "Gradient cosine, all pairs",
@@ -107,7 +115,7 @@ CURATED = (
         "Gradient cosine by pair class",
         "explore/cosine_correct_wrong",
         "cosine",
-        "of a right and a wrong one",
+        "mean cosine of a right and a wrong response",
         "g2rl",
     ),
     Curated(
@@ -115,7 +123,7 @@ CURATED = (
         "Gradient cosine by pair class",
         "explore/cosine_wrong_wrong",
         "cosine",
-        "of two wrong ones",
+        "mean cosine of two wrong responses",
         "g2rl",
     ),
     Curated(_G, "Novelty nu", "explore/nu_mean", "nu", "mean novelty, 0 to 1", "g2rl"),
@@ -156,7 +164,7 @@ CURATED = (
         "Probe: gradient cosine",
         "probe/cosine_correct_correct",
         "cosine",
-        "of two right responses; absent without such a pair",
+        "mean cosine of two right responses; absent without such a pair",
         "ends",
     ),
     Curated(
@@ -164,7 +172,7 @@ CURATED = (
         "Probe: gradient cosine",
         "probe/cosine_correct_wrong",
         "cosine",
-        "of a right and a wrong one",
+        "mean cosine of a right and a wrong response",
         "ends",
     ),
     Curated(
@@ -172,7 +180,7 @@ CURATED = (
         "Probe: gradient cosine",
         "probe/cosine_wrong_wrong",
         "cosine",
-        "of two wrong ones",
+        "mean cosine of two wrong responses",
         "ends",
     ),
     Curated(
@@ -183,6 +191,7 @@ CURATED = (
         "pairs with a negative cosine on held-out problems",
         "ends",
     ),
+    # --- optimisation health: what goes wrong shows here first
     Curated(
         _H,
         "Loss",
@@ -190,25 +199,24 @@ CURATED = (
         "loss",
         "policy loss with KL and entropy terms, mean over updates",
     ),
-    Curated(
-        _H, "KL to the reference", "update/kl", "nats", "estimate per token, mean", "reference"
-    ),
+    Curated(_H, "KL to the reference", "update/kl", "nats", "mean estimate per token", "reference"),
     Curated(_H, "Clipped tokens", "update/clip_fraction", "share", "tokens whose ratio is clipped"),
     Curated(
         _H,
         "Gradient norm",
         "update/grad_norm",
         "norm",
-        "before clipping, mean over updates",
+        "norm of the gradient before clipping, mean over updates",
         summary="max,last",
     ),
-    Curated(_H, "Learning rate", "update/lr", "rate", "of the optimizer"),
+    Curated(_H, "Learning rate", "update/lr", "rate", "learning rate of the optimizer"),
     Curated(
         _H,
         "First importance ratio",
         "update/first_ratio",
         "ratio",
-        "of the first update; 1 unless scoring and update disagree; absent where one forward serves both",
+        "of the first update; 1 unless scoring and update disagree; not logged "
+        "when they share one forward pass",
         "apart",
     ),
     Curated(
@@ -230,7 +238,7 @@ CURATED = (
         "Zero advantage",
         "advantage/zero_advantage",
         "share",
-        "groups with no advantage but zero",
+        "groups in which every advantage is zero",
     ),
     Curated(
         _H,
@@ -271,6 +279,7 @@ CURATED = (
         "verdicts that lost their worker",
         summary="max,last",
     ),
+    # --- evaluation on held-out problems
     Curated(
         _E,
         "{benchmark} pass@1",
@@ -285,7 +294,8 @@ CURATED = (
         "{benchmark} pass@{k}",
         "eval/{benchmark}/pass@{k}",
         "share",
-        "problems solved by one of k samples, unbiased; in between for k <= trainer.eval_samples",
+        "problems solved by one of k samples, unbiased; evaluations during "
+        "training report only k up to trainer.eval_samples",
         "ends",
         "max,last",
     ),
@@ -294,7 +304,8 @@ CURATED = (
         "{benchmark} maj@{k}",
         "eval/{benchmark}/maj@{k}",
         "share",
-        "accuracy of the most frequent of k answers; in between likewise",
+        "accuracy of the most frequent of k answers; evaluations during "
+        "training report only k up to trainer.eval_samples",
         "ends",
         "max,last",
     ),
@@ -322,6 +333,7 @@ CURATED = (
         "responses cut at the token limit",
         "eval",
     ),
+    # --- system time
     Curated(
         _T,
         "Step",
@@ -343,8 +355,16 @@ CURATED = (
 
 
 def filled(text: str, benchmarks: Mapping[str, Sequence[int]]) -> list[str]:
-    """A name or title with {benchmark} and {k} filled in: for each benchmark and each of its ks
-    over 1."""
+    """All names or titles that a text stands for.
+
+    Args:
+        text: may hold {benchmark} and {k}.
+        benchmarks: ks by name of the benchmark.
+
+    Returns:
+        The text with each benchmark and each of its ks over 1 filled in. pass@1 has an entry of its
+        own, and maj@1 is the same number.
+    """
     if "{" not in text:
         return [text]
     names: list[str] = []
@@ -360,28 +380,43 @@ def filled(text: str, benchmarks: Mapping[str, Sequence[int]]) -> list[str]:
 
 
 def curated_names(benchmarks: Mapping[str, Sequence[int]]) -> list[str]:
-    """Every curated name of runs with these benchmarks (name to ks)."""
-    return [name for metric in CURATED for name in filled(metric.name, benchmarks)]
+    """The names of `CURATED` in a run with these benchmarks (ks by name)."""
+    names: list[str] = []
+    for metric in CURATED:
+        names += filled(metric.name, benchmarks)
+    return names
 
 
-_SUMMARIES = [
-    (
-        re.compile(re.escape(m.name).replace(r"\{benchmark\}", "[^/]+").replace(r"\{k\}", r"\d+")),
-        m.summary,
-    )
-    for m in CURATED
-    if m.summary
-]
+@cache
+def _name_pattern(template: str) -> re.Pattern[str]:
+    """Matches every name that a curated name stands for."""
+    pattern = re.escape(template)
+    pattern = pattern.replace(r"\{benchmark\}", "[^/]+")
+    pattern = pattern.replace(r"\{k\}", r"\d+")
+    return re.compile(pattern)
 
 
 def summary_of(name: str) -> str | None:
-    """What of a metric's course its summary keeps, e.g. "max,last"; None for the last value
-    alone."""
-    return next((summary for pattern, summary in _SUMMARIES if pattern.fullmatch(name)), None)
+    """The `Curated.summary` of a metric by its full name; None for a metric that has none."""
+    for metric in CURATED:
+        if metric.summary is not None and _name_pattern(metric.name).fullmatch(name):
+            return metric.summary
+    return None
 
 
 def final_score(row: Mapping[str, float]) -> float | None:
-    """Held-out pass@1 of a row of metrics, mean over its benchmarks; None if nothing was
-    evaluated."""
-    values = [float(value) for name, value in row.items() if re.fullmatch(r"eval/.+/pass@1", name)]
-    return sum(values) / len(values) if values else None
+    """The score of the weights after a step: held-out pass@1, mean over benchmarks.
+
+    Args:
+        row: of metrics.jsonl.
+
+    Returns:
+        None if nothing was evaluated at that step.
+    """
+    scores: list[float] = []
+    for name, value in row.items():
+        if re.fullmatch(r"eval/.+/pass@1", name):
+            scores.append(float(value))
+    if not scores:
+        return None
+    return sum(scores) / len(scores)

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from g2rl.runs.files import atomic_folder, write_json
-from g2rl.runs.layout import RunFolder
+from g2rl.runs.layout import RunFolder, step_name
 from g2rl.types import GroupBatch
 
 
@@ -86,7 +86,7 @@ def save_failure(
     Returns:
         The folder that was written.
     """
-    place = RunFolder(run_dir).failure / f"step_{step:06d}"
+    place = RunFolder(run_dir).failure / step_name(step)
     plain_tensors: dict[str, Tensor] = {}
     for name, tensor in {**tensors, **error.tensors}.items():
         plain_tensors[name] = tensor.detach().cpu().contiguous().clone()

@@ -49,9 +49,7 @@ def training_geometry(frame: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (arm, seed, run), _ in frame.groupby(["arm", "seed", "run"], sort=False):
         # one file a step, in the order of steps
-        files = RunFolder(Path(run)).tables("geometry").glob("step_*.parquet")
-        for path in sorted(files):
-            step = int(path.stem.removeprefix("step_"))
+        for step, path in RunFolder(Path(run)).table_files("geometry").items():
             metrics = step_numbers(path)
             if metrics is None:
                 break  # a run writes cosines at every step or at none

@@ -27,7 +27,7 @@ def plot_run(run_dir: Path, benchmarks: Sequence[str]) -> list[Path]:
     paths = [learning_curves(run_dir, benchmarks)]
 
     # a run that stopped early has one probe only
-    probes = sorted(RunFolder(run_dir).tables("probe").glob("step_*.parquet"))
+    probes = list(RunFolder(run_dir).table_files("probe").values())
     if len(probes) >= 2:
         paths.append(cosine_distribution(run_dir, probes[0], probes[-1]))
     return paths

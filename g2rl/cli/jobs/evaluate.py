@@ -28,6 +28,7 @@ from g2rl.evaluation.tables import Findings, findings_metrics
 from g2rl.policy.loading import resolve_source
 from g2rl.runs.files import write_json
 from g2rl.runs.identity import differences, free_keys
+from g2rl.runs.layout import RunFolder
 from g2rl.runs.tracking import Guarded, Mirror
 from g2rl.tasks.benchmarks.benchmark import Benchmark
 from g2rl.tasks.grading.grader import Graders
@@ -168,7 +169,7 @@ def compare_folders(node: ListConfig, folder: Path, reporter: EvalReporter) -> N
 
 def _settings(folder: Path) -> dict[str, Any]:
     """What of an evaluation's configuration must agree with another's for a fair comparison."""
-    place = problems_file(folder).parent / "config.yaml"
+    place = RunFolder(problems_file(folder).parent).config  # where `prepare` writes it
     if not place.is_file():
         return {}
     config: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(place))  # type: ignore[assignment]

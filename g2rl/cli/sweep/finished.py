@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from g2rl.runs.identity import differences, free_keys
-from g2rl.runs.layout import RunFolder
+from g2rl.runs.layout import CHECKPOINT_MANIFEST, RunFolder
 from g2rl.runs.metric_names import final_score
 
 
@@ -44,7 +44,7 @@ def is_whole(checkpoint: Path) -> bool:
     Checksums are left to whoever loads it.
     """
     try:
-        manifest = json.loads((checkpoint / "manifest.json").read_text(encoding="utf-8"))
+        manifest = json.loads((checkpoint / CHECKPOINT_MANIFEST).read_text(encoding="utf-8"))
         files: dict[str, Any] = manifest["files"]
         for name, entry in files.items():
             if (checkpoint / name).stat().st_size != entry["bytes"]:
