@@ -1,5 +1,4 @@
-"""g2rl-analyze: look at the geometry of a policy, join runs, or test the feature against true
-gradients."""
+"""g2rl-analyze: cosines of gradient features, comparison of runs, and the features' fidelity."""
 
 from __future__ import annotations
 
@@ -15,7 +14,9 @@ from g2rl.cli.errors import reported
 
 PATH_KEYS = ("run", "data_dir", "hydra.run.dir")
 COMMANDS = {
-    "geometry": "cosines of gradient features of responses to one problem, for any checkpoint (Figure 3)",
+    "geometry": (
+        "cosines of gradient features of responses to one problem, for any checkpoint (Figure 3)"
+    ),
     "compare": "finished runs in one table and one figure, with bands over seeds",
     "fidelity": "how well cosines of the features predict cosines of the true gradients",
 }
@@ -27,11 +28,13 @@ HELP = (
 
 
 def main() -> None:
-    """Entry point of `g2rl-analyze`: hands the words after the command to its function."""
+    """Entry point of `g2rl-analyze`: the first word chooses the command, the rest is its own."""
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
         asked = len(sys.argv) > 1
         print(HELP, file=sys.stdout if asked else sys.stderr)
         raise SystemExit(0 if asked else 2)
+
+    # the command sees its own words only
     word = sys.argv.pop(1)
     if word not in COMMANDS:
         print(f"error: {unknown(word)}", file=sys.stderr)
@@ -53,7 +56,7 @@ def geometry() -> None:
     """`g2rl-analyze geometry`."""
 
     def run(config: DictConfig) -> float:
-        """One analysis in Hydra's output folder; returns the mean gradient cosine over all pairs."""
+        """One analysis in Hydra's output folder; returns the mean cosine over all pairs."""
         folder = Path(HydraConfig.get().runtime.output_dir)
         from g2rl.cli.jobs.geometry import geometry as analyze_geometry
 
@@ -79,8 +82,10 @@ def fidelity() -> None:
 
 def unknown(word: str) -> str:
     """What to say of a first word that is no command."""
+    hint = ""
     near = difflib.get_close_matches(word, COMMANDS, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    if near:
+        hint = f"; did you mean {near[0]}?"
     return f"g2rl-analyze has no command {word!r}: there are {', '.join(COMMANDS)}{hint}"
 
 

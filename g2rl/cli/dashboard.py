@@ -25,11 +25,15 @@ Panel = tuple[str, str, list[str]]
 
 def panels(section: str, benchmarks: Mapping[str, Sequence[int]]) -> list[Panel]:
     """The line plots of a section; metrics with the same title share one."""
-    found: dict[str, tuple[str, list[str]]] = {}
-    for metric in (metric for metric in CURATED if metric.section == section):
+    units: dict[str, str] = {}
+    names_of_title: dict[str, list[str]] = {}
+    for metric in CURATED:
+        if metric.section != section:
+            continue
         for title, name in zip(*titles_and_names(metric, benchmarks), strict=True):
-            found.setdefault(title, (metric.unit, []))[1].append(name)
-    return [(title, unit, names) for title, (unit, names) in found.items()]
+            units.setdefault(title, metric.unit)
+            names_of_title.setdefault(title, []).append(name)
+    return [(title, units[title], names) for title, names in names_of_title.items()]
 
 
 def titles_and_names(
@@ -38,7 +42,11 @@ def titles_and_names(
     """A metric's titles and names, one for each benchmark and k."""
     names = filled(metric.name, benchmarks)
     titles = filled(metric.panel, benchmarks)
-    return (titles if len(titles) == len(names) else titles * len(names)), names
+
+    # a title without a place for benchmark and k is that of all names
+    if len(titles) != len(names):
+        titles = titles * len(names)
+    return titles, names
 
 
 def build(entity: str, project: str, benchmarks: Mapping[str, Sequence[int]]) -> Any:
@@ -54,7 +62,7 @@ def build(entity: str, project: str, benchmarks: Mapping[str, Sequence[int]]) ->
     Raises:
         ImportError: wandb-workspaces is not installed.
     """
-    # the library that writes workspaces
+    # an extra of this package
     try:
         import wandb_workspaces.reports.v2 as reports
         import wandb_workspaces.workspaces as workspaces
@@ -64,6 +72,7 @@ def build(entity: str, project: str, benchmarks: Mapping[str, Sequence[int]]) ->
         ) from error
 
     def line(title: str, unit: str, names: list[str]) -> Any:
+        # parts of a whole lie on one another, so a band over seeds would say nothing
         return reports.LinePlot(
             title=title,
             x="step",
@@ -76,14 +85,10 @@ def build(entity: str, project: str, benchmarks: Mapping[str, Sequence[int]]) ->
         )
 
     # one section for each kind of metric, one panel for each title
-    sections = [
-        workspaces.Section(
-            name=section,
-            is_open=True,
-            panels=[line(*panel) for panel in panels(section, benchmarks)],
-        )
-        for section in SECTIONS
-    ]
+    sections = []
+    for name in SECTIONS:
+        lines = [line(*panel) for panel in panels(name, benchmarks)]
+        sections.append(workspaces.Section(name=name, is_open=True, panels=lines))
 
     # what is not a line: histograms and samples
     geometry = sections[SECTIONS.index("Exploration geometry")]
@@ -95,6 +100,8 @@ def build(entity: str, project: str, benchmarks: Mapping[str, Sequence[int]]) ->
             name="Samples", panels=[reports.WeavePanelSummaryTable(table_name=SAMPLES)]
         )
     )
+
+    # runs of one arm make one line
     return workspaces.Workspace(
         entity=entity,
         project=project,
@@ -119,9 +126,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--print", action="store_true", help="show it as JSON instead; no account, no network"
     )
-    chosen = parser.parse_args(arguments)
-    workspace = build(chosen.entity, chosen.project, dict.fromkeys(chosen.benchmarks, chosen.ks))
-    if chosen.print:
+    options = parser.parse_args(arguments)
+
+    # save it, or show what would be saved
+    benchmarks = dict.fromkeys(options.benchmarks, options.ks)
+    workspace = build(options.entity, options.project, benchmarks)
+    if options.print:
         print(json.dumps(workspace._spec, indent=2, default=str))
     else:
         workspace.save()

@@ -19,14 +19,13 @@ USER_ERRORS = (ValueError, OSError, ImportError, RuntimeError, TypeError, Instan
 
 
 class ArmFailedError(RuntimeError):
-    """One part of a sweep of evaluations failed; Hydra reports it after the others."""
+    """One part of a sweep of evaluations or analyses failed; Hydra reports it after the others."""
 
 
 def keep_traceback(error: BaseException, run_dir: Path) -> str:
-    """Write the traceback into the run folder; says where it is."""
-    import traceback
+    """Write the traceback into the run folder; returns where it is, in words for the user."""
+    import traceback  # here, because nothing has gone wrong in most commands
 
-    # the disk may be full, which may be the very error
     place = RunFolder(run_dir).error
     try:
         place.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
@@ -47,8 +46,10 @@ def report(error: BaseException, run_dir: Path) -> str:
 
 @contextmanager
 def reported(folder: Path) -> Iterator[None]:
-    """Say a user's error in one line, with the traceback in the folder; that of an earlier attempt
-    goes."""
+    """Report what the user can mend in one line, with the traceback in the folder.
+
+    Once all went well, the traceback of an earlier attempt is deleted.
+    """
     try:
         yield
         RunFolder(folder).error.unlink(missing_ok=True)
@@ -59,8 +60,10 @@ def reported(folder: Path) -> Iterator[None]:
 
 
 def raise_cleanly(error: BaseException, run_dir: Path) -> NoReturn:
-    """Report an error and end; in a sweep with an exception, because an exit would end its other
-    parts."""
+    """Report an error and end the command.
+
+    In a sweep this is an exception, because an exit would end the sweep's other parts too.
+    """
     text = report(error, run_dir)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         raise ArmFailedError(text) from None

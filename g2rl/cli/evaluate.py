@@ -19,11 +19,10 @@ def main() -> None:
 
 def run(config: DictConfig) -> float | None:
     """One evaluation in Hydra's output folder; returns pass@1 averaged over benchmarks."""
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    from g2rl.cli.jobs.evaluate import (
-        evaluate,
-    )  # torch is imported here, so that --help stays quick
+    # torch is imported here, so that --help stays quick
+    from g2rl.cli.jobs.evaluate import evaluate
 
+    folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         with reported(folder):
             return evaluate(config, folder, list(HydraConfig.get().overrides.task))

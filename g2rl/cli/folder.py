@@ -1,5 +1,4 @@
-"""The folder of a run or an evaluation: new, continued with the same settings, or wiped on
-request."""
+"""The folder of a run or an evaluation: new, continued with the same settings, or wiped."""
 
 from __future__ import annotations
 
@@ -24,8 +23,7 @@ RESUME = ("auto", "never")
 
 
 class RefuseUnwritable(Callback):
-    """Ends the command with one line, before anything is loaded, when it cannot write where it
-    should.
+    """Ends a command that cannot write in its folder with one line, before anything is loaded.
 
     A Hydra callback, because Hydra itself is the first to write there.
     """
@@ -46,8 +44,8 @@ def refuse_unwritable(folder: Path) -> None:
             probe.flush()
     except OSError as error:
         print(
-            f"error: cannot write in {folder}: {error.strerror}; free or allow it, or write elsewhere with "
-            "hydra.run.dir=... (hydra.sweep.dir=... of a sweep)",
+            f"error: cannot write in {folder}: {error.strerror}; free or allow it, or write "
+            "elsewhere with hydra.run.dir=... (hydra.sweep.dir=... of a sweep)",
             file=sys.stderr,
         )
         raise SystemExit(1) from None
@@ -55,18 +53,18 @@ def refuse_unwritable(folder: Path) -> None:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, so that two runs never write there at once; the system frees it when
-    we end.
+    """Hold the folder's lock, so that two runs never write there at once.
 
-    Under torchrun the first rank holds it for all.
+    The system frees the lock when the process ends. Under torchrun the first rank holds it for all.
 
     Raises:
-        ValueError: another process holds it (an orphan of a killed sweep, a job still in the
-        queue).
+        ValueError: another process holds it, for example an orphan of a killed sweep.
     """
     if environment_rank() != 0:
         yield
         return
+
+    # the file stays; only its lock says that somebody is at work
     folder.mkdir(parents=True, exist_ok=True)
     with RunFolder(folder).lock.open("a") as handle:
         try:
@@ -74,8 +72,8 @@ def alone_in(folder: Path) -> Iterator[None]:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise ValueError(
-                f"another process is at work in {folder}: wait until it has ended and start the same command "
-                "again, or write elsewhere with hydra.run.dir=..."
+                f"another process is at work in {folder}: wait until it has ended and start the "
+                "same command again, or write elsewhere with hydra.run.dir=..."
             ) from None
         yield
 
@@ -86,6 +84,7 @@ def prepare(
     """Make sure that the folder is new, wiped on request, or holds work of the same configuration.
 
     Args:
+        folder: where the command writes.
         config: resolved; written to config.yaml.
         resume: auto, or never, which deletes `outputs`.
         free: keys that may change in between; they do not matter to the result.
@@ -111,8 +110,9 @@ def prepare(
         changed = differences(stored_config, config, free)
         if changed:
             raise ValueError(
-                f"{folder} was begun with other settings: {'; '.join(changed)}. Continue it with its own "
-                "settings, start over with resume=never, or write elsewhere with hydra.run.dir=..."
+                f"{folder} was begun with other settings: {'; '.join(changed)}. Continue it with "
+                "its own settings, start over with resume=never, or write elsewhere with "
+                "hydra.run.dir=..."
             )
 
     # from here on the folder is this run's
@@ -121,6 +121,6 @@ def prepare(
 
 
 def holds_work(folder: Path, outputs: Sequence[str]) -> bool:
-    """Whether one of the outputs is there; a command that was refused leaves its error alone."""
+    """Whether one of the outputs is there, other than the error of a command that was refused."""
     error = RunFolder(folder).error.name
     return any((folder / name).exists() for name in outputs if name != error)

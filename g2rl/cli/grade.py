@@ -31,13 +31,18 @@ class CaseError(ValueError):
 
 
 def read_cases(path: Path) -> list[dict[str, Any]]:
-    """The cases of a JSONL file. Raises CaseError with the line number (from 1) of the first bad
-    row."""
+    """The cases of a JSONL file.
+
+    Raises:
+        CaseError: naming the line of the first bad row, counted from 1.
+    """
     cases = []
-    # Only "\n" ends a line: model output may hold other characters that Python takes for line ends.
+    # only "\n" ends a line: model output may hold other characters that Python takes for line ends.
     for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         if not line.strip():
             continue
+
+        # a case that can be read, and graded
         try:
             row = json.loads(line)
         except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
@@ -79,14 +84,17 @@ def _fault(row: Any) -> str | None:
 
 def choices_in(row: dict[str, Any]) -> Any:
     """The row's options, given directly or under "meta"; None when there are none."""
+    if "choices" in row:
+        return row["choices"]
     meta = row.get("meta")
-    return row.get("choices", meta.get("choices") if isinstance(meta, dict) else None)
+    return meta.get("choices") if isinstance(meta, dict) else None
 
 
 def grade_cases(
     cases: Sequence[dict[str, Any]], workers: int = 2, timeout_seconds: float = 5.0
 ) -> list[Verdict]:
     """Verdicts in the order of the cases; `timeout_seconds` bounds each."""
+    # by their places among the cases, because each kind has a grader of its own
     verdicts: dict[int, Verdict] = {}
     for kind, verifier in VERIFIERS.items():
         places = [place for place, case in enumerate(cases) if case["kind"] == kind]
@@ -99,6 +107,7 @@ def grade_cases(
 
 
 def _problem(case: dict[str, Any]) -> Problem:
+    """What a verifier needs to know: the gold answer and the options."""
     choices = choices_in(case)
     meta = {} if choices is None else {"choices": choices}
     return Problem(str(case.get("id", "")), "", case["gold"], meta)

@@ -18,9 +18,8 @@ from g2rl.cli.sweep.finished import finished_score
 from g2rl.runs.interrupt import EXIT_INTERRUPTED, Interrupted, asked, hand_on
 from g2rl.runs.layout import RunFolder
 
-NO_SCORE = (
-    math.nan
-)  # of an arm of a sweep that did not finish; the sweep's end looks at the folders
+NO_SCORE = math.nan
+"""What an arm of a sweep returns that did not finish; the sweep's end looks at the folders."""
 
 
 def main() -> None:
@@ -47,13 +46,14 @@ def run(config: DictConfig) -> float:
         )
         return score
 
-    # asked to stop before this arm began: the sweep stops, or its job is put back into the queue
+    # asked to stop before this arm began: the sweep stops, or its job goes back into the queue
     stop_signal = asked()
     if stop_signal is not None:
         hand_on(stop_signal)
         return leave()
 
-    from g2rl.cli.jobs.train import train  # torch is imported here, so that --help stays quick
+    # torch is imported here, so that --help stays quick
+    from g2rl.cli.jobs.train import train
 
     try:
         RunFolder(run_dir).error.unlink(missing_ok=True)  # of an earlier attempt

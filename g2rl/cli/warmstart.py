@@ -2,9 +2,10 @@
 
     python -m g2rl.cli.warmstart --out my_tiny            # about ten minutes on one core
 
-Loss on the completion only; batches of similar length, so that little is padded. The weights are
-rounded to bfloat16 (0.9 MB). The result ships in `g2rl/assets/tiny`; its measured behaviour is in
-`experiments/embedded_default/README.md`. Held-out problems never appear in a trace.
+The loss is on the completion only. A batch holds traces of similar length, so that little is
+padded. The weights are rounded to bfloat16 (0.9 MB). The result ships in `g2rl/assets/tiny`; its
+measured behaviour is in `experiments/embedded_default/README.md`. Held-out problems never appear in
+a trace.
 """
 
 from __future__ import annotations
@@ -44,13 +45,17 @@ def batches(
             prompt_ids = tokenizer.encode(f"<bos> {prompt}")
             rows.append((prompt_ids, tokenizer.encode(f"{text} <eos>")))
         rows.sort(key=lambda row: len(row[0]) + len(row[1]))
+
+        # its batches in any order; the last bucket gives only what is left of the total
         for b in rng.permutation(BUCKET_BATCHES)[: total - first]:
             yield collate(rows[b * size : (b + 1) * size])
 
 
 def collate(rows: list[tuple[list[int], list[int]]]) -> tuple[Tensor, Tensor]:
-    """Right-pad; labels are IGNORED on the prompt and on the padding."""
-    # inputs are the whole trace, labels its completion
+    """Pad pairs (prompt ids, completion ids) on the right to two tensors (rows, L).
+
+    Inputs are whole traces; labels are IGNORED on the prompt and on the padding.
+    """
     length = max(len(p) + len(c) for p, c in rows)
     inputs = torch.zeros(len(rows), length, dtype=torch.long)
     labels = torch.full((len(rows), length), IGNORED)
@@ -62,7 +67,7 @@ def collate(rows: list[tuple[list[int], list[int]]]) -> tuple[Tensor, Tensor]:
 
 
 def learning_rate(step: int, total: int, peak: float, warmup: int) -> float:
-    """Linear warm-up, then linear decay to zero."""
+    """Linear warm-up over `warmup` steps, then linear decay to zero at step `total`."""
     return peak * min((step + 1) / warmup, (total - step) / max(total - warmup, 1))
 
 
@@ -76,8 +81,9 @@ def warm_start(
     model = Qwen3ForCausalLM(build_config(len(tokenizer))).float()
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.95), weight_decay=0.01)
     started, losses = time.time(), []
+
     for step, (inputs, labels) in enumerate(batches(tokenizer, batch, steps, seed)):
-        # one step
+        # forward
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, peak, warmup=50)
         logits = model(input_ids=inputs).logits[:, :-1]
@@ -86,7 +92,6 @@ def warm_start(
         total = torch.nn.functional.cross_entropy(
             logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED, reduction="sum"
         )
-
         loss = total / (batch * TYPICAL_TOKENS)
 
         # update
@@ -107,6 +112,7 @@ def warm_start(
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Command line of `python -m g2rl.cli.warmstart`."""
     parser = argparse.ArgumentParser(
         prog="python -m g2rl.cli.warmstart", description=__doc__.splitlines()[0]
     )
@@ -118,6 +124,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--lr", type=float, default=3e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args(argv)
+
+    # train, and write in Hugging Face format
     model, tokenizer = warm_start(args.steps, args.batch, args.lr, args.seed)
     model.to(torch.bfloat16).save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)

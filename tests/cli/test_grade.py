@@ -100,7 +100,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     def fail(_: int) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(audit.os, "fsync", fail)
+    monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(OSError, match="disk full"):
         audit.main([str(write(tmp_path / "cases.jsonl", CASES[1:2])), "--out", str(out)])
     assert out.read_text() == "old"

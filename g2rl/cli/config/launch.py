@@ -15,10 +15,10 @@ from g2rl.cli.config.labels import run_label
 from g2rl.cli.config.mistakes import refuse_mistakes
 from g2rl.cli.config.names import arm_name, eval_dir, run_group, run_tag, unnamed_settings
 
-ASKING_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--info", "-i"}  # they start no run
+ASKING_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--info", "-i"}
+"""Flags that print something and start no run."""
 
 
-# before torch and Hydra look at the environment
 def share_cores() -> None:
     """Let idle OpenMP threads sleep instead of spin; to be called before torch is imported.
 
@@ -50,6 +50,7 @@ def escape_paths(arguments: Sequence[str], keys: Sequence[str]) -> list[str]:
     """
     escaped: list[str] = []
     for word in arguments:
+        # a value in quotes, or with escapes of the user's own, is left as it is
         key, _, value = word.partition("=")
         is_quoted = any(mark in value for mark in "'\"\\")
         if key in keys and not is_quoted:
@@ -62,14 +63,16 @@ def launch(config_name: str, run: Callable[[DictConfig], Any], path_keys: Sequen
     """Run a command under Hydra, its overrides checked first.
 
     Args:
-        config_name: of the file in conf/.
+        config_name: name of a file in conf/, without its suffix.
+        run: what the command does with its configuration.
         path_keys: keys whose values are paths, in which "=" needs no escape.
     """
+    # before torch and Hydra look at the environment and at conf/
     share_cores()
     register_resolvers()
     sys.argv[1:] = escape_paths(sys.argv[1:], path_keys)
 
-    # --help and the like run nothing
+    # words that only ask for something need not be checked
     if not ASKING_FLAGS & set(sys.argv[1:]):
         refuse_mistakes(config_name)
     hydra.main(config_path=str(config_dir()), config_name=config_name, version_base="1.3")(run)()

@@ -17,7 +17,9 @@ from omegaconf import DictConfig
 from g2rl.cli.config.choices import choices, config_dir
 
 VALUED_FLAGS = ("--cfg", "-c", "--package", "-p")
+"""Flags of Hydra that are followed by a value."""
 OWN_CONFIG_FLAGS = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd")
+"""Flags with which the user brings another configuration, of which nothing is known here."""
 
 
 def groups() -> list[str]:
@@ -26,8 +28,7 @@ def groups() -> list[str]:
 
 
 def groups_of(config_name: str) -> list[str]:
-    """The groups that a command chooses from: those of its defaults list and what their choices
-    bring."""
+    """The groups that a command chooses from, those included that other choices bring."""
     choices_made = _compose([], config_name, hydra=True).hydra.runtime.choices
     names = {str(key).split("@")[0] for key in choices_made}
     return sorted(names & set(groups()))
@@ -51,11 +52,18 @@ def explain_mistakes(words: Sequence[str], config_name: str) -> str | None:
     """Say what is wrong with the overrides and what was probably meant; None when all is well.
 
     Only what can be told without running is checked here: names of groups, choices and keys.
+
+    Args:
+        words: what the user typed, flags left out.
+        config_name: the command's file in conf/.
     """
+    # Hydra's grammar first
     try:
         overrides = OverridesParser.create().parse_overrides(list(words))
     except HydraException as error:
         return str(error)
+
+    # then groups and keys
     offered = groups_of(config_name)
     problem = _wrong_choice(overrides, offered)
     return problem or _wrong_key(overrides, offered, config_name)
@@ -70,6 +78,8 @@ def _wrong_choice(overrides: Sequence[Override], offered: Sequence[str]) -> str 
                 there = ", ".join(offered)
                 return f"{override.input_line}: there is no such group here; there are {there}"
             continue
+
+        # one choice, or those of a sweep
         for name in _values(override):
             if isinstance(name, str) and name not in choices(group):
                 problem = f"{group} has no choice {name!r}"
@@ -80,7 +90,8 @@ def _wrong_choice(overrides: Sequence[Override], offered: Sequence[str]) -> str 
 def _wrong_key(
     overrides: Sequence[Override], offered: Sequence[str], config_name: str
 ) -> str | None:
-    """What is wrong with a key; choices bring keys, so they are made first."""
+    """What is wrong with a key that an override changes."""
+    # choices bring keys of their own, so they are made first
     made_choices: list[str] = []
     for override in overrides:
         group = override.key_or_group
@@ -92,6 +103,7 @@ def _wrong_key(
         else:
             made_choices.append(f"{group}={names[0]}")
 
+    # keys that are there now
     known_keys = flat_keys(_compose(made_choices, config_name))
     for override in overrides:
         key = override.key_or_group
@@ -103,7 +115,7 @@ def _wrong_key(
 
 
 def _must_be_known(override: Override) -> bool:
-    """Whether an override changes a key, rather than adding or deleting one, or setting up Hydra."""
+    """Whether an override changes a key, rather than adds or deletes one, or sets up Hydra."""
     if override.is_add() or override.is_delete():
         return False
     return not override.key_or_group.startswith("hydra") and "@" not in override.key_or_group
@@ -131,15 +143,19 @@ def _compose(overrides: list[str], config_name: str, hydra: bool = False) -> Dic
 def _did_you_mean(text: str, wrong: str, known: Sequence[str], problem: str) -> str:
     """One line: what was typed, what is wrong, and the nearest names that exist."""
     near = difflib.get_close_matches(wrong, known, n=3, cutoff=0.6)
-    last = wrong.rsplit(".", 1)[-1]  # the right leaf under the wrong node
+
+    # the right last name under a wrong node
+    last = wrong.rsplit(".", 1)[-1]
     near += [key for key in known if key.rsplit(".", 1)[-1] == last and key not in near][:3]
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known[:20])}"
+
+    hint = f"known: {', '.join(known[:20])}"
+    if near:
+        hint = f"did you mean {' or '.join(near)}?"
     return f"{text}: {problem}; {hint}"
 
 
 def overrides_of(arguments: Sequence[str]) -> list[str] | None:
-    """The KEY=VALUE words among command-line arguments; None when another configuration is asked
-    for."""
+    """The KEY=VALUE words among command-line arguments; None if the user brings a configuration."""
     overrides: list[str] = []
     words = iter(arguments)
     for word in words:

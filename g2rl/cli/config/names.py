@@ -14,7 +14,9 @@ from omegaconf import DictConfig, ListConfig
 from g2rl.runs.identity import free_keys, unnamed_keys
 
 TAG_LENGTH = 60
+"""Longest part of a folder's name that is made of overrides."""
 ARM_LENGTH = 40
+"""Longest part of an arm's name for what the study itself does not sweep."""
 
 
 def run_tag(overrides: str) -> str:
@@ -39,6 +41,7 @@ def arm_name(words: Sequence[str], swept: Mapping[str, Any] | None, excluded: Se
         ``lam=0.3``, ``lam=0.3-trainer.steps=9``, ``lam=0.3-1f0c22ab``; ``default`` when nothing is
         left.
     """
+    # what the study sweeps, and the rest
     swept_words: list[str] = []
     other_words: list[str] = []
     for word in words:
@@ -52,7 +55,7 @@ def arm_name(words: Sequence[str], swept: Mapping[str, Any] | None, excluded: Se
         else:
             other_words.append(f"{key}={value}")
 
-    # what the study does not sweep is hashed when it is long
+    # the rest is named where it is short, else hashed
     others = ",".join(sorted(other_words))
     tag = run_tag(others)
     if len(tag) > ARM_LENGTH:
@@ -61,16 +64,20 @@ def arm_name(words: Sequence[str], swept: Mapping[str, Any] | None, excluded: Se
 
 
 def _short_hash(text: str) -> str:
+    """Eight characters that tell texts apart in names."""
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def run_group(what: str) -> str:
-    """Name by which tracking groups runs: ``signals-countdown-tiny`` in experiment=signals, else
-    `what`."""
+def run_group(name: str) -> str:
+    """Name by which tracking groups runs: ``signals-NAME`` in experiment=signals, else ``NAME``."""
     experiment = None
     if HydraConfig.initialized():
         experiment = HydraConfig.get().runtime.choices.get("experiment")
-    return what if experiment in (None, "null") else f"{experiment}-{what}"
+
+    # Hydra writes a choice of nothing as text
+    if experiment in (None, "null"):
+        return name
+    return f"{experiment}-{name}"
 
 
 def eval_dir(
@@ -84,11 +91,18 @@ def eval_dir(
 ) -> str:
     """Where an evaluation writes: beside the run or the samples it is about, else under evals/.
 
-    Names hold no "=", so that they can be typed in an override. `absolute` is for sweeps, whose
-    folders Hydra would put under another.
+    Args:
+        run: folder of a run that is evaluated.
+        samples: file of samples that are graded again.
+        compare: folders of evaluations that are compared.
+        model, benchmark: their names.
+        overrides: what was typed, as Hydra joins it.
+        absolute: for sweeps, because Hydra would put a relative folder under another one.
     """
-    # beside what it is about
+    # names hold no "=", so that they can be typed in an override
     tag = run_tag(overrides.replace("benchmark.", "").replace("=", "-"))
+
+    # beside what it is about
     if compare:
         folder = Path("evals") / f"compare-{_short_hash(str(compare))}"
     elif samples is not None and Path(samples).expanduser().is_file():
@@ -106,10 +120,10 @@ def unnamed_settings(command: str, *, _root_: DictConfig) -> ListConfig:
     Args:
         command: a key of `g2rl.runs.identity.FREE_SETTINGS`.
     """
-    # only the names of a node's settings are needed
+    # a free node stands for all of its settings, of which only the names are needed
     nodes: dict[str, Any] = {}
     for key in free_keys(command, "name"):
         node = _root_.get(key)
         if isinstance(node, DictConfig):
-            nodes[key] = {name: None for name in node}
+            nodes[key] = dict.fromkeys(node)
     return ListConfig(unnamed_keys(command, nodes))
