@@ -265,3 +265,18 @@ def test_geometry_of_training_is_read_from_the_files_of_runs(tmp_path: Path) -> 
         step_numbers(run / "geometry" / "step_000001.parquet")
     table.drop(columns="cosine").to_parquet(run / "geometry" / "step_000001.parquet")
     assert training_geometry(collect([tmp_path])).empty
+
+
+def test_comparing_reads_every_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from g2rl.analysis.comparison import runs
+    from g2rl.cli.jobs.compare import compare
+
+    folders = [make_run(tmp_path / "runs" / f"a{seed}", seed) for seed in (0, 1)]
+    configs_read: list[Path] = []
+    metrics_read: list[Path] = []
+    read_run, read_metrics = runs.read_run, runs.read_metrics
+    monkeypatch.setattr(runs, "read_run", lambda p: configs_read.append(p) or read_run(p))
+    monkeypatch.setattr(runs, "read_metrics", lambda p: metrics_read.append(p) or read_metrics(p))
+    compare(folders, tmp_path / "out")
+    assert configs_read == folders
+    assert metrics_read == [folder / "metrics.jsonl" for folder in folders]

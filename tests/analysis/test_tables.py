@@ -1,0 +1,60 @@
+"""Cells and markdown, captions, and which modules load matplotlib."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from g2rl.analysis.captions import one_or_mixed, sampled_and_scored, sampled_with_features
+from g2rl.analysis.tables import interval_cell, markdown, seeds_cell
+
+
+def test_undefined_values_and_bounds_are_left_out_of_a_cell() -> None:
+    assert interval_cell(0.5, 0.25, 0.75) == "0.500 [0.250, 0.750]"
+    assert interval_cell(0.5, -0.25, 0.75, "+.2f") == "+0.50 [-0.25, +0.75]"
+    for nothing in (None, np.nan):
+        assert interval_cell(0.5, nothing, nothing) == "0.500"
+        assert interval_cell(nothing, nothing, nothing) == "-"
+        assert interval_cell(nothing, 0.0, 1.0, undefined="undefined") == "undefined"
+
+
+def test_a_cell_says_when_some_seeds_are_missing() -> None:
+    assert seeds_cell([], 3) == "-"
+    assert seeds_cell([0.25], 1) == "0.250"
+    assert seeds_cell([0.25], 3, "+.3f") == "+0.250 (1 of 3)"
+
+
+def test_markdown_aligns_columns_and_needs_no_heading_above_the_names() -> None:
+    rows = [["", "size"], ["a", "1"], ["b", ""]]
+    assert markdown(rows) == "| | size |\n|---|---|\n| a | 1 |\n| b |  |"
+    assert markdown(rows, right_aligned=["size"]).splitlines()[1] == "|---|---:|"
+
+
+def test_captions_name_temperatures_and_truncation() -> None:
+    assert sampled_and_scored(0.6, 0.9, 50, 1.0) == (
+        "sampled at temperature 0.6, top-p 0.9 and top-k 50; p_t scored at temperature 1"
+    )
+    assert sampled_and_scored(0.6, 1.0, 0, None) == (
+        "sampled at temperature 0.6, no truncation; p_t scored at temperature 0.6"
+    )
+    assert sampled_with_features(1.0, 1.0, 0, 0.6) == (
+        "sampled at temperature 1 with no truncation; Φ at temperature 0.6"
+    )
+    assert one_or_mixed(["a", "a"]) == "a"
+    assert one_or_mixed(["b", "a", "b"]) == "mixed: a | b"
+
+
+@pytest.mark.parametrize(
+    ("modules", "library"),
+    [
+        ("captions, palette", "matplotlib"),
+        ("captions, palette", "torch"),
+        ("tables, stored", "matplotlib"),
+    ],
+)
+def test_only_modules_that_draw_load_matplotlib(modules: str, library: str) -> None:
+    code = f"import sys; from g2rl.analysis import {modules}; sys.exit({library!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
