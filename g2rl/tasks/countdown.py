@@ -1,13 +1,13 @@
 """Countdown: reach the target with the given numbers, each used exactly once.
 
-An example row: numbers (8, 3, 7, 2), target 29, prompt ``use 8 3 7 2 make 29 :``, one right answer
-``\\boxed{ 8 * 3 + 7 - 2 }``. Numbers are 1-10, three or four of them with equal odds; targets are
-10-60, come from a random derivation whose intermediate values stay in 1-60 with exact division, and
-are none of the given numbers. So every problem is solvable, and most have several solutions.
+An example: numbers (8, 3, 7, 2), target 29, prompt ``use 8 3 7 2 make 29 :``, and one right answer
+``\\boxed{ 8 * 3 + 7 - 2 }``. A problem has three or four numbers, with equal odds, from 1 to 10.
+Its target, from 10 to 60, comes from a random derivation whose values stay in 1 to 60 and whose
+divisions are exact, and is none of the numbers. So every problem can be solved, and most have
+several solutions.
 
 Problem number i of a stream is a function of (seed, i) alone. Held-out problems come from a stream
-of their own, and no training problem shares the multiset of numbers and the target of a held-out
-one.
+of their own, and no training problem shares both numbers and target with a held-out one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from g2rl.types import Problem, Verdict
 SMALLEST_TARGET, LARGEST_VALUE = 10, 60
 LARGEST_NUMBER = 10
 TINY_TEMPLATE = "use $numbers make $target :"
-_HELD_OUT_STREAM, _TRAIN_STREAM = 0xE7A1, 0x7A1B
+"""The prompt in the words of the tiny policy."""
+
+_HELD_OUT_STREAM, _TRAIN_STREAM = 0xE7A1, 0x7A1B  # kinds of random streams
 _OPERATIONS = "+-*/"
 
 
@@ -40,28 +42,31 @@ class Step:
 
 
 def combine(left: int, op: str, right: int) -> int | None:
-    """The value of one step, or None where it leaves 1..60 or division is not exact."""
+    """The value of one step, or None if it is not in 1 to 60 or a division is not exact."""
     if op == "/":
         return left // right if left % right == 0 else None
 
-    # nothing may leave the range on the way
     result = {"+": left + right, "-": left - right, "*": left * right}[op]
     return result if 1 <= result <= LARGEST_VALUE else None
 
 
 def stream(*key: int) -> Random:
-    """A random stream named by its key (string seeds are hashed by SHA-512: the same on every
-    machine)."""
+    """A random stream named by its key.
+
+    It is the same on every machine, because `Random` hashes a string by SHA-512.
+    """
     return Random("/".join(map(str, key)))
 
 
 def random_derivation(numbers: Sequence[int], rng: Random) -> list[Step] | None:
-    """Combine random pairs with random operations until one value is left; None where a step
-    fails."""
+    """Combine random pairs by random operations until one value is left.
+
+    None if a step has no value (see `combine`).
+    """
     pool = list(numbers)
     steps: list[Step] = []
     while len(pool) > 1:
-        # two numbers, in random order
+        # two numbers are taken, in random order
         left = pool.pop(rng.randrange(len(pool)))
         right = pool.pop(rng.randrange(len(pool)))
         op = _OPERATIONS[rng.randrange(4)]
@@ -76,13 +81,20 @@ def random_derivation(numbers: Sequence[int], rng: Random) -> list[Step] | None:
 
 
 def draw(kind: int, seed: int, index: int, attempt: int = 0) -> tuple[list[int], list[Step]]:
-    """Numbers and a solving derivation for problem `index` of the held-out or the training
-    stream."""
+    """The numbers of a problem, and a derivation that solves it. Its last result is the target.
+
+    Args:
+        kind: of the stream, held-out or training.
+        seed: of the stream.
+        index: of the problem in its stream.
+        attempt: another one gives another problem with the same index.
+    """
     rng = stream(kind, seed, index, attempt)
     while True:
-        # until a derivation ends in a target that is not given away
         numbers = [rng.randint(1, LARGEST_NUMBER) for _ in range(rng.randint(3, 4))]
         steps = random_derivation(numbers, rng)
+
+        # a target that is one of the numbers would be given away
         if steps and steps[-1].result >= SMALLEST_TARGET and steps[-1].result not in numbers:
             return numbers, steps
 
@@ -94,19 +106,19 @@ def signature(numbers: Sequence[int], target: int) -> tuple[int, ...]:
 
 @lru_cache(maxsize=8)
 def _held_out(count: int) -> tuple[tuple[tuple[int, ...], int], ...]:
-    rows: list[tuple[tuple[int, ...], int]] = []
+    """(numbers, target) of the first `count` held-out problems, each different from all others."""
+    problems: list[tuple[tuple[int, ...], int]] = []
     seen: set[tuple[int, ...]] = set()
     index = 0
-    while len(rows) < count:
+    while len(problems) < count:
         numbers, steps = draw(_HELD_OUT_STREAM, 0, index)
         index += 1
 
-        # each problem once
-        name = signature(numbers, steps[-1].result)
-        if name not in seen:
-            seen.add(name)
-            rows.append((tuple(numbers), steps[-1].result))
-    return tuple(rows)
+        target = steps[-1].result
+        if signature(numbers, target) not in seen:
+            seen.add(signature(numbers, target))
+            problems.append((tuple(numbers), target))
+    return tuple(problems)
 
 
 @lru_cache(maxsize=8)
@@ -116,7 +128,10 @@ def held_out_signatures(count: int) -> frozenset[tuple[int, ...]]:
 
 
 def draw_training(seed: int, index: int, held_out: int) -> tuple[list[int], list[Step]]:
-    """Training problem `index` of the stream `seed`; redrawn while it is a held-out one."""
+    """Training problem `index` of the stream `seed`, as (numbers, derivation).
+
+    It is drawn again while it is one of the first `held_out` held-out problems.
+    """
     avoided = held_out_signatures(held_out)
     attempt = 0
     while True:
@@ -127,51 +142,56 @@ def draw_training(seed: int, index: int, held_out: int) -> tuple[list[int], list
 
 
 def _problem(id_: str, numbers: Sequence[int], target: int, template: str) -> Problem:
-    text = string.Template(template).substitute(numbers=" ".join(map(str, numbers)), target=target)
-    return Problem(id_, text, str(target), {"numbers": list(numbers), "target": target})
+    """The record of a problem; numbers and target travel with it for the verifier."""
+    prompt = string.Template(template).substitute(
+        numbers=" ".join(map(str, numbers)), target=target
+    )
+    return Problem(id_, prompt, str(target), {"numbers": list(numbers), "target": target})
 
 
 def held_out_problems(count: int, template: str = TINY_TEMPLATE) -> list[Problem]:
     """The first `count` held-out problems, the same in every run."""
     problems: list[Problem] = []
-    for i, (numbers, target) in enumerate(_held_out(count)):
-        problems.append(_problem(f"countdown/heldout/{i}", numbers, target, template))
+    for index, (numbers, target) in enumerate(_held_out(count)):
+        problems.append(_problem(f"countdown/heldout/{index}", numbers, target, template))
     return problems
 
 
 class CountdownVerifier:
-    """Right when the last ``\\boxed{ }`` uses each number once and equals the target."""
+    """An answer is right if the last ``\\boxed{ }`` uses each number once and equals the target."""
 
     bounded = True
 
     def grade(self, completion: str, problem: Problem) -> Verdict:
-        started = time.perf_counter()
+        """Judge one completion. The verdict's answer is the canonical form of the expression."""
+        start = time.perf_counter()
         correct, answer, route = self._judge(completion, problem)
-        return Verdict(correct, answer, route, time.perf_counter() - started)
+        return Verdict(correct, answer, route, time.perf_counter() - start)
 
     def _judge(self, completion: str, problem: Problem) -> tuple[bool, str | None, str]:
-        # the last box
+        """(correct, answer, route) of a completion."""
+        # find the last box
         start = completion.rfind("\\boxed{")
         end = completion.find("}", start)
         if start < 0 or end < 0:
             return False, None, "unparsed"
 
-        # what stands in it, by our own parser
+        # read what it holds by our own parser, which evaluates nothing
         try:
             expression = parse(completion[start + len("\\boxed{") : end])
         except GrammarError:
             return False, None, "unparsed"
 
-        # every number once, and the target
-        right_numbers = expression.numbers == tuple(sorted(problem.meta["numbers"]))
-        correct = right_numbers and expression.value == problem.meta["target"]
+        uses_numbers = expression.numbers == tuple(sorted(problem.meta["numbers"]))
+        correct = uses_numbers and expression.value == problem.meta["target"]
         return correct, expression.canonical, "expression"
 
     def key(self, answer: str) -> str:
-        """Answers are already canonical expressions."""
+        """The answer itself, which is already a canonical expression."""
         return answer
 
     def equivalent(self, left: str, right: str) -> bool:
+        """Whether two canonical expressions are the same."""
         return left == right
 
 
@@ -179,29 +199,34 @@ class Countdown:
     """The Countdown task as an endless stream.
 
     Args:
-        template: prompt with ``$numbers`` and ``$target``; the default speaks the tiny policy's
-            vocabulary.
-        held_out: number of held-out problems that training must never contain.
+        template: prompt with ``$numbers`` and ``$target``. The default keeps to the words of the
+            tiny policy.
+        held_out: the first so many held-out problems never occur in training.
+
+    Raises:
+        ValueError: the template lacks one of the two.
     """
 
     name = "countdown"
 
     def __init__(self, template: str = TINY_TEMPLATE, held_out: int = 512) -> None:
-        # a template needs both
         missing = [field for field in ("$numbers", "$target") if field not in template]
         if missing:
             raise ValueError(f"task.template lacks {' and '.join(missing)}: {template!r}")
+
         self.template = template
         self.held_out = held_out
         self.verifier = CountdownVerifier()
 
     def may_draw(self, problem: Problem) -> bool:
+        """Whether training could meet a problem: any Countdown problem that is not held out."""
         if "numbers" not in problem.meta:
             return False
-        name = signature(problem.meta["numbers"], problem.meta["target"])
-        return name not in held_out_signatures(self.held_out)
+        problem_signature = signature(problem.meta["numbers"], problem.meta["target"])
+        return problem_signature not in held_out_signatures(self.held_out)
 
     def batch(self, seed: int, start: int, size: int) -> list[Problem]:
+        """Problems number `start` to `start + size` of the stream with this seed."""
         problems: list[Problem] = []
         for index in range(start, start + size):
             numbers, steps = draw_training(seed, index, self.held_out)

@@ -17,10 +17,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+# bounds of an expression; digits are those of one integer
 MAX_CHARACTERS = 512
 MAX_TOKENS = 64
 MAX_DIGITS = 6
 
+# other spellings, in LaTeX and Unicode, and their meaning
 _SYNONYMS = (
     ("\\times", "*"),
     ("\\cdot", "*"),
@@ -43,7 +45,7 @@ class Expression:
     """A parsed expression, e.g. ``parse("3 + 4 * 2")``."""
 
     value: Fraction | None
-    """Exact value; None where the expression divides by zero."""
+    """Exact value, or None if the expression divides by zero."""
     numbers: tuple[int, ...]
     """The integers used, sorted, with repetition."""
     canonical: str
@@ -51,21 +53,25 @@ class Expression:
 
 
 def tokenize(text: str) -> list[str]:
-    """Split an expression into integers, operators and parentheses; refuse anything else."""
+    """Split an expression into integers, operators and parentheses.
+
+    Raises:
+        GrammarError: the text holds anything else, or exceeds a bound.
+    """
     if len(text) > MAX_CHARACTERS:
         raise GrammarError(f"longer than {MAX_CHARACTERS} characters")
-
-    # LaTeX and Unicode spellings
     for written, meant in _SYNONYMS:
         text = text.replace(written, meant)
+
     tokens: list[str] = []
     position = 0
-
-    # one token a round
     while position < len(text):
+        # the digits from here on, perhaps none
         end = position
         while end < len(text) and text[end] in _DIGITS:
             end += 1
+
+        # one token, or a space
         if end > position:
             if end - position > MAX_DIGITS:
                 raise GrammarError(f"an integer of more than {MAX_DIGITS} digits")
@@ -78,6 +84,7 @@ def tokenize(text: str) -> list[str]:
         else:
             raise GrammarError(f"unexpected character {text[position]!r}")
         position = end
+
     if len(tokens) > MAX_TOKENS:
         raise GrammarError(f"more than {MAX_TOKENS} tokens")
     return tokens
@@ -85,14 +92,18 @@ def tokenize(text: str) -> list[str]:
 
 @dataclass(slots=True, frozen=True)
 class _Node:
-    """`terms` are (inverted, canonical child); kind is "+", "*" or "n" (a single integer)."""
+    """A sum, a product or an integer."""
 
     kind: str
+    """"+" for a sum, "*" for a product, "n" for an integer."""
     value: Fraction | None
+    """Exact value, or None if the expression divides by zero."""
     terms: tuple[tuple[bool, str], ...]
+    """(inverted, canonical form) of each term; an inverted one is subtracted or divided by."""
 
     @property
     def canonical(self) -> str:
+        """Normal form: the terms in alphabetical order, in prefix notation."""
         if self.kind == "n":
             return self.terms[0][1]
         inverse = {"+": "-", "*": "/"}[self.kind]
@@ -103,53 +114,74 @@ class _Node:
 
 
 def _join(kind: str, left: _Node, right: _Node, inverted: bool) -> _Node:
-    """Combine two nodes, flattening nested sums into sums and products into products."""
-    # the value, exact; division by zero has none
-    value: Fraction | None = None
-    if left.value is not None and right.value is not None:
-        if kind == "+":
-            value = left.value - right.value if inverted else left.value + right.value
-        elif not inverted:
-            value = left.value * right.value
-        elif right.value != 0:
-            value = left.value / right.value
+    """Combine two nodes into a sum (kind "+") or a product (kind "*").
 
-    # nested sums become one sum, nested products one product
-    left_terms = left.terms if left.kind == kind else ((False, left.canonical),)
-    right_terms = right.terms if right.kind == kind else ((False, right.canonical),)
-    flipped = tuple((inv != inverted, name) for inv, name in right_terms)
-    return _Node(kind, value, left_terms + flipped)
+    With `inverted`, the right one is subtracted or divided by.
+    """
+    # inverting a sum inverts each of its terms, and the same holds for a product
+    terms = list(_terms_in(kind, left))
+    for is_inverted, name in _terms_in(kind, right):
+        terms.append((is_inverted != inverted, name))
+    return _Node(kind, _value_of(kind, left.value, right.value, inverted), tuple(terms))
+
+
+def _terms_in(kind: str, node: _Node) -> tuple[tuple[bool, str], ...]:
+    """The terms that a node brings into a sum or a product: all of its own if it is one too."""
+    if node.kind == kind:
+        return node.terms
+    return ((False, node.canonical),)
+
+
+def _value_of(
+    kind: str, left: Fraction | None, right: Fraction | None, inverted: bool
+) -> Fraction | None:
+    """The exact value of a sum or a product of two, or None if it divides by zero."""
+    if left is None or right is None:
+        return None
+    if kind == "+":
+        return left - right if inverted else left + right
+    if not inverted:
+        return left * right
+    return left / right if right != 0 else None
 
 
 class _Parser:
-    """Recursive descent; the depth is bounded by MAX_TOKENS."""
+    """Reads tokens by recursive descent; the depth is bounded by `MAX_TOKENS`."""
 
     def __init__(self, tokens: list[str]) -> None:
         self.tokens = tokens
         self.position = 0
-        self.numbers: list[int] = []
+        self.numbers: list[int] = []  # the integers read so far
 
     def peek(self) -> str:
-        """The next token, "" at the end."""
+        """The next token, or an empty string at the end."""
         return self.tokens[self.position] if self.position < len(self.tokens) else ""
 
     def take(self) -> str:
-        """The next token, which is then behind us."""
+        """Step over the next token and return it."""
         token = self.peek()
         self.position += 1
         return token
 
     def chain(self, kind: str, operators: str) -> _Node:
-        """A sum of terms (kind "+") or a product of factors (kind "*")."""
-        node = self.factor() if kind == "*" else self.chain("*", "*/")
+        """Read a sum (kind "+") or a product (kind "*").
+
+        The first of its two `operators` joins, the second inverts.
+        """
+        node = self.member(kind)
         while self.peek() and self.peek() in operators:
             inverted = self.take() == operators[1]
-            right = self.factor() if kind == "*" else self.chain("*", "*/")
-            node = _join(kind, node, right, inverted)
+            node = _join(kind, node, self.member(kind), inverted)
         return node
 
+    def member(self, kind: str) -> _Node:
+        """Read a member of a sum, which is a product, or of a product, which is a factor."""
+        if kind == "+":
+            return self.chain("*", "*/")
+        return self.factor()
+
     def factor(self) -> _Node:
-        """An integer, or an expression in parentheses."""
+        """Read an integer, or an expression in parentheses."""
         token = self.take()
 
         # an expression in parentheses
@@ -170,12 +202,10 @@ def parse(text: str) -> Expression:
     """Parse one expression.
 
     Raises:
-        GrammarError: for anything outside the grammar or its bounds.
+        GrammarError: the text lies outside the grammar or its bounds.
     """
     parser = _Parser(tokenize(text))
     node = parser.chain("+", "+-")
-
-    # nothing may follow
     if parser.position != len(parser.tokens):
         raise GrammarError(f"unexpected {parser.peek()!r} after a complete expression")
     return Expression(node.value, tuple(sorted(parser.numbers)), node.canonical)

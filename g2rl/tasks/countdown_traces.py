@@ -6,13 +6,13 @@
     try     try 8 - 3 = 5 , 5 * 7 = 35 , 35 - 2 = 33 off 4 no try 8 + 3 = 11 , 11 * 2 = 22 ,
             22 + 7 = 29 off 0 yes so \\boxed{ ( 8 + 3 ) * 2 + 7 }
 
-so that the base policy is diverse and imperfect: what reinforcement learning then has to sort out.
-    A
-wrong trace ends in a derivation that misses the target; in the first three styles it claims
-otherwise, in the fourth it gives up after an honest "no". An attempt says how far off it is before
-its verdict: a policy this small learns to subtract long before it learns to tell equal numbers from
-unequal ones. Failed attempts are near misses, the closest of a few random derivations: a policy
-taught to try blindly does not aim at the target.
+They make the base policy diverse and imperfect, which reinforcement learning then has to sort out.
+
+A wrong trace ends in a derivation that misses the target. In the first three styles it claims
+otherwise; in the fourth it gives up after an honest "no". An attempt says how far off it is before
+its verdict, because a policy this small learns to subtract long before it learns to tell equal
+numbers from unequal ones. Failed attempts are near misses, the closest of a few random derivations,
+because a policy that is taught to try blindly does not aim at the target.
 """
 
 from __future__ import annotations
@@ -27,74 +27,100 @@ STYLE_ODDS = (0.15, 0.35, 0.25, 0.25)
 WRONG_ODDS = 0.3
 MAX_ATTEMPTS = 4
 NEAREST_OF = 6  # random derivations of which a failed attempt is the closest to the target
-_TRACE_STREAM = 0x77AC
+
+_TRACE_STREAM = 0x77AC  # a kind of random stream, as in `countdown`
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
+_NUMBER_PRECEDENCE = 3  # a number never needs parentheses
 
 
 def expression_of(numbers: Sequence[int], steps: Sequence[Step]) -> str:
     """Write a derivation as one infix expression with the fewest parentheses, tokens spaced."""
-    pool: list[tuple[int, str, int]] = [(n, str(n), 3) for n in numbers]
+    # (value, text, precedence) of what is still to be combined
+    pool = [(number, str(number), _NUMBER_PRECEDENCE) for number in numbers]
     for step in steps:
-        parts = []
-        for value in (step.left, step.right):
-            index = next(i for i, item in enumerate(pool) if item[0] == value)
-            parts.append(pool.pop(index))
-        level = _PRECEDENCE[step.op]
-        left = parts[0][1] if parts[0][2] >= level else f"( {parts[0][1]} )"
-        # the right operand of - and / needs parentheses already at the same level
-        tight = parts[1][2] > level or (parts[1][2] == level and step.op in "+*")
-        right = parts[1][1] if tight else f"( {parts[1][1]} )"
-        pool.append((step.result, f"{left} {step.op} {right}", level))
+        precedence = _PRECEDENCE[step.op]
+        left, left_precedence = _take(pool, step.left)
+        right, right_precedence = _take(pool, step.right)
+
+        # parentheses; the right operand of - and / needs them already at the same precedence
+        if left_precedence < precedence:
+            left = f"( {left} )"
+        if right_precedence < precedence or (right_precedence == precedence and step.op in "-/"):
+            right = f"( {right} )"
+        pool.append((step.result, f"{left} {step.op} {right}", precedence))
     return pool[0][1]
 
 
+def _take(pool: list[tuple[int, str, int]], value: int) -> tuple[str, int]:
+    """Remove the first expression with this value from the pool: (text, precedence)."""
+    index = next(index for index, expression in enumerate(pool) if expression[0] == value)
+    _, text, precedence = pool.pop(index)
+    return text, precedence
+
+
 def forwards(steps: Sequence[Step]) -> str:
-    return " , ".join(f"{s.left} {s.op} {s.right} = {s.result}" for s in steps)
+    """A derivation from the numbers to the result: ``8 * 3 = 24 , 24 + 5 = 29``."""
+    return " , ".join(f"{step.left} {step.op} {step.right} = {step.result}" for step in steps)
 
 
 def backwards(steps: Sequence[Step], target: int) -> str:
-    claims = [target, *(s.result for s in reversed(steps[:-1]))]
-    return " , ".join(
-        f"{c} = {s.left} {s.op} {s.right}" for c, s in zip(claims, reversed(steps), strict=True)
-    )
+    """A derivation from the target to the numbers: ``29 = 24 + 5 , 24 = 8 * 3``.
+
+    The last step is claimed to give the target, whether it does or not.
+    """
+    last = steps[-1]
+    equations = [f"{target} = {last.left} {last.op} {last.right}"]
+    for step in reversed(steps[:-1]):
+        equations.append(f"{step.result} = {step.left} {step.op} {step.right}")
+    return " , ".join(equations)
 
 
 def near_miss(numbers: Sequence[int], target: int, rng: Random) -> list[Step]:
     """A derivation that does not reach the target: the closest of a few random ones."""
-    found: list[list[Step]] = []
-    while len(found) < NEAREST_OF:
+    misses: list[list[Step]] = []
+    while len(misses) < NEAREST_OF:
         steps = random_derivation(numbers, rng)
         if steps and steps[-1].result != target:
-            found.append(steps)
-    return min(found, key=lambda steps: abs(steps[-1].result - target))
+            misses.append(steps)
+    return min(misses, key=lambda steps: abs(steps[-1].result - target))
 
 
 def write_trace(numbers: Sequence[int], steps: Sequence[Step], rng: Random) -> str:
     """One trace for a problem and a derivation that solves it, in a random style, perhaps wrong."""
     target = steps[-1].result
     style = rng.choices(STYLES, STYLE_ODDS)[0]
-    final = near_miss(numbers, target, rng) if rng.random() < WRONG_ODDS else list(steps)
+
+    # the derivation that the box holds
+    final = list(steps)
+    if rng.random() < WRONG_ODDS:
+        final = near_miss(numbers, target, rng)
     box = f"\\boxed{{ {expression_of(numbers, final)} }}"
+
+    # what is written before the box
     if style == "direct":
         return box
     if style == "calc":
         return f"calc {forwards(final)} so {box}"
     if style == "back":
         return f"back {backwards(final, target)} so {box}"
-    attempts = [near_miss(numbers, target, rng) for _ in range(rng.randrange(MAX_ATTEMPTS))] + [
-        final
-    ]
-    return f"{' '.join(attempt(steps, target) for steps in attempts)} so {box}"
+
+    # failed attempts, and then the final one
+    attempts = []
+    for _ in range(rng.randrange(MAX_ATTEMPTS)):
+        attempts.append(attempt(near_miss(numbers, target, rng), target))
+    attempts.append(attempt(final, target))
+    return f"{' '.join(attempts)} so {box}"
 
 
 def attempt(steps: Sequence[Step], target: int) -> str:
     """One attempt with its distance to the target and its verdict, always honest."""
     distance = abs(steps[-1].result - target)
-    return f"try {forwards(steps)} off {distance} {'no' if distance else 'yes'}"
+    verdict = "no" if distance else "yes"
+    return f"try {forwards(steps)} off {distance} {verdict}"
 
 
 def trace(seed: int, index: int, held_out: int) -> tuple[str, str]:
-    """Prompt and trace number `index`; never of a held-out problem."""
+    """Prompt and trace number `index`; never of one of the first `held_out` held-out problems."""
     numbers, steps = draw_training(seed, index, held_out)
     rng = stream(_TRACE_STREAM, seed, index)
     prompt = f"use {' '.join(map(str, numbers))} make {steps[-1].result} :"

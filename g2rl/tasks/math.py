@@ -1,9 +1,10 @@
 """Competition mathematics with a checkable final answer, such as the MATH train split.
 
-An example row: ``{"problem": "What is $2+3$?", "answer": "5"}``, or without an answer column a
-``solution`` whose last ``\\boxed{}`` holds it. The prompt is the problem and, on a new line, the
-paper's instruction (arXiv 2512.15687): "Please reason step by step, and put your final answer
-within \\boxed{}."
+An example row is ``{"problem": "What is $2+3$?", "answer": "5"}``. Without an answer column, the
+last ``\\boxed{}`` of a column ``solution`` holds the answer.
+
+The prompt is the problem and, on a new line, the instruction of the G2RL paper (arXiv 2512.15687):
+"Please reason step by step, and put your final answer within \\boxed{}."
 """
 
 from __future__ import annotations
@@ -28,13 +29,12 @@ from g2rl.tasks.rows import (
 from g2rl.tasks.task import stream_from_rows
 from g2rl.types import Problem
 
-AUTO = "auto"
+AUTO = "auto"  # as the name of a column: look for one of the usual names
 PAPER_INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 
 
 class Source(TypedDict, total=False):
-    """Where questions come from; the keys of conf/task/math.yaml and
-    conf/benchmark/math500.yaml."""
+    """Where questions come from: keys of conf/task/math.yaml and conf/benchmark/math500.yaml."""
 
     source: str
     """Hub id or local file, see `g2rl.tasks.rows`."""
@@ -46,49 +46,55 @@ class Source(TypedDict, total=False):
     config: str | None
     revision: str | None
     problem_column: str
-    """"auto": `problem` where the row has it, else `question`."""
+    """"auto": `problem` if the row has it, else `question`."""
     answer_column: str
-    """"auto": `answer` where the row has it, else the last box of `solution_column`."""
+    """"auto": `answer` if the row has it, else the last box of `solution_column`."""
     solution_column: str
     instruction: str
     """Second line of the prompt."""
 
 
 def math_problems(name: str, **given: Unpack[Source]) -> tuple[list[Problem], int]:
-    """Read questions and their gold answers; `name` prefixes the problem ids.
+    """Read questions and their gold answers.
+
+    Args:
+        name: the beginning of each problem's id.
+        given: where the questions come from; only `source` is needed.
 
     Returns:
         Problems in file order, and the number of rows dropped because their gold is empty.
 
     Raises:
-        DataError: missing file or column, empty data set, or no row with a gold.
+        DataError: a file or a column is missing, the data set is empty, or no row has a gold.
     """
     # where the rows come from, and how errors name it
     source = locate(given["source"], given.get("data_dir"), given.get("local_name"))
     where = Path(source).name if is_local(source) else source
     instruction = given.get("instruction", PAPER_INSTRUCTION)
+    split = given.get("split", "train")
+    rows = read_rows(source, split, given.get("config"), given.get("revision"))
+
     problems, dropped = [], 0
-    rows = read_rows(
-        source, given.get("split", "train"), given.get("config"), given.get("revision")
-    )
     for number, row in enumerate(rows):
         gold = _gold(row, given, where, number)
         if not gold:
             dropped += 1
             continue
 
-        # the question, in the column that is named or in a usual one
-        column_name = given.get("problem_column", "problem")
-        names = ("problem", "question") if column_name == AUTO else (column_name,)
+        # the question, in the named column or in a usual one
+        names: tuple[str, ...] = (given.get("problem_column", "problem"),)
+        if names == (AUTO,):
+            names = ("problem", "question")
         text = text_of(first_column(row, names, where, number), "/".join(names), where, number)
 
+        # a subject groups the results
         meta = {"kind": "math"}
         if row.get("subject"):
             meta["group"] = str(row["subject"])
         id_ = f"{name}/{row_id(row, number)}"
         problems.append(Problem(id_, f"{text}\n{instruction}", gold, meta))
 
-    # what is left must be usable
+    # something must be left, and be told apart by its ids
     if not problems:
         raise DataError(f"{where}: every gold answer is empty")
     refuse_twins([problem.id for problem in problems], where)
@@ -96,17 +102,19 @@ def math_problems(name: str, **given: Unpack[Source]) -> tuple[list[Problem], in
 
 
 def _gold(row: Mapping[str, Any], given: Source, where: str, number: int) -> str:
-    """The gold answer of a row; "" where it has none."""
+    """The gold answer of a row, or an empty string if it has none."""
     name = given.get("answer_column", AUTO)
     if name == AUTO and "answer" in row:
         name = "answer"
 
-    # the last box of the written solution
+    # without a column of answers, the last box of the written solution
     if name == AUTO:
-        found, _ = boxes(str(column(row, given.get("solution_column", "solution"), where, number)))
-        return found[-1][2].strip() if found else ""
+        solution_column = given.get("solution_column", "solution")
+        solution = str(column(row, solution_column, where, number))
+        found_boxes, _ = boxes(solution)
+        return found_boxes[-1].content.strip() if found_boxes else ""
 
-    # a column of answers
+    # with one, its value as text
     value = column(row, name, where, number)
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # 27.0 -> 27, as in published AMC files
@@ -114,7 +122,10 @@ def _gold(row: Mapping[str, Any], given: Source, where: str, number: int) -> str
 
 
 class MathTask:
-    """MATH-style training problems, shuffled anew every epoch; arguments as in `Source`."""
+    """MATH-style training problems, shuffled anew every epoch.
+
+    Arguments are those of `Source`. `dropped` counts the rows whose gold is empty.
+    """
 
     name = "math"
 
@@ -124,7 +135,9 @@ class MathTask:
         self.verifier = MathVerifier()
 
     def may_draw(self, problem: Problem) -> bool:
+        """Whether a training problem has the same prompt."""
         return problem.prompt in self._prompts
 
     def batch(self, seed: int, start: int, size: int) -> list[Problem]:
+        """Problems number `start` to `start + size` of the stream with this seed."""
         return stream_from_rows(self.problems, seed, start, size)

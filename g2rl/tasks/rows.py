@@ -1,7 +1,9 @@
-"""Read rows of a data set from the hub or a local file, and turn named columns into problems.
+"""Read the rows of a data set from the hub or from a local file, and fields of the rows.
 
-source="HuggingFaceH4/MATH-500", split="test"         hub id (needs network or a cached copy)
-source="data/math500.jsonl"                            local .jsonl, .json (a list) or .parquet
+source="HuggingFaceH4/MATH-500", split="test"    hub id (needs network or a cached copy)
+source="data/math500.jsonl"                      local .jsonl, .json (a list) or .parquet
+
+Errors name a row by `source` and `number`, its place from 0.
 """
 
 from __future__ import annotations
@@ -13,12 +15,11 @@ from typing import Any
 
 LOCAL_SUFFIXES = (".jsonl", ".json", ".parquet")
 ID_COLUMNS = ("unique_id", "question_id", "Record ID", "id")
-"""Columns that name a row in published data sets, the first that a row has; else its number
-does."""
+"""Columns that name a row in published data sets. The first of them that a row has is taken."""
 
 
 class DataError(ValueError):
-    """A data set could not be read as asked; the message names the place and the mend."""
+    """A data set could not be read as asked; the message names the place and what to do."""
 
 
 def is_local(source: str) -> bool:
@@ -27,15 +28,17 @@ def is_local(source: str) -> bool:
 
 
 def locate(source: str, data_dir: str | None = None, local_name: str | None = None) -> str:
-    """Where to read from: `source`, or with a `data_dir` the file in it that `local_name` names.
+    """Where to read from: `source`, or a local copy of it.
 
-    `local_name` may be a pattern ("mmlu_pro*.jsonl") that exactly one file matches.
+    Args:
+        source: hub id or file.
+        data_dir: a folder of local copies.
+        local_name: the file in it, or a pattern ("mmlu_pro*.jsonl") that exactly one file matches.
+            Without a folder or a name, `source` itself is read.
 
     Raises:
-        DataError: the folder or the file is missing, or several files match; says what to do
-        instead.
+        DataError: the folder or the file is missing, or several files match.
     """
-    # no local copies
     if data_dir is None or local_name is None:
         return source
     folder = Path(data_dir).expanduser()
@@ -43,22 +46,25 @@ def locate(source: str, data_dir: str | None = None, local_name: str | None = No
         raise DataError(f"data_dir={data_dir}: no such folder")
 
     # exactly one file must match
-    found = sorted(folder.glob(local_name))
-    if len(found) > 1:
+    paths = sorted(folder.glob(local_name))
+    if len(paths) > 1:
         raise DataError(
-            f"{folder} holds several of {local_name}: {', '.join(p.name for p in found)}; keep one"
+            f"{folder} holds several of {local_name}: {', '.join(p.name for p in paths)}; keep one"
         )
-    if not found:
+    if not paths:
         raise DataError(
             f"{folder} holds no {local_name}: put a local copy of {source} there, or set the "
             "data_dir of this data set to null to read it from the hub"
         )
-    return str(found[0])
+    return str(paths[0])
 
 
 def first_column(row: Mapping[str, Any], names: Sequence[str], source: str, number: int) -> Any:
-    """The field of the first of `names` that the row has; DataError, listing its columns, without
-    any."""
+    """The field of the first of `names` that the row has.
+
+    Raises:
+        DataError: the row has none of them; the message lists its columns.
+    """
     for name in names:
         if name in row:
             return row[name]
@@ -66,7 +72,7 @@ def first_column(row: Mapping[str, Any], names: Sequence[str], source: str, numb
 
 
 def row_id(row: Mapping[str, Any], number: int) -> str:
-    """What names a row in files: its published id where it has one, else its number from 0."""
+    """What names a row in files: its published id if it has one, else its number from 0."""
     for name in ID_COLUMNS:
         if row.get(name) is not None:
             return str(row[name])
@@ -79,7 +85,7 @@ def read_rows(
     """All rows of a local file or of one split on the hub.
 
     Raises:
-        DataError: missing or unreadable source, malformed row (with its line), or no row at all.
+        DataError: the source is missing, unreadable or empty, or a row of it is malformed.
     """
     if is_local(source):
         rows = _read_file(Path(source).expanduser())
@@ -91,14 +97,14 @@ def read_rows(
 
 
 def _read_file(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file on disk; whatever is wrong with it becomes a `DataError`."""
+    """The rows of a file on disk. Whatever is wrong with it is raised as a `DataError`."""
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:
         return _parse_file(path)
     except DataError:
         raise
-    except (ValueError, OSError) as error:  # of pyarrow, of json, of a text that is not UTF-8
+    except (ValueError, OSError) as error:  # from pyarrow, json, or text that is not UTF-8
         raise DataError(
             f"{path} cannot be read as {path.suffix[1:]}: {error}; make it again or name another "
             "file"
@@ -112,7 +118,7 @@ def _parse_file(path: Path) -> list[dict[str, Any]]:
 
         return pandas.read_parquet(path).to_dict("records")
 
-    # a list of objects
+    # .json: a list of objects
     if path.suffix == ".json":
         rows = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(rows, list):
@@ -126,13 +132,12 @@ def _parse_file(path: Path) -> list[dict[str, Any]]:
                 )
         return rows
 
-    # an object a line
+    # .jsonl: one object a line
     rows = []
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
-
             try:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
@@ -150,6 +155,7 @@ def _parse_file(path: Path) -> list[dict[str, Any]]:
 def _read_hub(
     source: str, split: str, config: str | None, revision: str | None
 ) -> list[dict[str, Any]]:
+    """The rows of one split of a data set on the hub, or of a cached copy of it."""
     from datasets import load_dataset
 
     try:
@@ -164,24 +170,26 @@ def _read_hub(
 
 
 def refuse_twins(ids: Sequence[str], source: str) -> None:
-    """Make sure that no two rows share an id; it names a problem in every file.
+    """Make sure that no two rows share an id, because it names a problem in every file.
 
     Raises:
-        DataError: naming the first id that comes again.
+        DataError: two rows do; the message names the first id that comes again.
     """
-    # ids name problems in every file
     seen: set[str] = set()
-    for name in ids:
-        if name in seen:
+    for id_ in ids:
+        if id_ in seen:
             raise DataError(
-                f"{source}: two rows share the id {name!r}; remove one, or give it an id of its own"
+                f"{source}: two rows share the id {id_!r}; remove one, or give it an id of its own"
             )
-        seen.add(name)
+        seen.add(id_)
 
 
 def text_of(value: Any, name: str, source: str, number: int) -> str:
-    """A field as text; DataError when there is none, which would become the prompt "None" or an
-    empty one."""
+    """A field that must be text, because anything else would make a prompt such as "None".
+
+    Raises:
+        DataError: the field is no text, or empty.
+    """
     if not isinstance(value, str) or not value.strip():
         raise DataError(
             f"{source}, row {number}: {name} holds no text ({value!r}); mend or remove the row"
@@ -193,7 +201,7 @@ def column(row: Mapping[str, Any], name: str, source: str, number: int) -> Any:
     """One field of a row.
 
     Raises:
-        DataError: when the column is missing, listing those that exist.
+        DataError: the column is missing; the message lists those that exist.
     """
     if name not in row:
         raise DataError(f"{source}, row {number}: no column {name!r}; it has {sorted(row)}")

@@ -1,5 +1,7 @@
-"""The task interface: an endless, seeded stream of training problems and the verifier that judges
-them."""
+"""The interface of a task, and checks of its problems before training.
+
+A task is an endless, seeded stream of training problems, and the verifier that judges them.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,8 @@ import numpy as np
 
 from g2rl.tasks.grading.verifier import Verifier
 from g2rl.types import Problem
+
+_ORDER_STREAM = 0xDA7A  # sets the random numbers of orders apart from all others
 
 
 class Task(Protocol):
@@ -23,53 +27,58 @@ class Task(Protocol):
         ...
 
     def may_draw(self, problem: Problem) -> bool:
-        """Whether training could ever meet this problem; no held-out problem may be one of
-        these."""
+        """Whether training could ever meet this problem. Then it must not be held out."""
         ...
 
 
 @runtime_checkable
 class Finite(Protocol):
-    """A task over a list of problems, visited in shuffled epochs."""
+    """A task over a list of problems, which training visits in shuffled epochs."""
 
     problems: list[Problem]
 
 
 OVERLONG = ("error", "drop")
+"""What may happen to a prompt that is too long: stop with an error, or leave the problem out."""
 
 
 def fit_prompts(task: Task, length: Callable[[Problem], int], limit: int, overlong: str) -> int:
-    """Make sure that no prompt of a finite task is over `limit` tokens; returns how many were
-    dropped.
+    """Make sure that no prompt of a finite task is over `limit` tokens.
 
     Args:
-        length: of a prompt, in tokens.
-        overlong: error, or drop, which removes them from the task.
+        task: an endless task is left alone; each of its prompts is checked when it is drawn.
+        length: gives the length of a problem's prompt, in tokens.
+        limit: the most tokens that a prompt may have.
+        overlong: one of `OVERLONG`; "drop" removes the problems from the task.
+
+    Returns:
+        The number of problems that were dropped.
 
     Raises:
-        ValueError: naming how many there are and the longest; or all are too long.
+        ValueError: some prompts are too long and `overlong` is "error", or all are too long.
     """
     if overlong not in OVERLONG:
         raise ValueError(f"task.overlong must be one of {OVERLONG}, got {overlong!r}")
-
-    # an endless task is checked as it is drawn
     if not isinstance(task, Finite):
-        return 0  # endless: each is checked when it is drawn
+        return 0
 
-    # which prompts fit
+    # the problems whose prompts fit
     sizes = [length(problem) for problem in task.problems]
-    kept = [problem for problem, size in zip(task.problems, sizes, strict=True) if size <= limit]
-    dropped = len(sizes) - len(kept)
+    fitting = []
+    for problem, size in zip(task.problems, sizes, strict=True):
+        if size <= limit:
+            fitting.append(problem)
 
-    # refuse, or leave the others out
-    if dropped and (overlong == "error" or not kept):
+    # refuse the others, or leave them out
+    dropped = len(sizes) - len(fitting)
+    if dropped and (overlong == "error" or not fitting):
         longest = max(range(len(sizes)), key=sizes.__getitem__)
         raise ValueError(
             f"{dropped} of {len(sizes)} prompts of task {task.name} are over "
             f"task.max_prompt_tokens={limit}; the longest, {task.problems[longest].id}, has "
             f"{sizes[longest]}: raise the limit, or leave them out with task.overlong=drop"
         )
-    task.problems = kept
+    task.problems = fitting
     return dropped
 
 
@@ -77,9 +86,8 @@ def refuse_leaks(task: Task, held_out: list[Problem], benchmark: str) -> None:
     """Make sure that no problem of a benchmark is a training problem.
 
     Raises:
-        ValueError: naming how many are, and the first.
+        ValueError: some are; the message says how many, and names the first.
     """
-    # problems that training could meet
     leaked = [problem.id for problem in held_out if task.may_draw(problem)]
     if leaked:
         raise ValueError(
@@ -90,20 +98,23 @@ def refuse_leaks(task: Task, held_out: list[Problem], benchmark: str) -> None:
 
 
 def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
-    """The order in which a data set of `size` rows is visited in an epoch: a keyed permutation."""
-    return np.random.default_rng(np.random.SeedSequence((seed, 0xDA7A, epoch))).permutation(size)
+    """The order in which an epoch visits a data set of `size` rows.
+
+    A permutation of 0 to size - 1 that depends on the arguments alone.
+    """
+    key = np.random.SeedSequence((seed, _ORDER_STREAM, epoch))
+    return np.random.default_rng(key).permutation(size)
 
 
 def stream_from_rows(problems: list[Problem], seed: int, start: int, size: int) -> list[Problem]:
-    """Problems `start` to `start + size` of an endless stream of shuffled epochs over
-    `problems`."""
-    chosen: list[Problem] = []
+    """Problems `start` to `start + size` of an endless stream: shuffled epochs over `problems`."""
+    batch: list[Problem] = []
     total = len(problems)
-
-    # whole epochs, cut at both ends
     for epoch in range(start // total, (start + size - 1) // total + 1):
         order = epoch_order(seed, epoch, total)
+
+        # the part of this epoch that lies in the batch
         first = max(start - epoch * total, 0)
         last = min(start + size - epoch * total, total)
-        chosen.extend(problems[i] for i in order[first:last])
-    return chosen
+        batch.extend(problems[index] for index in order[first:last])
+    return batch

@@ -13,12 +13,17 @@ class Benchmark:
     """A held-out set of problems.
 
     Args:
-        name: as in metric names, ``eval/NAME/pass@1``.
+        name: as in the names of metrics, ``eval/NAME/pass@1``.
         problems: in file order.
-        samples: n responses a problem.
-        ks: the k of pass@k and maj@k, every k <= n, 1 always among them; None takes the powers of
-            two up to n, and n.
+        verifier: judges the responses.
+        samples: n, the number of responses to each problem.
+        ks: the k of pass@k and maj@k, each at most n; 1 is added. None takes the powers of two up
+            to n, and n.
         params: sampling parameters (0.8 is the published validation temperature).
+
+    Raises:
+        ValueError: there is no problem, or a k is out of range.
+        DataError: two problems share an id.
     """
 
     def __init__(
@@ -34,25 +39,27 @@ class Benchmark:
         if not problems:
             raise ValueError(f"benchmark {name} holds no problem")
 
-        # 1 is always among them
+        # pass@1 is always reported, unless no k is asked for, which is refused
         if ks is None:
             ks = powers_of_two(samples)
-        elif ks:
-            ks = sorted({1, *ks})
-
-        # no k may be over n
+        else:
+            ks = sorted({1, *ks}) if ks else []
         if samples < 1 or not ks or min(ks) < 1 or max(ks) > samples:
             raise ValueError(
                 f"benchmark {name}: need 1 <= k <= samples, got ks={ks}, samples={samples}; set "
                 "benchmark.ks too (null: powers of two up to samples)"
             )
         refuse_twins([problem.id for problem in problems], f"benchmark {name}")
-        self.name, self.problems, self.verifier = name, list(problems), verifier
-        self.samples, self.ks, self.params = samples, ks, params
+
+        self.name = name
+        self.problems = list(problems)
+        self.verifier = verifier
+        self.samples = samples
+        self.ks = ks
+        self.params = params
 
 
 def powers_of_two(samples: int) -> list[int]:
-    """1, 2, 4, ... up to `samples`, and `samples` itself: ``powers_of_two(12)`` is [1, 2, 4, 8,
-    12]."""
+    """The powers of two up to `samples`, and `samples`: [1, 2, 4, 8, 12] for 12."""
     powers = {2**exponent for exponent in range(max(samples, 0).bit_length())}
     return sorted(powers | {samples})

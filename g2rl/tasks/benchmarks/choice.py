@@ -8,8 +8,8 @@ or names the right and the wrong ones, which are then shuffled by a hash of the 
 
     {"Question": "Which is prime?", "Correct Answer": "7", "Incorrect Answer 1": "4", ...}
 
-Options "N/A" are padding and are dropped. The prompt lists "A. ..." to "J. ..." and asks for the
-letter in the box; an answer without a readable letter is wrong.
+Options "N/A" are padding and are dropped. The prompt lists the options as "A. ...", "B. ..." and so
+on, and asks for a letter in the box. An answer without a readable letter is wrong.
 """
 
 from __future__ import annotations
@@ -35,9 +35,11 @@ from g2rl.tasks.rows import (
 from g2rl.types import Problem, SamplingParams
 
 INSTRUCTION = "Please reason step by step, and put the letter of the right option within \\boxed{}."
+# names of columns in published files; the first that a row has is taken
 QUESTIONS = ("problem", "question", "Question")
 OPTIONS = ("choices", "options")
 GROUPS = ("subject", "category", "Subdomain")
+# columns of the second form of rows, and the padding of the first
 CORRECT, INCORRECT = "Correct Answer", "Incorrect Answer "
 PADDING = "N/A"
 
@@ -60,29 +62,34 @@ def choice_benchmark(
     max_tokens: int = 8192,
     instruction: str = INSTRUCTION,
 ) -> Benchmark:
-    """A multiple-choice benchmark; `limit` keeps the first rows only.
+    """A multiple-choice benchmark.
 
     Args:
+        name: of the benchmark, and the beginning of each problem's id.
         source, split, config, revision: on the hub, see `g2rl.tasks.rows.read_rows`.
         data_dir, local_name: a folder of local copies and the file in it, see
             `g2rl.tasks.rows.locate`.
-        shuffle_seed: None keeps the options in the file's order, which rows of the second form
-            refuse: their right option would always be A.
+        shuffle_seed: None keeps the order of the file. Rows of the second form need a seed, because
+            their right option would always be A.
+        limit: keeps the first rows only.
+        samples, ks: as in `Benchmark`.
+        temperature, top_p, top_k, max_tokens: as in `SamplingParams`.
+        instruction: last line of the prompt.
 
     Raises:
-        DataError: missing file or column, a row with fewer than two options or a gold that is none
-        of them.
+        DataError: a file or a column is missing, or a row has fewer than two options or a gold that
+            is none of them.
     """
     # where the rows come from, and how errors name it
     place = locate(source, data_dir, local_name)
     where = Path(place).name if is_local(place) else place
     rows = read_rows(place, split, config, revision)[:limit]
+
     problems: list[Problem] = []
     for number, row in enumerate(rows):
         id_ = f"{name}/{row_id(row, number)}"
         problems.append(choice_problem(id_, row, instruction, shuffle_seed, where, number))
 
-    # how they are sampled
     params = SamplingParams(temperature, top_p, top_k, max_tokens)
     return Benchmark(name, problems, ChoiceVerifier(), samples=samples, ks=ks, params=params)
 
@@ -95,23 +102,35 @@ def choice_problem(
     where: str,
     number: int,
 ) -> Problem:
-    """One row as a problem; arguments and errors as in `choice_benchmark`."""
-    question = text_of(
-        first_column(row, QUESTIONS, where, number), "question", where, number
-    ).strip()
+    """One row as a problem.
 
+    Args:
+        id_: of the problem.
+        row: in one of the two forms.
+        instruction: last line of the prompt.
+        shuffle_seed: as in `choice_benchmark`.
+        where, number: the file and the place of the row in it, for messages.
+
+    Raises:
+        DataError: as in `choice_benchmark`.
+    """
+    question = first_column(row, QUESTIONS, where, number)
+    question = text_of(question, "question", where, number).strip()
+
+    # the options, shuffled together with the index of the right one
     options, right = _options(row, shuffle_seed, where, number)
     if shuffle_seed is not None:
         order = shuffled(len(options), question, shuffle_seed)
-        options, right = [options[i] for i in order], order.index(right)
+        options = [options[place] for place in order]
+        right = order.index(right)
 
-    # the prompt
+    # the prompt lists them by letter
     lines: list[str] = []
     for letter, option in zip(string.ascii_uppercase, options, strict=False):
         lines.append(f"{letter}. {option}")
     prompt = "\n".join([question, "", *lines, "", instruction])
 
-    # the subject, where the row has one
+    # a subject groups the results
     meta: dict[str, Any] = {"kind": "mcq", "choices": options}
     for name in GROUPS:
         if row.get(name):
@@ -124,6 +143,7 @@ def _options(
     row: Mapping[str, Any], shuffle_seed: int | None, where: str, number: int
 ) -> tuple[list[str], int]:
     """The options of a row in either of the published forms, and the index of the right one."""
+    # the second form: the right option stands first
     if CORRECT in row:
         if shuffle_seed is None:
             raise DataError(
@@ -132,6 +152,8 @@ def _options(
         names = [CORRECT, *(f"{INCORRECT}{i}" for i in (1, 2, 3))]
         options = [str(column(row, name, where, number)).strip() for name in names]
         right = 0
+
+    # the first form: leave the padding out
     else:
         listed = [str(option).strip() for option in first_column(row, OPTIONS, where, number)]
         right_listed = _right_option(column(row, "answer", where, number), listed, where, number)
@@ -162,10 +184,11 @@ def _right_option(gold: Any, options: Sequence[str], where: str, number: int) ->
 def shuffled(count: int, question: str, seed: int) -> list[int]:
     """A permutation of `count` options that depends on the question and the seed alone.
 
-    By sorted hashes rather than a random generator: the same in every version of every library.
+    Options are sorted by a hash. Unlike a random generator, that gives the same order in every
+    version of every library.
     """
-    keys: list[bytes] = []
-    for i in range(count):
-        text = f"{seed}\n{i}\n{question}"
-        keys.append(hashlib.sha256(text.encode("utf-8", "replace")).digest())
-    return sorted(range(count), key=keys.__getitem__)
+    hashes: list[bytes] = []
+    for option in range(count):
+        text = f"{seed}\n{option}\n{question}"
+        hashes.append(hashlib.sha256(text.encode("utf-8", "replace")).digest())
+    return sorted(range(count), key=hashes.__getitem__)

@@ -21,12 +21,15 @@ def countdown_benchmark(
     template: str = TINY_TEMPLATE,
     name: str = "countdown",
 ) -> Benchmark:
-    """The first `problems` (at most `limit`) held-out Countdown problems."""
-    return Benchmark(
-        name,
-        held_out_problems(problems, template)[:limit],
-        CountdownVerifier(),
-        samples=samples,
-        ks=ks,
-        params=SamplingParams(temperature, top_p, top_k, max_tokens),
-    )
+    """A benchmark of held-out Countdown problems.
+
+    Args:
+        problems: the number of held-out problems.
+        limit: keeps the first of them only.
+        samples, ks, name: as in `Benchmark`.
+        temperature, top_p, top_k, max_tokens: as in `SamplingParams`.
+        template: as in the task `Countdown`.
+    """
+    held_out = held_out_problems(problems, template)[:limit]
+    params = SamplingParams(temperature, top_p, top_k, max_tokens)
+    return Benchmark(name, held_out, CountdownVerifier(), samples=samples, ks=ks, params=params)

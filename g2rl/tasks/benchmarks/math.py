@@ -22,8 +22,18 @@ def math_benchmark(
     max_tokens: int = 8192,
     **source: Unpack[Source],
 ) -> Benchmark:
-    """A benchmark of questions with a mathematical final answer; `limit` keeps the first rows
-    only."""
+    """A benchmark of questions with a mathematical final answer.
+
+    Args:
+        name: of the benchmark, and the beginning of each problem's id.
+        limit: keeps the first rows only.
+        samples, ks: as in `Benchmark`.
+        temperature, top_p, top_k, max_tokens: as in `SamplingParams`.
+        source: where the questions come from.
+
+    Raises:
+        DataError: as in `math_problems`.
+    """
     problems, _ = math_problems(name, **source)
     params = SamplingParams(temperature, top_p, top_k, max_tokens)
     return Benchmark(name, problems[:limit], MathVerifier(), samples=samples, ks=ks, params=params)

@@ -1,8 +1,8 @@
 """Procedural problems of arithmetic, logic, graphs and algorithms, from the reasoning-gym package.
 
-An example: ``Find the Greatest Common Divisor (GCD) of these numbers: 26, 760.``, gold ``2``.
-Problem i of a family is a function of (seed, i), so the set is the same everywhere as long as the
-package's version is.
+An example is ``Find the Greatest Common Divisor (GCD) of these numbers: 26, 760.``, gold ``2``.
+Problem i of a family is a function of (seed, i), so the set is the same everywhere for one version
+of the package.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from g2rl.tasks.grading.gym import SAFE, GymVerifier, scorer_of
 from g2rl.tasks.math import PAPER_INSTRUCTION
 from g2rl.types import Problem, SamplingParams
 
-SEED = 0x9E1D  # held-out problems; another stream than any training set would use
+SEED = 0x9E1D  # a seed that no training set would use
 
 
 def reasoning_gym_benchmark(
@@ -30,12 +30,19 @@ def reasoning_gym_benchmark(
     max_tokens: int = 2048,
     instruction: str = PAPER_INSTRUCTION,
 ) -> Benchmark:
-    """`per_family` problems of each family, families taking turns, so that `limit` keeps the
-    mixture.
+    """A benchmark of problems from several families.
+
+    Args:
+        families: names of reasoning-gym data sets, all in `SAFE`.
+        per_family: number of problems of each family.
+        limit: keeps the first problems only; families take turns, so the mixture stays.
+        samples, ks: as in `Benchmark`.
+        temperature, top_p, top_k, max_tokens: as in `SamplingParams`.
+        instruction: last line of the prompt.
 
     Raises:
-        ImportError: reasoning-gym is not installed. ValueError: a family that is not known to be
-        safe.
+        ImportError: reasoning-gym is not installed.
+        ValueError: there is no problem, or the scorer of a family is not known to be safe.
     """
     if per_family < 1 or not families:
         raise ValueError(
@@ -47,6 +54,7 @@ def reasoning_gym_benchmark(
     for index in range(per_family):
         for family in families:
             problems.append(gym_problem(family, index, per_family, instruction))
+
     params = SamplingParams(temperature, top_p, top_k, max_tokens)
     return Benchmark(
         "reasoning_gym", problems[:limit], GymVerifier(), samples=samples, ks=ks, params=params
@@ -54,12 +62,11 @@ def reasoning_gym_benchmark(
 
 
 def gym_problem(family: str, index: int, size: int, instruction: str) -> Problem:
-    """Problem `index` of a family; its entry is reduced to what JSON can hold, as files hold it."""
+    """Problem `index` of the `size` problems of a family."""
+    # the scorer needs the entry, which is reduced to what JSON can hold, as a file would hold it
     entry = json.loads(json.dumps(scorer_of(family, SEED, size)[index], default=str))
-
-    # what the scorer needs travels in the problem
     question = str(entry.pop("question"))
     meta = {"kind": "reasoning_gym", "group": family, "family": family, "entry": entry}
-    return Problem(
-        f"reasoning_gym/{family}/{index}", f"{question}\n{instruction}", str(entry["answer"]), meta
-    )
+
+    id_ = f"reasoning_gym/{family}/{index}"
+    return Problem(id_, f"{question}\n{instruction}", str(entry["answer"]), meta)

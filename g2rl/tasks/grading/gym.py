@@ -1,13 +1,12 @@
-r"""Answers to reasoning-gym tasks, judged by the package's own scorers, of which only some may be
-used.
+r"""Answers to reasoning-gym tasks, judged by the package's own scorers.
 
-Nine of the package's scorers execute the answer string, others were never read; so a family is
-graded only if it stands in `SAFE`, whose scorers were read and compare strings, numbers or paths.
-They still see hostile text, so they run in killable workers.
+Nine of the package's scorers execute the answer string, and others were never read. So a family is
+graded only if it stands in `SAFE`: those scorers were read, and compare strings, numbers or paths.
+They still see hostile text, so they run in workers that can be killed.
 
-Policy: the answer is the last ``\boxed{}`` after the reasoning, else the last ``<answer>`` tag;
-LaTeX text commands around it are removed. It is right when the scorer gives full marks; partial
-credit is wrong.
+The answer is the last ``\boxed{}`` after the reasoning, else the last ``<answer>`` tag, without the
+LaTeX text commands around it. It is right when the scorer gives full marks; partial credit is not
+enough.
 """
 
 from __future__ import annotations
@@ -34,10 +33,11 @@ SAFE = {
     "word_sorting": "algorithms",
     "rotten_oranges": "algorithms",
 }
-"""Families whose scorers never evaluate, and their area."""
-FULL_MARKS = 1.0 - 1e-9
+"""Families whose scorers never evaluate an answer, and the area of each."""
+FULL_MARKS = 1.0 - 1e-9  # a scorer may round
 
 _TAG = re.compile(r"<answer>(.{0,2000}?)</answer>", re.DOTALL | re.IGNORECASE)
+# LaTeX that may stand around or in an answer of plain text
 _TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf|texttt)\s?\{([^{}]*)\}")
 _SPACE = re.compile(r"\\[ ,;:!]|~|\\quad")
 
@@ -48,22 +48,19 @@ class GymVerifier:
     bounded = False
 
     def grade(self, completion: str, problem: Problem) -> Verdict:
-        """Judge one completion; any failure of the scorer makes the answer wrong (route
-        ``error``)."""
+        """Judge one completion. If the scorer fails, the answer is wrong (route ``error``)."""
         start = time.perf_counter()
-
-        # no answer
         answer = find_answer(completion)
         if answer is None:
             return Verdict(False, None, "unparsed", time.perf_counter() - start)
 
-        # the package's own word
+        # the scorer may meet text that its author did not think of
         scorer = scorer_of(problem.meta["family"])
         try:
             marks = float(scorer.score_answer(answer, problem.meta["entry"]))
         except MemoryError:
-            raise  # the pool's limit, counted as killed
-        except Exception:  # a scorer met text that its author did not think of
+            raise  # the worker's limit; the grader counts it as killed
+        except Exception:
             return Verdict(False, answer, "error", time.perf_counter() - start)
         return Verdict(marks >= FULL_MARKS, answer, "scorer", time.perf_counter() - start)
 
@@ -82,18 +79,19 @@ class GymVerifier:
 
 def find_answer(completion: str) -> str | None:
     """The answer of a completion in plain text, or None."""
-    # a box, else a tag
+    # what the last box holds, else the last tag
     text = final_text(completion)
-    found = last_boxed(text)
-    if found is None:
-        tags = _TAG.findall(text)
-        found = tags[-1] if tags else None
-    if found is None or not found.strip() or len(found) > MAX_ANSWER:
+    answer = last_boxed(text)
+    if answer is None:
+        tagged = _TAG.findall(text)
+        if tagged:
+            answer = tagged[-1]
+    if answer is None or not answer.strip() or len(answer) > MAX_ANSWER:
         return None
 
-    # without LaTeX around it
-    plain = _SPACE.sub(" ", _TEXT.sub(r"\1", found)).strip().strip("$").strip()
-    return plain or None
+    # the scorers expect plain text
+    answer = _SPACE.sub(" ", _TEXT.sub(r"\1", answer))
+    return answer.strip().strip("$").strip() or None
 
 
 @lru_cache(maxsize=64)
@@ -101,9 +99,9 @@ def scorer_of(family: str, seed: int = 0, size: int = 1) -> Any:
     """The package's data set of a family, which holds its scorer.
 
     Raises:
-        ValueError: for a family not in `SAFE`. ImportError: naming the extra to install.
+        ValueError: the family is not in `SAFE`.
+        ImportError: the package is missing; the message names the extra to install.
     """
-    # only scorers that were read
     if family not in SAFE:
         raise ValueError(
             f"reasoning-gym family {family!r} is not offered: its scorer is not known to be safe "
