@@ -48,6 +48,25 @@ def test_everything_a_run_needs_is_inside(unpacked: Path) -> None:
     assert not (unpacked / "tests").exists()
 
 
+def test_every_module_is_inside_and_can_be_imported(unpacked: Path, tmp_path: Path) -> None:
+    """A rule of .gitignore that is too broad (`runs/`) takes a whole package out of the wheel."""
+    paths = [path.relative_to(ROOT) for path in sorted((ROOT / "g2rl").rglob("*.py"))]
+    absent = [str(path) for path in paths if not (unpacked / path).is_file()]
+    assert not absent, f"not in the wheel: {absent}"
+
+    # from a folder of its own, so that nothing is taken from this checkout
+    names = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in paths]
+    program = (
+        "import importlib, sys\n"
+        "for name in sys.argv[2:]:\n"
+        "    module = importlib.import_module(name)\n"
+        "    assert module.__file__.startswith(sys.argv[1]), module.__file__\n"
+    )
+    command = [sys.executable, "-c", program, str(unpacked), *names]
+    environment = {**os.environ, "PYTHONPATH": str(unpacked)}
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+
+
 def test_the_command_works_from_another_folder(unpacked: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(unpacked)}
     program = (
