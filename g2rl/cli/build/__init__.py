@@ -1,7 +1,7 @@
 """From a composed configuration to objects.
 
 settings    typed settings, read once and checked before anything is loaded
-benchmarks  held-out problem sets
+benchmarks  held-out problem sets, and graders
 signals     the training signal and the observers
 memory      the memory plan
 model       the model, the policy, the engine, the processes

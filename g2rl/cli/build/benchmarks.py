@@ -1,11 +1,13 @@
-"""Build the benchmarks of a configuration: one, or those of a suite."""
+"""Build the held-out benchmarks of a configuration, and the graders that judge responses."""
 
 from __future__ import annotations
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from g2rl.cli.build.settings import GradingSettings
 from g2rl.tasks.benchmarks.benchmark import Benchmark
+from g2rl.tasks.grading.grader import Graders
 
 
 def build_benchmarks(node: DictConfig) -> list[Benchmark]:
@@ -42,3 +44,8 @@ def build_benchmarks(node: DictConfig) -> list[Benchmark]:
     if len(set(names)) < len(names):
         raise ValueError(f"two benchmarks of the suite share a name: {names}")
     return benchmarks
+
+
+def build_graders(settings: GradingSettings) -> Graders:
+    """The graders of a command, which share limits but not worker processes."""
+    return Graders(settings.workers, settings.timeout_seconds, settings.memory_mb)

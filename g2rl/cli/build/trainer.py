@@ -10,7 +10,7 @@ from pathlib import Path
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from g2rl.cli.build.benchmarks import build_benchmarks
+from g2rl.cli.build.benchmarks import build_benchmarks, build_graders
 from g2rl.cli.build.memory import plan_memory
 from g2rl.cli.build.model import (
     build_engine,
@@ -157,11 +157,7 @@ def build_problems(config: DictConfig, settings: TrainSettings) -> Problems:
     benchmarks = build_benchmarks(config.benchmark)
     for benchmark in benchmarks:
         refuse_leaks(task, benchmark.problems, benchmark.name)
-
-    # one pool of grading processes for each kind of answer
-    grading = settings.grading
-    graders = Graders(grading.workers, grading.timeout_seconds, grading.memory_mb)
-    return Problems(task, benchmarks, graders)
+    return Problems(task, benchmarks, build_graders(settings.grading))
 
 
 def build_models(

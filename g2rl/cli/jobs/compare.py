@@ -9,7 +9,7 @@ import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,37 +23,44 @@ EPILOG = """examples
   g2rl-analyze compare runs --against none                       and paired differences to an arm
   g2rl-analyze compare runs --metrics 'eval/*/pass@1' train/entropy
 
-It writes runs.parquet (arm, seed, run, step, metric, value), table.md, compare.png and, where runs wrote
-gradient cosines, geometry.png; with --against also differences.png. Arms are told apart by the settings that
-differ in the runs' config.yaml, the seed left out; intervals are 95 % t-intervals over seeds. More in
-docs/analysis.md."""
+It writes runs.parquet (arm, seed, run, step, metric, value), table.md, compare.png and, where runs
+wrote gradient cosines, geometry.png; with --against also differences.png. Arms are told apart by
+the settings that differ in the runs' config.yaml, the seed left out; intervals are 95 % t-intervals
+over seeds. More in docs/analysis.md."""
 
-WIDTH = 200  # of the table where the output is no terminal: in a file nothing need be wrapped
+WIDTH = 200
+"""Columns of a table that is printed to a file, where nothing need be wrapped."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """The words of the command."""
-    made = argparse.ArgumentParser(
+    """The command line of `g2rl-analyze compare`."""
+    command_line = argparse.ArgumentParser(
         "g2rl-analyze compare",
         description="Join runs into one table and one figure.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument(
+
+    # which runs, and where the results go
+    command_line.add_argument(
         "runs", metavar="RUN", nargs="+", type=Path, help="folder of a run, or one that holds runs"
     )
-    made.add_argument(
+    command_line.add_argument(
         "--out", metavar="FOLDER", type=Path, help="where to write (default: evals/runs-HASH)"
     )
-    made.add_argument(
+
+    # what is compared
+    command_line.add_argument(
         "--by",
         metavar="KEY",
         nargs="+",
         default=[],
         action="extend",
-        help="settings that tell arms apart; exploration.name is the signal (default: what differs)",
+        help=(
+            "settings that tell arms apart; exploration.name is the signal (default: what differs)"
+        ),
     )
-    made.add_argument(
+    command_line.add_argument(
         "--metrics",
         metavar="NAME",
         nargs="+",
@@ -61,13 +68,13 @@ def parser() -> argparse.ArgumentParser:
         action="extend",
         help="columns of the table, * stands for anything (default: accuracies, length, geometry)",
     )
-    made.add_argument(
+    command_line.add_argument(
         "--against", metavar="ARM", help="also the differences to this arm, seed by seed (paired)"
     )
-    made.add_argument(
+    command_line.add_argument(
         "--partial", action="store_true", help="also take unfinished runs as far as they are"
     )
-    return made
+    return command_line
 
 
 def main() -> None:
@@ -88,7 +95,18 @@ def compare(
     partial: bool = False,
     against: str | None = None,
 ) -> Path:
-    """Join the runs in `folders` and write tables and figures; returns where.
+    """Join runs and write tables and figures.
+
+    Args:
+        folders: of runs, or folders that hold runs.
+        out: where to write; None makes a folder of evals/ that is named after the arguments.
+        by: settings that tell arms apart; none: those that differ.
+        metrics: columns of the table, as patterns; none: the usual ones.
+        partial: take unfinished runs too.
+        against: label of the arm to which differences are taken.
+
+    Returns:
+        The folder that was written.
 
     Raises:
         ValueError: no run, unfinished runs without `partial`, a seed twice in an arm, an unknown
@@ -101,18 +119,14 @@ def compare(
     from g2rl.analysis.comparison.training_geometry import training_geometry
     from g2rl.runs.files import atomic_path
 
-    # join
+    # one long table of all runs, and what is derived from it
     groups = read_arms(folders, by, partial)
     frame = long_table(groups)
     columns = chosen_metrics(frame, metrics)
     differences = paired_rows(frame, columns, against) if against is not None else []
     geometry = training_geometry(frame)
 
-    # where to write
-    name = hashlib.sha256(
-        repr(([str(f.resolve()) for f in folders], list(by))).encode()
-    ).hexdigest()[:8]
-    out = out or Path("evals") / f"runs-{name}"
+    out = out or default_folder(folders, by)
     out.mkdir(parents=True, exist_ok=True)
 
     # tables, in files and on the terminal
@@ -122,9 +136,17 @@ def compare(
         aside.write_text(report(frame, columns, groups, differences), encoding="utf-8")
     show_tables(frame, columns, differences)
 
+    # figures
     figures = draw_figures(frame, geometry, groups, against, out)
-    tell(out, figures, [label for label in groups if label not in set(geometry["arm"])])
+    arms_with_cosines = set(geometry["arm"])
+    tell(out, figures, [label for label in groups if label not in arms_with_cosines])
     return out
+
+
+def default_folder(folders: Sequence[Path], by: Sequence[str]) -> Path:
+    """A folder of evals/ for these runs and settings: the same words write in the same place."""
+    words = repr(([str(folder.resolve()) for folder in folders], list(by)))
+    return Path("evals") / f"runs-{hashlib.sha256(words.encode()).hexdigest()[:8]}"
 
 
 def show_tables(
@@ -140,7 +162,7 @@ def show_tables(
 
 
 def tell(out: Path, figures: Sequence[Path], arms_without_cosines: Sequence[str]) -> None:
-    """Say what was written, and which arms miss in the figure of cosines."""
+    """Say what was written, and which arms the figure of gradient cosines lacks."""
     if arms_without_cosines:
         print(
             f"no gradient cosines in {', '.join(arms_without_cosines)}: train with "
@@ -157,13 +179,19 @@ def draw_figures(
     against: str | None,
     out: Path,
 ) -> list[Path]:
-    """Curves of learning; differences to an arm, if one is named; gradient cosines, if there are
-    any."""
+    """Draw learning curves and, where there are any, differences to an arm and gradient cosines.
+
+    Returns:
+        The files that were written.
+    """
     from g2rl.analysis.figures.curves import draw_curves, draw_geometry_curves, learning_panels
     from g2rl.analysis.figures.differences import draw_differences
     from g2rl.analysis.figures.ends import held_out_panels
 
+    # always
     figures = [draw_curves(frame, learning_panels(frame), out / "compare.png")]
+
+    # where asked for, or measured
     ends = held_out_panels(frame)
     if against is not None and ends:
         figures.append(draw_differences(frame, ends, against, out / "differences.png"))
@@ -186,18 +214,22 @@ def chosen_metrics(frame: pd.DataFrame, patterns: Sequence[str]) -> dict[str, st
 
     # every pattern must match something
     names = list(dict.fromkeys(frame["metric"]))
-    found: dict[str, str] = {}
+    headings: dict[str, str] = {}
     for pattern in patterns:
-        here = fnmatch.filter(names, pattern)
-        if not here:
-            near = (
-                difflib.get_close_matches(pattern, names, n=3)
-                or [n for n in names if pattern in n][:3]
-            )
-            hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            raise ValueError(f"no run reports a metric {pattern!r}{hint}")
-        found |= {name: name.removeprefix("eval/") for name in here}
-    return found
+        matching = fnmatch.filter(names, pattern)
+        if not matching:
+            raise ValueError(f"no run reports a metric {pattern!r}{hint_at(pattern, names)}")
+        for name in matching:
+            headings[name] = name.removeprefix("eval/")
+    return headings
+
+
+def hint_at(pattern: str, names: Sequence[str]) -> str:
+    """The nearest names to one that does not exist, as the end of an error message."""
+    near = difflib.get_close_matches(pattern, names, n=3)
+    if not near:
+        near = [name for name in names if pattern in name][:3]
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def report(
@@ -206,17 +238,16 @@ def report(
     groups: dict[str, list[Run]],
     differences: Sequence[Sequence[str]] = (),
 ) -> str:
-    """table.md: after and before training, what the runs differ in, and which folders are behind
-    each arm."""
+    """table.md: values after and before training, what the runs differ in, each arm's folders."""
     from g2rl.analysis.comparison.runs import differing
     from g2rl.analysis.tables import comparison_table, markdown
 
     # two tables: after and before training
-    runs = [run for members in groups.values() for run in members]
     lines = [
         "# Comparison of runs",
         "",
-        "Last value of each run: mean over seeds [95 % t-interval over seeds]; no interval for one seed.",
+        "Last value of each run: mean over seeds [95 % t-interval over seeds]; no interval for one "
+        "seed.",
         "",
         comparison_table(frame, columns),
         "",
@@ -224,19 +255,16 @@ def report(
         "",
         comparison_table(frame, columns, first=True),
         "",
-        *(
-            [
-                "Paired differences: mean over shared seeds [95 % t-interval].",
-                "",
-                markdown(differences),
-                "",
-            ]
-            if differences
-            else []
-        ),
-        f"The runs differ in: {', '.join(differing(runs)) or 'the seed only'}.",
-        "",
     ]
+
+    # a third one, if asked for
+    if differences:
+        lines += ["Paired differences: mean over shared seeds [95 % t-interval].", ""]
+        lines += [markdown(differences), ""]
+
+    # what was compared
+    runs = [run for members in groups.values() for run in members]
+    lines += [f"The runs differ in: {', '.join(differing(runs)) or 'the seed only'}.", ""]
 
     # where each arm comes from
     for label, members in groups.items():
@@ -247,7 +275,9 @@ def report(
 
 
 def _shown(run: Run) -> str:
-    return f"{run.folder} (seed {run.seed}{'' if run.finished else ', unfinished'})"
+    """A run in the list of an arm's runs."""
+    state = "" if run.finished else ", unfinished"
+    return f"{run.folder} (seed {run.seed}{state})"
 
 
 def geometry_caption(geometry: pd.DataFrame, groups: dict[str, list[Run]]) -> str:
@@ -283,12 +313,12 @@ def show(rows: Sequence[Sequence[str]], title: str) -> None:
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
+
+    # headings are broken at the slash: cut to one width, "countdown/pass@1" and
+    # "countdown/pass@16" would read the same
     for heading in rows[0]:
-        # broken at the slash: "countdown/pass@1" and "countdown/pass@16" cut to one width are the
-        # same
-        table.add_column(
-            heading.replace("/", "/\n"), justify="left" if heading == rows[0][0] else "right"
-        )
+        side: Literal["left", "right"] = "left" if heading == rows[0][0] else "right"
+        table.add_column(heading.replace("/", "/\n"), justify=side)
 
     # intervals on a line of their own
     for row in rows[1:]:

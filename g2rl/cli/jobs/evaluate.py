@@ -11,8 +11,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from pyarrow import parquet
 
-from g2rl.cli.build.benchmarks import build_benchmarks
+from g2rl.cli.build.benchmarks import build_benchmarks, build_graders
 from g2rl.cli.build.model import build_sampler, model_of_run
+from g2rl.cli.build.settings import plain, read_grading_settings
 from g2rl.cli.folder import prepare
 from g2rl.evaluation.compare import COMPARISON, compare, problems_file
 from g2rl.evaluation.console import EvalReporter
@@ -45,17 +46,24 @@ OUTPUTS = (
 
 
 def evaluate(config: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> float | None:
-    """Do what the configuration asks for in `folder`; returns the mean pass@1 of the benchmarks.
+    """Do what the configuration asks for in a folder.
 
-    `overrides` are what was typed; the settings of a run's model yield to them.
+    Args:
+        config: composed from conf/evaluate.yaml.
+        folder: where the command writes.
+        overrides: what was typed; the settings of a run's model yield to them.
+
+    Returns:
+        The mean pass@1 of the benchmarks; None of a comparison.
     """
+    # a comparison needs neither a model nor graders
     reporter = EvalReporter()
     if config.compare:
         compare_folders(config.compare, folder, reporter)
         return None
 
     # grade again, or sample
-    graders = Graders(**config.verify)
+    graders = build_graders(read_grading_settings(config.verify))
     try:
         if config.samples is not None:
             source = Path(config.samples).expanduser()
@@ -87,18 +95,21 @@ def sample(
     benchmarks = build_benchmarks(config.benchmark)
 
     # the folder: new, or of the same settings and the same inputs
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    prepare(folder, plain, config.resume, free_keys("evaluate", "resume"), OUTPUTS)
+    settings = plain(config)
+    prepare(folder, settings, config.resume, free_keys("evaluate", "resume"), OUTPUTS)
     check_inputs(folder, inputs(config.model.source, benchmarks, config.model.adapter))
 
     # what is still to be sampled
     evaluation = Evaluation(folder, benchmarks, config.part, config.seed)
     mirror = Guarded(instantiate(config.tracking))
-    mirror.start(folder, plain, [])
+    mirror.start(folder, settings, [])
     if evaluation.missing_parts():
-        count = sum(len(b.problems) * b.samples for b in benchmarks)
-        names = ", ".join(f"{b.name} ({len(b.problems)} x {b.samples})" for b in benchmarks)
-        reporter.say(f"{config.model.source} on {names}: {count} samples")
+        count = 0
+        sizes: list[str] = []
+        for benchmark in benchmarks:
+            count += len(benchmark.problems) * benchmark.samples
+            sizes.append(f"{benchmark.name} ({len(benchmark.problems)} x {benchmark.samples})")
+        reporter.say(f"{config.model.source} on {', '.join(sizes)}: {count} samples")
         engine, loaded = build_sampler(config)
         try:
             engine.push_weights()
@@ -125,31 +136,46 @@ def tell(mirror: Mirror, findings: Findings, samples: Path) -> None:
 def inputs(
     source: str, benchmarks: Sequence[Benchmark], adapter: str | None = None
 ) -> dict[str, str]:
-    """Hashes of what the samples depend on and the configuration does not show."""
-    place = Path(resolve_source(source)).expanduser()
-    found = {"problems": problems_digest(benchmarks)}
+    """Hashes of what the samples depend on and the configuration does not show.
+
+    Weights from a hub are not hashed: there the name and the revision tell what they are.
+    """
+    digests = {"problems": problems_digest(benchmarks)}
     if adapter is not None:
-        found["adapter"] = folder_digest(Path(adapter).expanduser())
-    return {**found, "weights": folder_digest(place)} if place.is_dir() else found
+        digests["adapter"] = folder_digest(Path(adapter).expanduser())
+    weights = Path(resolve_source(source)).expanduser()
+    if weights.is_dir():
+        digests["weights"] = folder_digest(weights)
+    return digests
 
 
-def check_inputs(folder: Path, found: dict[str, str]) -> None:
-    """Refuse to continue an evaluation whose model or problems have changed meanwhile."""
+def check_inputs(folder: Path, digests: dict[str, str]) -> None:
+    """Refuse to continue an evaluation whose model or problems have changed meanwhile.
+
+    Raises:
+        ValueError: naming what has changed.
+    """
     place = folder / "inputs.json"
     if place.exists():
         before = json.loads(place.read_text(encoding="utf-8"))
-        changed = [name for name in before if before[name] != found.get(name)]
+        changed = [name for name in before if before[name] != digests.get(name)]
         if changed:
             raise ValueError(
-                f"{folder} was begun with other {' and '.join(changed)} under the same name; start over with "
-                "resume=never, or write elsewhere with hydra.run.dir=..."
+                f"{folder} was begun with other {' and '.join(changed)} under the same name; start "
+                "over with resume=never, or write elsewhere with hydra.run.dir=..."
             )
-    write_json(place, found)
+    write_json(place, digests)
 
 
 def compare_folders(node: ListConfig, folder: Path, reporter: EvalReporter) -> None:
-    """Print and write the comparison; says which settings the evaluations do not share."""
-    arms = {}
+    """Print and write the comparison; says which settings the evaluations do not share.
+
+    Args:
+        node: one folder an arm, or a list of folders for an arm of several runs.
+        folder: where to write.
+        reporter: tells the user.
+    """
+    arms: dict[str, list[Path]] = {}
     for entry in node:
         runs = [str(run) for run in entry] if isinstance(entry, ListConfig) else [str(entry)]
         arms[" + ".join(runs)] = [Path(run).expanduser() for run in runs]

@@ -1,5 +1,4 @@
-"""What `g2rl-analyze fidelity` does: sample and grade groups, take true gradients, correlate,
-write."""
+"""What `g2rl-analyze fidelity` does: sample groups, take true gradients, correlate, write."""
 
 from __future__ import annotations
 
@@ -17,26 +16,32 @@ from g2rl.analysis.fidelity.report import markdown
 from g2rl.analysis.fidelity.summary import FidelitySummary, summarise
 from g2rl.analysis.figures.fidelity import draw
 from g2rl.analysis.groups import sample_groups
+from g2rl.cli.build.benchmarks import build_graders
+from g2rl.cli.build.settings import read_grading_settings
 from g2rl.cli.jobs.subject import begin, open_subject
 from g2rl.evaluation.console import EvalReporter
 from g2rl.runs.files import atomic_path, write_json
 from g2rl.tasks.benchmarks.benchmark import Benchmark
-from g2rl.tasks.grading.grader import Graders
 from g2rl.types import SamplingParams
 
 OUTPUTS = ("pairs.parquet", "responses.parquet", "fidelity.json", "table.md", "fidelity.png")
 
 
 def fidelity(config: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> float | None:
-    """Measure in `folder` what the configuration asks for; returns the pooled Spearman correlation
-    of Phi.
+    """Measure how well cosines of the features predict cosines of the true gradients.
 
-    `overrides` are what was typed; the settings of a run's model yield to them.
+    Args:
+        config: composed from conf/analyze_fidelity.yaml.
+        folder: where the command writes.
+        overrides: what was typed; the settings of a run's model yield to them.
+
+    Returns:
+        The pooled Spearman correlation of Phi.
 
     Raises:
         ValueError: several benchmarks at once, or settings that the parts refuse.
     """
-    # before anything is loaded
+    # what can be refused before a model is loaded
     check(config)
     config, benchmark = begin("analyze_fidelity", config, folder, overrides, OUTPUTS)
 
@@ -83,9 +88,11 @@ def check(config: DictConfig) -> None:
     for name in ("temperature", "feature_temperature"):
         if config[name] is not None and not config[name] > 0:
             raise ValueError(
-                f"{name}={config[name]}: need a temperature > 0; greedy decoding has no distribution whose "
-                "gradient could be taken"
+                f"{name}={config[name]}: need a temperature > 0; greedy decoding has no "
+                "distribution whose gradient could be taken"
             )
+
+    # sketches of gradients
     if config.projection is not None and config.projection < 1:
         raise ValueError(f"projection must be null or >= 1, got {config.projection}")
 
@@ -97,7 +104,7 @@ def _measure(
     # sample and grade
     loaded, policy, engine = open_subject(config, benchmark)
     total = config.problems * config.responses
-    graders = Graders(**config.verify)
+    graders = build_graders(read_grading_settings(config.verify))
     try:
         engine.push_weights()
         with reporter.phase("sampling", total) as advance:
@@ -153,19 +160,20 @@ def caption(
     error = summary["projection"]
     if error is not None:
         exactness = (
-            f"gradients sketched to {error['cells']:,} cells a block, standard error of a cosine at "
-            f"most {error['standard_error']:.4f}"
+            f"gradients sketched to {error['cells']:,} cells a block, standard error of a cosine "
+            f"at most {error['standard_error']:.4f}"
         )
     if config.blocks is not None:
         exactness += f" of {', '.join(config.blocks)} only"
     if encoder:
         exactness += f"; encoder {encoder}"
     return (
-        f"{policy}, {benchmark}: {config.problems} problems x {config.responses} responses of up to "
-        f"{config.max_tokens} tokens, {conditions}; {exactness}"
+        f"{policy}, {benchmark}: {config.problems} problems x {config.responses} responses of up "
+        f"to {config.max_tokens} tokens, {conditions}; {exactness}"
     )
 
 
 def write_parquet(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table that appears whole or not at all."""
     with atomic_path(path) as aside:
         frame.to_parquet(aside, index=False)

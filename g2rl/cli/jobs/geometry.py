@@ -1,5 +1,4 @@
-"""What `g2rl-analyze geometry` does: sample and grade groups, score them, count pairs, write and
-draw."""
+"""What `g2rl-analyze geometry` does: sample groups, score them, count pairs, write and draw."""
 
 from __future__ import annotations
 
@@ -16,11 +15,12 @@ from g2rl.analysis.figures.geometry import draw_geometry, draw_grid
 from g2rl.analysis.geometry.measure import Geometry, add_set, classes_of
 from g2rl.analysis.geometry.report import GeometrySettings, cell_table, markdown, summary
 from g2rl.analysis.groups import sample_groups
+from g2rl.cli.build.benchmarks import build_graders
+from g2rl.cli.build.settings import read_grading_settings
 from g2rl.cli.jobs.subject import begin, open_subject
 from g2rl.evaluation.console import EvalReporter
 from g2rl.runs.files import atomic_path, write_json
 from g2rl.tasks.benchmarks.benchmark import Benchmark
-from g2rl.tasks.grading.grader import Graders
 from g2rl.types import SamplingParams
 
 OUTPUTS = (
@@ -32,24 +32,30 @@ OUTPUTS = (
     "geometry.png",
     "grid.png",
 )
-CUT_OFF = 0.5  # share of responses at the token limit above which the reader is warned
+CUT_OFF = 0.5
+"""Share of responses at the token limit above which the reader is warned."""
 
 
 def geometry(config: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> float:
-    """Measure in `folder` what the configuration asks for; returns the first cell's mean gradient
-    cosine.
+    """Measure the cosines of gradient features between responses to one problem.
 
-    `overrides` are what was typed; the settings of a run's model yield to them.
+    Args:
+        config: composed from conf/analyze_geometry.yaml.
+        folder: where the command writes.
+        overrides: what was typed; the settings of a run's model yield to them.
+
+    Returns:
+        The mean cosine at the first temperatures.
 
     Raises:
         ValueError: settings that say nothing of a distribution of pairs, or that the parts refuse.
     """
-    # before anything is loaded
+    # what can be refused before a model is loaded
     check(config)
     config, benchmark = begin("analyze_geometry", config, folder, overrides, OUTPUTS)
-    encoder = (
-        instantiate(config.encoder) if config.embed and config.get("encoder") is not None else None
-    )
+    encoder = None
+    if config.embed and config.get("encoder") is not None:
+        encoder = instantiate(config.encoder)
 
     # measure
     reporter = EvalReporter()
@@ -85,11 +91,13 @@ def check(config: DictConfig) -> None:
     # numbers
     if config.responses < 2:
         raise ValueError(
-            f"responses={config.responses}: one response to a problem makes no pair; ask for at least 2"
+            f"responses={config.responses}: one response to a problem makes no pair; ask for at "
+            "least 2"
         )
     if config.max_tokens < 1:
         raise ValueError(
-            f"max_tokens={config.max_tokens}: there is no budget for a response; set max_tokens >= 1"
+            f"max_tokens={config.max_tokens}: there is no budget for a response; set "
+            "max_tokens >= 1"
         )
 
     # temperatures
@@ -99,13 +107,13 @@ def check(config: DictConfig) -> None:
             raise ValueError(
                 f"{name}={values}: write a list of temperatures, e.g. '{name}=[0.6,1.0]'"
             )
-        bad = [v for v in values if v is not None and (not math.isfinite(v) or v <= 0)]
-        if bad:
-            what = "greedy samples are all the same, there is no distribution of pairs"
-            raise ValueError(
-                f"{name}={list(values)}: a temperature must be > 0"
-                + (f" ({what})" if 0 in bad else "")
-            )
+        for value in values:
+            if value is None or (math.isfinite(value) and value > 0):
+                continue
+            reason = ""
+            if 0 in values:
+                reason = " (greedy samples are all the same, there is no distribution of pairs)"
+            raise ValueError(f"{name}={list(values)}: a temperature must be > 0{reason}")
     if None in config.sampled_at:
         raise ValueError(
             "sampled_at holds null: name the sampling temperatures (null is for scored_at)"
@@ -120,11 +128,11 @@ def measure(
     config: DictConfig, benchmark: Benchmark, encoder: Any, reporter: EvalReporter
 ) -> Geometry:
     """Sample each set once, and score it at every scoring temperature."""
-    # the engine samples with the weights as they were loaded
     loaded, policy, engine = open_subject(config, benchmark)
-    graders, found = Graders(**config.verify), Geometry()
+    graders = build_graders(read_grading_settings(config.verify))
+    geometry_of_sets = Geometry()
     try:
-        engine.push_weights()
+        engine.push_weights()  # once: no weight changes in an analysis
         grader = graders(benchmark.verifier)
 
         # each sampling temperature once, however often it is scored
@@ -146,8 +154,10 @@ def measure(
                     ),
                     on_progress=advance,
                 )
+
+            # the same responses at every temperature of the features
             add_set(
-                found,
+                geometry_of_sets,
                 policy,
                 groups,
                 classes_of(groups, grader),
@@ -161,11 +171,12 @@ def measure(
     finally:
         engine.close()
         graders.close()
-    return found
+    return geometry_of_sets
 
 
 def write(tables: dict[str, pd.DataFrame], about: GeometrySettings, folder: Path) -> None:
-    """Tables, numbers and figures."""
+    """Write tables, numbers and figures."""
+    # tables
     for name in ("pairs", "groups", "responses"):
         with atomic_path(folder / f"{name}.parquet") as aside:
             tables[name].to_parquet(aside, index=False)
@@ -184,20 +195,19 @@ def write(tables: dict[str, pd.DataFrame], about: GeometrySettings, folder: Path
 def tell(
     tables: dict[str, pd.DataFrame], about: GeometrySettings, folder: Path, reporter: EvalReporter
 ) -> None:
-    """The table on the terminal, a warning where most responses were cut off, and where the files
-    are."""
+    """Print the table, warn where many responses were cut off, and say where the files are."""
     reporter.console.print(cell_table(tables, about))
 
-    # warn where verdicts and features are of responses cut short
-    responses = tables["responses"]
-    for sampled_at, mine in responses.groupby("sampled_at", sort=False):
-        cut = (mine["finish"] == "length").mean()
+    # verdicts and features of responses that were cut short say little
+    for sampled_at, responses in tables["responses"].groupby("sampled_at", sort=False):
+        cut = (responses["finish"] == "length").mean()
         if cut > CUT_OFF:
-            # where the files are
             reporter.say(
-                f"warning: {cut:.0%} of the responses sampled at {sampled_at:g} were cut at max_tokens="
-                f"{about['max_tokens']}; their verdicts and features are of stumps"
+                f"warning: {cut:.0%} of the responses sampled at {sampled_at:g} were cut at "
+                f"max_tokens={about['max_tokens']}; their verdicts and features are of stumps"
             )
+
+    # where the files are
     reporter.say(
         f"written: {folder} (pairs.parquet, groups.parquet, responses.parquet, geometry.json)"
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from g2rl.cli.build.benchmarks import build_benchmarks
 from g2rl.cli.build.model import (
@@ -17,7 +17,7 @@ from g2rl.cli.build.model import (
     model_of_run,
     without_checkpointing,
 )
-from g2rl.cli.build.settings import read_model_settings
+from g2rl.cli.build.settings import plain, read_model_settings
 from g2rl.cli.folder import prepare
 from g2rl.engines.engine import Engine
 from g2rl.policy.loading import LoadedModel
@@ -34,8 +34,7 @@ def begin(
     overrides: Sequence[str],
     outputs: Sequence[str],
 ) -> tuple[DictConfig, Benchmark]:
-    """Take over a run's model, choose the benchmark and prepare the folder, before a model is
-    loaded.
+    """Take over a run's model, choose the benchmark and prepare the folder, all without a model.
 
     Args:
         command: analyze_geometry or analyze_fidelity.
@@ -55,19 +54,20 @@ def begin(
     # one benchmark at a time
     benchmarks = build_benchmarks(config.benchmark)
     if len(benchmarks) != 1:
-        raise ValueError(
-            f"benchmark has {len(benchmarks)} members ({', '.join(b.name for b in benchmarks)}): choose one"
-        )
+        names = ", ".join(benchmark.name for benchmark in benchmarks)
+        raise ValueError(f"benchmark has {len(benchmarks)} members ({names}): choose one")
 
     # the folder: new, or of the same settings
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    prepare(folder, plain, config.resume, free_keys(command, "resume"), outputs)
+    prepare(folder, plain(config), config.resume, free_keys(command, "resume"), outputs)
     return config, benchmarks[0]
 
 
 def open_subject(config: DictConfig, benchmark: Benchmark) -> tuple[LoadedModel, Policy, Engine]:
-    """Load the model and make sure that every prompt with its response fits; weights are not pushed
-    yet."""
+    """Load the model and make its policy and engine; weights are not pushed yet.
+
+    Raises:
+        ValueError: a prompt with its response does not fit the model.
+    """
     settings = without_checkpointing(read_model_settings(config.model))
     loaded = load_model(settings)
     problems = benchmark.problems[: config.problems]
@@ -90,6 +90,6 @@ def refuse_long(model_config: Any, prompt: int, response: int) -> None:
     except ValueError:
         limit = model_config.max_position_embeddings
         raise ValueError(
-            f"max_tokens={response} behind the longest prompt ({prompt} tokens) is over the model's {limit} "
-            f"positions: set max_tokens to at most {limit - prompt}"
+            f"max_tokens={response} behind the longest prompt ({prompt} tokens) is over the "
+            f"model's {limit} positions: set max_tokens to at most {limit - prompt}"
         ) from None

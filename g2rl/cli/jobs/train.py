@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from g2rl.analysis.figures.one_run import plot_run
 from g2rl.cli.build.model import join_world
-from g2rl.cli.build.settings import TrainSettings, read_train_settings
+from g2rl.cli.build.settings import TrainSettings, plain, read_train_settings
 from g2rl.cli.build.trainer import Models, TrainingJob, build_training
 from g2rl.cli.folder import alone_in, prepare
 from g2rl.runs.checkpoints import export_model
@@ -38,12 +38,12 @@ def train(config: DictConfig, run_dir: Path) -> float:
     Raises:
         Interrupted: by a stop signal (`g2rl.runs.interrupt`), after a complete step that is saved.
     """
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    plain_config = plain(config)
     settings = read_train_settings(config)
     with alone_in(run_dir), StopRequest() as stop, joined(settings) as world:
         # the folder, by the first rank for all
         if world.first:
-            prepare(run_dir, plain, config.resume, free_keys("train", "resume"), OUTPUTS)
+            prepare(run_dir, plain_config, config.resume, free_keys("train", "resume"), OUTPUTS)
         world.barrier()
         reporter = ConsoleReporter(run_dir) if world.first else SilentReporter()
 
@@ -52,7 +52,7 @@ def train(config: DictConfig, run_dir: Path) -> float:
         try:
             state = job.checkpoints.load_newest(job.models.policy.model)
             describe(reporter, settings, job, world, state)
-            job.tracker.start(None if state is None else int(state["step"]), plain)
+            job.tracker.start(None if state is None else int(state["step"]), plain_config)
             job.trainer.run(state)
             export(job.models, settings, RunFolder(run_dir).model, world)
         finally:
@@ -68,7 +68,7 @@ def train(config: DictConfig, run_dir: Path) -> float:
 
 @contextmanager
 def joined(settings: TrainSettings) -> Iterator[World]:
-    """The processes of this run, for as long as it lasts; all but the first are quiet."""
+    """The processes of this run, until the run ends; all but the first log errors only."""
     world = join_world(settings.parallel, settings.model.device)
     if not world.first:
         logging.getLogger().setLevel(logging.ERROR)
@@ -79,8 +79,10 @@ def joined(settings: TrainSettings) -> Iterator[World]:
 
 
 def export(models: Models, settings: TrainSettings, target: Path, world: World) -> None:
-    """Write the model in Hugging Face format; weights of a sharded one are gathered on the first rank."""
+    """Write the model in Hugging Face format; a sharded one is gathered on the first rank."""
     loaded, policy = models.loaded, models.policy
+
+    # whole weights, on the rank that writes
     model = loaded.model
     if policy.sharding is not None:
         if not world.first:
@@ -90,6 +92,7 @@ def export(models: Models, settings: TrainSettings, target: Path, world: World) 
         policy.copy_weights_to(model)
     elif not world.first:
         return
+
     lora_export = "merged" if settings.model.lora is None else settings.model.lora.export
     export_model(model, loaded.tokenizer, loaded.stop_ids, target, lora_export)
 
@@ -99,10 +102,13 @@ def conclude(job: TrainingJob, run_dir: Path, reporter: ConsoleReporter) -> floa
 
     summary.json is the last file of a run: where it is, all others are there.
     """
+    # rows before the first step and after the last
     folder = RunFolder(run_dir)
     rows = read_metrics(folder.metrics)
     before, after = rows[0], rows[-1]
     benchmarks = [benchmark.name for benchmark in job.problems.benchmarks]
+
+    # figures first, the summary last
     plots = plot_run(run_dir, benchmarks)
     write_json(folder.summary, {"before": before, "after": after})
     reporter.summary(summary_rows(before, after, benchmarks), plots)
@@ -117,15 +123,15 @@ def describe(
     world: World,
     state: Mapping[str, Any] | None,
 ) -> None:
-    """Say what is about to run: model, data, signal, stop tokens, and where it continues."""
+    """Say what is about to run: model, stop tokens, data, signal, and where it continues."""
     # the model
     loaded, policy = job.models.loaded, job.models.policy
     parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
     stops = [f"{loaded.tokenizer.convert_ids_to_tokens(i)}={i}" for i in loaded.stop_ids]
     processes = f" of {world.size} processes, sharded" if world.mesh else ""
     reporter.say(
-        f"model {settings.model.name}: {parameters / 1e6:.2f}M parameters on {policy.device}{processes}, "
-        f"stop tokens {', '.join(stops)}"
+        f"model {settings.model.name}: {parameters / 1e6:.2f}M parameters on "
+        f"{policy.device}{processes}, stop tokens {', '.join(stops)}"
     )
 
     # the task and the signal
