@@ -123,12 +123,19 @@ class MathVerifier:
         return _symbolic(left, right)[0] or _symbolic(right, left)[0]
 
     def warm_up(self) -> None:
-        """Import the mathematics and use it once, so that the first item does not pay for it."""
+        """Import the mathematics and use it, so that the first item does not pay for it.
+
+        Raises:
+            RuntimeError: math-verify judges a right answer as wrong.
+        """
         correct, route = _symbolic(r"\frac{\sqrt{2}}{2}", r"\sin(\pi/4)")
         if not correct:
             raise RuntimeError(
                 f"math-verify does not work here: sin(pi/4) was judged by {route!r} as wrong"
             )
+
+        # sympy imports its units when it first simplifies, which takes a third of a second
+        _symbolic(r"\frac{x+1}{y}", r"\frac{x}{y}+\frac{1}{y}")
 
 
 @lru_cache(maxsize=4096)
