@@ -8,10 +8,8 @@ of cosines. Imports neither torch nor matplotlib.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from g2rl.analysis.geometry.report import GeometrySettings
+from g2rl.analysis.geometry.records import GeometrySettings
 
 
 def truncation(top_p: float, top_k: float) -> str:

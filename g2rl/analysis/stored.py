@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from g2rl.analysis.captions import one_or_mixed, probe_caption
 from g2rl.analysis.comparison.runs import COLUMNS, collect
+from g2rl.analysis.fidelity.records import StoredSummary
 from g2rl.analysis.geometry.numbers import GRADIENT, SEMANTIC
-
-if TYPE_CHECKING:
-    from g2rl.analysis.fidelity.summary import StoredSummary
-    from g2rl.analysis.geometry.report import CellSummary, GeometrySettings
+from g2rl.analysis.geometry.records import CellSummary, GeometrySettings
 
 UNKNOWN = "sampling and scoring temperature unknown: these runs have no probe"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from g2rl.analysis.fidelity.names import DISTINCT, TOTAL
-from g2rl.analysis.fidelity.summary import CorrelationRow, FidelitySummary, IntervalRecord
+from g2rl.analysis.fidelity.records import CorrelationRow, FidelitySummary, IntervalRecord
 from g2rl.analysis.tables import interval_cell
 from g2rl.analysis.tables import markdown as markdown_table
 from g2rl.formulas.pairs import PAIR_CLASSES

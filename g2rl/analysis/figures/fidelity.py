@@ -9,13 +9,13 @@ from typing import Any
 import pandas as pd
 
 from g2rl.analysis.fidelity.names import TOTAL, TRUE
-from g2rl.analysis.fidelity.report import LABELS, cell, rows_of
-from g2rl.analysis.fidelity.summary import (
+from g2rl.analysis.fidelity.records import (
     CorrelationRow,
     FidelitySummary,
     IntervalRecord,
     StoredSummary,
 )
+from g2rl.analysis.fidelity.report import LABELS, cell, rows_of
 from g2rl.analysis.figures.style import caption_below, level_line, open_axis, plt, save_figure
 from g2rl.analysis.palette import PAIR_COLOURS, SIGNAL_COLOURS
 

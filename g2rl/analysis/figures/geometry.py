@@ -21,7 +21,8 @@ from g2rl.analysis.figures.style import (
     save_figure,
 )
 from g2rl.analysis.geometry.numbers import GRADIENT, SEMANTIC
-from g2rl.analysis.geometry.report import GeometrySettings, Tables, cells, numbers_of, source
+from g2rl.analysis.geometry.records import GeometrySettings
+from g2rl.analysis.geometry.report import Tables, cells, numbers_of, source
 from g2rl.analysis.palette import PAIR_COLOURS
 from g2rl.formulas.pairs import ALL_PAIRS, SHOWN_CLASSES
 

@@ -11,7 +11,8 @@ import pandas as pd
 
 from g2rl.analysis.captions import conditions
 from g2rl.analysis.figures.style import caption_below, plt, save_figure
-from g2rl.analysis.geometry.report import GeometrySettings, Tables, cells, samples_of
+from g2rl.analysis.geometry.records import GeometrySettings
+from g2rl.analysis.geometry.report import Tables, cells, samples_of
 from g2rl.analysis.palette import PAIR_COLOURS
 from g2rl.formulas.pairs import ALL_PAIRS, CORRECT_CORRECT, WRONG_WRONG, pairs_by_class
 

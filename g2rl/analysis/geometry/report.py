@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 import pandas as pd
 from rich import box
@@ -12,6 +12,7 @@ from rich.table import Table
 
 from g2rl.analysis.captions import conditions
 from g2rl.analysis.geometry.numbers import GRADIENT, SEMANTIC
+from g2rl.analysis.geometry.records import CellSummary, GeometrySettings, GeometrySummary
 from g2rl.analysis.geometry.strategies import OTHER, distinct_interval, style_shares
 from g2rl.analysis.tables import interval_cell
 from g2rl.analysis.tables import markdown as markdown_table
@@ -33,43 +34,6 @@ LABELS = {
 """Label of each number, and its format."""
 Tables = Mapping[str, pd.DataFrame]
 """pairs, responses, numbers and, for `summary`, groups: of `Geometry.tables` or `read_geometry`."""
-
-
-class GeometrySettings(TypedDict):
-    """How the responses were drawn and measured, beside the temperatures of the cells."""
-
-    model: str
-    benchmark: str
-    problems: int
-    responses: int
-    max_tokens: int
-    top_p: float
-    top_k: int
-    seed: int
-    near_orthogonal: float
-    encoder: str | None
-
-
-class CellSummary(TypedDict):
-    """Everything about one sampling and scoring temperature; None stands for what is undefined."""
-
-    sampled_at: float
-    scored_at: float
-    caption: str
-    zero_features: int
-    responses: dict[str, dict[str, float]]
-    strategies: list[dict[str, Any]] | None
-    gradient: list[dict[str, Any]]
-    """Rows of the table of numbers."""
-    semantic: list[dict[str, Any]] | None
-
-
-class GeometrySummary(TypedDict):
-    """The content of geometry.json."""
-
-    settings: GeometrySettings
-    histogram_bins: int
-    cells: list[CellSummary]
 
 
 class Cell(NamedTuple):

@@ -12,8 +12,9 @@ from omegaconf import DictConfig
 
 from g2rl.analysis.captions import sampled_with_features
 from g2rl.analysis.fidelity.measure import Measured, measure
+from g2rl.analysis.fidelity.records import FidelitySummary
 from g2rl.analysis.fidelity.report import markdown
-from g2rl.analysis.fidelity.summary import FidelitySummary, summarise
+from g2rl.analysis.fidelity.summary import summarise
 from g2rl.analysis.figures.fidelity import draw
 from g2rl.analysis.groups import sample_groups
 from g2rl.cli.build.benchmarks import build_graders

@@ -13,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from g2rl.analysis.figures.geometry import draw_geometry, draw_grid
 from g2rl.analysis.geometry.measure import Geometry, add_set, classes_of
-from g2rl.analysis.geometry.report import GeometrySettings, cell_table, markdown, summary
+from g2rl.analysis.geometry.records import GeometrySettings
+from g2rl.analysis.geometry.report import cell_table, markdown, summary
 from g2rl.analysis.groups import sample_groups
 from g2rl.cli.build.benchmarks import build_graders
 from g2rl.cli.build.settings import read_grading_settings
