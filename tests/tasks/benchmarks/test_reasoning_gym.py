@@ -34,7 +34,9 @@ for text, problem in cases:
     verifier.grade(text, problem)  # imports, caches
 seen = []
 def hook(event, args):
-    if event in ("compile", "exec", "os.system", "os.exec", "subprocess.Popen", "open", "socket.connect"):
+    if event in (
+        "compile", "exec", "os.system", "os.exec", "subprocess.Popen", "open", "socket.connect"
+    ):
         seen.append(f"{event} {args}")
 sys.addaudithook(hook)
 right = [verifier.grade(text, problem).correct for text, problem in cases]
