@@ -1,4 +1,4 @@
-"""A g2rl trainer outside the command, for benchmarks that time its steps."""
+"""A g2rl trainer outside the command, for scripts that time its steps."""
 
 from __future__ import annotations
 
@@ -26,10 +26,12 @@ class Quiet(ConsoleReporter):
 
 
 def make_trainer(*overrides: str) -> Trainer:
-    """The trainer of `g2rl-train OVERRIDES`, writing no tables, in a temporary folder."""
+    """The trainer of `g2rl-train OVERRIDES`, which writes no tables, in a temporary folder."""
     register_resolvers()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         config = compose("train", ["tracking=local", "trainer.tables_every=0", *overrides])
+
+    # the folder and the graders last as long as the process
     folder = Path(tempfile.mkdtemp(prefix="g2rl-benchmark-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     settings = read_train_settings(config)

@@ -28,17 +28,18 @@ STAGES = ("sample", "score", "update")
 
 
 def median_seconds(run: Callable[[], object], repeats: int) -> float:
+    """Median over some calls, after one that is not counted."""
     run()
-    found = []
+    seconds = []
     for _ in range(repeats):
         started = time.perf_counter()
         run()
-        found.append(time.perf_counter() - started)
-    return statistics.median(found)
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
 
 
 def product_rate(rows: int, inner: int, outer: int, repeats: int) -> float:
-    """Floating-point operations a second of a (rows, inner) x (inner, outer) product."""
+    """Floating-point operations per second of a (rows, inner) x (inner, outer) product."""
     left, right = torch.randn(rows, inner), torch.randn(outer, inner)
     times = max(1, int(2e9 / (2 * rows * inner * outer)))
 
@@ -53,45 +54,41 @@ def matrix_parameters(model: torch.nn.Module) -> int:
     """Parameters that multiply every token: all matrices but the embedding's look-up table."""
     embedding = model.get_input_embeddings().weight  # type: ignore[operator]
     head = model.get_output_embeddings().weight  # type: ignore[operator]
-    found = sum(p.numel() for p in model.parameters() if p.ndim == 2 and p is not embedding)
-    return found + (head.numel() if head is embedding else 0)
+    count = sum(p.numel() for p in model.parameters() if p.ndim == 2 and p is not embedding)
+    if head is embedding:
+        count += head.numel()
+    return count
 
 
 def tiny(repeats: int) -> list[str]:
     """Stages of a default step of the tiny policy, as it trains."""
     trainer = make_trainer("exploration=g2rl", "optimizer.lr=1e-9")
-    rows: list[dict[str, float]] = []
-    tokens: list[float] = []
-    for step in range(1, repeats + 2):
-        metrics = trainer.step(step)
-        rows.append(
-            {stage: metrics[f"time/{stage}"] for stage in STAGES} | {"step": metrics["time/step"]}
-        )
-        tokens.append(metrics["train/length"] * 256 + 256 * 12)
-    rows, total = rows[1:], statistics.median(tokens[1:])
+    trainer.step(1)  # warm-up
+    steps = [trainer.step(step) for step in range(2, repeats + 2)]
+    whole = statistics.median(metrics["time/step"] for metrics in steps)
+    total = statistics.median(256 * (metrics["train/length"] + 12) for metrics in steps)
+
+    # floors: scoring is policy and reference; half of the update's forwards were kept from scoring
     rate = product_rate(256, 128, 256, repeats)
     forward = 2 * matrix_parameters(trainer.step.scorer.policy.model) * total
-    passes = {
-        "sample": 1,
-        "score": 2,
-        "update": 2.5,
-    }  # policy and reference; half of the forwards were kept
+    passes = {"sample": 1, "score": 2, "update": 2.5}
     total_floor = sum(passes.values()) * forward / rate
-    whole = statistics.median(row["step"] for row in rows)
+
     lines = [
         "| stage | seconds | share | floor of its products | times the floor |",
         "|---|---|---|---|---|",
     ]
     for stage in STAGES:
-        seconds = statistics.median(row[stage] for row in rows)
+        seconds = statistics.median(metrics[f"time/{stage}"] for metrics in steps)
         floor = passes[stage] * forward / rate
         lines.append(
-            f"| {stage} | {seconds:.2f} | {seconds / whole:.0%} | {floor:.2f} | {seconds / floor:.1f} |"
+            f"| {stage} | {seconds:.2f} | {seconds / whole:.0%} | {floor:.2f} | "
+            f"{seconds / floor:.1f} |"
         )
     lines.append(
         f"| whole step | {whole:.2f} | 100 % | {total_floor:.2f} | {whole / total_floor:.1f} |"
     )
-    note = f"{total:.0f} tokens a step, products of 256 x 128 x 256 at {rate / 1e9:.0f} GFLOP/s"
+    note = f"{total:.0f} tokens per step, products of 256 x 128 x 256 at {rate / 1e9:.0f} GFLOP/s"
     return [*lines, "", f"({note})"]
 
 
@@ -147,15 +144,17 @@ def timed_passes(layers: int, repeats: int, responses: int, length: int) -> dict
 
 
 def qwen(repeats: int, responses: int = 4, length: int = 128) -> list[str]:
-    """One layer, from models of one and three; the rest, with the head; 28 layers computed from
-    them."""
+    """One layer, from models of one and three; the rest, with the head; and what 28 layers would
+    take."""
     one, three = (timed_passes(layers, repeats, responses, length) for layers in (1, 3))
     tokens = responses * length
     rate = product_rate(tokens, 2048, 6144, repeats)
     block = 2048 * (2 * 2048 + 2 * 1024) + 3 * 2048 * 6144  # q, o, k, v and the gated MLP
     head = 2048 * 151_936
+
     lines = [
-        "| pass | one layer | embedding and head | 28 layers, computed | of it head | floor | times |",
+        "| pass | one layer | embedding and head | 28 layers, computed | of it head | floor | "
+        "times |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, passes, of_layers in (
@@ -168,14 +167,16 @@ def qwen(repeats: int, responses: int = 4, length: int = 128) -> list[str]:
         whole = 28 * layer + rest
         floor = passes * 2 * tokens * (28 * block + head) / rate
         lines.append(
-            f"| {name} | {layer:.2f} s | {rest:.2f} s | {whole:.1f} s | {rest / whole:.0%} | {floor:.1f} s | "
-            f"{whole / floor:.2f} |"
+            f"| {name} | {layer:.2f} s | {rest:.2f} s | {whole:.1f} s | {rest / whole:.0%} | "
+            f"{floor:.1f} s | {whole / floor:.2f} |"
         )
-    note = f"{responses} x {length} tokens, products of {tokens} x 2048 x 6144 at {rate / 1e9:.0f} GFLOP/s"
+    products = f"products of {tokens} x 2048 x 6144 at {rate / 1e9:.0f} GFLOP/s"
+    note = f"{responses} x {length} tokens, {products}"
     return [*lines, "", f"({note})"]
 
 
 def main() -> None:
+    """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()

@@ -1,9 +1,8 @@
-"""Evaluation: our engine over all problems at once against one `generate` call of transformers a
-problem.
+"""Evaluation: our engine over all problems at once against one `generate` call for each problem.
 
-The tiny policy, held-out Countdown problems x 16 samples, up to 120 tokens, the same sampling
-settings; tokens a second, because the samples differ. Grading and reports are left out of both
-sides.
+Both sides sample 16 responses of up to 120 tokens to held-out Countdown problems from the tiny
+policy, with the same settings; the peer is transformers. Tokens per second are compared, because
+the samples differ. Grading and reports are left out of both sides.
 """
 
 from __future__ import annotations
@@ -26,11 +25,16 @@ PROBLEMS, SAMPLES, LONGEST = 16, 16, 120
 
 
 def main() -> None:
+    """Time both sides in turns."""
     args = options(__doc__.splitlines()[0], repeats=3)
+
+    # ours
     loaded = load("builtin:tiny")
     prompts = [encode_prompt(loaded.tokenizer, p.prompt, True) for p in held_out_problems(PROBLEMS)]
     engine = TransformersEngine(Policy(loaded.model), loaded.tokenizer, loaded.stop_ids)
     loaded.model.eval()
+
+    # the peer
     config = GenerationConfig(
         do_sample=True,
         temperature=1.0,
@@ -45,17 +49,19 @@ def main() -> None:
 
     def ours(seed: int) -> int:
         keys = [(seed, i) for i in range(PROBLEMS)]
-        found = engine.generate(prompts, keys, SAMPLES, SamplingParams(1.0, max_tokens=LONGEST))
-        return sum(len(completion.token_ids) for group in found for completion in group)
+        params = SamplingParams(1.0, max_tokens=LONGEST)
+        completions = engine.generate(prompts, keys, SAMPLES, params)
+        return sum(len(completion.token_ids) for group in completions for completion in group)
 
     @torch.no_grad()
     def one_call_a_problem(seed: int) -> int:
         torch.manual_seed(seed)
         tokens = 0
         for prompt in prompts:
-            rows = loaded.model.generate(torch.tensor([prompt]), generation_config=config)[
-                :, len(prompt) :
-            ]
+            output = loaded.model.generate(torch.tensor([prompt]), generation_config=config)
+            rows = output[:, len(prompt) :]
+
+            # count up to the stop token, which counts too
             ended = torch.isin(rows, stops).int().cumsum(1)
             tokens += int((ended == 0).sum() + (ended > 0).any(1).sum())
         return tokens

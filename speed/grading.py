@@ -27,29 +27,28 @@ Items = list[tuple[str, Problem]]
 
 def in_process(items: Items) -> int:
     """How many completions math-verify alone accepts."""
-    return sum(
-        bool(
-            verify(
-                parse(f"\\boxed{{{p.answer}}}", parsing_timeout=None),
-                parse(text, parsing_timeout=None),
-                timeout_seconds=None,
-            )
-        )
-        for text, p in items
-    )
+    accepted = 0
+    for text, problem in items:
+        gold = parse(f"\\boxed{{{problem.answer}}}", parsing_timeout=None)
+        answer = parse(text, parsing_timeout=None)
+        accepted += bool(verify(gold, answer, timeout_seconds=None))
+    return accepted
 
 
 def clocked(grade: Callable[[Items], int], items: Items) -> tuple[float, int]:
+    """Seconds that grading takes, and how many completions it accepts."""
     started = time.perf_counter()
     accepted = grade(items)
     return time.perf_counter() - started, accepted
 
 
 def main() -> None:
+    """Grade both kinds of completions on both sides."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file")
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
+
     problems, _ = math_problems("math500", source=args.file)
     kinds = {
         "the gold itself": [(f"\\boxed{{{p.answer}}}", p) for p in problems],
@@ -57,6 +56,7 @@ def main() -> None:
     }
     machine = f"{platform.machine()}, Python {platform.python_version()}"
     print(f"{machine}, {args.workers} workers, {len(problems)} golds")
+
     with Grader(MathVerifier(), workers=args.workers) as grader:
 
         def pool(items: Items) -> int:
@@ -67,8 +67,8 @@ def main() -> None:
             ours, accepted = clocked(pool, items)
             theirs, peer = clocked(in_process, items)
             print(
-                f"{name}: pool {ours:.2f} s ({accepted} accepted), in-process math-verify {theirs:.2f} s "
-                f"({peer} accepted), throughput ratio {theirs / ours:.1f}x"
+                f"{name}: pool {ours:.2f} s ({accepted} accepted), in-process math-verify "
+                f"{theirs:.2f} s ({peer} accepted), throughput ratio {theirs / ours:.1f}x"
             )
 
 

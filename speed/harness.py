@@ -33,11 +33,12 @@ class Row:
     low: float
     high: float
     target: str
-    """For example "<= 1.03"; "" for a line that is only information."""
+    """For example "<= 1.03"; "" for a line without a target."""
     note: str = ""
 
     @property
     def met(self) -> str:
+        """Whether the target is met, as a cell of the table."""
         if not self.target:
             return ""
         sign, bound = self.target.split()
@@ -49,7 +50,10 @@ def paired_times(
 ) -> tuple[list[float], list[float]]:
     """Seconds of each repeat of both sides."""
     for _ in range(warmup):
-        ours(), peer()
+        ours()
+        peer()
+
+    # every other repeat begins with the peer
     seconds: dict[int, list[float]] = {0: [], 1: []}
     for repeat in range(repeats):
         sides = [(0, ours), (1, peer)]
@@ -70,26 +74,29 @@ def ratio_row(
     target: str,
     note: str = "",
 ) -> Row:
-    """Median and quartiles of the paired ratios."""
-    ratios = [a / b for a, b in zip(ours, peer, strict=True)]
-    low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else [ratios[0]] * 3
+    """Median and quartiles of the paired ratios; a single ratio is its own quartiles."""
+    ratios = [of_ours / of_peer for of_ours, of_peer in zip(ours, peer, strict=True)]
+    low = high = ratios[0]
+    if len(ratios) > 1:
+        low, _, high = statistics.quantiles(ratios, n=4)
     note = note or f"{statistics.median(ours):.3g} s against {statistics.median(peer):.3g} s"
     return Row(what, against, quantity, statistics.median(ratios), low, high, target, note)
 
 
 def peak_bytes(run: Callable[[], object]) -> int:
     """Bytes by which the process's resident memory rises at most during a call (Linux)."""
+    # give free memory back, and set the high-water mark to what is resident now
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text(
-        "5"
-    )  # sets the high-water mark back to what is resident now
+    Path("/proc/self/clear_refs").write_text("5")
+
     before = _status("VmRSS")
     run()
     return _status("VmHWM") - before
 
 
 def _status(name: str) -> int:
+    """A size of this process in bytes, such as VmRSS, as the kernel tells it."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
@@ -97,13 +104,12 @@ def _status(name: str) -> int:
 
 
 def machine() -> str:
-    """Processor, threads and versions, without names of places."""
-    models = [
-        line
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    processor = models[0].partition(":")[2].strip() if models else platform.machine()
+    """Processor, threads and versions, without the name of the machine."""
+    processor = platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            processor = line.partition(":")[2].strip()
+            break
     return (
         f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} torch threads, "
         f"Python {platform.python_version()}, torch {torch.__version__}"
@@ -111,6 +117,7 @@ def machine() -> str:
 
 
 def options(description: str, repeats: int) -> argparse.Namespace:
+    """The command line of a comparison; `repeats` is its default."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--repeats", type=int, default=repeats)
     parser.add_argument("--json", type=Path, help="also write the rows there")
@@ -122,8 +129,8 @@ def report(rows: Sequence[Row], json_path: Path | None = None) -> None:
     print(machine())
     for row in rows:
         print(
-            f"{row.what} / {row.against}: {row.quantity} x {row.ratio:.3f} [{row.low:.3f}, {row.high:.3f}]"
-            f"  target {row.target or '-'} {row.met}  ({row.note})"
+            f"{row.what} / {row.against}: {row.quantity} x {row.ratio:.3f} [{row.low:.3f}, "
+            f"{row.high:.3f}]  target {row.target or '-'} {row.met}  ({row.note})"
         )
     if json_path is not None:
         json_path.write_text(json.dumps([asdict(row) for row in rows]), encoding="utf-8")

@@ -16,6 +16,13 @@ from g2rl.policy.lora import LoraSettings
 from g2rl.training.memory import FLOAT, Job, estimate
 from g2rl.training.memory_plan import TIGHT, Plan, shape_of
 
+# the published shapes of Qwen3-1.7B-Base and Qwen3-4B-Base: what they share, and what they do not
+QWEN3 = {
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "vocab_size": 151_936,
+    "tie_word_embeddings": True,
+}
 MODELS = {
     "Qwen3-1.7B": {
         "hidden_size": 2048,
@@ -45,15 +52,6 @@ COLUMNS = (
 )
 NUMBERS = COLUMNS[2:8]
 """The columns whose cells stand at the right."""
-
-
-# The table of docs/memory.md. Shapes are the published ones of Qwen3-1.7B-Base and Qwen3-4B-Base.
-QWEN3 = {
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "vocab_size": 151_936,
-    "tie_word_embeddings": True,
-}
 
 
 def paper_job(response_tokens: int, gpus: int) -> Job:
@@ -120,6 +118,7 @@ def largest_rows(plan: Plan) -> int:
 
 
 def main() -> None:
+    """Print the table."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     print(table(), end="")
 

@@ -1,4 +1,7 @@
-"""Run every benchmark and write RESULTS.md.   python speed/run_all.py [NAME ...]   (make bench)"""
+"""Run every comparison and write RESULTS.md.
+
+    python speed/run_all.py [NAME ...]          or: make bench
+"""
 
 from __future__ import annotations
 
@@ -23,20 +26,23 @@ NAMES = (
 )
 HEAD = """# Benchmarks
 
-Written by `make bench`; do not edit. Ratios of ours to a peer timed in the same run, in turns: median of the
-repeats with their quartiles in brackets. The machine is shared, so single figures move by some per cent from
-run to run, and absolute times in the last column mean little. No GPU was used.
+Written by `make bench`; do not edit. Ratios of ours to a peer timed in the same run, in turns:
+median of the repeats with their quartiles in brackets. The machine is shared, so single figures
+move by some per cent from run to run, and absolute times in the last column mean little. No GPU was
+used.
 
 """
 
 
 def main() -> None:
+    """Run the comparisons one after the other."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=list(NAMES))
     parser.add_argument(
         "--repeats", type=int, help="of every comparison; default: each script's own"
     )
     args = parser.parse_args()
+
     lines = ["| | against | ratio of | | target | met | |", "|---|---|---|---|---|---|---|"]
     for name in args.names:
         print(f"== {name}", flush=True)
@@ -46,9 +52,11 @@ def main() -> None:
             subprocess.run(
                 [sys.executable, str(HERE / f"{name}.py"), "--json", str(out), *words], check=True
             )
-            rows = [Row(**found) for found in json.loads(out.read_text(encoding="utf-8"))]
+            rows = [Row(**fields) for fields in json.loads(out.read_text(encoding="utf-8"))]
         lines += [line(name, row) for row in rows]
-        if args.names == list(NAMES):  # after each, so that what has been measured is not lost
+
+        # written after each comparison, so that what has been measured is not lost
+        if args.names == list(NAMES):
             text = HEAD + f"{machine()}.\n\n" + "\n".join(lines) + "\n"
             (HERE / "RESULTS.md").write_text(text, encoding="utf-8")
 

@@ -1,10 +1,10 @@
 """A whole training step with exploration=g2rl against exploration=none, on the same completions.
 
-Tiny policy, 16 x 16 responses sampled once and given to both sides. `none` leaves half of its
-scoring pass to the first update's own forward (nothing looks at it before); `g2rl` makes that
-forward early and keeps it for the update. The first row leaves out sampling, the second brings it
-back. A third has so small a budget of tokens that nothing can be kept, as with long responses: the
-first mini-batch is forwarded once more.
+The tiny policy samples 16 x 16 responses once, and both sides get them. Under `none` the first of
+two mini-batches is scored by its own update forward. `g2rl` needs its features earlier, makes that
+forward early and keeps it for the update. The first row leaves out sampling, the second includes
+it. In the third the token budget is so small that no forward can be kept, as with long responses:
+the first mini-batch is forwarded twice.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from harness import options, paired_times, ratio_row, report
 
 
 def main() -> None:
+    """Time the three pairs of steps."""
     args = options(__doc__.splitlines()[0], repeats=7)
     plain, small = "optimizer.lr=1e-9", "optimizer.micro_batch_tokens=2048"
     rows = []
@@ -26,6 +27,8 @@ def main() -> None:
         if replayed:
             replay(ours, 1)
             replay(peer, 1)
+
+        # the sides have done nothing yet: two steps of warm-up
         times = paired_times(
             lambda t=ours: t.step(1), lambda t=peer: t.step(1), args.repeats, warmup=2
         )

@@ -1,7 +1,7 @@
 """Start-up: `g2rl-train --help`, and from the command to the end of the first training step.
 
-Seconds against the targets (2 s and 10 s): these two are the only absolute figures here. The first
-step is timed without the evaluation before training (benchmark.limit=1, samples=1).
+Seconds are compared with targets (2 s and 10 s); no other figures of this folder are absolute. The
+first step is timed without the evaluation before training (benchmark.limit=1, samples=1).
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ def until(command: list[str], word: str | None) -> float:
 
 
 def main() -> None:
+    """Time both, each in fresh processes."""
     args = options(__doc__.splitlines()[0], repeats=5)
     train = [sys.executable, "-u", "-m", "g2rl.cli.train"]
     rows = []

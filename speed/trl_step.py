@@ -1,10 +1,10 @@
 """A whole GRPO step on the tiny policy against TRL's GRPOTrainer: sample, grade, reference, update.
 
-16 prompts x 16 responses, KL to a reference policy, one optimizer update a step, float32, the same
-model, prompts, verifier and sampling settings; learning rate 1e-7 so that lengths stay what they
-are. Two cases: completions of exactly 64 tokens, and completions as they come (up to 120). Every
-repeat starts both sides in processes of their own, in alternating order; the first step of each is
-warm-up.
+Both sides have 16 prompts x 16 responses, KL to a reference policy, one optimizer update per step
+and float32, with the same model, prompts, verifier and sampling settings. The learning rate is
+1e-7, so that lengths do not change. There are two cases: completions of exactly 64 tokens, and
+completions as they come (up to 120). Every repeat starts both sides in processes of their own, in
+alternating order; the first step of each is warm-up.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ LABELS = {"fixed": "fixed 64-token completions", "real": "variable-length comple
 
 
 def g2rl_steps(case: str, steps: int) -> list[float]:
+    """Seconds of each step of g2rl. Imports stand here, so that no side loads the other's."""
     from builder import make_trainer
 
     trainer = make_trainer(
@@ -49,6 +50,7 @@ def g2rl_steps(case: str, steps: int) -> list[float]:
 
 
 def trl_steps(case: str, steps: int, rows: int) -> list[float]:
+    """Seconds of each step of TRL with `rows` responses in a micro-batch."""
     import datasets
     import transformers
     import trl
@@ -70,13 +72,15 @@ def trl_steps(case: str, steps: int, rows: int) -> list[float]:
     marks: list[float] = []
 
     class Clock(transformers.TrainerCallback):
+        """Notes how long each step took."""
+
         def on_step_begin(self, *_: Any, **__: Any) -> None:
             self.started = time.perf_counter()
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
             marks.append(time.perf_counter() - self.started)
 
-    rows_of = [{"prompt": [{"role": "user", "content": text}]} for text in problems]
+    messages = [{"prompt": [{"role": "user", "content": text}]} for text in problems]
     with tempfile.TemporaryDirectory() as folder:
         config = trl.GRPOConfig(
             output_dir=folder,
@@ -105,7 +109,7 @@ def trl_steps(case: str, steps: int, rows: int) -> list[float]:
             reward_funcs=reward,
             args=config,
             processing_class=loaded.tokenizer,
-            train_dataset=datasets.Dataset.from_list(rows_of),
+            train_dataset=datasets.Dataset.from_list(messages),
             callbacks=[Clock()],
         )
         trainer.train()
@@ -120,6 +124,7 @@ def child(case: str, side: str, steps: int) -> float:
 
 
 def compare(case: str, repeats: int, steps: int) -> Row:
+    """Time all sides in alternating order; the faster of TRL's two is the peer."""
     sides = ["g2rl", "trl256", "trl64"]  # TRL with one micro-batch, and with four
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     for repeat in range(repeats):
@@ -142,6 +147,7 @@ def compare(case: str, repeats: int, steps: int) -> Row:
 
 
 def main() -> None:
+    """Compare, or time one side in this process."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=4)

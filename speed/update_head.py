@@ -1,9 +1,9 @@
 """Update (forward and backward of the LM head) at V = 151,936 against full logits in plain torch.
 
-D = 1024, 8 responses x 128 tokens. Both sides return the gradients of the loss sum w log p for
-hidden states and head, and the entropies, as the update needs them. More rows are of the head that
-recomputes logits in its backward, which serves where a loss is not a sum over tokens, and in
-bfloat16.
+D = 1024, 8 responses x 128 tokens. Both sides return what the update needs: the gradients of the
+loss sum w log p for hidden states and head, and the entropies. Further rows show the head that
+recomputes logits in its backward, which is used under bfloat16 and if the loss is not a sum over
+tokens.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ V, D, TOKENS, TILE_BYTES = 151_936, 1024, 1024, 256 << 20
 
 
 def main() -> None:
+    """Time and memory of the two heads against full logits."""
     args = options(__doc__.splitlines()[0], repeats=3)
     torch.manual_seed(0)
     hidden_TD = torch.randn(TOKENS, D, requires_grad=True)
@@ -47,9 +48,11 @@ def main() -> None:
             _ = -(log_p_TV.exp() * log_p_TV).sum(-1).mean()
         return gradients((weights_T * log_p_TV.gather(1, targets_T[:, None]).squeeze(1)).sum())
 
+    # all three must give the same gradients
     for ours in (fused, recomputing):
-        for found, expected in zip(ours(), full_logits(), strict=True):
-            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+        for gradient, expected in zip(ours(), full_logits(), strict=True):
+            torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-4)
+
     both = weight_VD.nbytes  # either side must return the gradient of the head
     peer, rows = "full logits in plain torch", []
     for what, ours, (time, memory_target) in (
