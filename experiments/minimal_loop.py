@@ -1,6 +1,6 @@
 """The whole loop in one file: GRPO on Countdown with the built-in policy, with G2RL or without.
 
-    python experiments/minimal_loop.py --signal g2rl       # or none; under two minutes on two cores
+    python experiments/minimal_loop.py --signal g2rl       # or none; about a minute on two cores
 
 This is the place to start reading, and the first example of the Python API. Every formula and every
 engine is the library's own, as `g2rl-train` uses it; what this file leaves out are checkpoints,
