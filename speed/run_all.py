@@ -1,6 +1,6 @@
 """Run every comparison and write RESULTS.md.
 
-    python speed/run_all.py [NAME ...]          or: make bench
+python speed/run_all.py [NAME ...]          or: make bench
 """
 
 from __future__ import annotations
