@@ -8,7 +8,7 @@ warning.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 log = logging.getLogger(__name__)
@@ -87,20 +87,23 @@ MEAN_ALARMS = (
         "entropy_collapse",
         ("train/entropy",),
         "entropy",
-        "mean token entropy is {value:.4f} nats: samples hardly differ; lower optimizer.lr, raise kl_coef",
+        "mean token entropy is {value:.4f} nats: samples hardly differ; lower optimizer.lr, raise "
+        "kl_coef",
         below=True,
     ),
     MeanAlarm(
         "no_contrast",
         ("advantage/uniform_correct", "advantage/uniform_wrong"),
         "uniform",
-        "{value:.0%} of the groups are all right or all wrong: the verifier teaches (almost) nothing",
+        "{value:.0%} of the groups are all right or all wrong: the verifier teaches (almost) "
+        "nothing",
     ),
     MeanAlarm(
         "sampler_mismatch",
         ("update/sampler_kl",),
         "sampler",
-        "KL of the sampling engine to the trainer is {value:.4f} nats a token: another dtype, or old weights",
+        "KL of the sampling engine to the trainer is {value:.4f} nats a token: another dtype, or "
+        "old weights",
     ),
     MeanAlarm(
         "truncation",
@@ -112,7 +115,8 @@ MEAN_ALARMS = (
         "grader_failures",
         ("verify/timeout", "verify/killed"),
         "timeouts",
-        "{value:.0%} of the verdicts timed out or lost their worker and count as wrong; see verify.*",
+        "{value:.0%} of the verdicts timed out or lost their worker and count as wrong; see "
+        "verify.*",
     ),
     MeanAlarm(
         "bad_numbers",
@@ -167,7 +171,7 @@ def no_reward(rows: Sequence[Row], limits: HealthLimits) -> str | None:
     return f"no correct response in {steps} steps: the task is too hard, or no answer is read"
 
 
-ALARMS = {
+ALARMS: dict[str, Callable[[Sequence[Row], HealthLimits], str | None]] = {
     **{alarm.name: alarm for alarm in MEAN_ALARMS},
     "score_mismatch": score_mismatch,
     "no_reward": no_reward,

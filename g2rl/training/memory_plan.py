@@ -31,7 +31,8 @@ KNOBS = {
     "KV cache": "engine.max_rows={max_rows}, task.max_response_tokens, or engine=vllm",
     "logits": "engine.max_rows={max_rows}",
     "activations": (
-        "{checkpointing}optimizer.micro_batch_tokens={micro_batch_tokens}, or task.max_response_tokens"
+        "{checkpointing}optimizer.micro_batch_tokens={micro_batch_tokens}, or "
+        "task.max_response_tokens"
     ),
     "head": "parallel=fsdp on more GPUs, for what stays beside it",
     "tile": "model.tile_mb",
@@ -140,7 +141,8 @@ class Plan:
         found, job = self.estimate, self.job
         how = "sharded over" if job.sharded else "each of"
         rows = [
-            f"memory plan, GiB ({how} {job.gpus} device{'s' * (job.gpus > 1)} with {self.memory / GIB:.1f}; "
+            f"memory plan, GiB ({how} {job.gpus} device{'s' * (job.gpus > 1)} with "
+            f"{self.memory / GIB:.1f}; "
             "computed from the configuration, not measured: docs/memory.md)",
             f"  {'always':<15}{sum(found.always.values()) / GIB:>8.1f}   {_parts(found.always)}",
         ]
@@ -154,7 +156,8 @@ class Plan:
         name, peak = self.estimate.peak
         if not TIGHT * self.memory < peak <= self.memory:
             return None
-        return f"memory is tight: {peak / GIB:.1f} of {self.memory / GIB:.1f} GiB in {name}; {self.advice()}"
+        filled = f"{peak / GIB:.1f} of {self.memory / GIB:.1f} GiB"
+        return f"memory is tight: {filled} in {name}; {self.advice()}"
 
     def refuse(self) -> None:
         """Stop a run that cannot fit.

@@ -59,7 +59,8 @@ class TrainerSettings:
         # sampling
         if self.sampling.temperature == 0:
             raise ValueError(
-                "task.temperature must be > 0 in training: greedy samples of a group are all the same"
+                "task.temperature must be > 0 in training: greedy samples of a group are all the "
+                "same"
             )
 
         # counts

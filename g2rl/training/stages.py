@@ -221,8 +221,8 @@ class Explorer:
         bad_groups = bad_rows(shaped.rewards_PG)
         if bad_groups:
             raise NonFiniteError(
-                f"step {batch.step}: exploration={self.signal.name} gave a reward that is not finite "
-                f"in groups {bad_groups}",
+                f"step {batch.step}: exploration={self.signal.name} gave a reward that is not "
+                f"finite in groups {bad_groups}",
                 bad_groups,
                 {"shaped_rewards_PG": shaped.rewards_PG},
             )

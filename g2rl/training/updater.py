@@ -306,8 +306,9 @@ class Updater:
         """Raise `UpdateError` once `max_bad_updates` updates in a row were bad."""
         if self.bad_in_a_row >= self.settings.max_bad_updates:
             raise UpdateError(
-                f"step {step}: {self.bad_in_a_row} updates in a row were bad, the last by {reason} in "
-                f"groups {list(groups)}; lower optimizer.lr or look at the rollouts of this step",
+                f"step {step}: {self.bad_in_a_row} updates in a row were bad, the last by {reason} "
+                f"in groups {list(groups)}; lower optimizer.lr or look at the rollouts of this "
+                "step",
                 groups,
                 tensors,
             )

@@ -55,7 +55,8 @@ def test_a_misspelt_override_ends_with_one_line_before_anything_is_made(tmp_path
     assert result.returncode == 2
     [line] = result.stderr.strip().splitlines()
     assert line.startswith(
-        "error: trainer.step=3: there is no key 'trainer.step'; did you mean trainer.steps or trainer or "
+        "error: trainer.step=3: there is no key 'trainer.step'; did you mean trainer.steps or "
+        "trainer or "
     )
     assert not list(tmp_path.iterdir())
 

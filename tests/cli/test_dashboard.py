@@ -28,7 +28,8 @@ RUNS = {
         "exploration=g2rl",
         "tracking=wandb",
         "tracking.samples_every=1",
-        "optimizer.micro_batch_tokens=128",  # so that the update makes its own forwards, and compares
+        # so that the update makes its own forwards, and compares
+        "optimizer.micro_batch_tokens=128",
     ],
     "entropy": ["exploration=entropy", "exploration.observe=[g2rl]", "tracking=local"],
     "evol": ["exploration=evol", "tracking=local"],

@@ -94,7 +94,9 @@ def same(folder: Path, clean: Path, steps: int) -> None:
     last, checked = f"checkpoints/step_{steps:06d}", 0
     weights = f"{last}/model.safetensors"
     assert (folder / weights).read_bytes() == (clean / weights).read_bytes()
-    state = f"{last}/training.pt"  # by value: pickle also writes down which objects are one and the same
+
+    # by value: pickle also writes down which objects are one and the same
+    state = f"{last}/training.pt"
     torch.testing.assert_close(
         torch.load(folder / state), torch.load(clean / state), rtol=0, atol=0
     )
