@@ -64,6 +64,7 @@ class RunFolder:
 
     def table_files(self, kind: str) -> dict[int, Path]:
         """The parquet files of one kind that exist, by step in ascending order."""
+        # names of more than six digits would not sort like numbers
         files: dict[int, Path] = {}
         for path in self.tables(kind).glob("step_*.parquet"):
             step = step_number(path.stem)
@@ -119,7 +120,8 @@ class RunFolder:
 
 
 def step_name(step: int) -> str:
-    """Name of what belongs to one step, e.g. ``step_000012``; names sort like steps."""
+    """Name of what belongs to one step, e.g. ``step_000012``; up to 999999, names sort like
+    steps."""
     return f"step_{step:06d}"
 
 

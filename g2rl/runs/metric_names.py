@@ -70,6 +70,7 @@ CURATED = (
     Curated(_L, "Truncated", "train/truncated", "share", "responses cut at the token limit"),
     Curated(_L, "Reward shift", "explore/reward_shift", "reward", "mean |shaped - base reward|"),
     # --- exploration geometry: gradients of the responses of a group
+    # all pairs of a group; an observer measures the same under another signal
     Curated(
         _G,
         "Gradient cosine, all pairs",
@@ -102,6 +103,7 @@ CURATED = (
         "the same under another training signal",
         "observe",
     ),
+    # pairs by class, since the mean over all pairs is about zero whatever the policy
     Curated(
         _G,
         "Gradient cosine by pair class",
@@ -126,6 +128,7 @@ CURATED = (
         "mean cosine of two wrong responses",
         "g2rl",
     ),
+    # what a signal makes of the geometry
     Curated(_G, "Novelty nu", "explore/nu_mean", "nu", "mean novelty, 0 to 1", "g2rl"),
     Curated(
         _G,
@@ -151,6 +154,7 @@ CURATED = (
         "mean novelty among embeddings",
         "evol",
     ),
+    # the same held-out problems at both ends of every run, so that signals can be compared
     Curated(
         _G,
         "Probe: gradient cosine",
@@ -192,6 +196,7 @@ CURATED = (
         "ends",
     ),
     # --- optimisation health: what goes wrong shows here first
+    # the loss and what bounds it
     Curated(
         _H,
         "Loss",
@@ -201,6 +206,7 @@ CURATED = (
     ),
     Curated(_H, "KL to the reference", "update/kl", "nats", "mean estimate per token", "reference"),
     Curated(_H, "Clipped tokens", "update/clip_fraction", "share", "tokens whose ratio is clipped"),
+    # the step of the optimizer
     Curated(
         _H,
         "Gradient norm",
@@ -210,6 +216,7 @@ CURATED = (
         summary="max,last",
     ),
     Curated(_H, "Learning rate", "update/lr", "rate", "learning rate of the optimizer"),
+    # scoring and update must agree before the first step
     Curated(
         _H,
         "First importance ratio",
@@ -219,6 +226,7 @@ CURATED = (
         "when they share one forward pass",
         "apart",
     ),
+    # groups from which nothing is learnt
     Curated(
         _H,
         "Groups without contrast",
@@ -240,6 +248,7 @@ CURATED = (
         "share",
         "groups in which every advantage is zero",
     ),
+    # what was thrown away
     Curated(
         _H,
         "Bad numbers",
@@ -256,6 +265,7 @@ CURATED = (
         "groups with a number that is not finite",
         summary="max,last",
     ),
+    # what the grader could not judge
     Curated(
         _H,
         "Verdicts without an answer",
@@ -280,6 +290,7 @@ CURATED = (
         summary="max,last",
     ),
     # --- evaluation on held-out problems
+    # accuracy; runs are ranked by it, so their table shows the best value too
     Curated(
         _E,
         "{benchmark} pass@1",
@@ -309,6 +320,7 @@ CURATED = (
         "ends",
         "max,last",
     ),
+    # what the samples look like
     Curated(
         _E,
         "{benchmark} distinct right answers",
@@ -343,6 +355,7 @@ CURATED = (
         summary="mean,last",
     ),
     Curated(_T, "Evaluation", "time/evaluate", "seconds", "one evaluation", "eval"),
+    # the stages of a step in their order
     Curated(_T, "Parts of a step", "time/sample", "seconds", "sampling"),
     Curated(_T, "Parts of a step", "time/score", "seconds", "scoring, reference policy included"),
     Curated(
@@ -367,6 +380,8 @@ def filled(text: str, benchmarks: Mapping[str, Sequence[int]]) -> list[str]:
     """
     if "{" not in text:
         return [text]
+
+    # one name a benchmark, or one a benchmark and k
     names: list[str] = []
     for benchmark, ks in benchmarks.items():
         of_benchmark = text.replace("{benchmark}", benchmark)
@@ -398,6 +413,7 @@ def _name_pattern(template: str) -> re.Pattern[str]:
 
 def summary_of(name: str) -> str | None:
     """The `Curated.summary` of a metric by its full name; None for a metric that has none."""
+    # few have a summary of their own, and every metric is looked up once a run
     for metric in CURATED:
         if metric.summary is not None and _name_pattern(metric.name).fullmatch(name):
             return metric.summary
@@ -413,10 +429,12 @@ def final_score(row: Mapping[str, float]) -> float | None:
     Returns:
         None if nothing was evaluated at that step.
     """
+    # one score a benchmark
     scores: list[float] = []
     for name, value in row.items():
         if re.fullmatch(r"eval/.+/pass@1", name):
             scores.append(float(value))
+
     if not scores:
         return None
     return sum(scores) / len(scores)

@@ -20,6 +20,8 @@ def progress_bar(console: Console, width: int = 0) -> Progress:
         console: where it is drawn. If that is not a terminal, nothing is drawn.
         width: characters to which descriptions are padded, so that bars stand below each other.
     """
+
+    # rich fills these templates itself
     description = "{task.description}"
     if width:
         description = f"{{task.description:<{width}}}"

@@ -35,6 +35,8 @@ def rollout_table(rollouts: Rollouts, verdicts: list[Verdict]) -> dict[str, list
         Columns of P * G values. Texts can be written as UTF-8, see `storable`.
     """
     _, group_size = rollouts.shape
+
+    # row by row, because most values come from objects
     columns: dict[str, list[object]] = {name: [] for name in ROLLOUT_COLUMNS}
     for n, (completion, verdict) in enumerate(zip(rollouts.flat, verdicts, strict=True)):
         problem = rollouts.problems[n // group_size]

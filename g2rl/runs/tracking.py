@@ -101,7 +101,8 @@ class Guarded:
     def _attempt(self, occasion: str, action: Callable[[], None]) -> None:
         try:
             action()
-        except Exception as error:  # whatever it is, the local files are not in doubt
+        except Exception as error:
+            # whatever it is, the local files are not in doubt
             log.error(
                 "the mirror %s failed at %s and is told nothing more: %s: %s. "
                 "Local files are complete",
@@ -169,6 +170,7 @@ class Tracker:
         Raises:
             ValueError: a value is not finite. Stages must drop and count such values themselves.
         """
+        # JSON has no such numbers
         bad_names = [name for name, value in metrics.items() if not math.isfinite(value)]
         if bad_names:
             raise ValueError(f"step {step}: metrics are not finite: {bad_names}")
@@ -232,8 +234,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Rows of a metrics file; an empty list if there is no file.
 
     Raises:
-        ValueError: a line is not JSON. Only the last one may be: a crash has cut it off, and it is
-            left out.
+        ValueError: a line that is not the last one is not JSON. A last line that is cut off is left
+            out.
     """
     if not path.is_file():
         return []
@@ -244,6 +246,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError as error:
+            # a crash cuts off the last line, never one before it
             is_last = number == len(lines)
             if not is_last:
                 raise ValueError(f"{path}, line {number}: not JSON ({error.msg})") from error
