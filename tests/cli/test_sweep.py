@@ -99,8 +99,7 @@ def results(folder: Path) -> dict[str, Any]:
     return found
 
 
-# ---- configuration
-# ---------------------------------------------------------------------------------------
+# --- configuration
 
 
 @pytest.mark.parametrize(
@@ -150,8 +149,7 @@ def test_a_missing_plugin_is_named_with_the_command_that_installs_it(
     assert "'g2rl[sweep]'" in capsys.readouterr().err
 
 
-# ---- tables, by hand
-# -------------------------------------------------------------------------------------
+# --- tables, by hand
 
 
 def hand_made(folder: Path) -> list[Arm]:
@@ -199,8 +197,7 @@ def test_the_parquet_is_long_and_holds_every_arm(tmp_path: Path) -> None:
     assert frame[frame["status"] != "finished"]["metric"].isna().all()
 
 
-# ---- stop requests
-# ---------------------------------------------------------------------------------------
+# --- stop requests
 
 
 def test_a_request_inside_another_passes_on_what_either_is_asked() -> None:
@@ -275,8 +272,7 @@ def test_two_processes_never_write_one_run(tmp_path: Path) -> None:
             pass
 
 
-# ---- the real command
-# ------------------------------------------------------------------------------------
+# --- the real command
 
 STUDY = ("experiment=lambda_ablation", "exploration.lam=0,1", "seed=0", "trainer.steps=1")
 

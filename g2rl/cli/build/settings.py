@@ -289,6 +289,7 @@ def _record(
     Raises:
         ValueError: a value without a field, of a wrong type, or refused by the record.
     """
+    # every value has a field of its type
     full_keys = full_keys or {}
     types_of_fields = get_type_hints(kind)
     for name, value in values.items():
@@ -298,6 +299,7 @@ def _record(
             raise ValueError(f"{key}: there is no such setting; {node} has {fields}")
         _check_type(key, value, types_of_fields[name])
 
+    # the record checks what else must hold
     try:
         return kind(**values)
     except ValueError as error:

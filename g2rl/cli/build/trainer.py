@@ -292,9 +292,9 @@ def check_lengths(settings: TrainSettings, problems: Problems, loaded: LoadedMod
     trainer = settings.trainer
     check_context(loaded.model.config, trainer.max_prompt_tokens + trainer.sampling.max_tokens)
 
-    # prompts of the benchmarks, then those of the task
     check_benchmark_prompts(problems.benchmarks, loaded.tokenizer, settings.model.chat)
 
+    # the task drops or refuses what is too long, as task.overlong says
     def token_count(problem: Problem) -> int:
         return len(encode_prompt(loaded.tokenizer, problem.prompt, settings.model.chat))
 

@@ -104,12 +104,7 @@ def sample(
     mirror = Guarded(instantiate(config.tracking))
     mirror.start(folder, settings, [])
     if evaluation.missing_parts():
-        count = 0
-        sizes: list[str] = []
-        for benchmark in benchmarks:
-            count += len(benchmark.problems) * benchmark.samples
-            sizes.append(f"{benchmark.name} ({len(benchmark.problems)} x {benchmark.samples})")
-        reporter.say(f"{config.model.source} on {', '.join(sizes)}: {count} samples")
+        reporter.say(f"{config.model.source} on {sizes_of(benchmarks)}")
         engine, loaded = build_sampler(config)
         try:
             engine.push_weights()
@@ -124,6 +119,16 @@ def sample(
     tell(mirror, findings, evaluation.samples_file)
     reporter.findings(findings, config.model.source)
     return findings
+
+
+def sizes_of(benchmarks: Sequence[Benchmark]) -> str:
+    """What is to be sampled, e.g. ``math500 (500 x 4), aime24 (30 x 16): 2480 samples``."""
+    count = 0
+    sizes: list[str] = []
+    for benchmark in benchmarks:
+        count += len(benchmark.problems) * benchmark.samples
+        sizes.append(f"{benchmark.name} ({len(benchmark.problems)} x {benchmark.samples})")
+    return f"{', '.join(sizes)}: {count} samples"
 
 
 def tell(mirror: Mirror, findings: Findings, samples: Path) -> None:
