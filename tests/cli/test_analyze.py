@@ -4,32 +4,26 @@ explained."""
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
 
 from g2rl.cli import analyze
-from g2rl.cli.config.choices import config_dir
-from g2rl.cli.config.launch import register_resolvers
 from g2rl.cli.config.mistakes import explain_mistakes, groups_of
 from g2rl.cli.jobs.compare import compare, show
 from g2rl.cli.jobs.compare import main as compare_main
 from g2rl.cli.jobs.geometry import geometry
 from g2rl.cli.jobs.train import train
+from tests import support
 
-register_resolvers()
 SMALL = ("problems=3", "responses=4", "max_tokens=40")
 
 
-def composed(*overrides: str, command: str = "analyze_geometry") -> DictConfig:
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return compose(command, overrides=list(overrides))
+composed = partial(support.composed, command="analyze_geometry")
 
 
 def run(folder: Path, *overrides: str) -> float:
@@ -37,16 +31,7 @@ def run(folder: Path, *overrides: str) -> float:
 
 
 def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    program = "from g2rl.cli.analyze import main; main()"
-    root = str(Path(__file__).resolve().parents[2])
-    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", program, *words],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    return support.run_program("from g2rl.cli.analyze import main; main()", folder, *words)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +65,7 @@ def test_the_geometry_of_a_run_is_that_of_its_own_probe(
     """Same problems, random numbers, temperatures as the last row of metrics.jsonl, found by other
     code."""
     found = run(tmp_path, f"run='{trained / 'g0'}'", "seed=0")
-    last = json.loads((trained / "g0" / "metrics.jsonl").read_text().splitlines()[-1])
+    last = support.metric_rows(trained / "g0")[-1]
     assert found == pytest.approx(last["probe/cosine"], abs=1e-6)
     cell = json.loads((tmp_path / "geometry.json").read_text())["cells"][0]
     values = {(row["pair"], row["metric"]): row["value"] for row in cell["gradient"]}

@@ -4,30 +4,24 @@ command."""
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from g2rl.cli.config.choices import choices, config_dir
-from g2rl.cli.config.launch import register_resolvers
+from g2rl.cli.config.choices import choices
 from g2rl.cli.config.mistakes import groups_of
 from g2rl.cli.jobs.fidelity import OUTPUTS, fidelity
+from tests import support
 
-register_resolvers()
 DATA = Path(__file__).resolve().parents[2] / "tests" / "data"
 SMALL = ("problems=3", "responses=3", "max_tokens=30", "resamples=50")
 BLOCKS = ["embedding", "layer.0", "layer.1", "layer.2", "final norm", "head"]
 
 
-def composed(*overrides: str) -> DictConfig:
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return compose("analyze_fidelity", overrides=list(overrides))
+composed = partial(support.composed, command="analyze_fidelity")
 
 
 @pytest.fixture(scope="module")
@@ -131,19 +125,9 @@ def test_every_choice_composes(group: str) -> None:
 
 
 def test_the_command_makes_its_folder_and_names_a_misspelt_setting(tmp_path: Path) -> None:
-    root = str(Path(__file__).resolve().parents[2])
-    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-    program = "from g2rl.cli.analyze import fidelity; fidelity()"
-
-    def command(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", program, *words],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    command = partial(
+        support.run_program, "from g2rl.cli.analyze import fidelity; fidelity()", tmp_path
+    )
 
     wrong = command("respones=4")
     assert wrong.returncode == 2

@@ -8,18 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from g2rl.cli.config.choices import config_dir
-from g2rl.cli.config.launch import register_resolvers
 from g2rl.cli.dashboard import build, main, panels
 from g2rl.cli.jobs.train import train
 from g2rl.runs.metric_names import CURATED, SECTIONS, WHEN, curated_names, filled, summary_of
 from g2rl.runs.tracking import read_metrics
 from g2rl.runs.wandb_mirror import HISTOGRAMS, SAMPLE_COLUMNS, SAMPLES
 from tests.runs.wandb_files import WandbRun, offline_folders, read_run
+from tests.support import composed
 
-register_resolvers()
 pytestmark = pytest.mark.filterwarnings("ignore:Pydantic V1 style")  # in wandb-workspaces
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "tracking.md"
 BENCHMARKS = {"countdown": [1, 4]}
@@ -44,9 +41,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     found = {}
     for name, overrides in RUNS.items():
         found[name] = tmp_path_factory.mktemp(name)
-        with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            config = compose("train", overrides=[*SIZE, *overrides])
-        train(config, found[name])
+        train(composed(*SIZE, *overrides), found[name])
     return found
 
 

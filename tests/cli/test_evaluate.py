@@ -3,29 +3,26 @@ training."""
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from g2rl.cli.build.model import model_of_run
 from g2rl.cli.config.choices import config_dir
-from g2rl.cli.config.launch import escape_paths, register_resolvers
+from g2rl.cli.config.launch import escape_paths
 from g2rl.cli.config.mistakes import explain_mistakes, groups_of
 from g2rl.cli.config.names import eval_dir
 from g2rl.cli.jobs.evaluate import evaluate
 from g2rl.cli.jobs.train import train
 from g2rl.engines.transformers import TransformersEngine
 from g2rl.tasks.grading.grader import Grader
+from tests import support
 
-register_resolvers()
 SMALL = (
     "benchmark.problems=6",
     "benchmark.samples=3",
@@ -36,9 +33,7 @@ SMALL = (
 TABLES = ("samples.parquet", "problems.parquet", "results.parquet")
 
 
-def composed(*overrides: str, command: str = "evaluate") -> DictConfig:
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return compose(command, overrides=list(overrides))
+composed = partial(support.composed, command="evaluate")
 
 
 def run(folder: Path, *overrides: str) -> float | None:
@@ -46,16 +41,7 @@ def run(folder: Path, *overrides: str) -> float | None:
 
 
 def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    program = "from g2rl.cli.evaluate import main; main()"
-    root = str(Path(__file__).resolve().parents[2])
-    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", program, *words],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    return support.run_program("from g2rl.cli.evaluate import main; main()", folder, *words)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +126,7 @@ def test_other_settings_weights_or_problems_are_refused(finished: Path, tmp_path
 
 
 def test_training_validates_on_every_benchmark_of_a_suite(trained: Path) -> None:
-    rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    rows = support.metric_rows(trained)
     for row in rows:
         for name in ("first", "second"):
             assert {
@@ -165,7 +151,7 @@ def test_a_run_brings_its_model_and_training_drew_the_same_samples(
         "benchmark.ks=[1,4]",
     )
     score = run(tmp_path, *words, "part=8")
-    last = json.loads((trained / "metrics.jsonl").read_text().splitlines()[-1])
+    last = support.metric_rows(trained)[-1]
     assert score == pytest.approx(last["eval/first/pass@1"]), (
         "the same evaluator, the same random numbers"
     )

@@ -7,14 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hydra import compose, initialize_config_dir
 
-from g2rl.cli.config.choices import config_dir
-from g2rl.cli.config.launch import register_resolvers
 from g2rl.cli.jobs.evaluate import evaluate
 from tests.runs.wandb_files import offline_folders, read_run
-
-register_resolvers()
+from tests.support import composed
 
 
 def test_an_evaluation_is_mirrored_when_asked(
@@ -29,8 +25,7 @@ def test_an_evaluation_is_mirrored_when_asked(
         "tracking=wandb",
         "tracking.samples=4",
     ]
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        score = evaluate(compose("evaluate", overrides=words), tmp_path, words)
+    score = evaluate(composed(*words, command="evaluate"), tmp_path, words)
     [folder] = offline_folders(tmp_path)
     found = read_run(folder)
     assert (found.run.job_type, list(found.run.tags)) == ("evaluate", ["tiny", "countdown"])

@@ -15,21 +15,18 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from g2rl.analysis.comparison.sweep import Arm, sweep_frame, sweep_table, write_sweep
-from g2rl.cli.config.choices import config_dir
-from g2rl.cli.config.launch import register_resolvers
 from g2rl.cli.config.names import arm_name
 from g2rl.cli.folder import alone_in
 from g2rl.cli.sweep.arms import PlannedArm, status_now, varied_settings, written
 from g2rl.cli.sweep.callback import SweepStop, refuse_missing_plugin
 from g2rl.cli.sweep.worker import Home
 from g2rl.runs.interrupt import Interrupted, StopRequest, asked, hand_on
+from tests.support import composed, json_lines, untimed_rows
 
-register_resolvers()
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
     "tracking=local",
@@ -90,10 +87,9 @@ def results(folder: Path) -> dict[str, Any]:
     """Metrics of every run, without times, and the bytes of its last weights."""
     found: dict[str, Any] = {}
     for place in sorted(folder.glob("runs/*/*/metrics.jsonl")):
-        rows = [json.loads(line) for line in place.read_text().splitlines()]
         last = sorted((place.parent / "checkpoints").iterdir())[-1]
         found[place.parent.name] = (
-            [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows],
+            untimed_rows(place.parent),
             (last / "model.safetensors").read_bytes(),
         )
     return found
@@ -110,8 +106,7 @@ def results(folder: Path) -> dict[str, Any]:
     ],
 )
 def test_a_study_is_a_sweep_by_itself(experiment: str, swept: str, values: str, seeds: str) -> None:
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        config = compose("train", overrides=[f"experiment={experiment}"], return_hydra_config=True)
+    config = composed(f"experiment={experiment}", with_hydra=True)
     assert config.hydra.mode == RunMode.MULTIRUN
     assert dict(config.hydra.sweeper.params) == {swept: values, "seed": seeds}
     assert config.hydra.sweep.dir == f"runs/{experiment}"
@@ -441,7 +436,7 @@ def test_workers_stop_with_their_sweep_and_lose_nothing(
     while marked(f"G2RL_TEST_MARK={tmp_path}"):
         assert time.monotonic() < deadline, "workers go on without their sweep"
         time.sleep(0.5)
-    begun = [json.loads(line) for line in next(tmp_path.glob("runs/*/lam=*/metrics.jsonl")).open()]
+    begun = json_lines(next(tmp_path.glob("runs/*/lam=*/metrics.jsonl")))
     assert len(begun) < 7, "it ended before the signal came"
     code, output = sweep(tmp_path, *LONG)
     assert code == 0, output

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -21,8 +20,6 @@ from transformers import AutoModelForCausalLM
 
 from g2rl.cli.build.model import frozen_copy, load_model, model_of_run
 from g2rl.cli.build.settings import read_model_settings
-from g2rl.cli.config.choices import config_dir
-from g2rl.cli.config.launch import register_resolvers
 from g2rl.cli.jobs.train import train
 from g2rl.engines.transformers import TransformersEngine
 from g2rl.formulas.losses import PolicyLoss
@@ -44,9 +41,9 @@ from g2rl.training.micro_batch_update import UpdateBatch
 from g2rl.training.step import TrainingStep
 from g2rl.training.updater import OptimizerSettings, Updater
 from g2rl.types import SamplingParams
+from tests.support import composed, untimed_rows
 
 peft = pytest.importorskip("peft")
-register_resolvers()
 ROOT = Path(__file__).resolve().parents[2]
 SEQUENCES = Sequences(
     [[1, 3, 27, 30, 5]] * 4, [[23, 34, 2], [40, 2], [9, 30, 24, 31, 2], [7, 8, 2]]
@@ -389,19 +386,8 @@ LORA = ("model.lora.r=4", "model.lora.include_head=true", "model.lr=5e-2", "trai
 
 
 def run(folder: Path, *overrides: str) -> float:
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        config = compose(
-            "train", overrides=["experiment=smoke", "tracking=local", *LORA, *overrides]
-        )
+    config = composed("experiment=smoke", "tracking=local", *LORA, *overrides)
     return train(config, folder)
-
-
-def rows(folder: Path) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [
-        {name: value for name, value in row.items() if not name.startswith("time/")}
-        for row in found
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -415,7 +401,7 @@ def test_a_checkpoint_holds_the_adapters_alone(finished: Path) -> None:
     weights = load_file(finished / "checkpoints" / "step_000003" / "model.safetensors")
     assert weights
     assert all(".lora_" in name for name in weights)
-    assert rows(finished)[-1]["update/kl"] > 1e-4, (
+    assert untimed_rows(finished)[-1]["update/kl"] > 1e-4, (
         "the policy has not left the base, or the reference went along"
     )
 
@@ -435,7 +421,7 @@ def test_resume_repeats_the_uninterrupted_run_bit_for_bit(
         run(tmp_path)
     monkeypatch.setattr(TrainingStep, "__call__", step)
     run(tmp_path)
-    assert rows(tmp_path) == rows(finished)
+    assert untimed_rows(tmp_path) == untimed_rows(finished)
     for place in ("checkpoints/step_000003/model.safetensors", "model/model.safetensors"):
         assert (tmp_path / place).read_bytes() == (finished / place).read_bytes()
 

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
 from pyarrow import parquet
 
 from g2rl.analysis.comparison.runs import read_run
-from g2rl.cli.config.choices import config_dir
-from g2rl.cli.config.launch import register_resolvers
 from g2rl.cli.jobs.evaluate import evaluate
 from g2rl.cli.jobs.train import train
 from g2rl.runs.identity import with_present_names
 from g2rl.runs.layout import RunFolder
 from g2rl.tasks.grading.registry import VERIFIERS
+from tests.support import composed, json_lines, untimed, untimed_rows
 
-register_resolvers()
 OLD = Path(__file__).parent.parent / "data" / "run_741d26e"
 SETTINGS = (
     "experiment=smoke",
@@ -38,19 +33,6 @@ SETTINGS = (
 )
 
 
-def composed(command: str, *overrides: str) -> DictConfig:
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return compose(command, overrides=list(overrides))
-
-
-def rows_without_times(path: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for line in path.read_text().splitlines():
-        row = json.loads(line)
-        rows.append({name: value for name, value in row.items() if not name.startswith("time/")})
-    return rows
-
-
 @pytest.fixture
 def old_run(tmp_path: Path) -> Path:
     """A copy of the interrupted run."""
@@ -59,11 +41,11 @@ def old_run(tmp_path: Path) -> Path:
 
 def test_an_old_run_resumes_and_ends_as_the_old_code_would_have_ended_it(old_run: Path) -> None:
     pytest.importorskip("peft")
-    train(composed("train", *SETTINGS), old_run)
+    train(composed(*SETTINGS), old_run)
 
     # floats differ a little between processors, so they are compared with room
-    expected = rows_without_times(OLD / "continued.jsonl")
-    rows = rows_without_times(RunFolder(old_run).metrics)
+    expected = [untimed(row) for row in json_lines(OLD / "continued.jsonl")]
+    rows = untimed_rows(old_run)
     assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
     for row, expected_row in zip(rows, expected, strict=True):
         assert row == pytest.approx(expected_row, rel=1e-3, abs=1e-5)
@@ -72,7 +54,7 @@ def test_an_old_run_resumes_and_ends_as_the_old_code_would_have_ended_it(old_run
 def test_an_old_run_is_still_refused_with_other_settings(old_run: Path) -> None:
     before = RunFolder(old_run).metrics.read_bytes()
     with pytest.raises(ValueError, match=r"other settings: optimizer\.lr: 0\.01 -> 0\.02\. "):
-        train(composed("train", *SETTINGS, "optimizer.lr=0.02"), old_run)
+        train(composed(*SETTINGS, "optimizer.lr=0.02"), old_run)
     assert RunFolder(old_run).metrics.read_bytes() == before
 
 
@@ -97,7 +79,7 @@ def test_old_samples_are_graded_again_to_the_same_verdicts(tmp_path: Path) -> No
     before = parquet.read_table(source).to_pylist()
     assert len({row["verifier"] for row in before} - set(VERIFIERS.values())) == 2, "moved ones"
 
-    config = composed("evaluate", f"samples={source}", "tracking=local", "verify.workers=1")
+    config = composed(f"samples={source}", "tracking=local", "verify.workers=1", command="evaluate")
     evaluate(config, tmp_path / "graded")
     after = parquet.read_table(tmp_path / "graded" / "samples.parquet").to_pylist()
     columns = ("benchmark", "problem", "sample", "answer", "correct", "route")

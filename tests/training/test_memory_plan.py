@@ -11,14 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen3Config
 
 from g2rl.cli.build.memory import job_of
 from g2rl.cli.build.settings import read_train_settings
-from g2rl.cli.config.choices import config_dir
-from g2rl.cli.config.launch import register_resolvers
 from g2rl.cli.jobs.train import train
 from g2rl.policy.batching import Sequences, make_micro_batch
 from g2rl.policy.loading import read_config, set_checkpointing
@@ -28,8 +25,8 @@ from g2rl.training.memory import Job, activations, compute_copy, estimate, kv_ca
 from g2rl.training.memory_plan import Plan, PlanError, device_memory, shape_of
 from g2rl.training.optimizer import parameter_groups
 from speed.memory_table import CARD, MODELS, QWEN3, RESPONSE_TOKENS, main, paper_job
+from tests.support import composed
 
-register_resolvers()
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = {
     "hidden_size": 256,
@@ -289,9 +286,8 @@ def test_the_table_is_about_the_experiments(
     name: str, experiment: str, gpus: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", str(gpus))
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        parallel = "fsdp" if gpus > 1 else "single"
-        config = compose("train", overrides=[f"experiment={experiment}", f"parallel={parallel}"])
+    parallel = "fsdp" if gpus > 1 else "single"
+    config = composed(f"experiment={experiment}", f"parallel={parallel}")
     found = job_of(read_train_settings(config), [], features=True, memory=CARD)
     assert replace(found, max_rows=1) == paper_job(RESPONSE_TOKENS[name], gpus)
 
@@ -369,17 +365,7 @@ def run(folder: Path, *overrides: str) -> float:
         "benchmark.problems=2",
         "benchmark.samples=2",
     ]
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        config = compose(
-            "train",
-            overrides=[
-                "experiment=smoke",
-                "tracking=local",
-                *quick,
-                "benchmark.ks=[1]",
-                *overrides,
-            ],
-        )
+    config = composed("experiment=smoke", "tracking=local", *quick, "benchmark.ks=[1]", *overrides)
     return train(config, folder)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.support import untimed_rows
 from tests.vllm_cpu.test_vllm_runs import BIN, run
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
@@ -20,13 +19,6 @@ WORDS = (
     "tracking=local",
     "engine.drift_every=1",
 )
-
-
-def rows(folder: Path) -> list[dict[str, Any]]:
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [
-        {k: v for k, v in json.loads(line).items() if not k.startswith("time/")} for line in lines
-    ]
 
 
 def test_two_sharded_ranks_give_the_run_of_one_process(tmp_path: Path) -> None:
@@ -41,7 +33,9 @@ def test_two_sharded_ranks_give_the_run_of_one_process(tmp_path: Path) -> None:
         f"hydra.run.dir={tmp_path / 'two'}",
     )
     assert "of 2 processes, sharded" in said
-    for ours, theirs in zip(rows(tmp_path / "two"), rows(tmp_path / "one"), strict=True):
+    for ours, theirs in zip(
+        untimed_rows(tmp_path / "two"), untimed_rows(tmp_path / "one"), strict=True
+    ):
         ratio = ours.pop(
             "update/first_ratio", 1.0
         )  # in one process scoring's forward is the update's

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import metric_rows
 from tests.vllm_cpu import ranks
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
@@ -48,7 +49,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_four_training_steps(trained: Path) -> None:
-    rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    rows = metric_rows(trained)
     assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
     for row in rows[1:]:
         for name in ("train/reward", "explore/reward_shift", "update/loss", "update/grad_norm"):

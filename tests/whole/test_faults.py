@@ -15,11 +15,8 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 
-from g2rl.cli.config.choices import config_dir
-from g2rl.cli.config.launch import register_resolvers
 from g2rl.cli.errors import raise_cleanly
 from g2rl.cli.folder import refuse_unwritable
 from g2rl.cli.jobs.train import train
@@ -35,23 +32,17 @@ from g2rl.training.bad_numbers import NonFiniteError
 from g2rl.training.step_metrics import train_metrics
 from g2rl.training.updater import UpdateError
 from g2rl.types import Completion, GroupBatch, Problem, Shaped
-
-register_resolvers()
+from tests.support import composed, metric_rows
 
 
 def run(folder: Path, *overrides: str) -> float:
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        common = [
-            "experiment=smoke",
-            "tracking=local",
-            "trainer.probe_problems=0",
-            "trainer.eval_every=0",
-        ]
-        return train(compose("train", overrides=[*common, *overrides]), folder)
-
-
-def rows(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    common = [
+        "experiment=smoke",
+        "tracking=local",
+        "trainer.probe_problems=0",
+        "trainer.eval_every=0",
+    ]
+    return train(composed(*common, *overrides), folder)
 
 
 # --- disks
@@ -123,7 +114,7 @@ def test_a_run_on_a_full_disk_stops_and_continues_when_there_is_room(small_disk:
     assert all(checkpoints.damage(step) is None for step in checkpoints.steps())
     subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
     run(folder, "trainer.steps=4")
-    assert [row["step"] for row in rows(folder)] == [0, 1, 2, 3, 4]
+    assert [row["step"] for row in metric_rows(folder)] == [0, 1, 2, 3, 4]
     assert not [path for path in folder.rglob(".*") if "partial" in path.name]
 
 
@@ -171,7 +162,7 @@ def test_a_run_whose_encoder_died_continues_as_if_it_had_not(
     monkeypatch.setattr(NgramHashing, "encode", dying)
     with pytest.raises(RuntimeError, match="encoder is gone"):
         run(tmp_path / "ill", "exploration=evol")
-    assert [row["step"] for row in rows(tmp_path / "ill")] == [0, 1]
+    assert [row["step"] for row in metric_rows(tmp_path / "ill")] == [0, 1]
     run(tmp_path / "ill", "exploration=evol")
     place = "checkpoints/step_000002/model.safetensors"
     assert (tmp_path / "well" / place).read_bytes() == (tmp_path / "ill" / place).read_bytes()
@@ -199,7 +190,7 @@ def test_a_batch_with_a_feature_that_is_not_finite_is_counted_and_not_learnt_fro
 ) -> None:
     with_nan_features(monkeypatch, {0})
     run(tmp_path, "trainer.keep_checkpoints=2")
-    _, first, second = rows(tmp_path)
+    _, first, second = metric_rows(tmp_path)
     assert (first["explore/nonfinite_groups"], first["update/skipped"]) == (0.25, 1.0)
     assert (second["explore/nonfinite_groups"], second["update/skipped"]) == (0.0, 0.0)
     start = load("builtin:tiny").model.state_dict()
@@ -297,7 +288,7 @@ def test_empty_and_truncated_groups_are_counted() -> None:
 def test_responses_all_cut_after_one_token_train(tmp_path: Path, exploration: str) -> None:
     """Every group is truncated, wrong and (nearly) all alike: constant rewards, short features."""
     run(tmp_path, f"exploration={exploration}", "task.max_response_tokens=1", "trainer.steps=1")
-    row = rows(tmp_path)[1]
+    row = metric_rows(tmp_path)[1]
     assert row["train/truncated_groups"] == row["advantage/uniform_wrong"] == 1.0
     assert row["update/skipped"] == 0.0
 
@@ -305,6 +296,6 @@ def test_responses_all_cut_after_one_token_train(tmp_path: Path, exploration: st
 @pytest.mark.parametrize("exploration", ["none", "entropy"])
 def test_groups_of_one_train_to_nothing(tmp_path: Path, exploration: str) -> None:
     run(tmp_path, f"exploration={exploration}", "trainer.group_size=1", "trainer.steps=1")
-    row = rows(tmp_path)[1]
+    row = metric_rows(tmp_path)[1]
     assert row["advantage/zero_advantage"] == 1.0
     assert row["update/skipped"] == 0.0

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from g2rl.cli.config.choices import config_dir
-from g2rl.cli.config.launch import register_resolvers
 from g2rl.cli.jobs.train import train
+from tests.support import composed, metric_rows
 
-register_resolvers()
 SCRIPT = Path(__file__).resolve().parents[2] / "experiments" / "minimal_loop.py"
 MOST_LINES = 300
 
@@ -60,10 +56,8 @@ def test_its_step_is_that_of_the_library(
         "benchmark.samples=1",
         "benchmark.ks=[1]",
     ]
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        train(compose("train", overrides=overrides), tmp_path)
-    rows = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    library = json.loads(rows[-1])
+    train(composed(*overrides), tmp_path)
+    library = metric_rows(tmp_path)[-1]
 
     assert own["accuracy"] == pytest.approx(library["train/accuracy"], abs=1e-9)
     assert own["length"] == pytest.approx(library["train/length"], abs=1e-4)

@@ -13,13 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from g2rl.cli.config.choices import config_dir
-from g2rl.cli.config.launch import register_resolvers
 from g2rl.cli.jobs.train import train
 from g2rl.engines.transformers import TransformersEngine
 from g2rl.policy.loading import load
@@ -30,23 +27,13 @@ from g2rl.training.stages import Sampler
 from g2rl.training.step import TrainingStep
 from g2rl.training.validation import Validation
 from g2rl.types import SamplingParams
+from tests.support import composed, metric_rows, untimed, untimed_rows
 
-register_resolvers()
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(folder: Path, *overrides: str) -> float:
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        config = compose("train", overrides=["experiment=smoke", "tracking=local", *overrides])
-    return train(config, folder)
-
-
-def rows(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def untimed(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if not name.startswith("time/")}
+    return train(composed("experiment=smoke", "tracking=local", *overrides), folder)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +63,7 @@ def test_an_observer_changes_nothing_in_the_training(tmp_path: Path, kept_forwar
         "observe/",
         "train/entropy",
     )  # reported by one alone, or by another forward
-    for one, two in zip(rows(alone), rows(observed), strict=True):
+    for one, two in zip(metric_rows(alone), metric_rows(observed), strict=True):
         assert {k: v for k, v in untimed(one).items() if not k.startswith(kept)} == {
             k: v for k, v in untimed(two).items() if not k.startswith(kept)
         }
@@ -84,7 +71,9 @@ def test_an_observer_changes_nothing_in_the_training(tmp_path: Path, kept_forwar
         load_file(folder / "model" / "model.safetensors") for folder in (alone, observed)
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
-    ratios = [row["update/first_ratio"] for row in rows(observed) if "update/first_ratio" in row]
+    ratios = [
+        row["update/first_ratio"] for row in metric_rows(observed) if "update/first_ratio" in row
+    ]
     assert len(ratios) == (0 if kept_forward else 3)
     assert all(abs(ratio - 1) < 1e-4 for ratio in ratios)
 
@@ -106,7 +95,7 @@ def test_every_promised_file_is_there(finished: Path) -> None:
 
 
 def test_metrics_have_one_row_a_step_and_the_promised_names(finished: Path) -> None:
-    found = rows(finished)
+    found = metric_rows(finished)
     assert [row["step"] for row in found] == [0, 1, 2, 3]
     assert {
         "eval/countdown/pass@1",
@@ -138,7 +127,7 @@ def test_metrics_have_one_row_a_step_and_the_promised_names(finished: Path) -> N
 
 
 def test_tables_agree_with_the_metrics(finished: Path) -> None:
-    row = rows(finished)[2]
+    row = metric_rows(finished)[2]
     rollouts = pd.read_parquet(finished / "rollouts" / "step_000002.parquet")
     geometry = pd.read_parquet(finished / "geometry" / "step_000002.parquet")
     assert len(rollouts) == len(geometry) == 16
@@ -188,7 +177,7 @@ def test_training_moves_the_weights_and_not_the_reference(finished: Path) -> Non
     last = load_file(finished / "checkpoints" / "step_000003" / "model.safetensors")
     moved = [name for name in last if not torch.equal(first[name], last[name])]
     assert len(moved) == len(last)
-    kls = [row["update/kl"] for row in rows(finished)[1:]]
+    kls = [row["update/kl"] for row in metric_rows(finished)[1:]]
     assert kls[-1] > kls[0] >= 0
 
 
@@ -211,7 +200,7 @@ def test_resume_repeats_the_uninterrupted_run_bit_for_bit(
     with (tmp_path / "metrics.jsonl").open("a") as out:
         out.write('{"step": 99, "cut off in the mid')
     run(tmp_path, *overrides)
-    assert [untimed(row) for row in rows(tmp_path)] == [untimed(row) for row in rows(finished)]
+    assert untimed_rows(tmp_path) == untimed_rows(finished)
     place = Path("checkpoints/step_000003/model.safetensors")
     assert (tmp_path / place).read_bytes() == (finished / place).read_bytes()
     for kind in ("rollouts", "geometry", "probe"):
@@ -247,17 +236,17 @@ def test_a_signal_finishes_the_step_and_saves_it(
     monkeypatch.setattr(moment, "__call__", signalled)
     with pytest.raises(Interrupted, match=f"after step {saved}"):
         run(tmp_path, *overrides, "trainer.checkpoint_every=10")
-    assert [row["step"] for row in rows(tmp_path)] == list(range(saved + 1))
+    assert [row["step"] for row in metric_rows(tmp_path)] == list(range(saved + 1))
     assert not (tmp_path / "model").exists()
     run(tmp_path, *overrides, "trainer.checkpoint_every=10")
-    assert [untimed(row) for row in rows(tmp_path)] == [untimed(row) for row in rows(finished)]
+    assert untimed_rows(tmp_path) == untimed_rows(finished)
     place = Path("checkpoints/step_000003/model.safetensors")
     assert (tmp_path / place).read_bytes() == (finished / place).read_bytes()
 
 
 def test_checkpoints_carry_the_held_out_score(finished: Path) -> None:
     manifest = json.loads((finished / "checkpoints" / "step_000003" / "manifest.json").read_text())
-    assert manifest["score"] == rows(finished)[3]["eval/countdown/pass@1"]
+    assert manifest["score"] == metric_rows(finished)[3]["eval/countdown/pass@1"]
 
 
 def test_an_alarm_is_raised_while_training(
@@ -285,7 +274,7 @@ def test_a_finished_run_is_not_trained_again_and_other_settings_are_refused(fini
 @pytest.mark.parametrize("exploration", ["none", "entropy", "evol"])
 def test_every_signal_trains(tmp_path: Path, exploration: str) -> None:
     run(tmp_path, f"exploration={exploration}", "trainer.probe_problems=0")
-    found = rows(tmp_path)
+    found = metric_rows(tmp_path)
     assert [row["step"] for row in found] == [0, 1, 2]
     assert (found[1]["explore/reward_shift"] > 0) == (exploration == "evol")
     geometry = pd.read_parquet(tmp_path / "geometry" / "step_000001.parquet")
@@ -295,7 +284,7 @@ def test_every_signal_trains(tmp_path: Path, exploration: str) -> None:
 @pytest.mark.parametrize("algorithm", ["dr_grpo", "dapo", "gspo", "cispo"])
 def test_every_algorithm_trains(tmp_path: Path, algorithm: str) -> None:
     run(tmp_path, f"algorithm={algorithm}", "trainer.steps=1", "trainer.probe_problems=0")
-    row = rows(tmp_path)[1]
+    row = metric_rows(tmp_path)[1]
     assert row["update/grad_norm"] > 0
     assert "update/kl" not in row, "these algorithms keep no reference policy"
 
@@ -340,7 +329,7 @@ def test_a_corrected_command_may_use_the_folder_of_a_refused_one(tmp_path: Path)
     with pytest.raises(ValueError, match="group_size"):
         run(tmp_path, "trainer.group_size=1")
     run(tmp_path, "trainer.steps=1", "trainer.probe_problems=0", "benchmark.ks=[4]")
-    assert "eval/countdown/pass@1" in rows(tmp_path)[0], "k = 1 is always measured"
+    assert "eval/countdown/pass@1" in metric_rows(tmp_path)[0], "k = 1 is always measured"
 
 
 def test_random_weights_follow_the_seed(tmp_path: Path) -> None:

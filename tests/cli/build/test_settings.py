@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from hydra import compose, initialize_config_dir
 
 from g2rl.cli.build.settings import TrainSettings, read_train_settings
-from g2rl.cli.config.choices import config_dir
-from g2rl.cli.config.launch import register_resolvers
-
-register_resolvers()
+from tests.support import composed
 
 
 def settings_of(*overrides: str) -> TrainSettings:
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return read_train_settings(compose("train", overrides=list(overrides)))
+    return read_train_settings(composed(*overrides))
 
 
 def test_every_node_becomes_a_record() -> None:

@@ -6,7 +6,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -14,22 +13,20 @@ from omegaconf import DictConfig, OmegaConf
 from g2rl.cli.build.benchmarks import build_benchmarks
 from g2rl.cli.build.settings import read_algorithm, read_trainer_settings
 from g2rl.cli.build.signals import build_observers, build_signal
-from g2rl.cli.config.choices import choices, config_dir
-from g2rl.cli.config.launch import register_resolvers
+from g2rl.cli.config.choices import choices
 from g2rl.cli.config.mistakes import groups
 from g2rl.policy.loading import load
 from g2rl.policy.policy import Policy
 from g2rl.training.alarms import HealthLimits
 from g2rl.training.optimizer import OptimizerSettings
+from tests import support
 
-register_resolvers()
 DATA = Path(__file__).resolve().parents[3] / "tests" / "data"
 CASES = [(group, choice) for group in groups() for choice in choices(group)]
 
 
 def composed(*overrides: str, command: str = "train") -> DictConfig:
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return compose(command, overrides=[f"data_dir={DATA}", *overrides])
+    return support.composed(f"data_dir={DATA}", *overrides, command=command)
 
 
 @pytest.mark.parametrize(("group", "choice"), CASES)

@@ -10,15 +10,12 @@ from typing import Any
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from g2rl.cli.config.choices import config_dir
-from g2rl.cli.config.launch import register_resolvers
 from g2rl.runs.identity import free_keys
+from tests.support import composed
 
-register_resolvers()
 HOUSEKEEPING = (
     "seed=3",
     "resume=never",
@@ -41,10 +38,7 @@ def labels() -> Iterator[Labels]:
     """The tracking node as a command with these words would see it."""
 
     def found(command: str, *words: str) -> dict[str, Any]:
-        with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            config = compose(
-                command, overrides=["tracking=wandb", *words], return_hydra_config=True
-            )
+        config = composed("tracking=wandb", *words, command=command, with_hydra=True)
         HydraConfig.instance().set_config(config)
         return OmegaConf.to_container(config.tracking, resolve=True)  # type: ignore[return-value]
 

@@ -7,11 +7,8 @@ from typing import Any
 
 import datasets
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from g2rl.cli.config.choices import config_dir
-from g2rl.cli.config.launch import register_resolvers
 from g2rl.tasks.benchmarks.benchmark import Benchmark, powers_of_two
 from g2rl.tasks.benchmarks.math import math_benchmark
 from g2rl.tasks.grading.grader import Grader
@@ -19,8 +16,8 @@ from g2rl.tasks.grading.math import MathVerifier
 from g2rl.tasks.math import PAPER_INSTRUCTION
 from g2rl.tasks.rows import DataError, locate, read_rows
 from g2rl.types import Problem, SamplingParams
+from tests.support import composed
 
-register_resolvers()
 DATA = Path(__file__).resolve().parents[3] / "tests" / "data"
 SHARED = DATA.parent.parent.parent / "shared" / "data"
 PUBLISHED = {
@@ -34,8 +31,7 @@ PUBLISHED = {
 
 
 def node(choice: str, *overrides: str) -> Any:
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return compose("evaluate", overrides=[f"benchmark={choice}", *overrides]).benchmark
+    return composed(f"benchmark={choice}", *overrides, command="evaluate").benchmark
 
 
 def test_questions_and_float_golds_as_in_published_amc_files() -> None:

@@ -21,6 +21,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.support import untimed_rows
+
 ROOT = Path(__file__).resolve().parents[3]
 KILLED = Path(__file__).resolve().parent / "killed.py"
 SETTINGS = (
@@ -81,10 +83,7 @@ def killed_after(seconds: float, folder: Path, *settings: str) -> int:
 
 def rows(folder: Path) -> list[str]:
     """The rows of metrics.jsonl without time/*, as text."""
-    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [
-        json.dumps({k: v for k, v in row.items() if not k.startswith("time/")}) for row in found
-    ]
+    return [json.dumps(row) for row in untimed_rows(folder)]
 
 
 def same(folder: Path, clean: Path, steps: int) -> None:

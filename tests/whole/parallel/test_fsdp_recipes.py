@@ -9,16 +9,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import nn
 
 from g2rl.cli.build.settings import read_trainer_settings
 from g2rl.cli.config.choices import config_dir
-from g2rl.cli.config.launch import register_resolvers
 from g2rl.policy.sharding import ShardSettings, shard
+from tests.support import composed
 
-register_resolvers()
 PAPER = Path(__file__).resolve().parents[3] / "experiments" / "paper"
 OWN = {"shard", "timeout_minutes"}  # of the configuration, not of FSDP2
 
@@ -30,8 +28,7 @@ def test_the_scripts_are_sound_and_their_words_compose(experiment: str, script: 
     text = (PAPER / script).read_text()
     words = [word for word in ("parallel=fsdp", "engine=vllm") if word in text]
     assert len(words) == 2
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        config = compose("train", overrides=[*words, f"experiment={experiment}"])
+    config = composed(*words, f"experiment={experiment}")
     OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert config.parallel.param_dtype == "bfloat16"
     assert read_trainer_settings(config).group_size == 16
@@ -44,8 +41,7 @@ def test_the_file_has_every_setting() -> None:
 
 @pytest.mark.parametrize("words", [[], ["experiment=signals"]])
 def test_no_setting_of_it_makes_another_folder(words: list[str]) -> None:
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        config = compose("train", overrides=["parallel=fsdp", *words], return_hydra_config=True)
+    config = composed("parallel=fsdp", *words, with_hydra=True)
     left_out = set(config.hydra.job.config.override_dirname.exclude_keys)
     assert {"parallel", *(f"parallel.{name}" for name in config.parallel)} <= left_out
 

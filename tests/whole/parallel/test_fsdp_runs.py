@@ -3,7 +3,6 @@ signals."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -11,7 +10,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -24,6 +22,7 @@ from g2rl.policy.loading import load
 from g2rl.policy.policy import Policy
 from g2rl.runs.checkpoints import CheckpointError, Checkpoints
 from g2rl.runs.interrupt import Interrupted
+from tests.support import untimed_rows
 from tests.whole.parallel.twins import HERE, launch, train_in
 
 RUN = [
@@ -35,16 +34,9 @@ RUN = [
 FSDP = [*RUN, "parallel=fsdp"]
 
 
-def rows(folder: Path) -> list[dict[str, Any]]:
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [
-        {k: v for k, v in json.loads(line).items() if not k.startswith("time/")} for line in lines
-    ]
-
-
 def assert_same_run(ours: Path, theirs: Path, atol: float = 1e-5) -> None:
     """Metrics, tables and exported weights."""
-    for found, expected in zip(rows(ours), rows(theirs), strict=True):
+    for found, expected in zip(untimed_rows(ours), untimed_rows(theirs), strict=True):
         assert found == pytest.approx(expected, abs=atol)
     for kind in ("rollouts", "geometry", "probe"):
         names = sorted(path.name for path in (theirs / kind).iterdir())
@@ -89,7 +81,7 @@ def test_any_number_of_processes_gives_the_same_run(runs: Path, name: str) -> No
 
 
 def test_continuing_in_as_many_processes_is_bit_exact(runs: Path) -> None:
-    assert rows(runs / "two_two") == rows(runs / "two")
+    assert untimed_rows(runs / "two_two") == untimed_rows(runs / "two")
     assert (runs / "two_two/model/model.safetensors").read_bytes() == (
         runs / "two/model/model.safetensors"
     ).read_bytes()
@@ -103,7 +95,7 @@ def test_the_files_are_those_of_one_process(runs: Path) -> None:
 
     assert names(runs / "two") == names(runs / "one")
     assert not [path for path in (runs / "two").rglob("*") if "partial" in path.name]
-    assert [row["step"] for row in rows(runs / "two")] == [0, 1, 2, 3]
+    assert [row["step"] for row in untimed_rows(runs / "two")] == [0, 1, 2, 3]
 
 
 def test_a_sharded_checkpoint_says_what_is_wrong_with_it(
@@ -212,7 +204,7 @@ def test_torchrun_stops_on_a_signal_and_continues(tmp_path: Path, runs: Path) ->
     assert process.returncode != 0
     assert "which is saved: the same command continues" in said
     steps = Checkpoints(tmp_path / "run" / "checkpoints").steps()
-    assert len(rows(tmp_path / "run")) == (steps[-1] if steps else 0) + 1 < 4
+    assert len(untimed_rows(tmp_path / "run")) == (steps[-1] if steps else 0) + 1 < 4
     process = torchrun(tmp_path / "run", *FSDP)
     said = process.communicate(timeout=200)[0]
     assert process.returncode == 0, said

@@ -292,16 +292,11 @@ def train_in(folder: Path, overrides: list[str], stop_at: int = 0) -> None:
     """Train; asked to stop on rank 1 alone (if there is one) in step `stop_at`."""
     import signal
 
-    from hydra import compose, initialize_config_dir
-
-    from g2rl.cli.config.choices import config_dir
-    from g2rl.cli.config.launch import register_resolvers
     from g2rl.cli.jobs.train import train
     from g2rl.training.stages import Sampler
+    from tests.support import composed
 
-    register_resolvers()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        config = compose("train", overrides=["experiment=smoke", "tracking=local", *overrides])
+    config = composed("experiment=smoke", "tracking=local", *overrides)
     sample = Sampler.__call__
 
     def signalled(self: Sampler, step: int) -> Any:
