@@ -17,6 +17,7 @@ from g2rl.analysis.groups import GradedGroups
 from g2rl.exploration.encoders.encoder import Encoder
 from g2rl.exploration.g2rl import novelty
 from g2rl.formulas.pairs import pair_table as pair_columns
+from g2rl.formulas.pairs import pair_values
 from g2rl.policy.batching import Sequences
 from g2rl.policy.policy import Policy
 
@@ -151,13 +152,12 @@ def pair_table(
     ids = [problem.id for problem in groups.rollouts.problems]
     frame["problem"] = [ids[p] for p in frame["problem"]]
 
-    # upper triangles of the predictors and of the true cosines
-    first, second = np.triu_indices(groups.rollouts.shape[1], k=1)
+    # the predictors and the true cosines of these pairs
     for name, values_PGG in similarities.items():
-        frame[name] = values_PGG[:, first, second].double().flatten().numpy()
+        frame[name] = pair_values(values_PGG).double().flatten().numpy()
     for name, gram_PGG in grams.items():
         cosine_PGG = np.stack([gram_cosines(gram_GG) for gram_GG in gram_PGG])
-        frame[TRUE + name] = cosine_PGG[:, first, second].ravel()
+        frame[TRUE + name] = pair_values(cosine_PGG).ravel()
     return frame
 
 
