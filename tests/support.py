@@ -1,4 +1,4 @@
-"""What tests of several packages share: configurations, rows of a run, commands as processes.
+"""What tests of several packages share: configurations and rows of a run.
 
 Rows are read with the json module alone, so that these tests do not depend on the code that g2rl
 reads its own files with.
@@ -7,9 +7,6 @@ reads its own files with.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +16,6 @@ from omegaconf import DictConfig
 from g2rl.cli.config.choices import config_dir
 from g2rl.cli.config.launch import register_resolvers
 
-ROOT = Path(__file__).resolve().parents[1]
-"""The repository."""
 register_resolvers()
 
 
@@ -54,16 +49,3 @@ def untimed(row: dict[str, Any]) -> dict[str, Any]:
 def untimed_rows(folder: Path) -> list[dict[str, Any]]:
     """The rows of a run's metrics.jsonl without their time/ metrics."""
     return [untimed(row) for row in metric_rows(folder)]
-
-
-def run_program(program: str, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run Python code in a process of its own, in a folder, with the words as its arguments."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", program, *words],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )

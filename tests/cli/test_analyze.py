@@ -18,7 +18,7 @@ from g2rl.cli.jobs.compare import compare, show
 from g2rl.cli.jobs.compare import main as compare_main
 from g2rl.cli.jobs.geometry import geometry
 from g2rl.cli.jobs.train import train
-from tests import support
+from tests import commands, support
 
 SMALL = ("problems=3", "responses=4", "max_tokens=40")
 
@@ -31,7 +31,7 @@ def run(folder: Path, *overrides: str) -> float:
 
 
 def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return support.run_program("from g2rl.cli.analyze import main; main()", folder, *words)
+    return commands.run(["-c", "from g2rl.cli.analyze import main; main()", *words], folder)
 
 
 @pytest.fixture(scope="module")

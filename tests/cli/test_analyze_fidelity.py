@@ -4,6 +4,7 @@ command."""
 from __future__ import annotations
 
 import json
+import subprocess
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from omegaconf import OmegaConf
 from g2rl.cli.config.choices import choices
 from g2rl.cli.config.mistakes import groups_of
 from g2rl.cli.jobs.fidelity import OUTPUTS, fidelity
-from tests import support
+from tests import commands, support
 
 DATA = Path(__file__).resolve().parents[2] / "tests" / "data"
 SMALL = ("problems=3", "responses=3", "max_tokens=30", "resamples=50")
@@ -125,9 +126,10 @@ def test_every_choice_composes(group: str) -> None:
 
 
 def test_the_command_makes_its_folder_and_names_a_misspelt_setting(tmp_path: Path) -> None:
-    command = partial(
-        support.run_program, "from g2rl.cli.analyze import fidelity; fidelity()", tmp_path
-    )
+    program = "from g2rl.cli.analyze import fidelity; fidelity()"
+
+    def command(*words: str) -> subprocess.CompletedProcess[str]:
+        return commands.run(["-c", program, *words], tmp_path)
 
     wrong = command("respones=4")
     assert wrong.returncode == 2

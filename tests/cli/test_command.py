@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,10 +10,10 @@ import pytest
 from g2rl.cli.config.choices import choices
 from g2rl.cli.config.launch import register_resolvers
 from g2rl.cli.config.mistakes import groups_of
+from tests import commands
 
 register_resolvers()
 
-ROOT = Path(__file__).resolve().parents[2]
 QUICK = (
     "experiment=smoke",
     "tracking=local",
@@ -30,11 +28,7 @@ QUICK = (
 
 
 def g2rl_train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "g2rl.cli.train", *arguments]
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+    return commands.run(["-m", "g2rl.cli.train", *arguments], folder)
 
 
 def test_help_names_every_group_and_an_example(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from g2rl.cli.jobs.evaluate import evaluate
 from g2rl.cli.jobs.train import train
 from g2rl.engines.transformers import TransformersEngine
 from g2rl.tasks.grading.grader import Grader
-from tests import support
+from tests import commands, support
 
 SMALL = (
     "benchmark.problems=6",
@@ -41,7 +41,7 @@ def run(folder: Path, *overrides: str) -> float | None:
 
 
 def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return support.run_program("from g2rl.cli.evaluate import main; main()", folder, *words)
+    return commands.run(["-c", "from g2rl.cli.evaluate import main; main()", *words], folder)
 
 
 @pytest.fixture(scope="module")

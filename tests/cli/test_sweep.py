@@ -25,6 +25,7 @@ from g2rl.cli.sweep.arms import PlannedArm, status_now, varied_settings, written
 from g2rl.cli.sweep.callback import SweepStop, refuse_missing_plugin
 from g2rl.cli.sweep.worker import Home
 from g2rl.runs.interrupt import Interrupted, StopRequest, asked, hand_on
+from tests import commands
 from tests.support import composed, json_lines, untimed_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,27 +54,20 @@ class Spy(Callback):
 """
 
 
-def start(folder: Path, *arguments: str, **environment: str | None) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str, **environment: str | None) -> commands.Running:
+    """Start a sweep; one whose environment is changed starts Python anew, which then reads it."""
     folder.mkdir(exist_ok=True)
-    found = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.Popen(
-        [sys.executable, "-m", "g2rl.cli.train", *TINY, *arguments],
-        cwd=folder,
-        env={key: value for key, value in found.items() if value is not None},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    words = ["-m", "g2rl.cli.train", *TINY, *arguments]
+    return commands.start(words, folder, fresh=bool(environment), **environment)
 
 
-def sweep(folder: Path, *arguments: str, **environment: str | None) -> tuple[int, str]:
+def sweep(folder: Path, *arguments: str, **environment: str | None) -> tuple[int | None, str]:
     process = start(folder, *arguments, **environment)
     output, _ = process.communicate(timeout=240)
     return process.returncode, output
 
 
-def wait_for(process: subprocess.Popen[str], text: str) -> None:
+def wait_for(process: commands.Running, text: str) -> None:
     assert process.stdout is not None
     seen = []
     for line in process.stdout:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from g2rl.runs.identity import free_keys
+from tests import commands
 from tests.support import composed
 
 HOUSEKEEPING = (
@@ -102,8 +101,8 @@ def test_the_real_command_resolves_them(tmp_path: Path) -> None:
         "-p",
         "tracking",
     ]
-    command = [sys.executable, "-m", "g2rl.cli.train", *words]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    result = commands.run(["-m", "g2rl.cli.train", *words], tmp_path)
+    assert result.returncode == 0, result.stderr
     node = yaml.safe_load(result.stdout)
     assert (node["group"], node["name"]) == ("smoke-tiny-countdown", "g2rl-lam=0.5-seed1")
     assert node["tags"] == ["g2rl", "tiny", "countdown", "grpo"]

@@ -3,27 +3,23 @@ happened.
 
 `make test` runs the short version, `make chaos` the long one. A kill comes either at a chosen
 moment (`killed.py`: in the middle of a rollout, an update, a checkpoint, ...) or after a random
-time.
+line that it has printed.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests import commands
 from tests.support import untimed_rows
 
-ROOT = Path(__file__).resolve().parents[3]
 KILLED = Path(__file__).resolve().parent / "killed.py"
 SETTINGS = (
     "experiment=smoke",
@@ -36,27 +32,15 @@ SETTINGS = (
 DIED = -signal.SIGKILL
 
 
-def start(program: Sequence[str], folder: Path, *settings: str) -> subprocess.Popen[str]:
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-        "PYTHONUNBUFFERED": "1",
-    }
-    return subprocess.Popen(
-        [sys.executable, *program, *SETTINGS, *settings, f"hydra.run.dir={folder}"],
-        cwd=folder.parent,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def start(program: Sequence[str], folder: Path, *settings: str) -> commands.Running:
+    words = [*program, *SETTINGS, *settings, f"hydra.run.dir={folder}"]
+    return commands.start(words, folder.parent, PYTHONUNBUFFERED="1")
 
 
 COMMAND = ("-m", "g2rl.cli.train")
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+def finish(process: commands.Running) -> tuple[int | None, str]:
     output, _ = process.communicate(timeout=240)
     return process.returncode, output
 
@@ -68,14 +52,18 @@ def killed_at(point: str, number: int, folder: Path, *settings: str) -> int:
     return code
 
 
-def killed_after(seconds: float, folder: Path, *settings: str) -> int:
-    """Start the run and kill it so long after its first line; 0 when it ended before."""
+def killed_after(lines: int, folder: Path, *settings: str) -> int:
+    """Start the run and kill it soon after it has printed so many lines; 0 when it ended before.
+
+    What it has done by then decides, and never the time, so that a fast machine and a busy one kill
+    alike.
+    """
     process = start(COMMAND, folder, *settings)
     assert process.stdout is not None
-    first = process.stdout.readline()
-    assert first.startswith("model"), first + process.stdout.read()
-    time.sleep(seconds)
-    process.kill()
+    for number, _ in enumerate(process.stdout, 1):
+        if number == lines:
+            process.kill()
+            break
     code, output = finish(process)
     assert code in (DIED, 0), output
     return code
@@ -164,32 +152,28 @@ RANDOM_KILLS = 8
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", [0])
 def test_more_than_twenty_kills_change_nothing(tmp_path: Path, seed: int) -> None:
-    """Every moment, in seeded order among random times; a run that ends is compared and another
+    """Every moment, in seeded order among random lines; a run that ends is compared and another
     begun."""
     steps, count, draw = "trainer.steps=8", 8, random.Random(seed)
     clean = tmp_path / "clean"
-    started = time.monotonic()
     code, output = finish(start(COMMAND, clean, steps))
     assert code == 0, output
-    span = (time.monotonic() - started) * 0.6
-    plan: list[tuple[str, float]] = [
-        (point, draw.randint(low, high)) for point, low, high in MOMENTS
-    ]
-    plan += [("time", draw.uniform(0.0, span)) for _ in range(RANDOM_KILLS)]
+    lines = output.splitlines()
+    to_the_last_step = [line.startswith(f"step {count}/") for line in lines].index(True)
+    plan = [(point, draw.randint(low, high)) for point, low, high in MOMENTS]
+    plan += [("line", draw.randint(1, to_the_last_step)) for _ in range(RANDOM_KILLS)]
     draw.shuffle(plan)
     kills, ended, log = 0, 0, []
     folder = tmp_path / "run0"
     for point, number in [*plan, *((point, 1) for point in LAST_MOMENTS)]:
-        if point == "time":
+        if point == "line":
             code = killed_after(number, folder, steps)
         else:
-            code = killed_at(point, int(number), folder, steps)
+            code = killed_at(point, number, folder, steps)
         kills += code == DIED
         place = folder / "metrics.jsonl"
         written = place.read_text().count("\n") if place.exists() else 0
-        log.append(
-            f"{point} {number:.4g}: {'killed' if code == DIED else 'ended'} with {written} rows"
-        )
+        log.append(f"{point} {number}: {'killed' if code == DIED else 'ended'} with {written} rows")
         if code == 0:
             same(folder, clean, count)
             ended += 1

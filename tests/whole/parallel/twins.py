@@ -10,7 +10,6 @@ import copy
 import os
 import resource
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -35,6 +34,7 @@ from g2rl.training.optimizer import OptimizerSettings
 from g2rl.training.updater import Updater
 from g2rl.types import SamplingParams
 from g2rl.world import World
+from tests import commands
 
 HERE = Path(__file__).resolve()
 RESPONSES = [  # groups of two; the third has a group without tokens, the fourth one long response
@@ -68,19 +68,8 @@ def launch(function: str, folder: Path, size: int = 2) -> None:
             "PORTS": " ".join(map(str, ports)),
             "OMP_NUM_THREADS": 1,
         }
-        environment = {**os.environ, **{name: str(value) for name, value in variables.items()}}
-        environment["PYTHONPATH"] = os.pathsep.join(
-            [str(HERE.parents[3]), os.environ.get("PYTHONPATH", "")]
-        )
-        started.append(
-            subprocess.Popen(
-                [sys.executable, str(HERE), function, str(folder)],
-                env=environment,
-                text=True,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-            )
-        )
+        environment = {name: str(value) for name, value in variables.items()}
+        started.append(commands.start([str(HERE), function, str(folder)], folder, **environment))
     try:
         said = [process.communicate(timeout=240)[0] for process in started]
     finally:
