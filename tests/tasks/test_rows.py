@@ -85,7 +85,9 @@ def test_a_missing_file_and_a_missing_column_are_named(tmp_path: Path) -> None:
 
 
 def test_the_hub_without_network_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # as if HF_HUB_OFFLINE=1 had been set before the libraries were imported
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     with pytest.raises(DataError, match="local copy"):
         read_rows("no-such-org/no-such-data-set")
 

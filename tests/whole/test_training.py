@@ -36,14 +36,6 @@ def run(folder: Path, *overrides: str) -> float:
     return train(composed("experiment=smoke", "tracking=local", *overrides), folder)
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An uninterrupted run of three steps with checkpoints at every step."""
-    folder = tmp_path_factory.mktemp("run")
-    run(folder, "trainer.steps=3", "exploration=g2rl", "exploration.observe=[evol,none]")
-    return folder
-
-
 @pytest.mark.parametrize("kept_forward", [True, False])
 def test_an_observer_changes_nothing_in_the_training(tmp_path: Path, kept_forward: bool) -> None:
     """Bit for bit, though under the observer the first mini-batch is scored and otherwise it is
@@ -78,8 +70,8 @@ def test_an_observer_changes_nothing_in_the_training(tmp_path: Path, kept_forwar
     assert all(abs(ratio - 1) < 1e-4 for ratio in ratios)
 
 
-def test_every_promised_file_is_there(finished: Path) -> None:
-    names = {path.name for path in finished.iterdir()}
+def test_every_promised_file_is_there(finished_run: Path) -> None:
+    names = {path.name for path in finished_run.iterdir()}
     assert {
         "config.yaml",
         "metrics.jsonl",
@@ -90,12 +82,12 @@ def test_every_promised_file_is_there(finished: Path) -> None:
         "model",
     } <= names
     assert {"learning_curves.png", "cosine_distribution.png", "summary.json"} <= names
-    assert len(list((finished / "rollouts").iterdir())) == 3
-    assert not [path for path in finished.rglob("*") if "partial" in path.name]
+    assert len(list((finished_run / "rollouts").iterdir())) == 3
+    assert not [path for path in finished_run.rglob("*") if "partial" in path.name]
 
 
-def test_metrics_have_one_row_a_step_and_the_promised_names(finished: Path) -> None:
-    found = metric_rows(finished)
+def test_metrics_have_one_row_a_step_and_the_promised_names(finished_run: Path) -> None:
+    found = metric_rows(finished_run)
     assert [row["step"] for row in found] == [0, 1, 2, 3]
     assert {
         "eval/countdown/pass@1",
@@ -126,10 +118,10 @@ def test_metrics_have_one_row_a_step_and_the_promised_names(finished: Path) -> N
     assert all(np.isfinite(value) for row in found for value in row.values())
 
 
-def test_tables_agree_with_the_metrics(finished: Path) -> None:
-    row = metric_rows(finished)[2]
-    rollouts = pd.read_parquet(finished / "rollouts" / "step_000002.parquet")
-    geometry = pd.read_parquet(finished / "geometry" / "step_000002.parquet")
+def test_tables_agree_with_the_metrics(finished_run: Path) -> None:
+    row = metric_rows(finished_run)[2]
+    rollouts = pd.read_parquet(finished_run / "rollouts" / "step_000002.parquet")
+    geometry = pd.read_parquet(finished_run / "geometry" / "step_000002.parquet")
     assert len(rollouts) == len(geometry) == 16
     assert rollouts["correct"].mean() == pytest.approx(row["train/accuracy"])
     assert rollouts["tokens"].mean() == pytest.approx(row["train/length"])
@@ -142,10 +134,10 @@ def test_tables_agree_with_the_metrics(finished: Path) -> None:
     assert geometry["cosine"][0][0] == pytest.approx(1.0)
 
 
-def test_the_export_loads_in_plain_transformers_and_says_the_same(finished: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(finished / "model")
-    tokenizer = AutoTokenizer.from_pretrained(finished / "model")
-    ours = load(str(finished / "model"))
+def test_the_export_loads_in_plain_transformers_and_says_the_same(finished_run: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(finished_run / "model")
+    tokenizer = AutoTokenizer.from_pretrained(finished_run / "model")
+    ours = load(str(finished_run / "model"))
     engine = TransformersEngine(Policy(ours.model), ours.tokenizer, ours.stop_ids)
     for prompt in ("use 3 7 8 make 29 :", "use 5 8 1 4 make 17 :"):
         ids = encode_prompt(tokenizer, prompt, chat=True)
@@ -154,15 +146,15 @@ def test_the_export_loads_in_plain_transformers_and_says_the_same(finished: Path
         )
         out = model.generate(torch.tensor([ids]), max_new_tokens=40, do_sample=False)[0, len(ids) :]
         assert out.tolist() == completion.token_ids
-    trained = load_file(finished / "checkpoints" / "step_000003" / "model.safetensors")
+    trained = load_file(finished_run / "checkpoints" / "step_000003" / "model.safetensors")
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, trained[name]), name
 
 
-def test_the_notebook_reads_a_run(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_notebook_reads_a_run(finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its code cells run as a script; expressions at the end of cells are what Jupyter would
     show."""
-    monkeypatch.setenv("G2RL_RUN", str(finished))
+    monkeypatch.setenv("G2RL_RUN", str(finished_run))
     notebook = json.loads((ROOT / "notebooks" / "read_a_run.ipynb").read_text(encoding="utf-8"))
     scope: dict[str, Any] = {}
     for cell in notebook["cells"]:
@@ -172,18 +164,18 @@ def test_the_notebook_reads_a_run(finished: Path, monkeypatch: pytest.MonkeyPatc
     assert len(scope["geometry"]) == 48
 
 
-def test_training_moves_the_weights_and_not_the_reference(finished: Path) -> None:
+def test_training_moves_the_weights_and_not_the_reference(finished_run: Path) -> None:
     first = load("builtin:tiny").model.state_dict()
-    last = load_file(finished / "checkpoints" / "step_000003" / "model.safetensors")
+    last = load_file(finished_run / "checkpoints" / "step_000003" / "model.safetensors")
     moved = [name for name in last if not torch.equal(first[name], last[name])]
     assert len(moved) == len(last)
-    kls = [row["update/kl"] for row in metric_rows(finished)[1:]]
+    kls = [row["update/kl"] for row in metric_rows(finished_run)[1:]]
     assert kls[-1] > kls[0] >= 0
 
 
 @pytest.mark.parametrize("stop_before", [2, 3])
 def test_resume_repeats_the_uninterrupted_run_bit_for_bit(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_before: int
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_before: int
 ) -> None:
     step = TrainingStep.__call__
 
@@ -200,22 +192,26 @@ def test_resume_repeats_the_uninterrupted_run_bit_for_bit(
     with (tmp_path / "metrics.jsonl").open("a") as out:
         out.write('{"step": 99, "cut off in the mid')
     run(tmp_path, *overrides)
-    assert untimed_rows(tmp_path) == untimed_rows(finished)
+    assert untimed_rows(tmp_path) == untimed_rows(finished_run)
     place = Path("checkpoints/step_000003/model.safetensors")
-    assert (tmp_path / place).read_bytes() == (finished / place).read_bytes()
+    assert (tmp_path / place).read_bytes() == (finished_run / place).read_bytes()
     for kind in ("rollouts", "geometry", "probe"):
-        for path in (finished / kind).iterdir():
+        for path in (finished_run / kind).iterdir():
             pd.testing.assert_frame_equal(
                 pd.read_parquet(path), pd.read_parquet(tmp_path / kind / path.name)
             )
 
 
 @pytest.mark.parametrize(
-    ("moment", "call", "saved"), [(Validation, 1, 0), (Sampler, 2, 2), (Sampler, 3, 3)]
+    ("moment", "call", "saved", "number"),
+    [
+        (Validation, 1, 0, signal.SIGTERM),
+        (Sampler, 2, 2, signal.SIGINT),
+        (Sampler, 3, 3, signal.SIGTERM),
+    ],
 )
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_finishes_the_step_and_saves_it(
-    finished: Path,
+    finished_run: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     moment: type,
@@ -239,14 +235,16 @@ def test_a_signal_finishes_the_step_and_saves_it(
     assert [row["step"] for row in metric_rows(tmp_path)] == list(range(saved + 1))
     assert not (tmp_path / "model").exists()
     run(tmp_path, *overrides, "trainer.checkpoint_every=10")
-    assert untimed_rows(tmp_path) == untimed_rows(finished)
+    assert untimed_rows(tmp_path) == untimed_rows(finished_run)
     place = Path("checkpoints/step_000003/model.safetensors")
-    assert (tmp_path / place).read_bytes() == (finished / place).read_bytes()
+    assert (tmp_path / place).read_bytes() == (finished_run / place).read_bytes()
 
 
-def test_checkpoints_carry_the_held_out_score(finished: Path) -> None:
-    manifest = json.loads((finished / "checkpoints" / "step_000003" / "manifest.json").read_text())
-    assert manifest["score"] == metric_rows(finished)[3]["eval/countdown/pass@1"]
+def test_checkpoints_carry_the_held_out_score(finished_run: Path) -> None:
+    manifest = json.loads(
+        (finished_run / "checkpoints" / "step_000003" / "manifest.json").read_text()
+    )
+    assert manifest["score"] == metric_rows(finished_run)[3]["eval/countdown/pass@1"]
 
 
 def test_an_alarm_is_raised_while_training(
@@ -257,13 +255,15 @@ def test_an_alarm_is_raised_while_training(
     assert caplog.text.count("health alarm truncation at step 1: 100% of the responses") == 1
 
 
-def test_a_finished_run_is_not_trained_again_and_other_settings_are_refused(finished: Path) -> None:
-    before = (finished / "metrics.jsonl").read_bytes()
-    run(finished, "trainer.steps=3", "exploration=g2rl", "exploration.observe=[evol,none]")
-    assert (finished / "metrics.jsonl").read_bytes() == before
+def test_a_finished_run_is_not_trained_again_and_other_settings_are_refused(
+    finished_run: Path,
+) -> None:
+    before = (finished_run / "metrics.jsonl").read_bytes()
+    run(finished_run, "trainer.steps=3", "exploration=g2rl", "exploration.observe=[evol,none]")
+    assert (finished_run / "metrics.jsonl").read_bytes() == before
     with pytest.raises(ValueError, match=r"exploration\.lam: 1\.0 -> 2\.0"):
         run(
-            finished,
+            finished_run,
             "trainer.steps=3",
             "exploration=g2rl",
             "exploration.observe=[evol,none]",
@@ -297,10 +297,10 @@ def test_lam_zero_is_plain_grpo(tmp_path: Path) -> None:
     assert (tmp_path / "g2rl" / place).read_bytes() == (tmp_path / "none" / place).read_bytes()
 
 
-def test_seeds_differ(tmp_path: Path, finished: Path) -> None:
+def test_seeds_differ(tmp_path: Path, finished_run: Path) -> None:
     run(tmp_path, "seed=1", "trainer.steps=1", "trainer.probe_problems=0")
     mine = pd.read_parquet(tmp_path / "rollouts" / "step_000001.parquet")
-    other = pd.read_parquet(finished / "rollouts" / "step_000001.parquet")
+    other = pd.read_parquet(finished_run / "rollouts" / "step_000001.parquet")
     assert not mine["prompt"].equals(other["prompt"])
 
 
