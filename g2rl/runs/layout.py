@@ -9,20 +9,6 @@ from pathlib import Path
 TABLE_KINDS = ("rollouts", "geometry", "probe")
 """Folders of parquet tables, one file a step."""
 
-OUTPUTS = (
-    "checkpoints",
-    *TABLE_KINDS,
-    "failure",
-    "model",
-    "wandb",
-    "metrics.jsonl",
-    "summary.json",
-    "error.txt",
-    "learning_curves.png",
-    "cosine_distribution.png",
-)
-"""Files and folders that a run makes besides its configuration; resume=never deletes them."""
-
 CHECKPOINT_MANIFEST = "manifest.json"
 """The file of a checkpoint that lists all others; it is written last."""
 
@@ -129,3 +115,25 @@ def step_number(name: str) -> int | None:
     """The step in a name that `step_name` has made; None for any other name."""
     match = _STEP.fullmatch(name)
     return int(match[1]) if match else None
+
+
+def _outputs() -> tuple[str, ...]:
+    """Names of everything that a run makes besides its configuration and its lock."""
+    folder = RunFolder(Path())
+    paths = [
+        folder.checkpoints,
+        *(folder.tables(kind) for kind in TABLE_KINDS),
+        folder.failure,
+        folder.model,
+        folder.wandb,
+        folder.metrics,
+        folder.summary,
+        folder.error,
+        folder.learning_curves,
+        folder.cosine_distribution,
+    ]
+    return tuple(str(path) for path in paths)
+
+
+OUTPUTS = _outputs()
+"""Files and folders that a run makes besides its configuration; resume=never deletes them."""
