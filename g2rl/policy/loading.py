@@ -13,6 +13,7 @@ GGUF.
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -183,15 +184,19 @@ def _read_weights(
     """The model of a source with its weights.
 
     Raises:
-        ModelError: some of the weights are not in the files.
+        ModelError: some of the weights are not in the files, or they are no safetensors.
     """
+    options = _reading_options(gguf_file, revision)
+    if not gguf_file:
+        refuse_pickles(source)
+        options["use_safetensors"] = True
     model, report = AutoModelForCausalLM.from_pretrained(
         resolve_source(source),
         config=config,
         output_loading_info=True,
         dtype=DTYPES[dtype],
         attn_implementation=attention,
-        **_reading_options(gguf_file, revision),
+        **options,
     )
     refuse_holes(source, report)
     return model
@@ -223,6 +228,33 @@ def read_config(
     for name, value in (overrides or {}).items():
         setattr(config, name, value)
     return config
+
+
+def refuse_pickles(source: str) -> None:
+    """Refuse a folder whose weights are not all safetensors; other formats are pickles.
+
+    Weights from a hub are not looked at here: transformers is told to take safetensors only.
+
+    Raises:
+        ModelError: naming the file that is no safetensors.
+    """
+    folder = Path(resolve_source(source)).expanduser()
+    if not folder.is_dir() or (folder / "model.safetensors").is_file():
+        return
+
+    # an index says in which files the weights lie, and may name any file
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        files = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        others = sorted({str(name) for name in files if not str(name).endswith(".safetensors")})
+    else:
+        others = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
+    if others:
+        raise ModelError(
+            f"model.source={source}: {others[0]} is a pickle, which could run code; only "
+            "safetensors and GGUF are read. Convert it where you trust it, with "
+            "save_pretrained of transformers"
+        )
 
 
 def refuse_holes(source: str, report: Mapping[str, Any]) -> None:

@@ -286,6 +286,13 @@ def load_adapter(model: Any, folder: Path) -> None:
             f"model.adapter={folder}: only plain LoRA adapters are supported (no DoRA, no biases)"
         )
 
+    # peft would fall back to a pickle
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise ValueError(
+            f"model.adapter={folder}: no adapter_model.safetensors there; other formats are "
+            "pickles, which could run code"
+        )
+
     # put the adapter in, and see whether its weights are those of this model
     _inject(model, config)
     adapter_weights = peft.load_peft_weights(str(folder), device="cpu")

@@ -9,6 +9,7 @@
     wandb_mirror         Weights & Biases as the mirror
     checkpoints          what a run continues from, and the exported model
     sharded_checkpoints  the part of a checkpoint that is divided among processes
+    shard_reader         reads that part without running a pickle
     interrupt            stop signals: finish the step, save, leave
     progress             the progress bar of every command
 

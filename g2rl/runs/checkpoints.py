@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
@@ -32,6 +33,7 @@ from g2rl.policy.weights import weights_to_keep
 from g2rl.runs import sharded_checkpoints as shards
 from g2rl.runs.files import atomic_folder, write_json
 from g2rl.runs.layout import CHECKPOINT_MANIFEST, step_name, step_number
+from g2rl.runs.shard_reader import DESCRIPTION, UnsafeFileError, first_line
 from g2rl.types import Tokenizer
 from g2rl.world import World
 
@@ -204,15 +206,17 @@ class Checkpoints:
         """What is wrong with a checkpoint on disk, in words; None if it is intact."""
         folder = self.path(step)
         files = self._manifest(step).get("files")
-        if not isinstance(files, dict):
+        if not isinstance(files, dict) or STATE not in files:
             return f"{CHECKPOINT_MANIFEST} is missing or cannot be read"
 
         # sizes first, because a checksum reads the whole file
         for name, entry in files.items():
             path = folder / name
-            if not path.is_file() or path.stat().st_size != entry["bytes"]:
+            if not isinstance(entry, dict):
+                return f"{CHECKPOINT_MANIFEST} says nothing of {name}"
+            if not path.is_file() or path.stat().st_size != entry.get("bytes"):
                 return f"{name} is missing or has another size"
-            if _digest(path) != entry["sha256"]:
+            if _digest(path) != entry.get("sha256"):
                 return f"{name} has another checksum"
         return None
 
@@ -221,17 +225,20 @@ class Checkpoints:
         folder = self.path(step)
 
         # only tensors and plain data: a pickle could run code
-        state = torch.load(folder / STATE, weights_only=True, map_location="cpu")
+        state = _plain_state(folder / STATE)
 
         # sharded weights
-        if (folder / shards.FOLDER).is_dir():
+        if f"{shards.FOLDER}/{DESCRIPTION}" in self._manifest(step)["files"]:
             try:
                 return shards.read(folder, model, state, self.world)
             except KeyError as error:
                 raise CheckpointError(f"{folder} is of another model: {error} differs") from error
 
         # whole weights, into a whole or a sharded model
-        weights = load_file(folder / WEIGHTS)
+        try:
+            weights = load_file(folder / WEIGHTS)
+        except SafetensorError as error:
+            raise UnsafeFileError(f"{folder / WEIGHTS} holds no safetensors: {error}") from error
         if shards.is_sharded(model):
             missing, unexpected = shards.fill(model, weights)
         else:
@@ -245,6 +252,23 @@ class Checkpoints:
                 f"unexpected {sorted(unexpected)[:3]}"
             )
         return state
+
+
+def _plain_state(place: Path) -> dict[str, Any]:
+    """The training state in a file, of which nothing is run.
+
+    Raises:
+        UnsafeFileError: the file asks for more than tensors and plain data.
+    """
+    try:
+        state = torch.load(place, weights_only=True, map_location="cpu")
+    except OSError:
+        raise
+    except Exception as error:  # a hostile or damaged pickle may raise anything
+        raise UnsafeFileError(f"{place} is not read: {first_line(error)}") from error
+    if not isinstance(state, dict) or "step" not in state:
+        raise UnsafeFileError(f"{place} holds no training state")
+    return state
 
 
 def _seal(

@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor, Shard, zeros
 
 from g2rl.policy.sharding import divided_like
 from g2rl.policy.weights import weights_to_keep
+from g2rl.runs.shard_reader import DESCRIPTION, PlainReader, UnsafeFileError, first_line
 from g2rl.world import World
 
 FOLDER = "sharded"
@@ -88,7 +89,7 @@ def files_of_rank(folder: Path, world: World) -> list[Path]:
     """The files that this rank has written; the first rank also wrote the common description."""
     paths = sorted((folder / FOLDER).glob(f"__{world.rank}_*"))
     if world.first:
-        paths.append(folder / FOLDER / ".metadata")
+        paths.append(folder / FOLDER / DESCRIPTION)
     return paths
 
 
@@ -106,9 +107,10 @@ def read(folder: Path, model: nn.Module, state: Any, world: World) -> Any:
 
     Raises:
         KeyError: the files hold other weights than the model has.
+        UnsafeFileError: the files hold anything but tensors; nothing of them is run.
     """
     # the names must be the model's
-    reader = dcp.FileSystemReader(folder / FOLDER)
+    reader = PlainReader(folder / FOLDER)
     stored = reader.read_metadata().state_dict_metadata
     tensors = stored_weights(model)
     names_in_files = {name for name in stored if name.startswith("model.")}
@@ -132,7 +134,12 @@ def read(folder: Path, model: nn.Module, state: Any, world: World) -> Any:
         warnings.filterwarnings(
             "ignore", message="torch.distributed is disabled", category=UserWarning
         )
-        dcp.load(tensors, storage_reader=reader, no_dist=not sharded)
+        try:
+            dcp.load(tensors, storage_reader=reader, no_dist=not sharded)
+        except dcp.CheckpointException as error:
+            # what went wrong on the first rank where anything did; it is no `Exception` itself
+            failure, _ = next(iter(error.failures.values()))
+            raise UnsafeFileError(f"{folder / FOLDER} is not read: {first_line(failure)}") from error
     return join(state, tensors)
 
 

@@ -119,18 +119,6 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
         checkpoints.load_newest(Tied(0.0))
 
 
-def test_a_pickle_in_a_checkpoint_is_not_executed(tmp_path: Path) -> None:
-    class Evil:
-        def __reduce__(self) -> tuple[object, tuple[str]]:
-            return (Path.touch, (tmp_path / "executed",))  # type: ignore[return-value]
-
-    checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(1, Tied(1.0), {"signal": Evil()})
-    with pytest.raises(Exception, match=r"[Ww]eights"):
-        checkpoints.load_newest(Tied(0.0))
-    assert not (tmp_path / "executed").exists()
-
-
 def test_a_failed_write_leaves_the_old_file_and_no_trace(tmp_path: Path) -> None:
     target = tmp_path / "file"
     target.write_text("old")

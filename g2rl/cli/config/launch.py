@@ -18,6 +18,9 @@ from g2rl.cli.config.names import arm_name, eval_dir, run_group, run_tag, unname
 ASKING_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--info", "-i"}
 """Flags that print something and start no run."""
 
+RERUN_FLAG = "--experimental-rerun"
+"""A flag of Hydra that reads the configuration of an earlier job from a pickle."""
+
 
 def share_cores() -> None:
     """Let idle OpenMP threads sleep instead of spin; to be called before torch is imported.
@@ -71,6 +74,15 @@ def launch(config_name: str, run: Callable[[DictConfig], Any], path_keys: Sequen
     share_cores()
     register_resolvers()
     sys.argv[1:] = escape_paths(sys.argv[1:], path_keys)
+
+    # a pickle could run code
+    if any(word.startswith(RERUN_FLAG) for word in sys.argv[1:]):
+        print(
+            f"error: {RERUN_FLAG} would unpickle a file, which could run code; start the same "
+            "command again instead",
+            file=sys.stderr,
+        )
+        raise SystemExit(2)
 
     # words that only ask for something need not be checked
     if not ASKING_FLAGS & set(sys.argv[1:]):

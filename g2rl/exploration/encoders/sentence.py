@@ -107,7 +107,7 @@ class SentenceTransformerEncoder:
             name,
             device=device,
             local_files_only=local_files_only,
-            model_kwargs={"dtype": torch_dtype},
+            model_kwargs={"dtype": torch_dtype, "use_safetensors": True},
         )
 
         # the library would cut longer texts at their end, where the answer is
