@@ -138,7 +138,7 @@ class GroupBatch:
     """
 
     rewards_PG: Tensor
-    """Base rewards of the verifier, -1 or +1."""
+    """Base rewards as graded, -1 or +1; see `r01_PG` for the other convention."""
     correct_PG: Tensor
     """Boolean verdicts."""
     lengths_PG: Tensor
@@ -153,29 +153,75 @@ class GroupBatch:
     """External sentence embeddings, needs={"embeddings"}."""
     answers: list[list[str | None]] | None = None
     """Extracted final answers, P lists of G, needs={"answers"}."""
+    answer_keys: list[list[str | None]] | None = None
+    """Normal forms of the answers, P lists of G, needs={"answers"}: equal keys mean equivalent
+    answers. None where a batch was made without a verifier; then answers are their own keys."""
+    advantages_PG: Tensor | None = None
+    """What the algorithm (`algorithm=...`) makes of the base rewards, needs={"advantages"}; in a
+    combination of signals, the advantages so far."""
+    logp_sum_PG: Tensor | None = None
+    """Log-probability of each response under the behaviour policy at the sampling temperature,
+    summed over its tokens, nats, needs={"logps"}."""
+    token_entropies: list[Tensor] | None = None
+    """Entropy of every response token, N tensors (T_n,), nats, needs={"token_entropy"}."""
+    hidden_PGD: Tensor | None = None
+    """Last hidden state of the policy, averaged over the tokens of each response,
+    needs={"hidden"}."""
+    reference_hidden_PGD: Tensor | None = None
+    """The same of the frozen initial policy, needs={"reference_hidden"}. Costs a forward, unless
+    the KL term makes it anyway."""
+    problem_ids: list[str] | None = None
+    """Id of each problem, P texts, needs={"problem_ids"}."""
+    texts: list[list[str]] | None = None
+    """Decoded responses, P lists of G, needs={"texts"}. Hostile input, never evaluated."""
+    partition_PG: Tensor | None = None
+    """Cluster of each response (int64), needs={"partition"}: equal numbers in one group mean the
+    same cluster. Made by the partitioner of `partition=...`."""
+
+    @property
+    def r01_PG(self) -> Tensor:
+        """The verdicts as rewards of 0 and 1, in the dtype of the base rewards."""
+        return self.correct_PG.to(self.rewards_PG.dtype)
+
+    @property
+    def logp_mean_PG(self) -> Tensor | None:
+        """Mean log-probability of the tokens of each response, nats; 0 for an empty response.
+
+        None unless the batch carries `logp_sum_PG`.
+        """
+        if self.logp_sum_PG is None:
+            return None
+        return self.logp_sum_PG / self.lengths_PG.clamp(min=1)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors of the batch by field name, without those that are None."""
-        tensors = {
+        """The tensors of the batch by field name, without those that are None.
+
+        Only those of one value or vector a response, so not `token_entropies`.
+        """
+        fields = {
             "rewards_PG": self.rewards_PG,
             "correct_PG": self.correct_PG,
             "lengths_PG": self.lengths_PG,
+            "features_PGD": self.features_PGD,
+            "embeddings_PGE": self.embeddings_PGE,
+            "entropy_PG": self.entropy_PG,
+            "advantages_PG": self.advantages_PG,
+            "logp_sum_PG": self.logp_sum_PG,
+            "hidden_PGD": self.hidden_PGD,
+            "reference_hidden_PGD": self.reference_hidden_PGD,
+            "partition_PG": self.partition_PG,
         }
-        if self.features_PGD is not None:
-            tensors["features_PGD"] = self.features_PGD
-        if self.embeddings_PGE is not None:
-            tensors["embeddings_PGE"] = self.embeddings_PGE
-        if self.entropy_PG is not None:
-            tensors["entropy_PG"] = self.entropy_PG
-        return tensors
+        return {name: tensor for name, tensor in fields.items() if tensor is not None}
 
 
 @dataclass(slots=True)
 class Shaped:
-    """What a signal returns: the reward that enters the advantage, and how it came about."""
+    """What a signal returns: the reward that enters the advantage, or the advantage itself, and how
+    it came about."""
 
     rewards_PG: Tensor
-    """Shaped rewards; never logged as accuracy and never used in evaluation."""
+    """Shaped rewards; never logged as accuracy and never used in evaluation. A signal that returns
+    advantages leaves the base rewards here."""
     entropy_coef: float = 0.0
     """Coefficient of the entropy bonus: loss -= entropy_coef * mean token entropy."""
     token_bonus: list[Tensor] | None = None
@@ -184,3 +230,22 @@ class Shaped:
     """Per-response quantities (P, G) written to the geometry files, e.g. "nu"."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Scalars for metrics.jsonl, named `quantity` (the caller adds the stage)."""
+    advantages_PG: Tensor | None = None
+    """Advantages that are used as they are: they are not centred, not divided by a spread, and the
+    policy for uniform groups does not apply. None: the algorithm makes advantages of
+    `rewards_PG`."""
+    keep_P: Tensor | None = None
+    """Boolean (P,): groups that take part in the update. The others count in no mean, as if they
+    had not been sampled. None keeps all."""
+    keep_PG: Tensor | None = None
+    """Boolean (P, G): responses that take part in the update, likewise. None keeps all."""
+
+    @property
+    def kept_PG(self) -> Tensor | None:
+        """Responses that take part in the update, by both masks, (P, G); None if all do."""
+        if self.keep_P is None:
+            return self.keep_PG
+        by_group_PG = self.keep_P.unsqueeze(-1).expand_as(self.rewards_PG)
+        if self.keep_PG is None:
+            return by_group_PG
+        return by_group_PG & self.keep_PG

@@ -3,6 +3,7 @@
 signal      the interface: what a signal needs, gets and returns
 none        plain GRPO
 entropy     an entropy bonus in the loss
+partitions  which responses of a group count as the same
 evol        novelty among sentence embeddings (EVOL-RL)
 g2rl        novelty of the gradient direction (G2RL)
 encoders/   sentence embeddings, for the signals that need them

@@ -1,12 +1,31 @@
-"""The signal interface: rewards of whole groups in, shaped rewards out.
+"""The signal interface: rewards of whole groups in, shaped rewards or advantages out.
 
 A signal declares in `needs` what it looks at besides rewards and lengths, and a batch carries just
 that, so a signal that needs nothing costs nothing:
 
-    features     gradient features of the policy
-    embeddings   of an external encoder
-    answers      the extracted final answers
-    entropy      mean token entropy of each response
+    features          gradient features of the policy
+    embeddings        of an external encoder
+    answers           the extracted final answers and their normal forms
+    entropy           mean token entropy of each response
+    advantages        what the algorithm makes of the base rewards
+    logps             log-probability of each response under the policy that sampled it
+    token_entropy     entropy of every response token
+    hidden            mean last hidden state of each response
+    reference_hidden  the same of the frozen initial policy
+    problem_ids       ids of the problems
+    texts             the decoded responses
+    partition         which responses of a group count as the same, by the partitioner
+
+A signal acts at one level (`LEVELS`), which says what it may return and what it combines with:
+
+    reward      shapes rewards; the algorithm makes advantages of them
+    estimator   returns advantages in place of the algorithm's
+    advantage   changes the advantages of the algorithm or of an estimator
+    loss        changes neither, but the loss (an entropy bonus)
+
+**Reward convention.** `batch.rewards_PG` holds -1 and +1, `batch.r01_PG` 0 and 1. Half of the
+published methods are defined on one, half on the other, and most are another method on the wrong
+one, so every signal says which it uses.
 """
 
 from __future__ import annotations
@@ -16,11 +35,33 @@ from typing import Any, Protocol
 
 from g2rl.types import GroupBatch, Shaped
 
-NEEDS = frozenset({"features", "embeddings", "answers", "entropy"})
+NEEDS = frozenset(
+    {
+        "features",
+        "embeddings",
+        "answers",
+        "entropy",
+        "advantages",
+        "logps",
+        "token_entropy",
+        "hidden",
+        "reference_hidden",
+        "problem_ids",
+        "texts",
+        "partition",
+    }
+)
+REWARD, ESTIMATOR, ADVANTAGE, LOSS = "reward", "estimator", "advantage", "loss"
+LEVELS = (REWARD, ESTIMATOR, ADVANTAGE, LOSS)
+"""In the order in which the parts of a combination act."""
 
 
 class Signal(Protocol):
-    """One exploration signal."""
+    """One exploration signal.
+
+    It may also have an attribute `level`, one of `LEVELS` (without it the signal acts on rewards),
+    and an attribute `smallest_group`, the fewest responses to a prompt that it is defined for.
+    """
 
     name: str
     """As in exploration=NAME."""
@@ -43,6 +84,9 @@ class Signal(Protocol):
 class Stateless:
     """Base class of signals that keep nothing from one batch to the next."""
 
+    level = REWARD
+    smallest_group = 1
+
     def state_dict(self) -> dict[str, Any]:
         """Always empty."""
         return {}
@@ -59,6 +103,18 @@ class Stateless:
             )
 
 
+def level_of(signal: Signal) -> str:
+    """The level at which a signal acts.
+
+    Raises:
+        ValueError: the signal names a level that does not exist.
+    """
+    level = getattr(signal, "level", REWARD)
+    if level not in LEVELS:
+        raise ValueError(f"exploration={signal.name} acts at level {level!r}; there is {LEVELS}")
+    return level
+
+
 def missing_need(signal: str, need: str) -> ValueError:
     """The error to raise when a batch does not carry what a signal needs.
 
@@ -69,15 +125,29 @@ def missing_need(signal: str, need: str) -> ValueError:
     return ValueError(f"exploration={signal} needs {need}, which this batch does not carry")
 
 
-def all_needs(signals: Sequence[Signal], encoder: bool) -> frozenset[str]:
+def refuse_unknown(setting: str, value: str, allowed: Sequence[str]) -> None:
+    """Refuse a value that a setting of node `exploration` does not have.
+
+    Raises:
+        ValueError: the value is none of those allowed.
+    """
+    if value not in allowed:
+        raise ValueError(f"exploration.{setting} must be one of {tuple(allowed)}, got {value!r}")
+
+
+def all_needs(
+    signals: Sequence[Signal], encoder: bool, partition_needs: frozenset[str] | None = None
+) -> frozenset[str]:
     """What several signals need together.
 
     Args:
         signals: the training signal and those that only observe.
         encoder: whether an encoder is configured.
+        partition_needs: what the partitioner looks at; None without one.
 
     Raises:
-        ValueError: a need that does not exist, or embeddings where there is no encoder.
+        ValueError: a need that does not exist, embeddings where there is no encoder, or a partition
+            where there is no partitioner.
     """
     needs: frozenset[str] = frozenset()
     for signal in signals:
@@ -86,10 +156,21 @@ def all_needs(signals: Sequence[Signal], encoder: bool) -> frozenset[str]:
             raise ValueError(
                 f"exploration={signal.name} needs {sorted(unknown)}; there is {sorted(NEEDS)}"
             )
-        if "embeddings" in signal.needs and not encoder:
+
+        # a partition needs whatever its partitioner looks at
+        needs_of_signal = signal.needs
+        if "partition" in needs_of_signal:
+            if partition_needs is None:
+                raise ValueError(
+                    f"exploration={signal.name} needs a partition, but no partitioner is "
+                    "configured: choose one, e.g. partition=answer"
+                )
+            needs_of_signal = needs_of_signal | partition_needs
+
+        if "embeddings" in needs_of_signal and not encoder:
             raise ValueError(
                 f"exploration={signal.name} needs embeddings, but no encoder is configured: "
                 "choose one, e.g. encoder=ngram"
             )
-        needs = needs.union(signal.needs)
+        needs = needs.union(needs_of_signal)
     return needs

@@ -65,8 +65,7 @@ class GroupAdvantage:
             base_rewards_PG: rewards of the verifier, which say what groups are uniform.
 
         Returns:
-            The advantages (P, G); and the shares of groups that are uniform and correct, uniform
-            and wrong, or have no advantage other than 0, with the mean magnitude of the advantages.
+            The advantages (P, G), and what `advantage_metrics` says of them.
         """
         # a response is compared with the mean of its own group
         centred_PG = rewards_PG - rewards_PG.mean(-1, keepdim=True)
@@ -84,19 +83,34 @@ class GroupAdvantage:
         if self.uniform_groups == "drop":
             advantages_PG = advantages_PG.masked_fill(uniform_P.unsqueeze(-1), 0.0)
 
-        # a uniform group is solved if its first response is right
-        solved_P = uniform_P & (base_rewards_PG[:, 0] > 0)
-        failed_P = uniform_P & ~solved_P
-        without_contrast_P = (advantages_PG == 0).all(-1)
-        metrics = {
-            "uniform_correct": solved_P.float().mean().item(),
-            "uniform_wrong": failed_P.float().mean().item(),
-            "zero_advantage": without_contrast_P.float().mean().item(),
-            "abs_mean": advantages_PG.abs().mean().item(),
-        }
-        return advantages_PG, metrics
+        return advantages_PG, advantage_metrics(advantages_PG, base_rewards_PG)
 
 
 def uniform_groups(base_rewards_PG: Tensor) -> Tensor:
     """Which groups have base rewards that are all equal, (P,) boolean."""
     return (base_rewards_PG == base_rewards_PG[:, :1]).all(-1)
+
+
+def advantage_metrics(advantages_PG: Tensor, base_rewards_PG: Tensor) -> dict[str, float]:
+    """What a batch of advantages looks like, whoever made them.
+
+    Args:
+        advantages_PG: advantages of P groups.
+        base_rewards_PG: rewards of the verifier, which say what groups are uniform.
+
+    Returns:
+        The shares of groups that are uniform and correct, uniform and wrong, or have no advantage
+        other than 0, and the mean magnitude of the advantages.
+    """
+    # a uniform group is solved if its first response is right
+    uniform_P = uniform_groups(base_rewards_PG)
+    solved_P = uniform_P & (base_rewards_PG[:, 0] > 0)
+    failed_P = uniform_P & ~solved_P
+
+    without_contrast_P = (advantages_PG == 0).all(-1)
+    return {
+        "uniform_correct": solved_P.float().mean().item(),
+        "uniform_wrong": failed_P.float().mean().item(),
+        "zero_advantage": without_contrast_P.float().mean().item(),
+        "abs_mean": advantages_PG.abs().mean().item(),
+    }

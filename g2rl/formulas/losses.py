@@ -322,7 +322,7 @@ def response_weights(
         (N,) float32; empty responses weigh 0.
     """
     tokens_N = lengths_N.to(torch.float32)
-    response_count = float(tokens_N.numel())
+    response_count = float(max(tokens_N.numel(), 1))
     if normalizer == "token_mean":
         # every token weighs the same, so long responses weigh more
         weights_N = torch.full_like(tokens_N, 1.0) / tokens_N.sum().clamp_min(1.0)

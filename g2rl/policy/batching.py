@@ -142,3 +142,16 @@ def make_micro_batch(
         targets_T=torch.tensor(targets, dtype=torch.int64, device=device),
         segments_T=torch.tensor(segments, dtype=torch.int64, device=device),
     )
+
+
+def mean_by_response(rows_TD: Tensor, batch: MicroBatch) -> Tensor:
+    """Mean over the tokens of each response of a micro-batch, (rows, D).
+
+    Args:
+        rows_TD: one vector for each response token.
+        batch: says which response each token belongs to. A response without tokens has 0.
+    """
+    count = len(batch.rows)
+    sums_ND = rows_TD.new_zeros(count, rows_TD.shape[1]).index_add(0, batch.segments_T, rows_TD)
+    sizes_N = torch.bincount(batch.segments_T, minlength=count)
+    return sums_ND / sizes_N.clamp(min=1).unsqueeze(1)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
-from g2rl.policy.batching import MicroBatch
+from g2rl.policy.batching import MicroBatch, mean_by_response
 from g2rl.policy.lm_head import DEFAULT_TILE_BYTES, FeatureRequest, HeadOutput, Objective, head_pass
 from g2rl.policy.lora import base_layer, merged_items, merged_state, merged_weight
 from g2rl.policy.sharding import Gathered, ShardSettings, blank, reshard, shard, whole
@@ -41,6 +41,7 @@ class Scorable(Protocol):
         features: bool = False,
         feature_temperature: float | None = None,
         objective: Objective | None = None,
+        hidden: bool = False,
     ) -> HeadOutput:
         """Score the response tokens of a micro-batch, see `Policy.forward`."""
         ...
@@ -207,11 +208,14 @@ class Policy(nn.Module):
 
     def hidden(self, batch: MicroBatch) -> Tensor:
         """Last hidden states (T, D) at the positions that predict the response tokens."""
+        return self._in_compute_dtype(self._states(batch)[batch.positions_T])
+
+    def _states(self, batch: MicroBatch) -> Tensor:
+        """Last hidden states at all positions, padding included, (B * L, D)."""
         # base_model is the model without its head, whose logits would take (B, L, V)
         with self.autocast():
             output = self.model.base_model(input_ids=batch.input_ids_BL, use_cache=False)
-        hidden_TD = output.last_hidden_state.flatten(0, 1)[batch.positions_T]
-        return self._in_compute_dtype(hidden_TD)
+        return output.last_hidden_state.flatten(0, 1)
 
     def _in_compute_dtype(self, tensor: Tensor) -> Tensor:
         """The tensor in the dtype of products with the head."""
@@ -226,6 +230,7 @@ class Policy(nn.Module):
         features: bool = False,
         feature_temperature: float | None = None,
         objective: Objective | None = None,
+        hidden: bool = False,
     ) -> HeadOutput:
         """Score the response tokens of a micro-batch.
 
@@ -235,9 +240,12 @@ class Policy(nn.Module):
             features: compute the gradient features as well.
             feature_temperature: temperature of p_t in the features; None takes `temperature`.
             objective: a loss that is a sum over tokens, see `g2rl.policy.lm_head.head_pass`.
+            hidden: compute the mean last hidden state of each response as well, that is the mean
+                over the positions of its own tokens, the stop token included.
 
         Returns:
-            Log-probabilities and entropies (T,); features (N, D) and the loss where asked for.
+            Log-probabilities and entropies (T,); features (N, D), the loss and mean hidden states
+            (N, D) where asked for.
         """
         # the features need to know which response each token belongs to
         request = None
@@ -248,8 +256,16 @@ class Policy(nn.Module):
         # the head's weight; with an adapter on it, the merged one
         head = self.model.get_output_embeddings()
         weight_VD = self._in_compute_dtype(merged_weight(head))
-        return head_pass(
-            self.hidden(batch),
+
+        # a token's own position follows the one that predicts it
+        states = self._states(batch)
+        mean_hidden_ND = None
+        if hidden:
+            own_states_TD = states.detach()[batch.positions_T + 1].float()
+            mean_hidden_ND = mean_by_response(own_states_TD, batch)
+
+        output = head_pass(
+            self._in_compute_dtype(states[batch.positions_T]),
             weight_VD,
             batch.targets_T,
             temperature=temperature,
@@ -258,6 +274,8 @@ class Policy(nn.Module):
             objective=objective,
             tile_bytes=self.tile_bytes,
         )
+        output.hidden_ND = mean_hidden_ND
+        return output
 
     @torch.no_grad()
     def check_head(self) -> None:

@@ -43,7 +43,8 @@ class AdaptersOff(nn.Module):
         features: bool = False,
         feature_temperature: float | None = None,
         objective: Objective | None = None,
+        hidden: bool = False,
     ) -> HeadOutput:
         """Score the response tokens of a micro-batch, see `Policy.forward`."""
         with adapters_off(self.policy.model):
-            return self.policy(batch, temperature, features, feature_temperature, objective)
+            return self.policy(batch, temperature, features, feature_temperature, objective, hidden)

@@ -56,6 +56,8 @@ class ScoreRequest:
     """Temperature of p_t in the features; None takes `temperature`."""
     plan: ScorePlan | None = None
     """Which responses to score; None scores all of them in one pass."""
+    hidden: bool = False
+    """Compute the mean last hidden states as well; then the plan has to score every response."""
 
 
 @dataclass(slots=True)
@@ -69,6 +71,8 @@ class Scores:
     """N tensors (T_n,): token entropies in nats; None where not scored yet."""
     features_ND: Tensor | None = None
     """Gradient features, float32 on the CPU; None unless the request asked for them."""
+    hidden_ND: Tensor | None = None
+    """Mean last hidden states, float32 on the CPU; None unless the request asked for them."""
     forwards: dict[tuple[int, ...], HeadOutput] = field(default_factory=dict)
     """The kept forwards, by the rows of their micro-batch. They hold activations: whoever takes
     them over takes them out, see `take_forwards`."""
@@ -92,7 +96,7 @@ class Scores:
 
     def copy(self) -> Scores:
         """The same scores in lists of their own, without the kept forwards."""
-        return Scores(list(self.logps), list(self.entropies), self.features_ND)
+        return Scores(list(self.logps), list(self.entropies), self.features_ND, self.hidden_ND)
 
     def take_forwards(self) -> dict[tuple[int, ...], HeadOutput]:
         """Hand over the kept forwards, so that their memory is freed as soon as the taker is
@@ -185,8 +189,8 @@ def score(
         world: the ranks that divide the work; every rank gets all scores.
 
     Raises:
-        ValueError: features are asked for, but not every response is to be scored; or forwards are
-            to be kept by one of several ranks, which the others could not know of.
+        ValueError: features or hidden states are asked for, but not every response is to be scored;
+            or forwards are to be kept by one of several ranks, which the others could not know of.
     """
     world = world or World()
     plan = request.plan or ScorePlan([range(len(sequences))])
@@ -216,17 +220,13 @@ def score(
             scorer.scores.forwards[tuple(rows)] = scorer.forward(rows)
     policy.train(was_training)
 
-    scorer.scores.exchange(own_rows, world)
-    if request.features:
-        scorer.exchange_features(own_rows, world)
-        scorer.scores.features_ND = torch.stack(require_scored(scorer.feature_rows))
-    return scorer.scores
+    return scorer.exchanged(own_rows, world)
 
 
 def _check_plan(plan: ScorePlan, request: ScoreRequest, count: int, world: World) -> None:
     """Refuse a plan that cannot give what is asked for; see `score`."""
-    if request.features and plan.response_count < count:
-        raise ValueError("features are those of whole groups: score all rows")
+    if (request.features or request.hidden) and plan.response_count < count:
+        raise ValueError("features and hidden states are those of whole groups: score all rows")
     if plan.kept_micro_batches and world.size > 1:
         raise ValueError("a rank does not know which forwards the others keep; score without keep")
 
@@ -239,6 +239,7 @@ class _Scorer:
         self.sequences = sequences
         self.request = request
         self.feature_rows: list[Tensor | None] = [None] * len(sequences)
+        self.hidden_rows: list[Tensor | None] = [None] * len(sequences)
 
         # an empty response has nothing to score
         nothing: list[Tensor | None] = []
@@ -251,25 +252,46 @@ class _Scorer:
         request, device = self.request, self.policy.device
         batch = make_micro_batch(self.sequences, rows, device) if rows else idle_batch(device)
         output = self.policy(
-            batch, request.temperature, request.features, request.feature_temperature
+            batch,
+            request.temperature,
+            request.features,
+            request.feature_temperature,
+            hidden=request.hidden,
         )
         if not rows:
             return output
 
         lengths = [len(self.sequences.responses[n]) for n in rows]
         self.scores.fill(rows, output.logps_T.detach(), output.entropy_T.detach(), lengths)
-        if output.features_ND is not None:
-            for n, feature_D in zip(rows, output.features_ND.float().cpu(), strict=True):
-                self.feature_rows[n] = feature_D
+        vectors = ((output.features_ND, self.feature_rows), (output.hidden_ND, self.hidden_rows))
+        for vectors_ND, known_rows in vectors:
+            if vectors_ND is not None:
+                for n, vector_D in zip(rows, vectors_ND.float().cpu(), strict=True):
+                    known_rows[n] = vector_D
         return output
 
-    def exchange_features(self, own_rows: Sequence[int], world: World) -> None:
-        """Give every rank the features that this rank has computed."""
-        if world.size == 1:
-            return
+    def exchanged(self, own_rows: Sequence[int], world: World) -> Scores:
+        """The scores of all responses, of which every rank has computed those of its own rows."""
+        self.scores.exchange(own_rows, world)
+        if self.request.features:
+            self.scores.features_ND = all_rows(self.feature_rows, own_rows, world)
+        if self.request.hidden:
+            self.scores.hidden_ND = all_rows(self.hidden_rows, own_rows, world)
+        return self.scores
 
+
+def all_rows(known_rows: list[Tensor | None], own_rows: Sequence[int], world: World) -> Tensor:
+    """Vectors of all responses, (N, D), of which every rank has computed those of its own rows.
+
+    Args:
+        known_rows: N entries, those of other ranks None; filled in place.
+        own_rows: the rows that this rank has computed.
+        world: the ranks; all of them have to call this together.
+    """
+    if world.size > 1:
         # gathered row by row
-        own_features = [(n, self.feature_rows[n]) for n in own_rows]
-        for features_of_rank in world.gather(own_features):
-            for n, feature_D in features_of_rank:
-                self.feature_rows[n] = feature_D
+        own_vectors = [(n, known_rows[n]) for n in own_rows]
+        for vectors_of_rank in world.gather(own_vectors):
+            for n, vector_D in vectors_of_rank:
+                known_rows[n] = vector_D
+    return torch.stack(require_scored(known_rows))

@@ -58,6 +58,9 @@ def bad_groups(batch: GroupBatch) -> dict[str, list[int]]:
         "features_PGD": batch.features_PGD,
         "embeddings_PGE": batch.embeddings_PGE,
         "entropy_PG": batch.entropy_PG,
+        "logp_sum_PG": batch.logp_sum_PG,
+        "hidden_PGD": batch.hidden_PGD,
+        "reference_hidden_PGD": batch.reference_hidden_PGD,
     }
     groups_by_field: dict[str, list[int]] = {}
     for name, values in fields.items():

@@ -51,9 +51,18 @@ class UpdateBatch:
     """Added to the advantage of each token, N tensors (T_n,)."""
     entropy_coef: float = 0.0
     """Coefficient of the entropy bonus: loss -= entropy_coef * mean token entropy."""
+    keep_N: Tensor | None = None
+    """Boolean: responses that take part. The others are in no mini-batch and count in no mean, as
+    if they had not been sampled. None keeps all."""
     kept_forwards: dict[tuple[int, ...], HeadOutput] = field(default_factory=dict)
     """Forwards that scoring ran on the update's behalf, by the rows of their micro-batch. The
     update takes each out when it differentiates it, which frees its activations."""
+
+    def rows_taking_part(self, rows: list[int]) -> list[int]:
+        """Those of some rows that `keep_N` keeps."""
+        if self.keep_N is None:
+            return rows
+        return [n for n in rows if self.keep_N[n]]
 
     def tensors(self, rows: list[int], behaviour: Scores) -> dict[str, Tensor]:
         """What an update of some rows is computed from, for the record of a failure.
@@ -64,14 +73,20 @@ class UpdateBatch:
 
         Returns:
             Tensors by name. Those that end in _T hold the tokens of all N responses one after the
-            other.
+            other. The log-probabilities of a response that took no part, and so was never scored,
+            are NaN.
         """
+        logps: list[Tensor] = []
+        for logps_T, response in zip(behaviour.logps, self.sequences.responses, strict=True):
+            unknown_T = torch.full((len(response),), math.nan)
+            logps.append(unknown_T if logps_T is None else logps_T)
+
         # what every update has
         tensors = {
             "update_rows": torch.tensor(rows),
             "response_lengths_N": self.sequences.lengths_N,
             "advantages_N": self.advantages_N,
-            "old_logps_T": torch.cat(require_scored(behaviour.logps)),
+            "old_logps_T": torch.cat(logps),
         }
 
         # what depends on the algorithm and the signal

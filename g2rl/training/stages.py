@@ -5,8 +5,9 @@ Each stage holds just what it needs. `g2rl.training.step` calls them in order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,7 +15,9 @@ from torch import Tensor
 from g2rl.engines.engine import Engine
 from g2rl.engines.rollouts import Rollouts, grouped
 from g2rl.exploration.encoders.encoder import Encoder
+from g2rl.exploration.partitions import Partitioner
 from g2rl.exploration.signal import Signal, all_needs
+from g2rl.formulas.advantages import GroupAdvantage
 from g2rl.policy.policy import Policy, Scorable
 from g2rl.policy.prompts import encode_prompt
 from g2rl.policy.scoring import ScorePlan, ScoreRequest, Scores, require_scored, score
@@ -27,6 +30,9 @@ from g2rl.types import GroupBatch, Shaped, Tokenizer, Verdict
 from g2rl.world import World
 
 TRAIN_STREAM = 0x7A1B
+
+NEED_EVERY_RESPONSE = frozenset({"features", "entropy", "logps", "token_entropy", "hidden"})
+"""Needs for which the policy has to score all responses before the update."""
 
 
 class Sampler:
@@ -84,12 +90,22 @@ class Sampler:
         return Rollouts(problems, prompts, self.world.collect(own_completions))
 
 
+@dataclass(slots=True, frozen=True)
+class ReferenceScores:
+    """What the reference policy says of N responses; None where it is not asked or not there."""
+
+    logps: list[Tensor] | None = None
+    """Log-probabilities for the KL term, N tensors (T_n,)."""
+    hidden_ND: Tensor | None = None
+    """Mean last hidden states, for signals."""
+
+
 class Scorer:
     """Scores rollouts under the policy that sampled them and under the reference policy.
 
     Args:
         policy: the behaviour policy, with the weights that sampled.
-        reference: the frozen policy of the KL term; None without one.
+        reference: the frozen policy of the KL term and of signals; None without one.
         updater: says which responses the update needs scored.
         needs: what the signal and the observers look at.
         settings: temperatures and the size of micro-batches.
@@ -112,12 +128,18 @@ class Scorer:
         self.needs, self.settings = needs, settings
         self.reporter, self.world = reporter, world
 
-    def reference_logps(self, rollouts: Rollouts) -> list[Tensor] | None:
-        """Log-probabilities under the reference policy, N tensors (T_n,); None without one."""
+    def reference_scores(self, rollouts: Rollouts) -> ReferenceScores:
+        """What the KL term and the signals need of the reference policy."""
         if self.reference is None:
-            return None
-        scores = self._score(self.reference, rollouts, features=False, plan=None)
-        return require_scored(scores.logps)
+            return ReferenceScores()
+        needs = self.needs & {"reference_hidden"}
+        scores = self._score(self.reference, rollouts, hidden=bool(needs), plan=None)
+
+        # a reference that only signals look at must not enter the loss
+        logps: list[Tensor] | None = None
+        if self.updater.loss.kl_coef > 0:
+            logps = require_scored(scores.logps)
+        return ReferenceScores(logps, scores.hidden_ND)
 
     def behaviour(self, step: int, rollouts: Rollouts) -> Scores:
         """Scores under the policy that sampled, as far as signal, observers and update need them.
@@ -129,13 +151,25 @@ class Scorer:
             rollouts.sequences,
             rollouts.group_N,
             step,
-            every_response=bool(self.needs & {"features", "entropy"}),
+            every_response=bool(self.needs & NEED_EVERY_RESPONSE),
             may_keep_forwards="embeddings" not in self.needs,
         )
-        return self._score(self.policy, rollouts, features="features" in self.needs, plan=plan)
+        return self._score(
+            self.policy,
+            rollouts,
+            features="features" in self.needs,
+            hidden="hidden" in self.needs,
+            plan=plan,
+        )
 
     def _score(
-        self, policy: Scorable, rollouts: Rollouts, *, features: bool, plan: ScorePlan | None
+        self,
+        policy: Scorable,
+        rollouts: Rollouts,
+        *,
+        features: bool = False,
+        hidden: bool = False,
+        plan: ScorePlan | None,
     ) -> Scores:
         # one request serves policy and reference
         request = ScoreRequest(
@@ -144,6 +178,7 @@ class Scorer:
             features=features,
             feature_temperature=self.settings.feature_temperature,
             plan=plan,
+            hidden=hidden,
         )
         with self.reporter.phase("scoring"):
             return score(policy, rollouts.sequences, request, self.world)
@@ -157,9 +192,13 @@ class Explorer:
         observers: signals that measure without effect on the training.
         encoder: embeds responses; None without one.
         world: the ranks that divide the responses to embed.
+        advantage: what the algorithm makes of rewards.
+        partitioner: says which responses count as the same; None without one.
+        answer_key: normal form of an answer, by the task's verifier; None: the answer itself.
 
     Raises:
-        ValueError: a signal needs what does not exist, or embeddings where there is no encoder.
+        ValueError: a signal needs what does not exist, embeddings where there is no encoder, or a
+            partition where there is no partitioner.
     """
 
     def __init__(
@@ -168,43 +207,84 @@ class Explorer:
         observers: Sequence[Signal],
         encoder: Encoder | None,
         world: World,
+        *,
+        advantage: GroupAdvantage | None = None,
+        partitioner: Partitioner | None = None,
+        answer_key: Callable[[str], str] | None = None,
     ) -> None:
         self.signal, self.observers = signal, list(observers)
         self.encoder, self.world = encoder, world
-        self.needs = all_needs([signal, *observers], encoder is not None)
+        self.advantage = advantage or GroupAdvantage()
+        self.partitioner, self.answer_key = partitioner, answer_key
+        partition_needs = None if partitioner is None else partitioner.needs
+        self.needs = all_needs([signal, *observers], encoder is not None, partition_needs)
 
     def group_batch(
-        self, step: int, rollouts: Rollouts, verdicts: Sequence[Verdict], scores: Scores
+        self,
+        step: int,
+        rollouts: Rollouts,
+        verdicts: Sequence[Verdict],
+        scores: Scores,
+        reference_hidden_ND: Tensor | None = None,
     ) -> GroupBatch:
         """Assemble what signals may look at, as far as one of them needs it."""
         shape = rollouts.shape
-        prompt_count, group_size = shape
-
-        # the verifier's word
-        rewards_PG = grouped(torch.tensor([verdict.reward for verdict in verdicts]), shape)
-        correct_PG = grouped(torch.tensor([verdict.correct for verdict in verdicts]), shape)
-        answers: list[list[str | None]] = []
-        for prompt in range(prompt_count):
-            verdicts_of_group = verdicts[prompt * group_size : (prompt + 1) * group_size]
-            answers.append([verdict.answer for verdict in verdicts_of_group])
-
-        # what the policy and the encoder add
-        entropy_PG = None
-        if "entropy" in self.needs:
-            entropy_PG = grouped(scores.mean_entropy_N, shape)
-        features_PGD = None
-        if scores.features_ND is not None:
-            features_PGD = grouped(scores.features_ND, shape)
-        return GroupBatch(
-            rewards_PG=rewards_PG,
-            correct_PG=correct_PG,
+        batch = GroupBatch(
+            rewards_PG=grouped(torch.tensor([verdict.reward for verdict in verdicts]), shape),
+            correct_PG=grouped(torch.tensor([verdict.correct for verdict in verdicts]), shape),
             lengths_PG=grouped(rollouts.sequences.lengths_N, shape),
-            entropy_PG=entropy_PG,
             step=step,
-            features_PGD=features_PGD,
             embeddings_PGE=self._embeddings(rollouts),
-            answers=answers,
+            answers=in_groups([verdict.answer for verdict in verdicts], shape[1]),
         )
+
+        self._add_scores(batch, scores, reference_hidden_ND, shape)
+        self._add_words(batch, rollouts)
+
+        # what follows from the other fields
+        if "advantages" in self.needs:
+            batch.advantages_PG, _ = self.advantage(batch.rewards_PG, batch.rewards_PG)
+        if "partition" in self.needs and self.partitioner is not None:
+            batch.partition_PG = self.partitioner(batch)
+        return batch
+
+    def _add_scores(
+        self,
+        batch: GroupBatch,
+        scores: Scores,
+        reference_hidden_ND: Tensor | None,
+        shape: tuple[int, int],
+    ) -> None:
+        """Add what the policy and its reference say of the responses."""
+        if "entropy" in self.needs:
+            batch.entropy_PG = grouped(scores.mean_entropy_N, shape)
+        if "token_entropy" in self.needs:
+            batch.token_entropies = require_scored(scores.entropies)
+        if "logps" in self.needs:
+            sums = [logps_T.sum() for logps_T in require_scored(scores.logps)]
+            batch.logp_sum_PG = grouped(torch.stack(sums), shape)
+
+        # vectors, one a response
+        if scores.features_ND is not None:
+            batch.features_PGD = grouped(scores.features_ND, shape)
+        if scores.hidden_ND is not None:
+            batch.hidden_PGD = grouped(scores.hidden_ND, shape)
+        if reference_hidden_ND is not None:
+            batch.reference_hidden_PGD = grouped(reference_hidden_ND, shape)
+
+    def _add_words(self, batch: GroupBatch, rollouts: Rollouts) -> None:
+        """Add texts, ids and the normal forms of answers."""
+        if "texts" in self.needs:
+            texts = [completion.text for completion in rollouts.flat]
+            batch.texts = in_groups(texts, rollouts.shape[1])
+        if "problem_ids" in self.needs:
+            batch.problem_ids = [problem.id for problem in rollouts.problems]
+
+        if "answers" in self.needs and self.answer_key is not None:
+            keys: list[list[str | None]] = []
+            for answers in batch.answers or []:
+                keys.append([None if a is None else self.answer_key(a) for a in answers])
+            batch.answer_keys = keys
 
     def shape(self, batch: GroupBatch) -> tuple[Shaped, dict[str, float]]:
         """Let the signal shape the rewards, and every observer measure.
@@ -214,18 +294,12 @@ class Explorer:
             them.
 
         Raises:
-            NonFiniteError: the signal gave a reward that is not finite.
+            NonFiniteError: the signal gave a reward or an advantage that is not finite.
+            ValueError: what the signal gave has not the shape of the batch.
         """
         shaped = self.signal(batch)
         metrics = {f"explore/{name}": value for name, value in shaped.metrics.items()}
-        bad_groups = bad_rows(shaped.rewards_PG)
-        if bad_groups:
-            raise NonFiniteError(
-                f"step {batch.step}: exploration={self.signal.name} gave a reward that is not "
-                f"finite in groups {bad_groups}",
-                bad_groups,
-                {"shaped_rewards_PG": shaped.rewards_PG},
-            )
+        self._check(shaped, batch)
 
         for observer in self.observers:
             # under the observer's name
@@ -235,6 +309,37 @@ class Explorer:
             for name, values_PG in observed.diagnostics.items():
                 shaped.diagnostics[f"observe_{observer.name}_{name}"] = values_PG
         return shaped, metrics
+
+    def _check(self, shaped: Shaped, batch: GroupBatch) -> None:
+        """Refuse rewards, advantages and masks that cannot be used; see `shape`."""
+        who = f"step {batch.step}: exploration={self.signal.name}"
+        for kind, values_PG in (("reward", shaped.rewards_PG), ("advantage", shaped.advantages_PG)):
+            if values_PG is None:
+                continue
+            if values_PG.shape != batch.rewards_PG.shape:
+                raise ValueError(
+                    f"{who} gave {kind}s of shape {tuple(values_PG.shape)} for groups of shape "
+                    f"{tuple(batch.rewards_PG.shape)}"
+                )
+            bad_groups = bad_rows(values_PG)
+            if bad_groups:
+                raise NonFiniteError(
+                    f"{who} gave {kind}s that are not finite in groups {bad_groups}",
+                    bad_groups,
+                    {f"shaped_{kind}s_PG": values_PG},
+                )
+
+        # masks of whole groups and of responses
+        masks = (
+            (shaped.keep_P, batch.rewards_PG.shape[:1]),
+            (shaped.keep_PG, batch.rewards_PG.shape),
+        )
+        for mask, shape in masks:
+            if mask is not None and (mask.dtype != torch.bool or mask.shape != shape):
+                raise ValueError(
+                    f"{who}: a mask must be boolean {tuple(shape)}, got {mask.dtype} "
+                    f"{tuple(mask.shape)}"
+                )
 
     def _embeddings(self, rollouts: Rollouts) -> Tensor | None:
         """Embeddings of all responses, (P, G, E), where a signal needs them."""
@@ -256,3 +361,14 @@ class Explorer:
         self.signal.load_state_dict(state["signal"])
         for observer, observer_state in zip(self.observers, state["observers"], strict=True):
             observer.load_state_dict(observer_state)
+
+
+Item = TypeVar("Item")
+
+
+def in_groups(items: Sequence[Item], group_size: int) -> list[list[Item]]:
+    """P lists of G out of N = P * G items, prompt-major."""
+    groups: list[list[Item]] = []
+    for start in range(0, len(items), group_size):
+        groups.append(list(items[start : start + group_size]))
+    return groups

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from g2rl.engines.engine import Engine
 from g2rl.engines.rollouts import Rollouts, grouped
-from g2rl.formulas.advantages import GroupAdvantage
+from g2rl.formulas.advantages import GroupAdvantage, advantage_metrics
 from g2rl.policy.scoring import Scores
 from g2rl.runs.tables import geometry_table, rollout_table
 from g2rl.runs.tracking import Tracker
@@ -96,16 +96,16 @@ class TrainingStep:
         pending_verdicts = self.grader.submit(self.world.deal(rollouts.items))
 
         # 3. score: the policy comes last, because it may keep forwards for the update
-        reference_logps = self.scorer.reference_logps(rollouts)
+        reference = self.scorer.reference_scores(rollouts)
         scores = self.scorer.behaviour(step, rollouts)
         clock.lap("score")
         verdicts = self.world.collect(pending_verdicts.result())
         clock.lap("grade_wait")
 
         # 4. to 6. shape, advantages, update
-        batch = self.explorer.group_batch(step, rollouts, verdicts, scores)
+        batch = self.explorer.group_batch(step, rollouts, verdicts, scores, reference.hidden_ND)
         try:
-            lesson = self._learn(step, rollouts, batch, scores, reference_logps, clock)
+            lesson = self._learn(step, rollouts, batch, scores, reference.logps, clock)
         except BadNumbersError as error:
             self._save_failure(step, error, rollouts, verdicts, batch)
             raise
@@ -144,23 +144,20 @@ class TrainingStep:
         """
         # 4. shape: the signal and its observers look at whole groups
         bad_groups_by_field = bad_groups(batch)
-        metrics: dict[str, float] = {}
-        if bad_groups_by_field:
-            shaped = Shaped(rewards_PG=batch.rewards_PG)
-        else:
-            shaped, metrics = self.explorer.shape(batch)
         groups_with_bad_numbers = sorted(set().union(*bad_groups_by_field.values()))
-        prompt_count = batch.rewards_PG.shape[0]
-        metrics["explore/nonfinite_groups"] = len(groups_with_bad_numbers) / prompt_count
+        shaped, metrics = self._shape(batch, groups_with_bad_numbers)
 
         # 5. advantages
-        advantages_PG, advantage_metrics = self.advantage(shaped.rewards_PG, batch.rewards_PG)
+        advantages_PG, metrics_of_advantages = self._advantages(shaped, batch)
         clock.lap("explore")
 
-        # 6. update; a kept forward holds activations, so it leaves the scores either way
+        # 6. update; a kept forward holds activations, so it leaves the scores either way, and it
+        # fits no mini-batch of which responses are left out
         kept_forwards = scores.take_forwards()
-        if bad_groups_by_field:
+        kept_PG = shaped.kept_PG
+        if bad_groups_by_field or kept_PG is not None:
             kept_forwards.clear()
+        if bad_groups_by_field:
             reason = f"non-finite {', '.join(bad_groups_by_field)}"
             update_metrics = self.updater.skip(step, reason, groups_with_bad_numbers)
         else:
@@ -173,6 +170,7 @@ class TrainingStep:
                 sampler_logps=rollouts.sampler_logps,
                 token_bonus=shaped.token_bonus,
                 entropy_coef=shaped.entropy_coef,
+                keep_N=None if kept_PG is None else kept_PG.flatten(),
                 kept_forwards=kept_forwards,
             )
             result = self.updater.step(update_batch, step)
@@ -181,11 +179,35 @@ class TrainingStep:
         clock.lap("update")
 
         # metrics by stage
-        for name, value in advantage_metrics.items():
+        for name, value in metrics_of_advantages.items():
             metrics[f"advantage/{name}"] = value
         for name, value in update_metrics.items():
             metrics[f"update/{name}"] = value
         return Lesson(shaped, advantages_PG, scores, metrics)
+
+    def _shape(
+        self, batch: GroupBatch, groups_with_bad_numbers: list[int]
+    ) -> tuple[Shaped, dict[str, float]]:
+        """What the signal makes of the batch, with metrics; it does not look at bad numbers."""
+        metrics: dict[str, float] = {}
+        if groups_with_bad_numbers:
+            shaped = Shaped(rewards_PG=batch.rewards_PG)
+        else:
+            shaped, metrics = self.explorer.shape(batch)
+
+        prompt_count = batch.rewards_PG.shape[0]
+        metrics["explore/nonfinite_groups"] = len(groups_with_bad_numbers) / prompt_count
+        return shaped, metrics
+
+    def _advantages(self, shaped: Shaped, batch: GroupBatch) -> tuple[Tensor, dict[str, float]]:
+        """The advantages that a signal gave, as they are, or else those of its rewards."""
+        if shaped.advantages_PG is None:
+            return self.advantage(shaped.rewards_PG, batch.rewards_PG)
+
+        metrics = advantage_metrics(shaped.advantages_PG, batch.rewards_PG)
+        if shaped.kept_PG is not None:
+            metrics["kept"] = shaped.kept_PG.float().mean().item()
+        return shaped.advantages_PG, metrics
 
     def _save_failure(
         self,

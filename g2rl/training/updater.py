@@ -191,7 +191,7 @@ class Updater:
         values: dict[str, list[float]] = defaultdict(list)
         for epoch in range(self.settings.epochs):
             for rows in self._mini_batches(batch.group_N, step, epoch):
-                mini_batch = self._mini_batch(batch, rows, source)
+                mini_batch = self._mini_batch(batch, batch.rows_taking_part(rows), source)
                 for name, value in self._update(batch, behaviour, mini_batch, step).items():
                     values[name].append(value)
                 source = BehaviourSource.SCORES  # the weights have changed

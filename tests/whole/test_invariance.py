@@ -258,3 +258,41 @@ def test_one_update_does_not_depend_on_the_order_of_prompts_or_responses(
     expected, _ = step(tiny, batch_of(ALL, one_by_one), normalizer, 60)
     found, _ = step(tiny, batch_of(order, one_by_one), normalizer, 60)
     assert_same_step(found, expected)
+
+
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+def test_responses_left_out_count_as_if_never_sampled(
+    tiny: LoadedModel, one_by_one: Scores, normalizer: str
+) -> None:
+    """An advantage of 0 is another thing: such a response would still be in every mean."""
+    kept = [0, 1, 3, 8, 9, 10, 11]  # one group loses a response, one all of them
+    batch = batch_of(ALL, one_by_one)
+    batch.keep_N = torch.tensor([n in kept for n in ALL])
+    found, found_metrics = step(tiny, batch, normalizer, 60)
+
+    # the same rows, and nothing else
+    whole = batch_of(ALL, one_by_one)
+    alone = UpdateBatch(
+        sequences=Sequences([SEQUENCES.prompts[m] for m in kept], [RESPONSES[m] for m in kept]),
+        group_N=whole.group_N[kept],
+        advantages_N=whole.advantages_N[kept],
+        behaviour=Scores([whole.behaviour.logps[m] for m in kept], [None] * len(kept)),
+        first_source=BehaviourSource.SCORES,
+        ref_logps=[whole.ref_logps[m] for m in kept],
+        token_bonus=[whole.token_bonus[m] for m in kept],
+        entropy_coef=0.05,
+    )
+    expected, expected_metrics = step(tiny, alone, normalizer, 60)
+    assert_same_step(found, expected)
+    assert found_metrics["loss"] == pytest.approx(expected_metrics["loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+def test_a_mini_batch_of_which_nothing_is_kept_leaves_the_weights(
+    tiny: LoadedModel, one_by_one: Scores, normalizer: str
+) -> None:
+    batch = batch_of(ALL, one_by_one)
+    batch.keep_N = torch.zeros(12, dtype=torch.bool)
+    found, metrics = step(tiny, batch, normalizer, 60)
+    assert all((change == 0).all() for change in found.values())
+    assert metrics["skipped"] == 0.0

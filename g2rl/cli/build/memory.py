@@ -16,7 +16,12 @@ from g2rl.world import environment_rank, environment_size, processes_on_this_mac
 log = logging.getLogger(__name__)
 
 
-def plan_memory(settings: TrainSettings, benchmarks: Sequence[Benchmark], features: bool) -> Any:
+def plan_memory(
+    settings: TrainSettings,
+    benchmarks: Sequence[Benchmark],
+    features: bool,
+    reference: bool = False,
+) -> Any:
     """Print and check the memory plan before any weight is loaded.
 
     With plan=check a run that cannot fit is refused, and the plan is printed on a GPU only.
@@ -26,6 +31,8 @@ def plan_memory(settings: TrainSettings, benchmarks: Sequence[Benchmark], featur
         settings: of the run.
         benchmarks: the held-out problem sets, whose evaluation needs memory too.
         features: whether gradient features are computed.
+        reference: whether a signal looks at the reference policy, which is then held also without a
+            KL term.
 
     Returns:
         The model's configuration, so that it need not be read again; None with plan=off.
@@ -53,7 +60,7 @@ def plan_memory(settings: TrainSettings, benchmarks: Sequence[Benchmark], featur
         memory //= processes_on_this_machine()
 
     # the first rank says what the plan is, and every rank refuses what cannot fit
-    plan = Plan(shape, job_of(settings, benchmarks, features, memory), memory)
+    plan = Plan(shape, job_of(settings, benchmarks, features, memory, reference), memory)
     if environment_rank() == 0:
         if settings.plan == "print" or device.type == "cuda":
             print("\n".join(plan.lines()), flush=True)
@@ -65,7 +72,11 @@ def plan_memory(settings: TrainSettings, benchmarks: Sequence[Benchmark], featur
 
 
 def job_of(
-    settings: TrainSettings, benchmarks: Sequence[Benchmark], features: bool, memory: int
+    settings: TrainSettings,
+    benchmarks: Sequence[Benchmark],
+    features: bool,
+    memory: int,
+    reference: bool = False,
 ) -> Job:
     """What the settings ask of one device of `memory` bytes."""
     gpus = environment_size()
@@ -102,7 +113,7 @@ def job_of(
         weight_bytes=FLOAT if model.dtype == "float32" else 2,
         autocast=model.compute_dtype is not None,
         checkpointing=model.gradient_checkpointing,
-        reference=settings.loss.kl_coef != 0,
+        reference=settings.loss.kl_coef != 0 or reference,
         features=features,
         offload_reference=shard is not None and shard.offload_reference,
         offload_optimizer=shard is not None and shard.offload_optimizer,

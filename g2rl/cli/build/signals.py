@@ -46,8 +46,19 @@ def build_observers(names: Sequence[str]) -> list[Signal]:
 
 
 def check_group_size(signals: Sequence[Signal], group_size: int) -> None:
-    """Refuse groups of one for signals that compare the responses of a group."""
+    """Refuse groups that are too small for a signal.
+
+    Raises:
+        ValueError: a group of one, for a signal that compares responses, or fewer responses than a
+            signal is defined for.
+    """
     for signal in signals:
+        smallest = getattr(signal, "smallest_group", 1)
+        if group_size < smallest:
+            raise ValueError(
+                f"trainer.group_size={group_size} with signal {signal.name}: its settings need "
+                f"groups of at least {smallest}"
+            )
         if group_size == 1 and signal.needs:
             raise ValueError(
                 f"trainer.group_size=1 with signal {signal.name}: it compares responses of a "

@@ -24,6 +24,7 @@ from g2rl.cli.build.settings import TrainSettings
 from g2rl.cli.build.signals import build_signals
 from g2rl.engines.engine import Engine
 from g2rl.exploration.encoders.encoder import Encoder
+from g2rl.exploration.partitions import Partitioner
 from g2rl.exploration.signal import Signal, all_needs
 from g2rl.policy.loading import LoadedModel
 from g2rl.policy.policy import Policy, Scorable
@@ -58,11 +59,12 @@ class Problems:
 
 @dataclass(slots=True, frozen=True)
 class Exploration:
-    """The signal, those that observe, and the encoder if one of them needs it."""
+    """The signal, those that observe, and encoder and partitioner if one of them needs them."""
 
     signal: Signal
     observers: list[Signal]
     encoder: Encoder | None
+    partitioner: Partitioner | None
     needs: frozenset[str]
 
 
@@ -73,7 +75,7 @@ class Models:
     loaded: LoadedModel
     policy: Policy
     reference: Scorable | None
-    """Frozen copy of the initial policy; None when the KL coefficient is 0."""
+    """Frozen copy of the initial policy; None when neither the KL term nor a signal needs it."""
     engine: Engine
 
 
@@ -110,12 +112,15 @@ def build_training(
     # everything that can be refused without weights
     exploration = build_exploration(config, settings.trainer.group_size)
     problems = build_problems(config, settings)
-    model_config = plan_memory(settings, problems.benchmarks, "features" in exploration.needs)
+    needs = exploration.needs
+    model_config = plan_memory(
+        settings, problems.benchmarks, "features" in needs, "reference_hidden" in needs
+    )
 
     # weights; the seed gives a resumed run of model.random_init the same reference policy
     loaded = load_model(settings.model, model_config, settings.seed)
     check_lengths(settings, problems, loaded)
-    models = build_models(config, settings, loaded, world)
+    models = build_models(config, settings, loaded, world, "reference_hidden" in needs)
 
     return assemble(
         settings,
@@ -138,11 +143,18 @@ def build_training(
 def build_exploration(config: DictConfig, group_size: int) -> Exploration:
     """The signal, its observers and the encoder that they need."""
     signal, observers = build_signals(config.exploration, group_size)
-    needs = all_needs([signal, *observers], encoder=config.get("encoder") is not None)
+    partitioner: Partitioner | None = None
+    if config.get("partition") is not None:
+        partitioner = instantiate(config.partition)
+    needs = all_needs(
+        [signal, *observers],
+        encoder=config.get("encoder") is not None,
+        partition_needs=None if partitioner is None else partitioner.needs,
+    )
 
     # an encoder is a model of its own, so it is loaded only where it is used
     encoder = instantiate(config.encoder) if "embeddings" in needs else None
-    return Exploration(signal, observers, encoder, needs)
+    return Exploration(signal, observers, encoder, partitioner, needs)
 
 
 def build_problems(config: DictConfig, settings: TrainSettings) -> Problems:
@@ -161,11 +173,20 @@ def build_problems(config: DictConfig, settings: TrainSettings) -> Problems:
 
 
 def build_models(
-    config: DictConfig, settings: TrainSettings, loaded: LoadedModel, world: World
+    config: DictConfig,
+    settings: TrainSettings,
+    loaded: LoadedModel,
+    world: World,
+    signal_needs_reference: bool = False,
 ) -> Models:
-    """The policy, its frozen copy for the KL term and the engine, divided among the ranks."""
+    """The policy, its frozen copy and the engine, divided among the ranks.
+
+    The copy is there for the KL term and for signals that look at it.
+    """
     policy = build_policy(loaded, settings.model)
-    reference = frozen_copy(policy) if settings.loss.kl_coef else None
+    reference = None
+    if settings.loss.kl_coef or signal_needs_reference:
+        reference = frozen_copy(policy)
 
     # the engine comes last: it samples with the divided weights
     shard_policies(settings.parallel, world, policy, reference)
@@ -264,7 +285,15 @@ def assemble_step(
         reporter=reporter,
         world=world,
     )
-    explorer = Explorer(exploration.signal, exploration.observers, exploration.encoder, world)
+    explorer = Explorer(
+        exploration.signal,
+        exploration.observers,
+        exploration.encoder,
+        world,
+        advantage=settings.advantage,
+        partitioner=exploration.partitioner,
+        answer_key=problems.task.verifier.key,
+    )
 
     return TrainingStep(
         sampler=sampler,

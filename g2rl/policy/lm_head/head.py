@@ -36,6 +36,9 @@ class HeadOutput:
     loss: Tensor | None = None
     """The value of an objective that was differentiated in the forward; None if it was not. If set,
     this is the only differentiable output."""
+    hidden_ND: Tensor | None = None
+    """Mean last hidden state of each response, float32, detached; None unless asked for. The policy
+    adds it, because the head sees other positions. A response without tokens has 0."""
 
 
 def fuses(hidden_TD: Tensor, weight_VD: Tensor, rows: int) -> bool:
