@@ -68,7 +68,7 @@ class GroupAdvantage:
             The advantages (P, G), and what `advantage_metrics` says of them.
         """
         # a response is compared with the mean of its own group
-        centred_PG = rewards_PG - rewards_PG.mean(-1, keepdim=True)
+        centred_PG = centred(rewards_PG)
 
         # the divisor of each group
         uniform_P = uniform_groups(base_rewards_PG)
@@ -84,6 +84,22 @@ class GroupAdvantage:
             advantages_PG = advantages_PG.masked_fill(uniform_P.unsqueeze(-1), 0.0)
 
         return advantages_PG, advantage_metrics(advantages_PG, base_rewards_PG)
+
+
+def centred(rewards_PG: Tensor) -> Tensor:
+    """Rewards minus the mean of their group, (P, G); exactly 0 in a group of equal rewards.
+
+    The mean of equal rewards need not be that reward: 16 times 1.3 has another mean in float32. So
+    a group counts as equal if its rewards differ by no more than rounding: four units of the last
+    place of the largest.
+    """
+    # what is left of a difference that is rounding alone would be divided by sqrt(eps)
+    spread_P1 = rewards_PG.amax(-1, keepdim=True) - rewards_PG.amin(-1, keepdim=True)
+    largest_P1 = rewards_PG.abs().amax(-1, keepdim=True)
+    is_equal_P1 = spread_P1 <= 4 * torch.finfo(rewards_PG.dtype).eps * largest_P1
+
+    centred_PG = rewards_PG - rewards_PG.mean(-1, keepdim=True)
+    return centred_PG.masked_fill(is_equal_P1, 0.0)
 
 
 def uniform_groups(base_rewards_PG: Tensor) -> Tensor:

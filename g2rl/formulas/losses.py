@@ -17,24 +17,37 @@ world size:
     group_mean      1 / (P sum_{m in group} T_m)   every prompt weighs the same
 
 When another engine sampled, its probabilities q differ from the trainer's in rounding and kernels.
-Truncated importance sampling multiplies the surrogate (not the KL) by the detached
-min(pi_old(y_t) / q(y_t), C), token by token, or by min(prod_t pi_old / q, C) of the whole response
-(Yao et al. 2025, "Your Efficient RL Framework Secretly Brings You Off-Policy RL Training"; Ionides
-2008).
+Importance sampling multiplies the surrogate (not the KL) by a detached weight: pi_old(y_t) / q(y_t)
+token by token, or prod_t pi_old / q of the whole response. A weight outside [c, C] is moved to the
+nearer bound ("truncate": Yao et al. 2025, "Your Efficient RL Framework Secretly Brings You
+Off-Policy RL Training"; Ionides 2008) or becomes 0 ("mask", the masked importance sampling of TRL).
 
 KL estimators (Schulman 2020), with d_t = log pi_ref(y_t) - log pi(y_t):
 
     k1 = -d_t       k2 = d_t^2 / 2       k3 = exp(d_t) - d_t - 1
+
+With the bias correction of DeepSeek-V3.2 (arXiv 2512.02556; use_bias_correction_kl in TRL) the
+estimate is multiplied by rho_t, through which the gradient flows too. That makes it an estimate
+under pi, although pi_old sampled.
+
+A token plan (`g2rl.exploration.token_plan`) may change the cost of single tokens: a factor m_t of
+the surrogate, clip bounds of their own, and a penalty a_t D(log pi(y_t), anchor_t). The cost of a
+token is then m_t l_t + beta KL_t + a_t D_t.
+
+Every exponential here is that of `bounded_exp`: exact up to e^10, and a straight line of slope e^10
+from there on. So neither a value nor a gradient overflows, a far-off token is still pulled back, and
+a token whose advantage is 0 costs 0 whatever its ratio.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from g2rl.formulas.tensors import segment_mean, segment_sum
+from g2rl.formulas.tensors import bounded_exp, segment_mean, segment_sum
 from g2rl.types import SamplingParams
 
 SURROGATES = ("clip", "cispo")
@@ -42,6 +55,9 @@ RATIOS = ("token", "sequence")
 NORMALIZERS = ("token_mean", "sequence_mean", "sequence_sum", "constant", "group_mean")
 KL_ESTIMATORS = ("k1", "k2", "k3")
 CORRECTIONS = ("token", "sequence", "none")
+CORRECTION_MODES = ("truncate", "mask")
+ANCHOR_KINDS = ("k3", "abs", "js")
+LOG_2 = math.log(2.0)
 
 
 @dataclass(slots=True)
@@ -69,6 +85,19 @@ class LossInputs:
     """log pi_ref(y_t) of the frozen reference; None without a KL term."""
     sampler_logps_T: Tensor | None = None
     """log q(y_t) of the engine that sampled; None when it shares the policy's weights."""
+    plan_weights_T: Tensor | None = None
+    """m_t of a token plan, a factor of the surrogate; None is 1."""
+    clip_low_T: Tensor | None = None
+    """clip_low of each token by a token plan, which may be inf; None takes that of the loss."""
+    clip_high_T: Tensor | None = None
+    """clip_high of each token, likewise."""
+    anchor_weights_T: Tensor | None = None
+    """a_t of a token plan's penalty; None is no penalty."""
+    anchor_logps_T: Tensor | None = None
+    """Log-probabilities that the penalty draws towards; None takes those of the behaviour
+    policy."""
+    anchor_kind: str = "k3"
+    """Kind of the penalty, see `anchor_penalty`."""
 
     def bad_rows(self) -> list[int]:
         """Responses with a number that is not finite; all of them if only a sum is not finite."""
@@ -78,6 +107,9 @@ class LossInputs:
             self.advantages_T,
             self.ref_logps_T,
             self.sampler_logps_T,
+            self.plan_weights_T,
+            self.anchor_weights_T,
+            self.anchor_logps_T,
         )
 
         # a token is bad if any of its numbers is
@@ -103,9 +135,12 @@ class PolicyLoss:
         normalizer: how tokens are averaged, see the module.
         kl_coef: beta; 0 needs no reference policy.
         kl_estimator: "k1", "k2" or "k3", see the module.
-        sampler_correction: truncated importance sampling by "token" or "sequence", or "none";
-            without effect when the engine reports no log-probabilities.
-        sampler_cap: C, the largest weight.
+        kl_bias_correction: multiply the KL estimate by the importance ratio, see the module.
+        sampler_correction: importance sampling by "token" or "sequence", or "none"; without effect
+            when the engine reports no log-probabilities.
+        sampler_mode: "truncate" moves a weight outside the bounds to the nearer one, "mask" makes
+            it 0.
+        sampler_floor, sampler_cap: the bounds c and C of the weight.
     """
 
     surrogate: str = "clip"
@@ -115,7 +150,10 @@ class PolicyLoss:
     normalizer: str = "token_mean"
     kl_coef: float = 0.001
     kl_estimator: str = "k3"
+    kl_bias_correction: bool = False
     sampler_correction: str = "token"
+    sampler_mode: str = "truncate"
+    sampler_floor: float = 0.0
     sampler_cap: float = 2.0
 
     def __post_init__(self) -> None:
@@ -125,6 +163,7 @@ class PolicyLoss:
             ("normalizer", NORMALIZERS),
             ("kl_estimator", KL_ESTIMATORS),
             ("sampler_correction", CORRECTIONS),
+            ("sampler_mode", CORRECTION_MODES),
         )
         for name, allowed in choices:
             value = getattr(self, name)
@@ -134,10 +173,12 @@ class PolicyLoss:
         # clip_low above 1 would ask for a negative ratio
         if not 0 <= self.clip_low <= 1 or self.clip_high < 0:
             raise ValueError("algorithm.clip_low must lie in [0, 1] and clip_high be >= 0")
-        if self.kl_coef < 0 or self.sampler_cap <= 0:
+        if self.kl_coef < 0:
+            raise ValueError(f"algorithm.kl_coef must be >= 0, got {self.kl_coef}")
+        if not 0 <= self.sampler_floor < self.sampler_cap:
             raise ValueError(
-                "algorithm: need kl_coef >= 0 and sampler_cap > 0, "
-                f"got {self.kl_coef} and {self.sampler_cap}"
+                "algorithm: need 0 <= sampler_floor < sampler_cap, "
+                f"got {self.sampler_floor} and {self.sampler_cap}"
             )
 
     def by_token(self, sampler_logps: object) -> bool:
@@ -164,45 +205,36 @@ class PolicyLoss:
             the micro-batches: the sums of clip_fraction, ratio, entropy, kl and sampler_* are means
             over the tokens of the mini-batch, that of policy_loss is the loss without KL and bonus.
         """
-        # importance ratio of each token, or of its whole response
-        log_ratio_T = inputs.logps_T - inputs.old_logps_T
-        if self.ratio == "sequence":
-            mean_log_ratio_B = segment_mean(log_ratio_T, inputs.segments_T, inputs.rows)
-            log_ratio_T = mean_log_ratio_B[inputs.segments_T]
-        ratio_T = log_ratio_T.exp()
-
-        # cost of each token
+        # cost of each token under the surrogate
+        ratio_T = self._ratio(inputs)
+        clip_low, clip_high = self._bounds(inputs)
         cost_T = surrogate_cost(
-            self.surrogate,
-            ratio_T,
-            inputs.advantages_T,
-            inputs.logps_T,
-            self.clip_low,
-            self.clip_high,
+            self.surrogate, ratio_T, inputs.advantages_T, inputs.logps_T, clip_low, clip_high
         )
 
         # metrics are shares of a mean over the tokens of the mini-batch
         share_T = inputs.token_share_T
-        clipped_T = self._clipped(ratio_T, inputs.advantages_T)
+        clipped_T = self._clipped(ratio_T, inputs.advantages_T, clip_low, clip_high)
         metrics = {
             "clip_fraction": (share_T * clipped_T).sum(),
             "ratio": (share_T * ratio_T).sum(),
             "entropy": (share_T * inputs.entropy_T).sum(),
         }
 
-        # another engine sampled from q instead of pi_old
+        # another engine sampled from q instead of pi_old; and a token plan weighs tokens
         if inputs.sampler_logps_T is not None:
             correction_T, gaps = self._correction(inputs, inputs.sampler_logps_T)
             cost_T = cost_T * correction_T
             for name, gap_T in gaps.items():
                 metrics[f"sampler_{name}"] = (share_T * gap_T).sum()
+        if inputs.plan_weights_T is not None:
+            cost_T = cost_T * inputs.plan_weights_T
         metrics["policy_loss"] = (inputs.weights_T * cost_T).sum()
 
-        # the KL term keeps the policy near the reference
-        if inputs.ref_logps_T is not None:
-            kl_T = kl_divergence(self.kl_estimator, inputs.logps_T, inputs.ref_logps_T)
-            metrics["kl"] = (share_T * kl_T).sum()
-            cost_T = cost_T + self.kl_coef * kl_T
+        # penalties keep the policy near the reference and the anchors
+        for name, penalty_T, coef in self._penalties(inputs, ratio_T):
+            metrics[name] = (share_T * penalty_T).sum()
+            cost_T = cost_T + coef * penalty_T
 
         # the normaliser weighs the tokens, the bonus is a plain mean over them
         loss = (inputs.weights_T * cost_T).sum()
@@ -210,19 +242,55 @@ class PolicyLoss:
             loss = loss - entropy_coef * (share_T * inputs.entropy_T).sum()
         return loss, {name: value.detach() for name, value in metrics.items()}
 
+    def _ratio(self, inputs: LossInputs) -> Tensor:
+        """Importance ratio of each token, or of its whole response."""
+        log_ratio_T = inputs.logps_T - inputs.old_logps_T
+        if self.ratio == "sequence":
+            mean_log_ratio_B = segment_mean(log_ratio_T, inputs.segments_T, inputs.rows)
+            log_ratio_T = mean_log_ratio_B[inputs.segments_T]
+        return bounded_exp(log_ratio_T)
+
+    def _bounds(self, inputs: LossInputs) -> tuple[Tensor | float, Tensor | float]:
+        """clip_low and clip_high: those of the loss, or one for each token by its plan."""
+        clip_low: Tensor | float = self.clip_low
+        clip_high: Tensor | float = self.clip_high
+        if inputs.clip_low_T is not None:
+            clip_low = inputs.clip_low_T
+        if inputs.clip_high_T is not None:
+            clip_high = inputs.clip_high_T
+        return clip_low, clip_high
+
+    def _penalties(self, inputs: LossInputs, ratio_T: Tensor) -> list[tuple[str, Tensor, float]]:
+        """What is added to the surrogate: the name, value of each token and coefficient of each."""
+        penalties: list[tuple[str, Tensor, float]] = []
+        if inputs.ref_logps_T is not None:
+            kl_T = kl_divergence(self.kl_estimator, inputs.logps_T, inputs.ref_logps_T)
+            if self.kl_bias_correction:
+                kl_T = kl_T * ratio_T
+            penalties.append(("kl", kl_T, self.kl_coef))
+
+        # a plan's penalty has a coefficient for each token
+        if inputs.anchor_weights_T is not None:
+            anchor_T = inputs.old_logps_T
+            if inputs.anchor_logps_T is not None:
+                anchor_T = inputs.anchor_logps_T
+            anchored_T = anchor_penalty(inputs.anchor_kind, inputs.logps_T, anchor_T)
+            penalties.append(("anchor", inputs.anchor_weights_T * anchored_T, 1.0))
+        return penalties
+
     def _correction(
         self, inputs: LossInputs, sampler_logps_T: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Truncated importance weights min(pi_old / q, C), and how far sampler and trainer differ.
+        """Importance weights pi_old / q within [c, C], and how far sampler and trainer differ.
 
         Returns:
             The weight of each token (1 without correction); and by token pi_old / q as "ratio", the
             k3 estimate of KL(q || pi_old) as "kl" (unbiased, because q drew the samples), and
-            whether the weight was cut to C as "capped".
+            whether the weight was outside its bounds as "capped".
         """
         log_ratio_T = (inputs.old_logps_T - sampler_logps_T).detach()
         gaps = {
-            "ratio": log_ratio_T.exp(),
+            "ratio": bounded_exp(log_ratio_T),
             "kl": kl_divergence("k3", sampler_logps_T, inputs.old_logps_T),
         }
         if self.sampler_correction == "none":
@@ -232,9 +300,14 @@ class PolicyLoss:
         if self.sampler_correction == "sequence":
             log_ratio_B = segment_sum(log_ratio_T, inputs.segments_T, inputs.rows)
             log_ratio_T = log_ratio_B[inputs.segments_T]
-        weight_T = log_ratio_T.exp()
-        gaps["capped"] = (weight_T > self.sampler_cap).to(log_ratio_T.dtype)
-        return weight_T.clamp(max=self.sampler_cap), gaps
+        weight_T = bounded_exp(log_ratio_T)
+
+        # a weight outside its bounds is moved to the nearer one, or its token left out
+        is_outside_T = (weight_T > self.sampler_cap) | (weight_T < self.sampler_floor)
+        gaps["capped"] = is_outside_T.to(log_ratio_T.dtype)
+        if self.sampler_mode == "mask":
+            return weight_T.masked_fill(is_outside_T, 0.0), gaps
+        return weight_T.clamp(self.sampler_floor, self.sampler_cap), gaps
 
     def refuse_truncated(self, params: SamplingParams, reports_logps: bool) -> None:
         """Refuse importance weights whose sampling distribution is truncated.
@@ -258,14 +331,20 @@ class PolicyLoss:
                 f"{self.sampler_correction} must not weigh; sample untruncated, or set it to none"
             )
 
-    def _clipped(self, ratio_T: Tensor, advantages_T: Tensor) -> Tensor:
+    def _clipped(
+        self,
+        ratio_T: Tensor,
+        advantages_T: Tensor,
+        clip_low: Tensor | float,
+        clip_high: Tensor | float,
+    ) -> Tensor:
         """Which tokens have a surrogate that clipping cuts, as 1 or 0."""
-        too_high_T = ratio_T > 1 + self.clip_high
+        too_high_T = ratio_T > 1 + clip_high
         if self.surrogate == "cispo":
             return too_high_T.float()
 
         # a bound cuts only on the side to which the advantage pushes
-        too_low_T = ratio_T < 1 - self.clip_low
+        too_low_T = ratio_T < 1 - clip_low
         cut_above_T = too_high_T & (advantages_T > 0)
         cut_below_T = too_low_T & (advantages_T < 0)
         return (cut_above_T | cut_below_T).float()
@@ -276,17 +355,20 @@ def surrogate_cost(
     ratio_T: Tensor,
     advantages_T: Tensor,
     logps_T: Tensor,
-    clip_low: float,
-    clip_high: float,
+    clip_low: Tensor | float,
+    clip_high: Tensor | float,
 ) -> Tensor:
-    """Cost l_t of each token, (T,), without weights; see the module for the two surrogates."""
+    """Cost l_t of each token, (T,), without weights; see the module for the two surrogates.
+
+    The clip bounds are numbers, or (T,) with one for each token; inf switches clipping off.
+    """
     if surrogate == "cispo":
         # the ratio is a mere weight: every token keeps a gradient through its log pi
         capped_T = ratio_T.clamp(max=1 + clip_high).detach()
         return -capped_T * advantages_T * logps_T
 
     # the pessimistic bound of PPO: clipping never makes a token look better
-    clipped_T = ratio_T.clamp(1 - clip_low, 1 + clip_high)
+    clipped_T = ratio_T.clamp(min=1 - clip_low).clamp(max=1 + clip_high)
     return -torch.minimum(ratio_T * advantages_T, clipped_T * advantages_T)
 
 
@@ -304,7 +386,41 @@ def kl_divergence(estimator: str, logps_T: Tensor, ref_logps_T: Tensor) -> Tenso
     if estimator == "k2":
         return 0.5 * difference_T.square()  # biased, never negative
     # unbiased and never negative
-    return difference_T.exp() - difference_T - 1
+    return bounded_exp(difference_T) - difference_T - 1
+
+
+def anchor_penalty(kind: str, logps_T: Tensor, anchor_logps_T: Tensor) -> Tensor:
+    """How far each token's log-probability is from its anchor, (T,), never negative, 0 on it.
+
+    With d = anchor - log pi and u = exp(d):
+
+        abs   |d|                                      KL-Cov (arXiv 2505.22617)
+        k3    u - d - 1                                mean over pi: KL(pi || anchor)
+        js    u log u - (u + 1) log((u + 1) / 2)       mean over pi: twice the Jensen-Shannon
+                                                       divergence (DPH-RL, arXiv 2509.07430)
+
+    The slope of abs is 0 where d is exactly 0, as at the first update of a batch.
+
+    Args:
+        kind: one of `ANCHOR_KINDS`.
+        logps_T: log pi(y_t), which carries the gradient.
+        anchor_logps_T: the anchors.
+
+    Raises:
+        ValueError: an unknown kind.
+    """
+    difference_T = anchor_logps_T - logps_T
+    if kind == "abs":
+        return difference_T.abs()
+    if kind == "k3":
+        return kl_divergence("k3", logps_T, anchor_logps_T)
+    if kind != "js":
+        raise ValueError(f"unknown kind of penalty {kind!r}, choose one of {ANCHOR_KINDS}")
+
+    # log((u + 1) / 2) is softplus(d) - log 2, and d - softplus(d) is -softplus(-d)
+    softplus = torch.nn.functional.softplus
+    u_T = bounded_exp(difference_T)
+    return u_T * (LOG_2 - softplus(-difference_T)) + LOG_2 - softplus(difference_T)
 
 
 def response_weights(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -104,6 +106,27 @@ def midrank(values_PG: Tensor) -> Tensor:
     equal_PG = (values_PG.unsqueeze(-1) == values_PG.unsqueeze(-2)).sum(-1) - 1
     rank_PG = (below_PG + 0.5 * equal_PG) / (group_size - 1)
     return rank_PG.to(torch.promote_types(values_PG.dtype, torch.float32))
+
+
+EXP_LIMIT = 10.0
+"""Where `bounded_exp` becomes a straight line: at e^10, about 22,000."""
+
+
+def bounded_exp(values: Tensor) -> Tensor:
+    """exp(x) up to x = `EXP_LIMIT`, and from there on its tangent, so that nothing overflows.
+
+        x <= 10:  exp(x)          x > 10:  e^10 (1 + x - 10)
+
+    The slope is continuous and at most e^10. Log-probability differences above 10 nats are not
+    cut off: they keep their order and their gradient.
+
+    Args:
+        values: any shape. NaN stays NaN, and -inf gives 0.
+    """
+    # the exponential of a value that is not used must not overflow either
+    top = math.exp(EXP_LIMIT)
+    tangent = top * (1 + values - EXP_LIMIT)
+    return torch.where(values > EXP_LIMIT, tangent, values.clamp(max=EXP_LIMIT).exp())
 
 
 def segment_sum(values_T: Tensor, segments_T: Tensor, count: int) -> Tensor:

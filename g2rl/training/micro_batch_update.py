@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from g2rl.formulas.losses import LossInputs, PolicyLoss
+from g2rl.formulas.tensors import bounded_exp
 from g2rl.policy.batching import MicroBatch, Sequences, make_micro_batch
 from g2rl.policy.lm_head import HeadOutput, Objective
 from g2rl.policy.policy import Policy
@@ -222,7 +223,7 @@ class MicroUpdate:
         if any(logps is None for logps in scored):
             return {}
         scored_logps_T = torch.cat(require_scored(scored)).to(inputs.old_logps_T.device)
-        ratio_T = (inputs.old_logps_T - scored_logps_T).exp()
+        ratio_T = bounded_exp(inputs.old_logps_T - scored_logps_T)
         return {"first_ratio": mini_batch.token_share * ratio_T.sum().item()}
 
     def _loss_context(

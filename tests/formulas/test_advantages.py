@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from g2rl.formulas.advantages import GroupAdvantage, uniform_groups
+from g2rl.formulas.advantages import GroupAdvantage, centred, uniform_groups
 
 MIXED = torch.tensor([[1.0, 1.0, 1.0, -1.0]])
 """Mean 1/2, population variance 1 - 1/4 = 3/4."""
@@ -114,3 +114,25 @@ def test_groups_do_not_see_each_other() -> None:
 def test_settings_are_checked(bad: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="algorithm"):
         GroupAdvantage(**bad)
+
+
+@pytest.mark.parametrize("size", [2, 3, 7, 16, 33])
+@pytest.mark.parametrize("reward", [1.3, -0.7, 0.1, 1e-30, 1e30, 0.0, 1 / 3])
+@pytest.mark.parametrize("scale", ["std", "none"])
+def test_equal_inexact_rewards_have_no_advantage(reward: float, size: int, scale: str) -> None:
+    """16 times 1.3 has another mean than 1.3 in float32, and sqrt(eps) makes 1e-4 of that."""
+    rewards = torch.full((1, size), reward)
+    found, metrics = GroupAdvantage(scale=scale)(rewards, torch.ones(1, size))
+    assert (found == 0).all()
+    assert metrics["zero_advantage"] == 1.0
+
+
+def test_rewards_that_differ_by_rounding_are_equal_and_those_that_differ_by_more_are_not() -> None:
+    computed = torch.tensor([[0.1 + 0.2, 0.3, 0.3, 0.3]], dtype=torch.float64)
+    assert computed[0, 0] != computed[0, 1]
+    assert (centred(computed) == 0).all()
+    ulp = torch.finfo(torch.float32).eps
+    near = torch.tensor([[1.0, 1.0 + 4 * ulp]])
+    assert (centred(near) == 0).all()
+    assert (centred(torch.tensor([[1.0, 1.0 + 8 * ulp]])) != 0).all()
+    assert centred(torch.tensor([[0.0, 1e-20]])).tolist()[0] == pytest.approx([-5e-21, 5e-21])

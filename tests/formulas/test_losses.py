@@ -12,9 +12,14 @@ import torch
 from torch import Tensor
 
 from g2rl.formulas.losses import (
+    ANCHOR_KINDS,
+    KL_ESTIMATORS,
     NORMALIZERS,
+    RATIOS,
+    SURROGATES,
     LossInputs,
     PolicyLoss,
+    anchor_penalty,
     kl_divergence,
     response_weights,
 )
@@ -318,6 +323,9 @@ def test_on_policy_gradient_is_reinforce() -> None:
         {"clip_low": 1.1},
         {"clip_high": -0.1},
         {"kl_coef": -1.0},
+        {"sampler_mode": "x"},
+        {"sampler_floor": -0.1},
+        {"sampler_floor": 2.0, "sampler_cap": 2.0},
     ],
 )
 def test_settings_are_checked(bad: dict[str, object]) -> None:
@@ -402,3 +410,239 @@ def test_a_truncated_sampler_is_not_weighed() -> None:
     for params in (cut, SamplingParams(1.0, top_k=20)):
         with pytest.raises(ValueError, match="sampler_correction=token must not weigh"):
             PolicyLoss().refuse_truncated(params, True)
+
+
+@pytest.mark.parametrize("mode", ["token", "sequence"])
+def test_masked_importance_sampling_by_hand(mode: str) -> None:
+    """A weight outside [c, C] leaves its tokens out; one inside is not changed."""
+    p = padded()
+    sampler, floor, cap = drifted(p, 0.8), 0.6, 1.6
+    inputs = flat(p, "token_mean", with_ref=False)
+    inputs.sampler_logps_T = sampler[p.mask.bool()]
+    masking = PolicyLoss(
+        kl_coef=0.0,
+        sampler_correction=mode,
+        sampler_mode="mask",
+        sampler_floor=floor,
+        sampler_cap=cap,
+    )
+    loss, metrics = masking(inputs)
+    gaps = (p.old - sampler) * p.mask
+    if mode == "sequence":
+        gaps = gaps.sum(1, keepdim=True).expand_as(gaps)
+    weight = gaps.exp()
+    outside = ((weight < floor) | (weight > cap)) & p.mask.bool()
+    weight[outside] = 0.0
+    cost = reference_cost(p, "clip", "token", 0.2, 0.2, 0.0)
+    expected = (weight * cost * p.mask).sum() / p.mask.sum()
+    torch.testing.assert_close(loss, expected)
+    assert 0 < outside.sum() < p.mask.sum()
+    assert metrics["sampler_capped"].item() == pytest.approx(
+        float(outside.sum()) / float(p.mask.sum())
+    )
+
+
+def test_truncation_with_a_floor_raises_small_weights() -> None:
+    p = padded()
+    inputs = flat(p, "token_mean", with_ref=False)
+    inputs.sampler_logps_T = drifted(p, 0.8)[p.mask.bool()]
+    loss, _ = PolicyLoss(kl_coef=0.0, sampler_floor=0.8, sampler_cap=1.1)(inputs)
+    weight = (p.old - drifted(p, 0.8)).exp().clamp(0.8, 1.1)
+    cost = reference_cost(p, "clip", "token", 0.2, 0.2, 0.0)
+    torch.testing.assert_close(loss, (weight * cost * p.mask).sum() / p.mask.sum())
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_the_kl_is_corrected_by_the_ratio_and_its_gradient_goes_through_both(ratio: str) -> None:
+    """beta rho k3, where the plain estimate is beta k3: arXiv 2512.02556 and TRL."""
+    p = padded()
+    found, metrics = PolicyLoss(
+        ratio=ratio, normalizer="token_mean", kl_coef=0.3, kl_bias_correction=True
+    )(flat(p, "token_mean"))
+    log_ratio = p.logps - p.old
+    if ratio == "sequence":
+        log_ratio = ((log_ratio * p.mask).sum(1) / p.mask.sum(1).clamp(min=1)).unsqueeze(1)
+    rho = log_ratio.exp()
+    gap = p.ref - p.logps
+    kl = rho * (gap.exp() - gap - 1)
+    cost = reference_cost(p, "clip", ratio, 0.2, 0.2, 0.0) + 0.3 * kl
+    expected = reference_loss(cost, p.mask, "token_mean")
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(metrics["kl"], ((kl * p.mask).sum() / p.mask.sum()).detach())
+    (mine,) = torch.autograd.grad(found, p.logps)
+    (oracle,) = torch.autograd.grad(expected, p.logps)
+    torch.testing.assert_close(mine, oracle)
+
+
+def test_the_corrected_kl_is_unbiased_when_another_policy_sampled() -> None:
+    """E_old[rho k3] = KL(pi || ref) by enumeration, while E_old[k3] is something else."""
+    rng = torch.Generator().manual_seed(1)
+    pi, old, ref = (torch.randn(5, generator=rng).double().log_softmax(0) for _ in range(3))
+    ones = torch.ones(5, dtype=torch.float64)
+    inputs = LossInputs(
+        pi, old, 0 * ones, old.exp(), torch.arange(5), 5, 0 * ones, old.exp(), ref_logps_T=ref
+    )
+    exact = float((pi.exp() * (pi - ref)).sum())
+    corrected, plain = (
+        PolicyLoss(kl_coef=1.0, kl_bias_correction=on)(inputs)[0].item() for on in (True, False)
+    )
+    assert corrected == pytest.approx(exact)
+    assert abs(plain - exact) > 0.01
+
+
+# ---- token plans
+
+
+def planned(p: Padded, **fields: Tensor | str) -> LossInputs:
+    """The inputs of a whole mini-batch with a token plan."""
+    inputs = flat(p, "token_mean", with_ref=False)
+    for name, value in fields.items():
+        setattr(inputs, name, value)
+    return inputs
+
+
+def test_a_plan_of_ones_and_the_same_bounds_changes_nothing() -> None:
+    p = padded()
+    loss = PolicyLoss(kl_coef=0.0, clip_low=0.1, clip_high=0.3)
+    ones = torch.ones(16, dtype=torch.float64)
+    plain, _ = loss(planned(p))
+    same, metrics = loss(
+        planned(
+            p,
+            plan_weights_T=ones,
+            clip_low_T=0.1 * ones,
+            clip_high_T=0.3 * ones,
+            anchor_weights_T=0 * ones,
+        )
+    )
+    assert torch.equal(plain, same)
+    assert metrics["anchor"] == 0
+
+
+def test_plan_weights_and_clip_bounds_act_token_by_token() -> None:
+    """Ratio 2 and A = 1: clipped at 1.2, at 1.5, not at all, and left out."""
+    logps = torch.full((4,), math.log(2.0), dtype=torch.float64, requires_grad=True)
+    ones = torch.ones(4, dtype=torch.float64)
+    inputs = LossInputs(
+        logps,
+        0 * ones,
+        ones,
+        ones,
+        torch.zeros(4, dtype=torch.int64),
+        1,
+        ones,
+        ones / 4,
+        plan_weights_T=torch.tensor([1.0, 1.0, 0.5, 0.0]).double(),
+        clip_low_T=torch.tensor([0.2, 0.2, math.inf, 0.2]).double(),
+        clip_high_T=torch.tensor([0.2, 0.5, math.inf, math.inf]).double(),
+    )
+    loss, metrics = PolicyLoss(kl_coef=0.0)(inputs)
+    loss.backward()
+    assert loss.item() == pytest.approx(-1.2 - 1.5 - 0.5 * 2)
+    assert logps.grad.tolist() == pytest.approx([0, 0, -0.5 * 2, 0])
+    assert metrics["clip_fraction"].item() == pytest.approx(2 / 4)
+
+
+@pytest.mark.parametrize("kind", ANCHOR_KINDS)
+def test_the_anchor_is_the_behaviour_policy_unless_the_plan_names_another(kind: str) -> None:
+    p = padded()
+    weights = torch.linspace(0, 1, 16, dtype=torch.float64)
+    keep = p.mask.bool()
+    loss = PolicyLoss(kl_coef=0.0)
+    plain, _ = loss(planned(p))
+    for anchor, given in ((p.old, {}), (p.ref, {"anchor_logps_T": p.ref[keep]})):
+        found, metrics = loss(planned(p, anchor_weights_T=weights, anchor_kind=kind, **given))
+        gap = (anchor - p.logps)[keep]
+        u = gap.exp()
+        value = {
+            "abs": gap.abs(),
+            "k3": u - gap - 1,
+            "js": u * gap - (u + 1) * ((u + 1) / 2).log(),
+        }[kind]
+        torch.testing.assert_close(found - plain, (weights * value).mean(), rtol=1e-6, atol=1e-9)
+        assert metrics["anchor"].item() == pytest.approx((weights * value).mean().item())
+        mine, oracle = (
+            torch.autograd.grad(x, p.logps, retain_graph=True)[0]
+            for x in (found - plain, (weights * value).mean())
+        )
+        torch.testing.assert_close(mine, oracle, rtol=1e-6, atol=1e-9)
+
+
+def test_the_js_penalty_is_twice_the_divergence_by_enumeration() -> None:
+    rng = torch.Generator().manual_seed(2)
+    pi, anchor = (torch.randn(6, generator=rng).double().log_softmax(0) for _ in range(2))
+    middle = ((pi.exp() + anchor.exp()) / 2).log()
+    twice = (pi.exp() * (pi - middle)).sum() + (anchor.exp() * (anchor - middle)).sum()
+    found = (pi.exp() * anchor_penalty("js", pi, anchor)).sum()
+    torch.testing.assert_close(found, twice)
+    with pytest.raises(ValueError, match="unknown kind of penalty 'kl'"):
+        anchor_penalty("kl", pi, anchor)
+
+
+def test_the_absolute_penalty_does_nothing_on_its_anchor() -> None:
+    """Trap (e) of KL-Cov: at the first update log rho = 0, where |.| has slope 0."""
+    logps = torch.tensor([-1.0, -2.0], requires_grad=True)
+    anchor_penalty("abs", logps, logps.detach()).sum().backward()
+    assert logps.grad.tolist() == [0.0, 0.0]
+
+
+# ---- numbers far apart
+
+FAR = [-1e6, -300.0, -89.0, -30.0, 0.0, 30.0, 89.0, 300.0, 1e6]
+
+
+@pytest.mark.parametrize("surrogate", SURROGATES)
+@pytest.mark.parametrize("ratio", RATIOS)
+@pytest.mark.parametrize("estimator", KL_ESTIMATORS)
+@pytest.mark.parametrize("advantage", [-1.5, 0.0, 2.0])
+def test_far_apart_log_probabilities_stay_finite(
+    surrogate: str, ratio: str, estimator: str, advantage: float
+) -> None:
+    """exp(89) overflows float32: the loss, its metrics and its gradient must not."""
+    count = len(FAR)
+    logps = torch.zeros(count, requires_grad=True)
+    far, one = torch.tensor(FAR), torch.ones(count)
+    for old, ref, sampler in ((far, 0 * far, far), (0 * far, far, -far), (far, -far, 0 * far)):
+        inputs = LossInputs(
+            logps,
+            old,
+            advantage * one,
+            one / count,
+            torch.arange(count),
+            count,
+            one,
+            one / count,
+            ref_logps_T=ref,
+            sampler_logps_T=sampler,
+            anchor_weights_T=one,
+            anchor_logps_T=ref,
+            anchor_kind="js",
+        )
+        loss_of = PolicyLoss(surrogate, ratio, kl_estimator=estimator, kl_bias_correction=True)
+        loss, metrics = loss_of(inputs)
+        (slope,) = torch.autograd.grad(loss, logps)
+        assert torch.isfinite(loss)
+        assert torch.isfinite(slope).all()
+        assert all(torch.isfinite(value) for value in metrics.values())
+
+
+@pytest.mark.parametrize("gap", FAR)
+def test_a_token_without_advantage_costs_nothing_whatever_its_ratio(gap: float) -> None:
+    logps = torch.tensor([gap], requires_grad=True)
+    one = torch.ones(1)
+    inputs = LossInputs(
+        logps, 0 * one, 0 * one, one, torch.zeros(1, dtype=torch.int64), 1, one, one
+    )
+    for surrogate in SURROGATES:
+        loss, _ = PolicyLoss(surrogate, kl_coef=0.0)(inputs)
+        assert loss.item() == 0
+        assert torch.autograd.grad(loss, logps)[0].item() == 0
+
+
+def test_a_far_reference_pulls_back_with_a_bounded_slope() -> None:
+    """Slope of k3 is 1 - exp(d): exact to d = 10, and 1 - e^10 from there on, never 0."""
+    logps = torch.tensor([-5.0, -10.0, -11.0, -32.0, -100.0], dtype=torch.float64)
+    logps.requires_grad_(True)
+    kl_divergence("k3", logps, torch.zeros_like(logps)).sum().backward()
+    expected = [1 - math.exp(5), 1 - math.exp(10)] + [1 - math.exp(10)] * 3
+    assert logps.grad.tolist() == pytest.approx(expected)

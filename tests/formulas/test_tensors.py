@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from g2rl.formulas.tensors import (
+    EXP_LIMIT,
+    bounded_exp,
     cosine_matrix,
     midrank,
     minmax,
@@ -130,3 +132,22 @@ def test_segment_mean_gradient_is_one_over_the_length() -> None:
     values = torch.ones(4, requires_grad=True)
     segment_mean(values, torch.tensor([0, 0, 0, 2]), 4).sum().backward()
     assert values.grad.tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 1.0])
+
+
+def test_bounded_exp_is_exact_below_its_limit_and_its_tangent_above() -> None:
+    below = torch.tensor([-math.inf, -1e30, -3.0, 0.0, 2.5, EXP_LIMIT])
+    assert torch.equal(bounded_exp(below), below.exp())
+    above = torch.tensor([EXP_LIMIT + 1, 1e3, 1e30], dtype=torch.float64)
+    assert bounded_exp(above).tolist() == pytest.approx(
+        [math.exp(EXP_LIMIT) * (1 + x - EXP_LIMIT) for x in above.tolist()]
+    )
+    assert torch.isfinite(bounded_exp(torch.tensor([1e30]))).all()
+    assert bounded_exp(torch.tensor([math.nan])).isnan().all(), "bad numbers must stay visible"
+
+
+def test_the_slope_of_bounded_exp_is_that_of_exp_up_to_its_limit() -> None:
+    values = torch.tensor([-1e30, 0.0, EXP_LIMIT - 1e-9, EXP_LIMIT, 11.0, 1e30]).double()
+    values.requires_grad_(True)
+    bounded_exp(values).sum().backward()
+    top = math.exp(EXP_LIMIT)
+    assert values.grad.tolist() == pytest.approx([0, 1, top, top, top, top])

@@ -159,3 +159,37 @@ def test_loss_and_gradient_equal_trl(
     assert largest > 1e-3
     for name, gradient in theirs.items():
         torch.testing.assert_close(mine[name], gradient, rtol=1e-3, atol=1e-5 * largest, msg=name)
+
+
+@pytest.mark.parametrize("ratio", ["token", "sequence"])
+def test_the_bias_corrected_kl_equals_trl(
+    ratio: str,
+    trainer: Any,
+    policy: Policy,
+    logps: list[Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """TRL multiplies its k3 by the importance ratio, and differentiates through it."""
+    old = [x + e for x, e in zip(logps, noise(0.4, 0), strict=True)]
+    ref = [x + e for x, e in zip(logps, noise(0.5, 1), strict=True)]
+    trainer.loss_type, trainer.importance_sampling_level = "bnpo", ratio
+    trainer.entropy_coef, trainer._entropy_bonus_enabled = 0.0, False
+    trainer.epsilon_high, trainer.beta = HIGH, 1.0
+    monkeypatch.setattr(trainer.args, "use_bias_correction_kl", True)
+    expected = trainer._compute_loss(trainer.model, trl_inputs(old, ref))
+    found = {}
+    for corrected in (True, False):
+        loss = PolicyLoss(
+            "clip", ratio, LOW, HIGH, "token_mean", 1.0, "k3", kl_bias_correction=corrected
+        )
+        found[corrected] = g2rl_loss(policy, loss, old, ref, 0.0)
+    trainer.beta = BETA
+    torch.testing.assert_close(found[True], expected, rtol=1e-4, atol=1e-5)
+    assert abs(found[False] - expected) > 2e-4, "the correction would not be seen"
+    mine, theirs = (
+        gradient_of(found[True], policy.model),
+        gradient_of(expected, trainer.model),
+    )
+    largest = max(float(g.abs().max()) for g in theirs.values())
+    for name, gradient in theirs.items():
+        torch.testing.assert_close(mine[name], gradient, rtol=1e-3, atol=1e-5 * largest, msg=name)
