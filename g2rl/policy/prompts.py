@@ -39,8 +39,10 @@ def encode_prompt(
             ids = tokenizer.encode(text)
     except Exception as error:  # tokenizers raises bare Exception for a word outside the vocabulary
         raise ModelError(
-            f"the tokenizer cannot encode the prompt {text[:80]!r}: {error}. The built-in tiny "
-            "policy speaks only the words of task=countdown; pick another model= for this task"
+            f"the tokenizer cannot encode the prompt {text[:80]!r}: {error}. The built-in "
+            "policies speak only the words of their own tasks: tiny those of task=countdown and "
+            "task=countdown_hard, detour and forked_skills those of the tasks of these names; pick "
+            "another model= for this task"
         ) from error
 
     # the caller has to leave over-long problems out: a cut prompt is another problem

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import string
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
+from typing import Any
 
 from g2rl.tasks.countdown_grammar import GrammarError, parse
+from g2rl.tasks.streams import stream
 from g2rl.types import Problem, Verdict
 
 SMALLEST_TARGET, LARGEST_VALUE = 10, 60
@@ -48,14 +50,6 @@ def combine(left: int, op: str, right: int) -> int | None:
 
     result = {"+": left + right, "-": left - right, "*": left * right}[op]
     return result if 1 <= result <= LARGEST_VALUE else None
-
-
-def stream(*key: int) -> Random:
-    """A random stream named by its key.
-
-    It is the same on every machine, because `Random` hashes a string by SHA-512.
-    """
-    return Random("/".join(map(str, key)))
 
 
 def random_derivation(numbers: Sequence[int], rng: Random) -> list[Step] | None:
@@ -141,19 +135,33 @@ def draw_training(seed: int, index: int, held_out: int) -> tuple[list[int], list
         attempt += 1
 
 
-def _problem(id_: str, numbers: Sequence[int], target: int, template: str) -> Problem:
-    """The record of a problem; numbers and target travel with it for the verifier."""
+def problem_of(
+    id_: str,
+    numbers: Sequence[int],
+    target: int,
+    template: str = TINY_TEMPLATE,
+    more: Mapping[str, Any] | None = None,
+) -> Problem:
+    """The record of a problem; numbers and target travel with it for the verifier.
+
+    Args:
+        id_: of the problem.
+        numbers, target: what is asked.
+        template: as in `Countdown`.
+        more: further data for `meta`.
+    """
     prompt = string.Template(template).substitute(
         numbers=" ".join(map(str, numbers)), target=target
     )
-    return Problem(id_, prompt, str(target), {"numbers": list(numbers), "target": target})
+    meta = {"numbers": list(numbers), "target": target, **(more or {})}
+    return Problem(id_, prompt, str(target), meta)
 
 
 def held_out_problems(count: int, template: str = TINY_TEMPLATE) -> list[Problem]:
     """The first `count` held-out problems, the same in every run."""
     problems: list[Problem] = []
     for index, (numbers, target) in enumerate(_held_out(count)):
-        problems.append(_problem(f"countdown/heldout/{index}", numbers, target, template))
+        problems.append(problem_of(f"countdown/heldout/{index}", numbers, target, template))
     return problems
 
 
@@ -231,5 +239,5 @@ class Countdown:
         for index in range(start, start + size):
             numbers, steps = draw_training(seed, index, self.held_out)
             id_ = f"countdown/train/{seed}/{index}"
-            problems.append(_problem(id_, numbers, steps[-1].result, self.template))
+            problems.append(problem_of(id_, numbers, steps[-1].result, self.template))
         return problems

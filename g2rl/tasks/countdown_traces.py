@@ -20,7 +20,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from g2rl.tasks.countdown import Step, draw_training, random_derivation, stream
+from g2rl.tasks.countdown import Step, draw_training, random_derivation
+from g2rl.tasks.streams import stream
 
 STYLES = ("direct", "calc", "back", "try")
 STYLE_ODDS = (0.15, 0.35, 0.25, 0.25)
