@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ from omegaconf import DictConfig, OmegaConf
 from g2rl.runs.files import atomic_path
 from g2rl.runs.identity import differences
 from g2rl.runs.layout import RunFolder
-from g2rl.world import environment_rank
 
 RESUME = ("auto", "never")
 
@@ -51,36 +48,9 @@ def refuse_unwritable(folder: Path) -> None:
         raise SystemExit(1) from None
 
 
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, so that two runs never write there at once.
-
-    The system frees the lock when the process ends. Under torchrun the first rank holds it for all.
-
-    Raises:
-        ValueError: another process holds it, for example an orphan of a killed sweep.
-    """
-    if environment_rank() != 0:
-        yield
-        return
-
-    # the file stays; only its lock says that somebody is at work
-    folder.mkdir(parents=True, exist_ok=True)
-    with RunFolder(folder).lock.open("a") as handle:
-        try:
-            # locks belong to the process: forked workers do not keep them
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ValueError(
-                f"another process is at work in {folder}: wait until it has ended and start the "
-                "same command again, or write elsewhere with hydra.run.dir=..."
-            ) from None
-        yield
-
-
 def prepare(
     folder: Path, config: dict[str, Any], resume: str, free: Sequence[str], outputs: Sequence[str]
-) -> None:
+) -> bool:
     """Make sure that the folder is new, wiped on request, or holds work of the same configuration.
 
     Args:
@@ -90,12 +60,16 @@ def prepare(
         free: keys that may change in between; they do not matter to the result.
         outputs: files and folders that a run makes; without any the folder counts as new.
 
+    Returns:
+        Whether the folder holds work that is continued.
+
     Raises:
         ValueError: naming the settings that differ from those in the folder.
     """
     if resume not in RESUME:
         raise ValueError(f"resume must be one of {RESUME}, got {resume!r}")
     place = RunFolder(folder).config
+    continued = False
 
     # start over: what an earlier run made goes
     if resume == "never" and place.exists():
@@ -114,13 +88,19 @@ def prepare(
                 "its own settings, start over with resume=never, or write elsewhere with "
                 "hydra.run.dir=..."
             )
+        continued = True
+
+    # begin: the inputs of an attempt that came to nothing do not matter
+    else:
+        RunFolder(folder).inputs.unlink(missing_ok=True)
 
     # from here on the folder is this run's
     with atomic_path(place) as aside:
         OmegaConf.save(OmegaConf.create(config), aside)
+    return continued
 
 
 def holds_work(folder: Path, outputs: Sequence[str]) -> bool:
-    """Whether one of the outputs is there, other than the error of a command that was refused."""
-    error = RunFolder(folder).error.name
-    return any((folder / name).exists() for name in outputs if name != error)
+    """Whether one of the outputs is there, other than what an attempt leaves that was refused."""
+    no_work = {RunFolder(folder).error.name, RunFolder(folder).inputs.name}
+    return any((folder / name).exists() for name in outputs if name not in no_work)

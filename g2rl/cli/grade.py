@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from g2rl.runs.files import atomic_path
+from g2rl.runs.lock import LockError, one_process_in
 from g2rl.tasks.grading.choice import ChoiceVerifier
 from g2rl.tasks.grading.grader import Grader
 from g2rl.tasks.grading.math import MathVerifier
@@ -152,8 +153,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
     # grade and write
-    verdicts = grade_cases(cases, options.workers, options.timeout)
-    write_verdicts(options.out, cases, verdicts)
+    try:
+        with one_process_in(options.out.parent, "g2rl-grade", "--out in another folder", True):
+            verdicts = grade_cases(cases, options.workers, options.timeout)
+            write_verdicts(options.out, cases, verdicts)
+    except LockError as error:
+        print(f"g2rl-grade: {error}", file=sys.stderr)
+        return 2
     right = sum(verdict.correct for verdict in verdicts)
     print(f"g2rl-grade: {right} of {len(verdicts)} right, written to {options.out}")
     return 0

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
+from g2rl.runs.lock import one_process_in
 from g2rl.tasks.recipes import RECIPES, Recipe
 from g2rl.tasks.word_policy import small_qwen3, word_tokenizer
 
@@ -141,9 +142,10 @@ def main(argv: list[str] | None = None) -> int:
     recipe = dataclasses.replace(RECIPES[args.task], **changes)
 
     # train, and write in Hugging Face format
-    model, tokenizer = warm_start(recipe)
-    model.to(torch.bfloat16).save_pretrained(args.out)
-    tokenizer.save_pretrained(args.out)
+    with one_process_in(args.out, "python -m g2rl.cli.warmstart", "--out FOLDER"):
+        model, tokenizer = warm_start(recipe)
+        model.to(torch.bfloat16).save_pretrained(args.out)
+        tokenizer.save_pretrained(args.out)
     print(f"wrote {args.out}")
     return 0
 

@@ -8,7 +8,6 @@ that was not.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -237,38 +236,6 @@ def _regrade_rows(rows: Sequence[Row], grader: Grader) -> None:
     verdicts = grader.grade([(row["completion"], problem_of(row)) for row in rows])
     for row, verdict in zip(rows, verdicts, strict=True):
         row.update(verdict_columns(verdict))
-
-
-def problems_digest(benchmarks: Sequence[Benchmark]) -> str:
-    """A hash of what is asked: names of the benchmarks, and ids, prompts and golds of problems."""
-    digest = hashlib.sha256()
-    for benchmark in benchmarks:
-        for problem in benchmark.problems:
-            for text in (benchmark.name, problem.id, problem.prompt, problem.answer):
-                digest.update(text.encode("utf-8", "replace") + b"\0")
-    return digest.hexdigest()
-
-
-def folder_digest(folder: Path, chunks: int = 64, chunk_bytes: int = 1 << 16) -> str:
-    """A hash of the files of a model: their names, their sizes, and a part of their contents.
-
-    Args:
-        folder: of the model.
-        chunks: number of evenly spread chunks of each file that are read. Reading large files as a
-            whole would take minutes.
-        chunk_bytes: size of one chunk.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
-
-        # smaller files are read as a whole
-        with path.open("rb") as file:
-            for start in range(0, size, max(size // chunks, chunk_bytes)):
-                file.seek(start)
-                digest.update(file.read(chunk_bytes))
-    return digest.hexdigest()
 
 
 def pass_at_1_by_benchmark(findings: Findings) -> Mapping[str, float]:

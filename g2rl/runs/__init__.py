@@ -2,6 +2,8 @@
 
     layout               the name of everything in a run's folder
     identity             what makes two runs the same run, or arms of a study the same arm
+    inputs               fingerprints of what the configuration only names
+    lock                 one process at a time in a folder
     files                files that appear whole or not at all; a full disk is named
     tracking             metrics.jsonl, the parquet tables, and a mirror beside them
     tables               the columns of rollouts/ and geometry/
@@ -13,5 +15,5 @@
     interrupt            stop signals: finish the step, save, leave
     progress             the progress bar of every command
 
-Importing layout, identity, files, tracking, metric_names, interrupt or progress loads no torch.
+Importing layout, identity, inputs, lock, files, tracking, metric_names, interrupt or progress loads no torch.
 """

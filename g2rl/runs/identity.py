@@ -50,24 +50,27 @@ _FREE_IN_TRAINING = _free(
     "trainer.keep_checkpoints",
     "trainer.keep_best",
     "trainer.checkpoint_every",
-    "verify",
+    "verify.workers",
     "health",
     "parallel",
 )
+
+# what decides verdicts was never shown in the names of folders
+_VERDICTS = _not_named("verify.timeout_seconds", "verify.memory_mb")
 
 # of the commands that look at a model: g2rl-eval and g2rl-analyze
 _FREE_IN_MEASURING = (
     *_free("resume"),
     *_not_named("run", "model", "benchmark"),
     FreeSetting("data_dir", resume=True, name=True),
-    FreeSetting("verify", resume=True),
-    FreeSetting("verify.workers", name=True),
+    FreeSetting("verify.workers", resume=True, name=True),
 )
 
 FREE_SETTINGS: dict[str, tuple[FreeSetting, ...]] = {
     "train": (
         *_FREE_IN_TRAINING,
         *_not_named("model", "task", "exploration"),
+        *_VERDICTS,
         FreeSetting("seed", arm=True, name=True),
         FreeSetting("data_dir", arm=True),
     ),
@@ -75,6 +78,7 @@ FREE_SETTINGS: dict[str, tuple[FreeSetting, ...]] = {
     "arm": (
         *_FREE_IN_TRAINING,
         *_not_named("seed", "experiment", "data_dir", "exploration.observe"),
+        *_VERDICTS,
     ),
     "evaluate": (
         *_FREE_IN_MEASURING,

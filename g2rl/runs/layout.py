@@ -29,6 +29,11 @@ class RunFolder:
         return self.path / "config.yaml"
 
     @property
+    def inputs(self) -> Path:
+        """Fingerprints of what the configuration names: weights, tokenizer, problems."""
+        return self.path / "inputs.json"
+
+    @property
     def lock(self) -> Path:
         """Held by the process that writes here."""
         return self.path / ".lock"
@@ -131,6 +136,7 @@ def _outputs() -> tuple[str, ...]:
         folder.error,
         folder.learning_curves,
         folder.cosine_distribution,
+        folder.inputs,
     ]
     return tuple(str(path) for path in paths)
 

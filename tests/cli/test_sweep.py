@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 
 from g2rl.analysis.comparison.sweep import Arm, sweep_frame, sweep_table, write_sweep
 from g2rl.cli.config.names import arm_name
-from g2rl.cli.folder import alone_in
+from g2rl.runs.lock import alone_in
 from g2rl.cli.sweep.arms import PlannedArm, status_now, varied_settings, written
 from g2rl.cli.sweep.callback import SweepStop, refuse_missing_plugin
 from g2rl.cli.sweep.worker import Home
@@ -241,7 +241,7 @@ def test_a_library_that_had_a_handler_gets_the_signal_when_all_is_saved() -> Non
 
 def test_two_processes_never_write_one_run(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from g2rl.cli.folder import alone_in\n"
+        "import sys; from pathlib import Path; from g2rl.runs.lock import alone_in\n"
         f"with alone_in(Path({str(tmp_path)!r})): print('held', flush=True); sys.stdin.read()"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -201,7 +201,10 @@ def test_sentence_encoder_keeps_the_contract() -> None:
     rows_NE = check_contract(encoder)
     # Four words: (4, 1)/sqrt(17), in bfloat16 until the rows are normalised.
     torch.testing.assert_close(rows_NE[0], torch.tensor([4.0, 1.0]) / math.sqrt(17))
-    assert encoder._model.options["model_kwargs"] == {"dtype": torch.bfloat16}
+    assert encoder._model.options["model_kwargs"] == {
+        "dtype": torch.bfloat16,
+        "use_safetensors": True,
+    }
     assert encoder._model.options["device"] == "cpu"
 
 

@@ -6,4 +6,5 @@ signals     the training signal and the observers
 memory      the memory plan
 model       the model, the policy, the engine, the processes
 trainer     a whole training run
+inputs      fingerprints of what is read
 """

@@ -148,6 +148,10 @@ def read_train_settings(config: DictConfig) -> TrainSettings:
         ValueError: a setting that cannot be, named by its key.
     """
     advantage, loss = read_algorithm(config.algorithm)
+
+    # the engine and the loss are of different nodes, so neither can refuse the other
+    engine_class: type[Engine] = get_class(config.engine._target_)
+    loss.refuse_truncated(read_sampling(config.task), engine_class.reports_logps)
     return TrainSettings(
         seed=config.seed,
         plan="off" if config.plan is False else config.plan,  # YAML reads a bare off as false

@@ -86,6 +86,7 @@ class TrainingJob:
     trainer: Trainer
     problems: Problems
     signal: Signal
+    encoder: Encoder | None
     models: Models
     tracker: Tracker
     checkpoints: Checkpoints
@@ -241,7 +242,8 @@ def assemble(
         health=settings.health,
         asked_to_stop=asked_to_stop,
     )
-    return TrainingJob(trainer, problems, exploration.signal, models, tracker, checkpoints)
+    signal, encoder = exploration.signal, exploration.encoder
+    return TrainingJob(trainer, problems, signal, encoder, models, tracker, checkpoints)
 
 
 def assemble_step(

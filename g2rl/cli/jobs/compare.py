@@ -118,6 +118,7 @@ def compare(
     from g2rl.analysis.comparison.runs import long_table, read_arms
     from g2rl.analysis.comparison.training_geometry import training_geometry
     from g2rl.runs.files import atomic_path
+    from g2rl.runs.lock import one_process_in
 
     # one long table of all runs, and what is derived from it
     groups = read_arms(folders, by, partial)
@@ -126,18 +127,17 @@ def compare(
     differences = paired_rows(frame, columns, against) if against is not None else []
     geometry = training_geometry(frame)
 
+    # tables, in files and on the terminal, and figures
     out = out or default_folder(folders, by)
-    out.mkdir(parents=True, exist_ok=True)
+    with one_process_in(out, "g2rl-analyze compare", "--out FOLDER"):
+        with atomic_path(out / "runs.parquet") as aside:
+            pd.concat([frame, geometry], ignore_index=True).to_parquet(aside, index=False)
+        with atomic_path(out / "table.md") as aside:
+            aside.write_text(report(frame, columns, groups, differences), encoding="utf-8")
+        show_tables(frame, columns, differences)
+        figures = draw_figures(frame, geometry, groups, against, out)
 
-    # tables, in files and on the terminal
-    with atomic_path(out / "runs.parquet") as aside:
-        pd.concat([frame, geometry], ignore_index=True).to_parquet(aside, index=False)
-    with atomic_path(out / "table.md") as aside:
-        aside.write_text(report(frame, columns, groups, differences), encoding="utf-8")
-    show_tables(frame, columns, differences)
-
-    # figures
-    figures = draw_figures(frame, geometry, groups, against, out)
+    # where it is, and what is missing
     arms_with_cosines = set(geometry["arm"])
     tell(out, figures, [label for label in groups if label not in arms_with_cosines])
     return out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,24 +11,23 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from pyarrow import parquet
 
 from g2rl.cli.build.benchmarks import build_benchmarks, build_graders
+from g2rl.cli.build.inputs import files_of_model, held_out_problems, revision_of
 from g2rl.cli.build.model import build_sampler, model_of_run
-from g2rl.cli.build.settings import plain, read_grading_settings
+from g2rl.cli.build.settings import plain, read_grading_settings, read_model_settings
 from g2rl.cli.folder import prepare
 from g2rl.evaluation.compare import COMPARISON, compare, problems_file
 from g2rl.evaluation.console import EvalReporter
 from g2rl.evaluation.files import write_rows
 from g2rl.evaluation.folder import (
     Evaluation,
-    folder_digest,
     pass_at_1_by_benchmark,
-    problems_digest,
     regrade,
 )
 from g2rl.evaluation.tables import Findings, findings_metrics
-from g2rl.policy.loading import resolve_source
-from g2rl.runs.files import write_json
 from g2rl.runs.identity import differences, free_keys
+from g2rl.runs.inputs import check_inputs
 from g2rl.runs.layout import RunFolder
+from g2rl.runs.lock import one_process_in
 from g2rl.runs.tracking import Guarded, Mirror
 from g2rl.tasks.benchmarks.benchmark import Benchmark
 from g2rl.tasks.grading.grader import Graders
@@ -55,7 +53,16 @@ def evaluate(config: DictConfig, folder: Path, overrides: Sequence[str] = ()) ->
 
     Returns:
         The mean pass@1 of the benchmarks; None of a comparison.
+
+    Raises:
+        ValueError: another process is at work in the folder, torchrun started this one, or what the
+            parts refuse.
     """
+    with one_process_in(folder, "g2rl-eval"):
+        return _evaluate(config, folder, overrides)
+
+
+def _evaluate(config: DictConfig, folder: Path, overrides: Sequence[str]) -> float | None:
     # a comparison needs neither a model nor graders
     reporter = EvalReporter()
     if config.compare:
@@ -96,8 +103,10 @@ def sample(
 
     # the folder: new, or of the same settings and the same inputs
     settings = plain(config)
-    prepare(folder, settings, config.resume, free_keys("evaluate", "resume"), OUTPUTS)
-    check_inputs(folder, inputs(config.model.source, benchmarks, config.model.adapter))
+    continued = prepare(folder, settings, config.resume, free_keys("evaluate", "resume"), OUTPUTS)
+    digests = files_of_model(read_model_settings(config.model))
+    digests["held-out problems"] = held_out_problems(benchmarks)
+    check_inputs(folder, digests, continued)
 
     # what is still to be sampled
     evaluation = Evaluation(folder, benchmarks, config.part, config.seed)
@@ -107,6 +116,7 @@ def sample(
         reporter.say(f"{config.model.source} on {sizes_of(benchmarks)}")
         engine, loaded = build_sampler(config)
         try:
+            check_inputs(folder, revision_of(loaded), continued)
             engine.push_weights()
             evaluation.sample(engine, loaded.tokenizer, graders, reporter, chat=config.model.chat)
         finally:
@@ -136,40 +146,6 @@ def tell(mirror: Mirror, findings: Findings, samples: Path) -> None:
     mirror.table("rollouts", 0, parquet.read_table(samples).to_pydict())
     mirror.log(0, findings_metrics(findings))
     mirror.finish()
-
-
-def inputs(
-    source: str, benchmarks: Sequence[Benchmark], adapter: str | None = None
-) -> dict[str, str]:
-    """Hashes of what the samples depend on and the configuration does not show.
-
-    Weights from a hub are not hashed: there the name and the revision tell what they are.
-    """
-    digests = {"problems": problems_digest(benchmarks)}
-    if adapter is not None:
-        digests["adapter"] = folder_digest(Path(adapter).expanduser())
-    weights = Path(resolve_source(source)).expanduser()
-    if weights.is_dir():
-        digests["weights"] = folder_digest(weights)
-    return digests
-
-
-def check_inputs(folder: Path, digests: dict[str, str]) -> None:
-    """Refuse to continue an evaluation whose model or problems have changed meanwhile.
-
-    Raises:
-        ValueError: naming what has changed.
-    """
-    place = folder / "inputs.json"
-    if place.exists():
-        before = json.loads(place.read_text(encoding="utf-8"))
-        changed = [name for name in before if before[name] != digests.get(name)]
-        if changed:
-            raise ValueError(
-                f"{folder} was begun with other {' and '.join(changed)} under the same name; start "
-                "over with resume=never, or write elsewhere with hydra.run.dir=..."
-            )
-    write_json(place, digests)
 
 
 def compare_folders(node: ListConfig, folder: Path, reporter: EvalReporter) -> None:

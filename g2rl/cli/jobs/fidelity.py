@@ -22,10 +22,18 @@ from g2rl.cli.build.settings import read_grading_settings
 from g2rl.cli.jobs.subject import begin, open_subject
 from g2rl.evaluation.console import EvalReporter
 from g2rl.runs.files import atomic_path, write_json
+from g2rl.runs.lock import one_process_in
 from g2rl.tasks.benchmarks.benchmark import Benchmark
 from g2rl.types import SamplingParams
 
-OUTPUTS = ("pairs.parquet", "responses.parquet", "fidelity.json", "table.md", "fidelity.png")
+OUTPUTS = (
+    "pairs.parquet",
+    "responses.parquet",
+    "fidelity.json",
+    "table.md",
+    "fidelity.png",
+    "inputs.json",
+)
 
 
 def fidelity(config: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> float | None:
@@ -42,6 +50,11 @@ def fidelity(config: DictConfig, folder: Path, overrides: Sequence[str] = ()) ->
     Raises:
         ValueError: several benchmarks at once, or settings that the parts refuse.
     """
+    with one_process_in(folder, "g2rl-analyze fidelity"):
+        return _fidelity(config, folder, overrides)
+
+
+def _fidelity(config: DictConfig, folder: Path, overrides: Sequence[str]) -> float | None:
     # what can be refused before a model is loaded
     check(config)
     config, benchmark = begin("analyze_fidelity", config, folder, overrides, OUTPUTS)

@@ -21,6 +21,7 @@ from g2rl.cli.build.settings import read_grading_settings
 from g2rl.cli.jobs.subject import begin, open_subject
 from g2rl.evaluation.console import EvalReporter
 from g2rl.runs.files import atomic_path, write_json
+from g2rl.runs.lock import one_process_in
 from g2rl.tasks.benchmarks.benchmark import Benchmark
 from g2rl.types import SamplingParams
 
@@ -32,6 +33,7 @@ OUTPUTS = (
     "table.md",
     "geometry.png",
     "grid.png",
+    "inputs.json",
 )
 CUT_OFF = 0.5
 """Share of responses at the token limit above which the reader is warned."""
@@ -51,6 +53,11 @@ def geometry(config: DictConfig, folder: Path, overrides: Sequence[str] = ()) ->
     Raises:
         ValueError: settings that say nothing of a distribution of pairs, or that the parts refuse.
     """
+    with one_process_in(folder, "g2rl-analyze geometry"):
+        return _geometry(config, folder, overrides)
+
+
+def _geometry(config: DictConfig, folder: Path, overrides: Sequence[str]) -> float:
     # what can be refused before a model is loaded
     check(config)
     config, benchmark = begin("analyze_geometry", config, folder, overrides, OUTPUTS)

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from g2rl.cli.build.benchmarks import build_benchmarks
+from g2rl.cli.build.inputs import files_of_model, held_out_problems
 from g2rl.cli.build.model import (
     build_engine,
     build_policy,
@@ -24,6 +25,7 @@ from g2rl.policy.loading import LoadedModel
 from g2rl.policy.policy import Policy
 from g2rl.policy.prompts import encode_prompt
 from g2rl.runs.identity import free_keys
+from g2rl.runs.inputs import check_inputs
 from g2rl.tasks.benchmarks.benchmark import Benchmark
 
 
@@ -57,8 +59,12 @@ def begin(
         names = ", ".join(benchmark.name for benchmark in benchmarks)
         raise ValueError(f"benchmark has {len(benchmarks)} members ({names}): choose one")
 
-    # the folder: new, or of the same settings
-    prepare(folder, plain(config), config.resume, free_keys(command, "resume"), outputs)
+    # the folder: new, or of the same settings and the same inputs
+    free = free_keys(command, "resume")
+    continued = prepare(folder, plain(config), config.resume, free, outputs)
+    digests = files_of_model(read_model_settings(config.model))
+    digests["held-out problems"] = held_out_problems(benchmarks)
+    check_inputs(folder, digests, continued)
     return config, benchmarks[0]
 
 

@@ -12,15 +12,18 @@ from typing import Any
 from omegaconf import DictConfig
 
 from g2rl.analysis.figures.one_run import plot_run
+from g2rl.cli.build.inputs import training_inputs
 from g2rl.cli.build.model import join_world
 from g2rl.cli.build.settings import TrainSettings, plain, read_train_settings
 from g2rl.cli.build.trainer import Models, TrainingJob, build_training
-from g2rl.cli.folder import alone_in, prepare
+from g2rl.cli.folder import prepare
 from g2rl.runs.checkpoints import export_model
 from g2rl.runs.files import write_json
 from g2rl.runs.identity import free_keys
+from g2rl.runs.inputs import check_inputs
 from g2rl.runs.interrupt import StopRequest
 from g2rl.runs.layout import OUTPUTS, RunFolder
+from g2rl.runs.lock import alone_in
 from g2rl.runs.metric_names import final_score
 from g2rl.runs.tracking import read_metrics
 from g2rl.training.console import ConsoleReporter, Reporter, SilentReporter, summary_rows
@@ -42,14 +45,13 @@ def train(config: DictConfig, run_dir: Path) -> float:
     settings = read_train_settings(config)
     with alone_in(run_dir), StopRequest() as stop, joined(settings) as world:
         # the folder, by the first rank for all
-        if world.first:
-            prepare(run_dir, plain_config, config.resume, free_keys("train", "resume"), OUTPUTS)
-        world.barrier()
+        continued = begin(run_dir, plain_config, config.resume, world)
         reporter = ConsoleReporter(run_dir) if world.first else SilentReporter()
 
         # the run; whatever happens, processes and files are closed
         job = build_training(config, settings, run_dir, reporter, stop, world)
         try:
+            same_inputs(run_dir, settings, job, continued, world)
             state = job.checkpoints.load_newest(job.models.policy.model)
             describe(reporter, settings, job, world, state)
             job.tracker.start(None if state is None else int(state["step"]), plain_config)
@@ -64,6 +66,32 @@ def train(config: DictConfig, run_dir: Path) -> float:
         if not isinstance(reporter, ConsoleReporter):
             return math.nan
         return conclude(job, run_dir, reporter)
+
+
+def begin(run_dir: Path, plain_config: dict[str, Any], resume: str, world: World) -> bool:
+    """Prepare the folder, by the first rank for all; returns whether a run is continued.
+
+    Ranks but the first return False.
+    """
+    continued = False
+    if world.first:
+        free = free_keys("train", "resume")
+        continued = prepare(run_dir, plain_config, resume, free, OUTPUTS)
+    world.barrier()
+    return continued
+
+
+def same_inputs(
+    run_dir: Path, settings: TrainSettings, job: TrainingJob, continued: bool, world: World
+) -> None:
+    """Refuse to continue with other weights, tokenizer or problems than the run began with.
+
+    Raises:
+        ValueError: on the first rank, naming what has changed.
+    """
+    if world.first:
+        check_inputs(run_dir, training_inputs(settings, job), continued)
+    world.barrier()
 
 
 @contextmanager

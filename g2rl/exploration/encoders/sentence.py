@@ -101,7 +101,7 @@ class SentenceTransformerEncoder:
                 "sentence encoders need sentence-transformers: pip install 'g2rl[embed]'"
             ) from error
 
-        self.name = name
+        self.name = self.source = name
         self.batch_size = batch_size
         self._model = library.SentenceTransformer(
             name,
@@ -109,6 +109,10 @@ class SentenceTransformerEncoder:
             local_files_only=local_files_only,
             model_kwargs={"dtype": torch_dtype, "use_safetensors": True},
         )
+
+        # on a hub the same name may stand for other weights tomorrow
+        inner = getattr(self._model, "transformers_model", None)
+        self.revision = getattr(getattr(inner, "config", None), "_commit_hash", None)
 
         # the library would cut longer texts at their end, where the answer is
         longest = self._model.max_seq_length
