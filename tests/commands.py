@@ -27,8 +27,7 @@ from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-"""The repository."""
+from tests.support import ROOT
 
 PRELOADED = (
     "g2rl.cli.jobs.train",

@@ -16,6 +16,9 @@ from omegaconf import DictConfig
 from g2rl.cli.config.choices import config_dir
 from g2rl.cli.config.launch import register_resolvers
 
+ROOT = Path(__file__).resolve().parents[1]
+"""The repository."""
+
 register_resolvers()
 
 

@@ -143,6 +143,18 @@ MOVED_MODULES = {
 """Modules and packages that files written before version 0.1.0 call by another name, and their
 present name. Moved verifiers are listed in `g2rl.tasks.grading.registry`."""
 
+SETTINGS_ADDED: dict[str, Any] = {
+    "algorithm.kl_bias_correction": False,
+    "algorithm.sampler_mode": "truncate",
+    "algorithm.sampler_floor": 0.0,
+}
+"""Settings that earlier versions did not have, with the value that means what those versions did. A
+run that was begun without one of them was begun with this value."""
+
+NODES_ADDED = ("partition",)
+"""Nodes that earlier versions did not have, and that decide nothing in a run of theirs: only
+signals that came with the node look at it."""
+
 _MOVED = re.compile(rf"({'|'.join(re.escape(name) for name in MOVED_MODULES)})(?=\.|$)")
 
 
@@ -180,7 +192,14 @@ def _differences(before: Any, after: Any, free: Sequence[str], key: str) -> list
         changes: list[str] = []
         for name in dict.fromkeys([*before, *after]):
             setting_key = f"{key}.{name}" if key else str(name)
-            changes += _differences(before.get(name), after.get(name), free, setting_key)
+            old_value, new_value = before.get(name), after.get(name)
+
+            # what an earlier version did not ask for
+            if name not in before:
+                if setting_key in NODES_ADDED:
+                    continue
+                old_value = SETTINGS_ADDED.get(setting_key)
+            changes += _differences(old_value, new_value, free, setting_key)
         return changes
 
     # single values

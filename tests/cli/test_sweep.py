@@ -20,11 +20,11 @@ from omegaconf import OmegaConf
 
 from g2rl.analysis.comparison.sweep import Arm, sweep_frame, sweep_table, write_sweep
 from g2rl.cli.config.names import arm_name
-from g2rl.runs.lock import alone_in
 from g2rl.cli.sweep.arms import PlannedArm, status_now, varied_settings, written
 from g2rl.cli.sweep.callback import SweepStop, refuse_missing_plugin
 from g2rl.cli.sweep.worker import Home
 from g2rl.runs.interrupt import Interrupted, StopRequest, asked, hand_on
+from g2rl.runs.lock import alone_in
 from tests import commands
 from tests.support import composed, json_lines, untimed_rows
 
