@@ -23,6 +23,9 @@ A signal acts at one level (`LEVELS`), which says what it may return and what it
     advantage   changes the advantages of the algorithm or of an estimator
     loss        changes neither, but the loss (an entropy bonus)
 
+A signal that has a method `tokens` acts on single tokens of the loss: see
+`g2rl.exploration.token_plan`.
+
 **Reward convention.** `batch.rewards_PG` holds -1 and +1, `batch.r01_PG` 0 and 1. Half of the
 published methods are defined on one, half on the other, and most are another method on the wrong
 one, so every signal says which it uses.

@@ -35,8 +35,8 @@ the surrogate, clip bounds of their own, and a penalty a_t D(log pi(y_t), anchor
 token is then m_t l_t + beta KL_t + a_t D_t.
 
 Every exponential here is that of `bounded_exp`: exact up to e^10, and a straight line of slope e^10
-from there on. So neither a value nor a gradient overflows, a far-off token is still pulled back, and
-a token whose advantage is 0 costs 0 whatever its ratio.
+from there on. So neither a value nor a gradient overflows, a far-off token is still pulled back,
+and a token whose advantage is 0 costs 0 whatever its ratio.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ In reading order (docs/tour.md walks a step through it):
     stages              the stages of a step that are more than one call
     updater             mini-batches and the optimizer step
     micro_batch_update  forward, loss and backward of one micro-batch
+    token_plans         what a signal wants of the tokens of one mini-batch
     validation          held-out accuracy and the geometry probe
     settings            settings of the loop
     optimizer           settings of the optimizer and its schedule

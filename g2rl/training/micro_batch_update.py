@@ -11,12 +11,14 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+from g2rl.exploration.token_plan import TokenPlanner
 from g2rl.formulas.losses import LossInputs, PolicyLoss
 from g2rl.formulas.tensors import bounded_exp
 from g2rl.policy.batching import MicroBatch, Sequences, make_micro_batch
 from g2rl.policy.lm_head import HeadOutput, Objective
 from g2rl.policy.policy import Policy
 from g2rl.policy.scoring import Scores, require_scored
+from g2rl.training.token_plans import PlannedTokens
 
 
 class BehaviourSource(Enum):
@@ -55,6 +57,8 @@ class UpdateBatch:
     keep_N: Tensor | None = None
     """Boolean: responses that take part. The others are in no mini-batch and count in no mean, as
     if they had not been sampled. None keeps all."""
+    token_planner: TokenPlanner | None = None
+    """Plans the tokens of every mini-batch; then all responses must have been scored."""
     kept_forwards: dict[tuple[int, ...], HeadOutput] = field(default_factory=dict)
     """Forwards that scoring ran on the update's behalf, by the rows of their micro-batch. The
     update takes each out when it differentiates it, which frees its activations."""
@@ -109,6 +113,13 @@ class MiniBatch:
     token_share: float
     """1 / (tokens of the mini-batch)."""
     source: BehaviourSource
+    plan: PlannedTokens | None = None
+    """What the signal wants of single tokens."""
+
+    @property
+    def plan_metrics(self) -> dict[str, float]:
+        """What the signal says of its plan."""
+        return {} if self.plan is None else self.plan.metrics
 
 
 @dataclass(slots=True, frozen=True)
@@ -119,12 +130,20 @@ class LossContext:
     """Fields of `LossInputs` by name, each (T,). Without `old_logps_T`, the behaviour policy's
     log-probabilities are those of the forward itself."""
     row_count: int
+    anchor_kind: str = "k3"
+    """Kind of the penalty of a token plan."""
 
     def loss_inputs(self, tile: slice, logps_T: Tensor, entropy_T: Tensor) -> LossInputs:
         """Inputs for the tokens of a tile, whose log-probabilities and entropies are given."""
         fields = {name: value_T[tile] for name, value_T in self.tokens.items()}
         fields.setdefault("old_logps_T", logps_T.detach())
-        return LossInputs(logps_T=logps_T, entropy_T=entropy_T, rows=self.row_count, **fields)
+        return LossInputs(
+            logps_T=logps_T,
+            entropy_T=entropy_T,
+            rows=self.row_count,
+            anchor_kind=self.anchor_kind,
+            **fields,
+        )
 
 
 @dataclass(slots=True, frozen=True)
@@ -256,11 +275,21 @@ class MicroUpdate:
         # what depends on the algorithm, the engine and the signal
         if batch.token_bonus is not None:
             advantages_T = advantages_T + tokens_of(batch.token_bonus)
-        tokens["advantages_T"] = advantages_T
         if mini_batch.source is BehaviourSource.SCORES:
             tokens["old_logps_T"] = tokens_of(behaviour.logps)
         if batch.ref_logps is not None:
             tokens["ref_logps_T"] = tokens_of(batch.ref_logps)
         if batch.sampler_logps is not None:
             tokens["sampler_logps_T"] = tokens_of(batch.sampler_logps)
-        return LossContext(tokens, len(rows))
+
+        # what the signal wants of single tokens
+        anchor_kind = "k3"
+        if mini_batch.plan is not None:
+            for name, values_T in mini_batch.plan.tokens_of(rows).items():
+                tokens[name] = values_T.to(device)
+            if mini_batch.plan.shifts is not None:
+                shift_T = torch.cat([mini_batch.plan.shifts[n] for n in rows])
+                advantages_T = advantages_T + shift_T.to(device)
+            anchor_kind = mini_batch.plan.anchor_kind
+        tokens["advantages_T"] = advantages_T
+        return LossContext(tokens, len(rows), anchor_kind)

@@ -18,6 +18,7 @@ from g2rl.exploration.encoders.encoder import Encoder
 from g2rl.exploration.partitions import Partitioner
 from g2rl.exploration.signal import Signal, all_needs
 from g2rl.formulas.advantages import GroupAdvantage
+from g2rl.exploration.token_plan import TokenPlan, TokenPlanner, TokenView
 from g2rl.policy.policy import Policy, Scorable
 from g2rl.policy.prompts import encode_prompt
 from g2rl.policy.scoring import ScorePlan, ScoreRequest, Scores, require_scored, score
@@ -285,6 +286,21 @@ class Explorer:
             for answers in batch.answers or []:
                 keys.append([None if a is None else self.answer_key(a) for a in answers])
             batch.answer_keys = keys
+
+    @property
+    def token_planner(self) -> TokenPlanner | None:
+        """How the signal plans the tokens of a mini-batch; None for a signal that does not."""
+        tokens: TokenPlanner | None = getattr(self.signal, "tokens", None)
+        if tokens is None:
+            return None
+
+        def checked(view: TokenView) -> TokenPlan:
+            """The signal's plan, once it is sure that it can be carried out."""
+            plan = tokens(view)
+            plan.check(self.signal.name, view.token_count)
+            return plan
+
+        return checked
 
     def shape(self, batch: GroupBatch) -> tuple[Shaped, dict[str, float]]:
         """Let the signal shape the rewards, and every observer measure.

@@ -171,6 +171,7 @@ class TrainingStep:
                 token_bonus=shaped.token_bonus,
                 entropy_coef=shaped.entropy_coef,
                 keep_N=None if kept_PG is None else kept_PG.flatten(),
+                token_planner=self.explorer.token_planner,
                 kept_forwards=kept_forwards,
             )
             result = self.updater.step(update_batch, step)

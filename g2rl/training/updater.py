@@ -39,6 +39,7 @@ from g2rl.training.micro_batch_update import (
     UpdateBatch,
 )
 from g2rl.training.optimizer import OptimizerSettings, parameter_groups
+from g2rl.training.token_plans import TOKEN_PLAN_STREAM, plan_tokens, token_view
 from g2rl.world import World
 
 MINI_BATCH_STREAM = 0x5417
@@ -190,9 +191,12 @@ class Updater:
         behaviour = batch.behaviour.copy()
         values: dict[str, list[float]] = defaultdict(list)
         for epoch in range(self.settings.epochs):
-            for rows in self._mini_batches(batch.group_N, step, epoch):
-                mini_batch = self._mini_batch(batch, batch.rows_taking_part(rows), source)
-                for name, value in self._update(batch, behaviour, mini_batch, step).items():
+            for number, rows in enumerate(self._mini_batches(batch.group_N, step, epoch)):
+                key = (self.seed, TOKEN_PLAN_STREAM, step, epoch, number)
+                rows_taking_part = batch.rows_taking_part(rows)
+                mini_batch = self._mini_batch(batch, rows_taking_part, source, key)
+                metrics = self._update(batch, behaviour, mini_batch, step)
+                for name, value in (metrics | mini_batch.plan_metrics).items():
                     values[name].append(value)
                 source = BehaviourSource.SCORES  # the weights have changed
 
@@ -321,17 +325,42 @@ class Updater:
         return mini_batches(group_N, self.settings.mini_batches, key)
 
     def _mini_batch(
-        self, batch: UpdateBatch, rows: list[int], source: BehaviourSource
+        self,
+        batch: UpdateBatch,
+        rows: list[int],
+        source: BehaviourSource,
+        key: tuple[int, ...] = (),
     ) -> MiniBatch:
-        """Weigh the tokens of a mini-batch by the normaliser of the loss."""
+        """Weigh the tokens of a mini-batch by the normaliser of the loss, and let the signal plan
+        them.
+
+        Args:
+            batch: the rollout batch.
+            rows: the responses of the mini-batch.
+            source: where its behaviour log-probabilities come from.
+            key: of the random numbers of its token plan.
+        """
         # weights over the whole mini-batch
         lengths = batch.sequences.lengths_N[rows]
         weights_N = torch.zeros(len(batch.sequences), dtype=torch.float32)
         weights_N[rows] = response_weights(
             self.loss.normalizer, lengths, batch.group_N[rows], self.max_tokens
         )
-        token_count = max(float(lengths.sum()), 1.0)
-        return MiniBatch(rows, weights_N, 1.0 / token_count, source)
+        token_count = float(lengths.sum())
+
+        # every rank holds all tokens, so all make the same plan
+        plan = None
+        if batch.token_planner is not None and token_count > 0:
+            view = token_view(
+                rows,
+                batch.advantages_N,
+                batch.token_bonus,
+                batch.behaviour,
+                batch.group_N,
+                key,
+            )
+            plan = plan_tokens(batch.token_planner, view, rows, weights_N[rows])
+        return MiniBatch(rows, weights_N, 1.0 / max(token_count, 1.0), source, plan)
 
     def _micro_batches(self, sequences: Sequences, rows: Sequence[int]) -> list[list[int]]:
         """This rank's micro-batches of a mini-batch.
