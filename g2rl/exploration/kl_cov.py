@@ -15,8 +15,9 @@ Differences from the authors' code:
 
 - means and ranks run over the mini-batch, theirs over the micro-batch of one process, so that their
   results depend on its size;
-- the log-probabilities are those of the behaviour policy, theirs those of the policy that is being
-  updated.
+- the log-probabilities that select are those of the behaviour policy, theirs those of the policy
+  that is being updated;
+- |log rho| has no slope up to 1e-4 nats, which is rounding.
 
 At the first update of a batch log rho is 0 and |log rho| has slope 0, so with one update a batch
 (optimizer.mini_batches=1, epochs=1) KL-Cov is the unclipped policy gradient and nothing else.

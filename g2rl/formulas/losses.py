@@ -57,6 +57,9 @@ KL_ESTIMATORS = ("k1", "k2", "k3")
 CORRECTIONS = ("token", "sequence", "none")
 CORRECTION_MODES = ("truncate", "mask")
 ANCHOR_KINDS = ("k3", "abs", "js")
+ANCHOR_RESOLUTION = 1e-4
+"""Differences of log-probability up to this have no slope under the penalty |d|. Two forwards of the
+same weights differ by about 1e-6, and |d| would make a slope of 1 or -1 of that."""
 LOG_2 = math.log(2.0)
 
 
@@ -399,7 +402,8 @@ def anchor_penalty(kind: str, logps_T: Tensor, anchor_logps_T: Tensor) -> Tensor
         js    u log u - (u + 1) log((u + 1) / 2)       mean over pi: twice the Jensen-Shannon
                                                        divergence (DPH-RL, arXiv 2509.07430)
 
-    The slope of abs is 0 where d is exactly 0, as at the first update of a batch.
+    The slope of abs is 0 where |d| is at most `ANCHOR_RESOLUTION`, as at the first update of a
+    batch, where d is 0 up to rounding.
 
     Args:
         kind: one of `ANCHOR_KINDS`.
@@ -411,7 +415,9 @@ def anchor_penalty(kind: str, logps_T: Tensor, anchor_logps_T: Tensor) -> Tensor
     """
     difference_T = anchor_logps_T - logps_T
     if kind == "abs":
-        return difference_T.abs()
+        distance_T = difference_T.abs()
+        is_rounding_T = distance_T <= ANCHOR_RESOLUTION
+        return torch.where(is_rounding_T, distance_T.detach(), distance_T)
     if kind == "k3":
         return kl_divergence("k3", logps_T, anchor_logps_T)
     if kind != "js":

@@ -580,10 +580,11 @@ def test_the_js_penalty_is_twice_the_divergence_by_enumeration() -> None:
 
 
 def test_the_absolute_penalty_does_nothing_on_its_anchor() -> None:
-    """Trap (e) of KL-Cov: at the first update log rho = 0, where |.| has slope 0."""
-    logps = torch.tensor([-1.0, -2.0], requires_grad=True)
-    anchor_penalty("abs", logps, logps.detach()).sum().backward()
-    assert logps.grad.tolist() == [0.0, 0.0]
+    """Trap (e) of KL-Cov: at the first update log rho = 0 up to rounding, where |.| has slope 0."""
+    logps = torch.full((5,), -1.0, requires_grad=True)
+    shift = torch.tensor([0.0, 1e-6, -1e-6, 0.01, -0.01])
+    anchor_penalty("abs", logps, logps.detach() - shift).sum().backward()
+    assert logps.grad.tolist() == [0.0, 0.0, 0.0, 1.0, -1.0]
 
 
 # ---- numbers far apart

@@ -21,6 +21,11 @@ import torch
 
 from g2rl.cli.build.model import frozen_copy
 from g2rl.engines.transformers import TransformersEngine
+from g2rl.exploration.clip_cov import ClipCov
+from g2rl.exploration.entropy_advantage import EntropyAdvantage
+from g2rl.exploration.forking_tokens import ForkingTokens
+from g2rl.exploration.kl_cov import KLCov
+from g2rl.exploration.token_plan import TokenPlan, TokenPlanner, TokenView, merge_plans
 from g2rl.formulas.losses import PolicyLoss
 from g2rl.policy.batching import Sequences
 from g2rl.policy.lm_head import head
@@ -136,6 +141,17 @@ def poisoned(batch: UpdateBatch) -> None:
     batch.advantages_N[6] = torch.nan
 
 
+def planned(view: TokenView) -> TokenPlan:
+    """Four token-level signals at once: weights, shifts, bounds and anchors."""
+    signals = (
+        ClipCov(share=0.2, cov_low=0.01, cov_high=99.0, clip_low=None, clip_high=None),
+        KLCov(share=0.3, coefficient=0.5),
+        ForkingTokens(share=0.6),
+        EntropyAdvantage(),
+    )
+    return merge_plans([(signal.name, signal.tokens(view)) for signal in signals])
+
+
 FUSED = head._fused
 CASES: dict[str, dict[str, Any]] = {
     "token_mean": {},
@@ -149,6 +165,7 @@ CASES: dict[str, dict[str, Any]] = {
     "fused": {"policy": tied, "fuse_from": 0},
     "two epochs": {"epochs": 2},
     "bad numbers": {"spoil": poisoned},
+    "token plan": {"epochs": 2, "planner": planned},
     "bfloat16": {"shards": ShardSettings(param_dtype="bfloat16")},
 }
 
@@ -161,6 +178,7 @@ def outcome(
     epochs: int = 1,
     fuse_from: int = head.FUSE_FROM,
     spoil: Callable[[UpdateBatch], None] = lambda batch: None,
+    planner: TokenPlanner | None = None,
 ) -> dict[str, Any]:
     """Scores, gradients of every mini-batch of one step, and metrics and weights of three; whole
     tensors."""
@@ -196,6 +214,7 @@ def outcome(
         advantages_N=torch.linspace(-1, 1.4, count),
         ref_logps=require_scored(ref.logps),
         entropy_coef=0.01,
+        token_planner=planner,
     )
     spoil(batch)
     found: dict[str, Any] = {
@@ -215,6 +234,8 @@ def outcome(
         updater.optimizer.zero_grad(set_to_none=True)
     for step in range(1, 4):
         late = updater.rows_to_score(batch.group_N, step)
+        if planner is not None:
+            late = list(range(count))
         batch.behaviour = score(
             model, sequences, ScoreRequest(**common, plan=ScorePlan([late])), world
         )
