@@ -58,8 +58,8 @@ CORRECTIONS = ("token", "sequence", "none")
 CORRECTION_MODES = ("truncate", "mask")
 ANCHOR_KINDS = ("k3", "abs", "js")
 ANCHOR_RESOLUTION = 1e-4
-"""Differences of log-probability up to this have no slope under the penalty |d|. Two forwards of the
-same weights differ by about 1e-6, and |d| would make a slope of 1 or -1 of that."""
+"""Differences of log-probability up to this have no slope under the penalty |d|. Two forwards of
+the same weights differ by about 1e-6, and |d| would make a slope of 1 or -1 of that."""
 LOG_2 = math.log(2.0)
 
 

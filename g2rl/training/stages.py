@@ -17,8 +17,8 @@ from g2rl.engines.rollouts import Rollouts, grouped
 from g2rl.exploration.encoders.encoder import Encoder
 from g2rl.exploration.partitions import Partitioner
 from g2rl.exploration.signal import Signal, all_needs
-from g2rl.formulas.advantages import GroupAdvantage
 from g2rl.exploration.token_plan import TokenPlan, TokenPlanner, TokenView
+from g2rl.formulas.advantages import GroupAdvantage
 from g2rl.policy.policy import Policy, Scorable
 from g2rl.policy.prompts import encode_prompt
 from g2rl.policy.scoring import ScorePlan, ScoreRequest, Scores, require_scored, score
