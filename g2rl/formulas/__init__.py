@@ -3,6 +3,7 @@
 tensors       unit rows, cosines, min-max, ranks, sums over segments
 pairs         pairs of responses of a group and their classes; loads no torch
 advantages    from rewards to advantages
+overlong      what the length of a response costs (DAPO)
 losses        the policy-gradient loss and its published settings
 estimators    pass@k, maj@k and bootstrap intervals; numpy alone
 intervals     t-intervals over training runs that differ in their seed

@@ -143,17 +143,20 @@ MOVED_MODULES = {
 """Modules and packages that files written before version 0.1.0 call by another name, and their
 present name. Moved verifiers are listed in `g2rl.tasks.grading.registry`."""
 
-SETTINGS_ADDED: dict[str, Any] = {
+ADDED_SETTINGS: dict[str, Any] = {
     "algorithm.kl_bias_correction": False,
     "algorithm.sampler_mode": "truncate",
     "algorithm.sampler_floor": 0.0,
+    "algorithm.overlong_buffer": 0.0,
+    "algorithm.overlong_penalty": 1.0,
+    "algorithm.sampling_rounds": 1,
 }
-"""Settings that earlier versions did not have, with the value that means what those versions did. A
-run that was begun without one of them was begun with this value."""
+"""Settings that runs of earlier versions do not have, with the value by which a run does what it
+did without them."""
 
-NODES_ADDED = ("partition",)
-"""Nodes that earlier versions did not have, and that decide nothing in a run of theirs: only
-signals that came with the node look at it."""
+ADDED_NODES = ("partition",)
+"""Nodes that runs of earlier versions do not have and that decided nothing in them: only signals
+that came with a node look at it."""
 
 _MOVED = re.compile(rf"({'|'.join(re.escape(name) for name in MOVED_MODULES)})(?=\.|$)")
 
@@ -172,6 +175,19 @@ def with_present_names(value: Any) -> Any:
     return value
 
 
+def with_added_settings(config: Any) -> Any:
+    """A whole configuration in which settings that were added since it was stored have the value
+    that changes nothing. A node that is missing as a whole is not added."""
+    if not isinstance(config, dict):
+        return config
+    completed = dict(config)
+    for key, value in ADDED_SETTINGS.items():
+        node, _, name = key.partition(".")
+        if isinstance(completed.get(node), dict) and name not in completed[node]:
+            completed[node] = {**completed[node], name: value}
+    return completed
+
+
 def differences(before: Any, after: Any, free: Sequence[str] = ()) -> list[str]:
     """Settings in which two configurations differ, as "key: old -> new".
 
@@ -180,6 +196,7 @@ def differences(before: Any, after: Any, free: Sequence[str] = ()) -> list[str]:
         after: another one.
         free: keys of settings and nodes that may differ, see `free_keys`.
     """
+    before, after = with_added_settings(before), with_added_settings(after)
     return _differences(with_present_names(before), with_present_names(after), free, "")
 
 
@@ -195,10 +212,8 @@ def _differences(before: Any, after: Any, free: Sequence[str], key: str) -> list
             old_value, new_value = before.get(name), after.get(name)
 
             # what an earlier version did not ask for
-            if name not in before:
-                if setting_key in NODES_ADDED:
-                    continue
-                old_value = SETTINGS_ADDED.get(setting_key)
+            if setting_key in ADDED_NODES and name not in before:
+                continue
             changes += _differences(old_value, new_value, free, setting_key)
         return changes
 

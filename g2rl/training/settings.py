@@ -31,6 +31,8 @@ class TrainerSettings:
             temperature. Node `exploration`.
         steps: rollout batches to train on.
         prompts_per_step, group_size: P and G.
+        sampling_rounds: the most rounds in which uniform groups are replaced; 1 replaces none.
+            Node `algorithm`.
         seed: decides everything random; top level.
         eval_every: steps between evaluations in between; 0 evaluates before and after only.
         eval_samples: samples a problem for those; the first and the last use the benchmark's own n.
@@ -47,6 +49,7 @@ class TrainerSettings:
     steps: int = 50
     prompts_per_step: int = 16
     group_size: int = 16
+    sampling_rounds: int = 1
     seed: int = 0
     eval_every: int = 10
     eval_samples: int = 8
@@ -67,6 +70,11 @@ class TrainerSettings:
         for name in MUST_BE_POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"trainer.{name} must be >= 1, got {getattr(self, name)}")
+        if self.sampling_rounds < 1:
+            raise ValueError(
+                f"algorithm.sampling_rounds must be >= 1 (1 replaces no group), "
+                f"got {self.sampling_rounds}"
+            )
         for name in MUST_NOT_BE_NEGATIVE:
             if getattr(self, name) < 0:
                 raise ValueError(f"trainer.{name} must be >= 0, got {getattr(self, name)}")

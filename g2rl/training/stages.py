@@ -65,12 +65,24 @@ class Sampler:
 
     def __call__(self, step: int) -> Rollouts:
         """Sample the rollouts of a step; what is drawn is a function of (seed, step, weights)."""
+        count = self.settings.prompts_per_step
+        return self.draw(step, start=(step - 1) * count, first_place=0, count=count)
+
+    def draw(self, step: int, start: int, first_place: int, count: int) -> Rollouts:
+        """Sample responses to some problems of the task's stream.
+
+        Args:
+            step: the training step.
+            start: number of the first problem in the stream.
+            first_place: number of that problem among those of the step; with the step it decides
+                the random numbers.
+            count: number of problems.
+        """
         settings = self.settings
 
-        # the problems of this step, as token ids
-        count = settings.prompts_per_step
+        # the problems, as token ids
         with self.reporter.phase("sampling"):
-            problems = self.task.batch(settings.seed, (step - 1) * count, count)
+            problems = self.task.batch(settings.seed, start, count)
             prompts: list[list[int]] = []
             for problem in problems:
                 prompts.append(
@@ -81,7 +93,8 @@ class Sampler:
 
             # every prompt has random numbers of its own, so that any division among ranks draws the
             # same
-            keys = [(settings.seed, TRAIN_STREAM, step, place) for place in range(count)]
+            places = range(first_place, first_place + count)
+            keys = [(settings.seed, TRAIN_STREAM, step, place) for place in places]
             own_completions = self.engine.generate(
                 self.world.deal(prompts),
                 self.world.deal(keys),

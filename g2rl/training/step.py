@@ -8,6 +8,7 @@ holds the whole batch and computes the same rewards and advantages, whatever the
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,12 +16,15 @@ from torch import Tensor
 
 from g2rl.engines.engine import Engine
 from g2rl.engines.rollouts import Rollouts, grouped
+from g2rl.exploration.signal import ADVANTAGE, ESTIMATOR, level_of
 from g2rl.formulas.advantages import GroupAdvantage, advantage_metrics
+from g2rl.formulas.overlong import OverlongShaping
 from g2rl.policy.scoring import Scores
 from g2rl.runs.tables import geometry_table, rollout_table
 from g2rl.runs.tracking import Tracker
 from g2rl.tasks.grading.grader import Grader
 from g2rl.training.bad_numbers import BadNumbersError, bad_groups, save_failure
+from g2rl.training.dynamic_sampling import DynamicSampler
 from g2rl.training.micro_batch_update import UpdateBatch
 from g2rl.training.settings import TrainerSettings
 from g2rl.training.stages import Explorer, Sampler, Scorer
@@ -50,6 +54,7 @@ class TrainingStep:
         scorer: log-probabilities, entropies and features.
         explorer: the signal, its observers and their encoder.
         advantage: from shaped rewards to advantages.
+        overlong: what the length of a response costs.
         updater: the optimizer updates.
         engine: takes over the new weights; the same that the sampler draws from.
         tracker: writes tables, and knows the run's folder.
@@ -57,7 +62,8 @@ class TrainingStep:
         world: the ranks that divide the step.
 
     Raises:
-        ValueError: the sampling settings and the loss do not go together.
+        ValueError: the sampling settings and the loss, or the signal and what length costs, do not
+            go together.
     """
 
     def __init__(
@@ -68,6 +74,7 @@ class TrainingStep:
         scorer: Scorer,
         explorer: Explorer,
         advantage: GroupAdvantage,
+        overlong: OverlongShaping,
         updater: Updater,
         engine: Engine,
         tracker: Tracker,
@@ -76,8 +83,20 @@ class TrainingStep:
     ) -> None:
         updater.loss.refuse_truncated(settings.sampling, engine.reports_logps)
         self.sampler, self.grader, self.scorer, self.explorer = sampler, grader, scorer, explorer
-        self.advantage, self.updater, self.engine = advantage, updater, engine
+        self.advantage, self.overlong = advantage, overlong
+        self.updater, self.engine = updater, engine
         self.tracker, self.settings, self.world = tracker, settings, world
+
+        # what can be refused before the first response is sampled
+        if level_of(explorer.signal) in (ESTIMATOR, ADVANTAGE):
+            self._refuse_overlong_shaping()
+
+        # with several rounds of sampling, groups are graded before the next round
+        self.refill: DynamicSampler | None = None
+        if settings.sampling_rounds > 1:
+            self.refill = DynamicSampler(
+                sampler, grader, settings.prompts_per_step, settings.sampling_rounds, world
+            )
 
     def __call__(self, step: int) -> dict[str, float]:
         """Train on one rollout batch and return its metrics, named stage/quantity.
@@ -88,18 +107,14 @@ class TrainingStep:
         """
         clock = Clock()
 
-        # 1. sample: P problems, G responses to each
-        rollouts = self.sampler(step)
-        clock.lap("sample")
-
-        # 2. grade: worker processes judge the responses while the policy scores them
-        pending_verdicts = self.grader.submit(self.world.deal(rollouts.items))
+        # 1. sample and 2. grade: the verdicts come when they are called for
+        rollouts, pending_verdicts, sample_metrics = self._draw(step, clock)
 
         # 3. score: the policy comes last, because it may keep forwards for the update
         reference = self.scorer.reference_scores(rollouts)
         scores = self.scorer.behaviour(step, rollouts)
         clock.lap("score")
-        verdicts = self.world.collect(pending_verdicts.result())
+        verdicts = pending_verdicts()
         clock.lap("grade_wait")
 
         # 4. to 6. shape, advantages, update
@@ -120,10 +135,31 @@ class TrainingStep:
         clock.lap("write")
         return {
             **train_metrics(rollouts, batch, lesson.shaped),
+            **sample_metrics,
             **lesson.metrics,
             **verdict_shares(self.world, self.grader.metrics()),
             **slowest(self.world, clock.metrics()),
         }
+
+    def _draw(
+        self, step: int, clock: Clock
+    ) -> tuple[Rollouts, Callable[[], list[Verdict]], dict[str, float]]:
+        """Sample P problems with G responses to each, and grade them or begin to.
+
+        Returns:
+            The rollouts, a function that waits for their verdicts, and metrics.
+        """
+        # rounds of dynamic sampling need the verdicts at once
+        if self.refill is not None:
+            refilled = self.refill(step)
+            clock.lap("sample")
+            return refilled.rollouts, lambda: refilled.verdicts, refilled.metrics
+
+        # otherwise worker processes judge the responses while the policy scores them
+        rollouts = self.sampler(step)
+        clock.lap("sample")
+        pending = self.grader.submit(self.world.deal(rollouts.items))
+        return rollouts, lambda: self.world.collect(pending.result()), {}
 
     def _learn(
         self,
@@ -201,14 +237,38 @@ class TrainingStep:
         return shaped, metrics
 
     def _advantages(self, shaped: Shaped, batch: GroupBatch) -> tuple[Tensor, dict[str, float]]:
-        """The advantages that a signal gave, as they are, or else those of its rewards."""
+        """The advantages that a signal gave, as they are, or else those of its rewards, from which
+        overlong responses have lost something.
+
+        Raises:
+            ValueError: the signal gives advantages, and the algorithm would take rewards from them.
+        """
         if shaped.advantages_PG is None:
-            return self.advantage(shaped.rewards_PG, batch.rewards_PG)
+            lost_PG = self.overlong(batch.lengths_PG)
+            rewards_PG = shaped.rewards_PG - lost_PG
+            advantages_PG, metrics = self.advantage(rewards_PG, batch.rewards_PG)
+            if self.overlong.is_on:
+                metrics["overlong"] = lost_PG.mean().item()
+            return advantages_PG, metrics
+        self._refuse_overlong_shaping()
 
         metrics = advantage_metrics(shaped.advantages_PG, batch.rewards_PG)
         if shaped.kept_PG is not None:
             metrics["kept"] = shaped.kept_PG.float().mean().item()
         return shaped.advantages_PG, metrics
+
+    def _refuse_overlong_shaping(self) -> None:
+        """Refuse to take rewards from long responses where a signal replaces the advantages.
+
+        Raises:
+            ValueError: `algorithm.overlong_buffer` is on.
+        """
+        if self.overlong.is_on:
+            raise ValueError(
+                f"exploration={self.explorer.signal.name} gives advantages that are used as they "
+                "are, so what algorithm.overlong_buffer takes from the rewards of long responses "
+                "would be lost; set algorithm.overlong_buffer=0"
+            )
 
     def _save_failure(
         self,
@@ -246,3 +306,19 @@ class TrainingStep:
         problem_ids = [problem.id for problem in rollouts.problems]
         geometry = geometry_table(step, problem_ids, batch, lesson.shaped, lesson.advantages_PG)
         self.tracker.table("geometry", step, geometry)
+
+    # --- checkpoints
+
+    def state_dict(self) -> dict[str, Any]:
+        """State that a checkpoint keeps: of the optimizer, the signals and dynamic sampling."""
+        state = {"updater": self.updater.state_dict(), **self.explorer.state_dict()}
+        if self.refill is not None:
+            state["sampling"] = self.refill.state_dict()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a checkpoint's state."""
+        self.updater.load_state_dict(state["updater"])
+        self.explorer.load_state_dict(state)
+        if self.refill is not None:
+            self.refill.load_state_dict(state.get("sampling", {}))

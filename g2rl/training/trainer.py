@@ -71,8 +71,7 @@ class Trainer:
         last_done = 0
         if state is not None:
             last_done = int(state["step"])
-            self.step.updater.load_state_dict(state["updater"])
-            self.step.explorer.load_state_dict(state)
+            self.step.load_state_dict(state)
         written_rows = self.tracker.rows(None if state is None else last_done)
         watch = Watch(self.health, written_rows)
         self.step.engine.push_weights()
@@ -116,7 +115,6 @@ class Trainer:
     def _save(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write the checkpoint of a step, with its held-out pass@1 (mean over benchmarks) as its
         score."""
-        # optimizer and signals; the weights are written beside
-        state = {"updater": self.step.updater.state_dict(), **self.step.explorer.state_dict()}
+        # the weights are written beside the state
         model = self.step.scorer.policy.model
-        self.checkpoints.save(step, model, state, final_score(metrics))
+        self.checkpoints.save(step, model, self.step.state_dict(), final_score(metrics))

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from g2rl.engines.engine import Engine, SamplerMemory
 from g2rl.formulas.advantages import GroupAdvantage
 from g2rl.formulas.losses import PolicyLoss
+from g2rl.formulas.overlong import OverlongShaping
 from g2rl.policy.lora import LoraSettings
 from g2rl.policy.sharding import ShardSettings
 from g2rl.training.alarms import HealthLimits
@@ -117,6 +118,8 @@ class TrainSettings:
     optimizer: OptimizerSettings
     advantage: GroupAdvantage
     loss: PolicyLoss
+    overlong_shaping: OverlongShaping
+    """What the length of a response costs."""
     health: HealthLimits
     grading: GradingSettings
     sampler_memory: SamplerMemory
@@ -162,6 +165,7 @@ def read_train_settings(config: DictConfig) -> TrainSettings:
         optimizer=read_optimizer_settings(config.optimizer),
         advantage=advantage,
         loss=loss,
+        overlong_shaping=read_overlong_shaping(config),
         health=_record(HealthLimits, config.health, "health"),
         grading=read_grading_settings(config.verify),
         sampler_memory=read_sampler_memory(config.engine),
@@ -216,10 +220,12 @@ def read_trainer_settings(config: DictConfig) -> TrainerSettings:
     values["sampling"] = read_sampling(config.task)
     values["max_prompt_tokens"] = config.task.max_prompt_tokens
     values["feature_temperature"] = config.exploration.feature_temperature
+    values["sampling_rounds"] = config.algorithm.sampling_rounds
     values["seed"] = config.seed
     full_keys = {
         "max_prompt_tokens": "task.max_prompt_tokens",
         "feature_temperature": "exploration.feature_temperature",
+        "sampling_rounds": "algorithm.sampling_rounds",
         "seed": "seed",
     }
     return _record(TrainerSettings, values, "trainer", full_keys)
@@ -260,6 +266,21 @@ def read_algorithm(node: Mapping[str, Any]) -> tuple[GroupAdvantage, PolicyLoss]
     advantage = _record(GroupAdvantage, values, "algorithm", full_keys)
     loss = _record(PolicyLoss, _fields_among(PolicyLoss, node), "algorithm")
     return advantage, loss
+
+
+def read_overlong_shaping(config: DictConfig) -> OverlongShaping:
+    """The settings of node `algorithm` about long responses, with the limit of node `task`."""
+    values = {
+        "buffer": config.algorithm.overlong_buffer,
+        "penalty": config.algorithm.overlong_penalty,
+        "max_tokens": config.task.max_response_tokens,
+    }
+    full_keys = {
+        "buffer": "algorithm.overlong_buffer",
+        "penalty": "algorithm.overlong_penalty",
+        "max_tokens": "task.max_response_tokens",
+    }
+    return _record(OverlongShaping, values, "algorithm", full_keys)
 
 
 def read_sampler_memory(node: DictConfig) -> SamplerMemory:

@@ -303,6 +303,7 @@ def assemble_step(
         scorer=scorer,
         explorer=explorer,
         advantage=settings.advantage,
+        overlong=settings.overlong_shaping,
         updater=updater,
         engine=models.engine,
         tracker=tracker,
