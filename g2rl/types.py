@@ -230,6 +230,9 @@ class Shaped:
     """Per-response quantities (P, G) written to the geometry files, e.g. "nu"."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Scalars for metrics.jsonl, named `quantity` (the caller adds the stage)."""
+    advantage_scale: str | None = None
+    """Whether advantages of `rewards_PG` are divided by the spread of the group ("std") or not
+    ("none"), where that is part of the signal. None: as `algorithm.advantage_scale` says."""
     advantages_PG: Tensor | None = None
     """Advantages that are used as they are: they are not centred, not divided by a spread, and the
     policy for uniform groups does not apply. None: the algorithm makes advantages of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from g2rl.exploration.signal import Stateless
+from g2rl.exploration.signal import LOSS, Stateless
 from g2rl.types import GroupBatch, Shaped
 
 
@@ -17,6 +17,7 @@ class EntropyBonus(Stateless):
     """
 
     name = "entropy"
+    level = LOSS
     needs: frozenset[str] = frozenset()
 
     def __init__(self, coefficient: float = 0.01) -> None:

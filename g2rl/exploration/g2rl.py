@@ -17,6 +17,10 @@ Where this differs from the text of the paper, and why:
 5. `score` offers two readings beyond Eq. 11: "signed" counts only aligned directions, max(S, 0)^2,
    and "projection" is the residual 1 - |P_span Phi_i|^2 on the span of the others, which the prose
    describes.
+6. The paper's rewards are -1 and +1, its advantages are divided by the spread of the group, and it
+   clips. All three are open here (`reward`, `spread`, `clip`). On rewards of 0 and 1 a wrong
+   response has reward 0 whatever its novelty, so `negatives` decides nothing but whether right
+   responses are centred; the weights of Eq. 10 then come from 0 and 1 too.
 """
 
 from __future__ import annotations
@@ -24,7 +28,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from g2rl.exploration.signal import Stateless, missing_need
+from g2rl.exploration.signal import Stateless, missing_need, refuse_unknown
+from g2rl.formulas.advantages import SCALES
 from g2rl.formulas.pairs import cosine_metrics
 from g2rl.formulas.tensors import cosine_matrix, midrank, minmax, unit_rows
 from g2rl.types import GroupBatch, Shaped
@@ -33,6 +38,7 @@ from g2rl.types import GroupBatch, Shaped
 NEGATIVES = ("amplify", "equation", "centered", "none")
 NORMALIZE = ("minmax", "none", "rank")
 SCORES = ("squared", "signed", "projection")
+REWARDS = ("pm1", "01")
 SAME_DIRECTION = 1e-6
 """Eigenvalues of a Gram matrix below this share of the largest are rounding noise."""
 
@@ -42,11 +48,14 @@ class GradientGuided(Stateless):
 
     Args:
         lam: strength lambda >= 0; 0 leaves rewards as they are.
-        clip: bound of the shaped reward, [-clip, clip].
+        clip: bound of the shaped reward, [-clip, clip]; None does not clip.
         negatives: how wrong responses are shaped, see `shape`.
         normalize: bounded transform of nu inside the group.
         score: how similarity to the others is turned into nu.
         min_spread: groups with a smaller spread of nu count as flat.
+        reward: "pm1" for rewards of -1 and +1, "01" for 0 and 1.
+        spread: whether advantages are divided by the spread of the group ("std") or not ("none");
+            None leaves it to `algorithm.advantage_scale`.
     """
 
     name = "g2rl"
@@ -55,15 +64,17 @@ class GradientGuided(Stateless):
     def __init__(
         self,
         lam: float = 1.0,
-        clip: float = 3.0,
+        clip: float | None = 3.0,
         negatives: str = "amplify",
         normalize: str = "minmax",
         score: str = "squared",
         min_spread: float = 1e-6,
+        reward: str = "pm1",
+        spread: str | None = None,
     ) -> None:
-        if lam < 0 or clip <= 0 or min_spread < 0:
+        if lam < 0 or (clip is not None and clip <= 0) or min_spread < 0:
             raise ValueError(
-                "exploration: need lam >= 0, clip > 0, min_spread >= 0; "
+                "exploration: need lam >= 0, clip > 0 or null, min_spread >= 0; "
                 f"got {lam}, {clip}, {min_spread}"
             )
 
@@ -72,14 +83,16 @@ class GradientGuided(Stateless):
             ("negatives", negatives, NEGATIVES),
             ("normalize", normalize, NORMALIZE),
             ("score", score, SCORES),
+            ("reward", reward, REWARDS),
         )
         for field, value, allowed in choices:
-            if value not in allowed:
-                raise ValueError(f"exploration.{field} must be one of {allowed}, got {value!r}")
+            refuse_unknown(field, value, allowed)
+        if spread is not None:
+            refuse_unknown("spread", spread, SCALES)
 
         self.lam, self.clip = lam, clip
         self.negatives, self.normalize, self.score = negatives, normalize, score
-        self.min_spread = min_spread
+        self.min_spread, self.reward, self.spread = min_spread, reward, spread
 
     def __call__(self, batch: GroupBatch) -> Shaped:
         """Shape one batch.
@@ -93,6 +106,7 @@ class GradientGuided(Stateless):
         """
         if batch.features_PGD is None:
             raise missing_need(self.name, "gradient features")
+        rewards_PG = batch.rewards_PG if self.reward == "pm1" else batch.r01_PG
 
         # Eq. 9: how alike the gradient directions of a group are
         cosine_PGG, zero_PG = cosine_matrix(batch.features_PGD)
@@ -101,7 +115,7 @@ class GradientGuided(Stateless):
         if self.score == "projection":
             nu_PG = projection_residual(batch.features_PGD)
         else:
-            nu_PG = novelty(cosine_PGG, batch.rewards_PG, self.score)
+            nu_PG = novelty(cosine_PGG, rewards_PG, self.score)
 
         # scale nu inside each group
         nu_bar_PG = normalise(nu_PG, self.normalize, self.min_spread)
@@ -112,7 +126,7 @@ class GradientGuided(Stateless):
             nu_bar_PG = nu_bar_PG.masked_fill(is_flat_P.unsqueeze(-1), 0.5)
 
         # Eq. 12 and 13: novel responses weigh more
-        shaped_PG = shape(batch.rewards_PG, nu_bar_PG, self.lam, self.clip, self.negatives)
+        shaped_PG = shape(rewards_PG, nu_bar_PG, self.lam, self.clip, self.negatives)
 
         # nu, features and cosines of the batch, for the log
         feature_norm_PG = batch.features_PGD.float().norm(dim=-1)
@@ -124,7 +138,12 @@ class GradientGuided(Stateless):
             "feature_norm": feature_norm_PG.mean().item(),
             **cosine_metrics(cosine_PGG, batch.correct_PG),
         }
-        return Shaped(shaped_PG, diagnostics={"nu": nu_PG, "nu_bar": nu_bar_PG}, metrics=metrics)
+        return Shaped(
+            shaped_PG,
+            diagnostics={"nu": nu_PG, "nu_bar": nu_bar_PG},
+            metrics=metrics,
+            advantage_scale=self.spread,
+        )
 
 
 def reward_weights(rewards_PG: Tensor) -> Tensor:
@@ -217,24 +236,26 @@ def normalise(nu_PG: Tensor, how: str, min_spread: float) -> Tensor:
     return nu_PG
 
 
-def shape(rewards_PG: Tensor, nu_bar_PG: Tensor, lam: float, clip: float, negatives: str) -> Tensor:
-    """Shaped rewards (P, G) of base rewards of +1 and -1 (Eq. 12 and 13), within [-clip, clip].
+def shape(
+    rewards_PG: Tensor, nu_bar_PG: Tensor, lam: float, clip: float | None, negatives: str
+) -> Tensor:
+    """Shaped rewards (P, G) of base rewards (Eq. 12 and 13), within [-clip, clip] if there is one.
 
     nu is normalised, see `normalise`:
 
-    | negatives | r = +1              | r = -1                 |
-    |-----------|---------------------|------------------------|
-    | amplify   | 1 + lam nu          | -(1 + lam nu)          |
-    | equation  | 1 + lam nu          | -1 + lam nu            |
-    | centered  | 1 + lam (2 nu - 1)  | -(1 + lam (2 nu - 1))  |
-    | none      | 1 + lam nu          | -1                     |
+    | negatives | r = +1              | r = -1                 | r = 0 |
+    |-----------|---------------------|------------------------|-------|
+    | amplify   | 1 + lam nu          | -(1 + lam nu)          | 0     |
+    | equation  | 1 + lam nu          | -1 + lam nu            | 0     |
+    | centered  | 1 + lam (2 nu - 1)  | -(1 + lam (2 nu - 1))  | 0     |
+    | none      | 1 + lam nu          | -1                     | 0     |
     """
     if negatives == "amplify":
         # novelty strengthens reward and punishment
         shaped_PG = rewards_PG * (1 + lam * nu_bar_PG)
     elif negatives == "equation":
-        # Eq. 12 to the letter: r f with f = 1 + lam r nu, and r^2 = 1
-        shaped_PG = rewards_PG + lam * nu_bar_PG
+        # Eq. 12 to the letter: r f with f = 1 + lam r nu
+        shaped_PG = rewards_PG + lam * nu_bar_PG * rewards_PG.square()
     elif negatives == "centered":
         # the least novel responses are weakened as much as the most novel are strengthened
         shaped_PG = rewards_PG * (1 + lam * (2 * nu_bar_PG - 1))
@@ -242,4 +263,4 @@ def shape(rewards_PG: Tensor, nu_bar_PG: Tensor, lam: float, clip: float, negati
         # wrong responses keep their reward
         amplified_PG = rewards_PG * (1 + lam * nu_bar_PG)
         shaped_PG = torch.where(rewards_PG > 0, amplified_PG, rewards_PG)
-    return shaped_PG.clamp(-clip, clip)
+    return shaped_PG if clip is None else shaped_PG.clamp(-clip, clip)

@@ -76,6 +76,7 @@ def labelled(labels: Sequence[Sequence[Hashable]]) -> Tensor:
     """
     rows: list[list[int]] = []
     for group in labels:
+        # the place where each label stands first
         first_place: dict[Hashable, int] = {}
         for place, label in enumerate(group):
             first_place.setdefault(label, place)
@@ -128,6 +129,8 @@ class ByExpression:
     def __call__(self, batch: GroupBatch) -> Tensor:
         if batch.answers is None:
             raise missing_need("partition=expression", "answers")
+
+        # the expression of each answer, or its key
         labels: list[list[Hashable]] = []
         keys_of_groups = keys_of(batch, "partition=expression")
         for answers, keys in zip(batch.answers, keys_of_groups, strict=True):
@@ -162,6 +165,7 @@ class ByOperators:
 
 def operators_of(text: str) -> Hashable:
     """How often each of `OPERATORS` stands in a text, LaTeX and Unicode spellings included."""
+    # one spelling for each sign
     shown = text[:MAX_CHARACTERS]
     for spelling, sign in _SPELLINGS.items():
         shown = shown.replace(spelling, sign)
@@ -233,6 +237,7 @@ class ByNgrams:
             either = len(left | right)
             return not either or len(left & right) / either > self.threshold
 
+        # every pair of a group
         similar: list[list[list[bool]]] = []
         for group in texts_of(batch, self.name):
             similar.append(pairwise([ngrams(text, self.n) for text in group], is_similar))
@@ -252,6 +257,7 @@ def pairwise(
 
 def ngrams(text: str, n: int) -> frozenset[str]:
     """The word n-grams of a text; a text of fewer words is one gram of its own."""
+    # the end of a long text is not looked at
     words = _WORD.findall(text[:MAX_CHARACTERS])
     if 0 < len(words) < n:
         return frozenset({" ".join(words)})
@@ -280,6 +286,8 @@ class ByEmbedding:
     def __call__(self, batch: GroupBatch) -> Tensor:
         if batch.embeddings_PGE is None:
             raise missing_need("partition=embedding", "embeddings (configure an encoder)")
+
+        # texts without a direction are alike to each other only
         cosine_PGG, zero_PG = cosine_matrix(batch.embeddings_PGE)
         both_zero_PGG = zero_PG[:, :, None] & zero_PG[:, None, :]
         neither_zero_PGG = ~(zero_PG[:, :, None] | zero_PG[:, None, :])
@@ -296,6 +304,7 @@ def cluster_sizes(partition_PG: Tensor) -> Tensor:
 
 def partition_metrics(partition_PG: Tensor) -> dict[str, float]:
     """Mean number of clusters in a group, and mean share of its largest cluster."""
+    # how fine the partition is, and how uneven
     group_size = partition_PG.shape[-1]
     counts = [len(set(group)) for group in partition_PG.tolist()]
     largest_P = cluster_sizes(partition_PG).amax(-1).double() / group_size

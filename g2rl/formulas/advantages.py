@@ -54,7 +54,7 @@ class GroupAdvantage:
             raise ValueError("algorithm.advantage_eps and algorithm.uniform_floor must be > 0")
 
     def __call__(
-        self, rewards_PG: Tensor, base_rewards_PG: Tensor
+        self, rewards_PG: Tensor, base_rewards_PG: Tensor, scale: str | None = None
     ) -> tuple[Tensor, dict[str, float]]:
         """Advantages of the shaped rewards, and metrics.
 
@@ -63,17 +63,25 @@ class GroupAdvantage:
         Args:
             rewards_PG: shaped rewards.
             base_rewards_PG: rewards of the verifier, which say what groups are uniform.
+            scale: "std" or "none" for this batch; None takes the setting.
 
         Returns:
             The advantages (P, G), and what `advantage_metrics` says of them.
+
+        Raises:
+            ValueError: another scale.
         """
+        scale = self.scale if scale is None else scale
+        if scale not in SCALES:
+            raise ValueError(f"the scale of advantages must be one of {SCALES}, got {scale!r}")
+
         # a response is compared with the mean of its own group
         centred_PG = centred(rewards_PG)
 
         # the divisor of each group
         uniform_P = uniform_groups(base_rewards_PG)
         divisor_P = torch.ones_like(uniform_P, dtype=rewards_PG.dtype)
-        if self.scale == "std":
+        if scale == "std":
             divisor_P = (centred_PG.square().mean(-1) + self.eps).sqrt()
         if self.uniform_groups == "floor":
             divisor_P = torch.where(uniform_P, divisor_P.clamp_min(self.floor), divisor_P)

@@ -242,6 +242,7 @@ class Explorer:
         reference_hidden_ND: Tensor | None = None,
     ) -> GroupBatch:
         """Assemble what signals may look at, as far as one of them needs it."""
+        # what every signal may look at
         shape = rollouts.shape
         batch = GroupBatch(
             rewards_PG=grouped(torch.tensor([verdict.reward for verdict in verdicts]), shape),

@@ -246,7 +246,8 @@ class TrainingStep:
         if shaped.advantages_PG is None:
             lost_PG = self.overlong(batch.lengths_PG)
             rewards_PG = shaped.rewards_PG - lost_PG
-            advantages_PG, metrics = self.advantage(rewards_PG, batch.rewards_PG)
+            scale = shaped.advantage_scale
+            advantages_PG, metrics = self.advantage(rewards_PG, batch.rewards_PG, scale)
             if self.overlong.is_on:
                 metrics["overlong"] = lost_PG.mean().item()
             return advantages_PG, metrics

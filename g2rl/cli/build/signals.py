@@ -2,46 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from g2rl.cli.config.choices import choices, config_dir
+from g2rl.exploration.combine import Combined
 from g2rl.exploration.signal import Signal
+from g2rl.formulas.advantages import GroupAdvantage
 
 NOT_OF_THE_SIGNAL = ("observe", "feature_temperature")
 """Keys of node `exploration` that are not arguments of the signal's constructor."""
 
 
-def build_signals(node: DictConfig, group_size: int) -> tuple[Signal, list[Signal]]:
+COMBINED = "g2rl.exploration.combine.Combined"
+"""The target whose parts are built here, because each has a file of its own."""
+OF_ONE_RESPONSE = frozenset({"entropy", "token_entropy", "texts", "problem_ids"})
+"""Needs that compare no response with another."""
+
+
+def build_signals(
+    node: DictConfig, group_size: int, advantage: GroupAdvantage | None = None
+) -> tuple[Signal, list[Signal]]:
     """The training signal and the observers of node `exploration`.
+
+    Args:
+        node: node `exploration`.
+        group_size: responses to a prompt.
+        advantage: what the algorithm makes of rewards; None takes its defaults.
 
     Raises:
         ValueError: an observer that does not exist, or groups of one for a signal that compares
             responses.
     """
-    signal = build_signal(node)
-    observers = build_observers(list(node.observe))
+    signal = build_signal(node, advantage)
+    observers = build_observers(list(node.observe), advantage)
     check_group_size([signal, *observers], group_size)
     return signal, observers
 
 
-def build_signal(node: DictConfig) -> Signal:
-    """The training signal, from the keys of the node that are its own."""
-    return instantiate({key: node[key] for key in node if key not in NOT_OF_THE_SIGNAL})
+def build_signal(node: DictConfig, advantage: GroupAdvantage | None = None) -> Signal:
+    """The training signal, from the keys of the node that are its own.
+
+    Args:
+        node: node `exploration`, or a file of conf/exploration.
+        advantage: what the algorithm makes of rewards; None takes its defaults.
+    """
+    values = {str(key): node[key] for key in node if key not in NOT_OF_THE_SIGNAL}
+    if values["_target_"] == COMBINED:
+        return build_combination(values, advantage or GroupAdvantage())
+    return instantiate(values)
 
 
-def build_observers(names: Sequence[str]) -> list[Signal]:
+def build_combination(values: Mapping[str, Any], advantage: GroupAdvantage) -> Signal:
+    """A combination of signals, see `g2rl.exploration.combine`.
+
+    Args:
+        values: `parts`, names of signals, and `settings`, those of parts that differ from their
+            files.
+        advantage: what the algorithm makes of rewards.
+
+    Raises:
+        ValueError: a part that does not exist, settings of something that is no part, a setting
+            that the part does not have, or parts that do not go together.
+    """
+    names = [str(name) for name in values["parts"]]
+    changes = values.get("settings") or {}
+    for name in changes:
+        if name not in names:
+            raise ValueError(f"exploration.settings.{name}: it is none of the parts {names}")
+
+    parts: list[Signal] = []
+    for name in names:
+        # the part's own file, with what was changed
+        node = signal_file(name, "exploration.parts")
+        for key, value in (changes.get(name) or {}).items():
+            if key not in node:
+                known = [str(known) for known in node if known != "_target_"]
+                raise ValueError(
+                    f"exploration.settings.{name}.{key}: {name} has no such setting; it has {known}"
+                )
+            node[key] = value
+        parts.append(build_signal(node, advantage))
+    return Combined(parts, advantage)
+
+
+def signal_file(name: str, setting: str) -> DictConfig:
+    """The settings of a signal, from its file in conf/exploration.
+
+    Raises:
+        ValueError: there is no such signal; the message names the setting that asked for it.
+    """
+    known = choices("exploration")
+    if name not in known:
+        raise ValueError(f"{setting}: no signal {name!r}; choose from {known}")
+    node = OmegaConf.load(config_dir() / "exploration" / f"{name}.yaml")
+    assert isinstance(node, DictConfig)
+    return node
+
+
+def build_observers(names: Sequence[str], advantage: GroupAdvantage | None = None) -> list[Signal]:
     """One signal a name, with the settings of its file in conf/exploration."""
     observers: list[Signal] = []
     for name in names:
-        if name not in choices("exploration"):
-            raise ValueError(
-                f"exploration.observe: no signal {name!r}; choose from {choices('exploration')}"
-            )
-        file = config_dir() / "exploration" / f"{name}.yaml"
-        observers.append(instantiate(OmegaConf.load(file)))
+        observers.append(build_signal(signal_file(name, "exploration.observe"), advantage))
     return observers
 
 
@@ -59,7 +125,7 @@ def check_group_size(signals: Sequence[Signal], group_size: int) -> None:
                 f"trainer.group_size={group_size} with signal {signal.name}: its settings need "
                 f"groups of at least {smallest}"
             )
-        if group_size == 1 and signal.needs:
+        if group_size == 1 and signal.needs - OF_ONE_RESPONSE:
             raise ValueError(
                 f"trainer.group_size=1 with signal {signal.name}: it compares responses of a "
                 "group; use a group size of at least 2"

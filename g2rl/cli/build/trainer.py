@@ -111,7 +111,7 @@ def build_training(
         world: the processes of the run.
     """
     # everything that can be refused without weights
-    exploration = build_exploration(config, settings.trainer.group_size)
+    exploration = build_exploration(config, settings)
     problems = build_problems(config, settings)
     needs = exploration.needs
     model_config = plan_memory(
@@ -141,9 +141,10 @@ def build_training(
     )
 
 
-def build_exploration(config: DictConfig, group_size: int) -> Exploration:
-    """The signal, its observers and the encoder that they need."""
-    signal, observers = build_signals(config.exploration, group_size)
+def build_exploration(config: DictConfig, settings: TrainSettings) -> Exploration:
+    """The signal, its observers, and the encoder and partitioner that they need."""
+    group_size = settings.trainer.group_size
+    signal, observers = build_signals(config.exploration, group_size, settings.advantage)
     partitioner: Partitioner | None = None
     if config.get("partition") is not None:
         partitioner = instantiate(config.partition)

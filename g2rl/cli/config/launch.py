@@ -62,6 +62,22 @@ def escape_paths(arguments: Sequence[str], keys: Sequence[str]) -> list[str]:
     return escaped
 
 
+def expand_combinations(arguments: Sequence[str]) -> list[str]:
+    """Arguments with ``exploration=[passk,outcome]`` written out.
+
+    Hydra would merge the files of a list into one another; what is meant is the combination of
+    these signals, ``exploration=combined exploration.parts=[passk,outcome]``.
+    """
+    words: list[str] = []
+    for word in arguments:
+        key, _, value = word.partition("=")
+        if key == "exploration" and value.startswith("[") and value.endswith("]"):
+            words += ["exploration=combined", f"exploration.parts={value}"]
+        else:
+            words.append(word)
+    return words
+
+
 def launch(config_name: str, run: Callable[[DictConfig], Any], path_keys: Sequence[str]) -> None:
     """Run a command under Hydra, its overrides checked first.
 
@@ -73,7 +89,7 @@ def launch(config_name: str, run: Callable[[DictConfig], Any], path_keys: Sequen
     # before torch and Hydra look at the environment and at conf/
     share_cores()
     register_resolvers()
-    sys.argv[1:] = escape_paths(sys.argv[1:], path_keys)
+    sys.argv[1:] = expand_combinations(escape_paths(sys.argv[1:], path_keys))
 
     # a pickle could run code
     if any(word.startswith(RERUN_FLAG) for word in sys.argv[1:]):
