@@ -39,6 +39,8 @@ from g2rl.types import GroupBatch, Shaped
 FEATURES = {"reference": "reference_hidden", "hidden": "hidden", "phi": "features"}
 """Choices of the setting, and what each needs."""
 BONUSES = ("leverage", "leave_one_out")
+ROUNDING = 1e-13
+"""Eigenvalues of a float64 Gram matrix below this share of the largest are rounding noise."""
 
 
 class RepresentationExploration(Stateless):
@@ -147,7 +149,9 @@ def elliptical_bonus(vectors_PGD: Tensor, ridge: float, leave_one_out: bool = Fa
 
     # b from the eigenvalues: sum_k u_ik^2 e_k / (e_k + ridge)
     eigenvalues_PG, vectors_PGG = torch.linalg.eigh(gram_PGG)
-    eigenvalues_PG = eigenvalues_PG.clamp_min(0.0)
+    # directions at the level of rounding are none, however small the ridge
+    noise_P1 = ROUNDING * eigenvalues_PG.amax(-1, keepdim=True)
+    eigenvalues_PG = torch.where(eigenvalues_PG > noise_P1, eigenvalues_PG, 0.0)
     if leave_one_out:
         # 1 - b as a sum of its own, because b is rounded to 1 where vectors are long
         rest_PG = ridge_PG / (eigenvalues_PG + ridge_PG)
