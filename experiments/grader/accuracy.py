@@ -151,7 +151,7 @@ def print_golds(golds: list[str], limit: int, show: bool) -> None:
 def print_wrong(wrong: Iterable[dict[str, Any]]) -> None:
     """Print each case on which g2rl and its label disagree."""
     for case in wrong:
-        print(f"- {case['id']} {kind_of(case)[1]}, expected {case['expected']}:")
+        print(f"- {case['id']} {case['kind']}: {kind_of(case)[1]}, expected {case['expected']}:")
         print(f"  gold {case['gold']!r}, prediction {case['prediction'][-200:]!r}")
 
 

@@ -2,14 +2,16 @@ r"""Find the final answer in model output, in time linear in the length of the t
 
 The first rule that applies decides:
 
-1. Reasoning does not count. Only the text after the last ``</think>`` is read; a ``<think>`` that
-   was never closed means that the model did not come to an answer.
+1. Reasoning does not count (see `reasoning`): only the text behind the last marker that closes it is
+   read, and reasoning that was never closed means that the model did not come to an answer.
 2. The text ends at the first end-of-turn marker, and only its last `MAX_TAIL` characters are read.
 3. The last ``\boxed{...}`` (or ``\fbox{...}``, or ``\boxed 5``) is the answer. Boxes joined by
    nothing but a separator ("\boxed{1} and \boxed{2}") are one answer in parts. A box that is never
-   closed is not an answer, nor is an empty one.
-4. Without any box (and unless `boxed_only`): what follows the last "answer is" or "Answer:"; else
-   the whole text when it is one bare expression; else the last formula, bold text or number.
+   closed is not an answer. An empty one repeats the instruction, and is passed over if another box holds
+   something or an answer is stated behind it.
+4. Without any box (and unless `boxed_only`): what ``<answer>...</answer>`` holds; else what follows the
+   last "answer is" or "Answer:"; else the whole text when it is one bare expression; else the last
+   formula, bold text or number. A tag around a box does not matter.
 
 Answers hold neither null bytes nor lone surrogates, whatever the completion holds.
 """
@@ -18,6 +20,9 @@ from __future__ import annotations
 
 import re
 from typing import NamedTuple
+
+from g2rl.tasks.grading.reasoning import spoken
+from g2rl.tasks.grading.spelling import VULGAR_FRACTIONS
 
 MAX_TAIL = 20_000
 """Characters of a completion that are read, counted from its end."""
@@ -33,10 +38,10 @@ _TURN_END = re.compile(
 
 # what `boxes` looks at: a box, an escaped character, a brace
 _TOKEN = re.compile(
-    r"\\{1,2}(?:boxed|fbox)(?![a-zA-Z])\s{0,5}(?P<brace>\{)?|\\[^a-zA-Z]|[{}]", re.DOTALL
+    r"\\{1,2}(?:boxed|fbox|framebox)(?![a-zA-Z])\s{0,5}(?P<brace>\{)?|\\[^a-zA-Z]|[{}]", re.DOTALL
 )
 # what \boxed holds when no brace follows it
-_BARE_BOX = re.compile(r"-?[0-9][0-9.,/]{0,60}|-?\\?[A-Za-z]{1,20}")
+_BARE_BOX = re.compile(r"-?[0-9][0-9.,/]{0,60}|-?(?:\\[A-Za-z]{1,20}|[A-Za-z])(?![A-Za-z])")
 
 # between two parts of an answer: characters that say nothing
 _GLUE = re.compile(r"\\[()\[\],;: !]|\\q?quad|\\(?:text|mathrm)\s?\{|[${}\s]")
@@ -49,7 +54,7 @@ _TURNING = re.compile(
 
 # phrases behind which an answer stands
 _ANSWER_IS = re.compile(
-    r"\banswer\b(?:\*\*)?"
+    r"\banswers?\b(?:\*\*|__|[*_])?"
     r"(?:\s?[:：=]|[^\n.:：$\\]{0,80}?\b(?:is|are|equals)\b\s?:?|(?=\s?(?:\$|\\[(\[])))"
     r"|答案\s?(?:是|为|為|[:：])",
     re.IGNORECASE,
@@ -63,8 +68,10 @@ _SENTENCE_END = re.compile(
 )
 
 # a number in running text, with thousands separators or as a ratio
+_VULGAR = "[" + "".join(VULGAR_FRACTIONS) + "]"
 _NUMBER = (
-    r"(?<![A-Za-z0-9_.,/])-?(?:\d{1,40}(?:,\d{1,40}){0,9}(?:\.\d{1,40})?|\.\d{1,40})(?:/\d{1,40})?"
+    r"(?<![A-Za-z0-9_.,/])-?(?:(?:\d{1,40}(?:,\d{1,40}){0,9}(?:\.\d{1,40})?|\.\d{1,40})"
+    rf"(?:\s?/\s?\d{{1,40}}|\s?{_VULGAR})?|{_VULGAR})"
 )
 # what may be an answer in running text: a formula, bold text, a number
 _SPAN = re.compile(
@@ -90,6 +97,10 @@ _LABEL = re.compile(
 _WORD = re.compile(r"[A-Za-z]{2}")
 
 
+# an answer in tags, perhaps never closed
+_ANSWER_TAG = re.compile(r"<(?P<name>answer|final_answer)>", re.IGNORECASE)
+
+
 class Box(NamedTuple):
     """A closed box in a text: from its backslash (`start`) to behind its brace (`end`)."""
 
@@ -104,15 +115,22 @@ def extract_answer(completion: str, boxed_only: bool = False) -> str | None:
     With `boxed_only`, rule 4 is off: an answer outside a box counts as no answer.
     """
     text = final_text(completion)
+    if not boxed_only:
+        text = _tagged(text)
     found_boxes, attempted = boxes(text)
+    filled_boxes = [box for box in found_boxes if box.content.strip()]
 
     # the last box, unless another final answer is stated behind it
-    if attempted:
-        answer = _last_run(text, found_boxes)
-        if found_boxes and not boxed_only:
-            answer = _stated_after(text, found_boxes[-1].end) or answer
+    if filled_boxes:
+        answer = _last_run(text, filled_boxes)
+        if not boxed_only:
+            answer = _stated_after(text, filled_boxes[-1].end) or answer
     elif boxed_only:
         return None
+    elif attempted:
+        # an empty box may repeat the instruction, if an answer is stated behind it
+        is_closed = found_boxes and not boxes(text[found_boxes[-1].end :])[1]
+        answer = _answer_after(text[found_boxes[-1].end :]) if is_closed else ""
     else:
         answer = _unboxed(text)
 
@@ -137,10 +155,7 @@ def last_boxed(text: str) -> str | None:
 def final_text(completion: str) -> str:
     """The part of a completion that may hold the answer (rules 1 and 2), perhaps empty."""
     # what follows the reasoning
-    _, _, tail = completion.rpartition("</think>")
-    if "<think>" in tail:
-        return ""
-    tail = tail.lstrip()
+    tail = spoken(completion).lstrip()
 
     # up to the end of the turn; a marker at the very beginning opens the turn
     end = _TURN_END.search(tail, 1)
@@ -197,9 +212,9 @@ def boxes(text: str) -> tuple[list[Box], bool]:
 
         # \boxed without a brace holds the number or the name behind it
         elif "box" in symbol:
-            attempted = True
             bare = _BARE_BOX.match(text, token.end())
             if bare:
+                attempted = True
                 closed.append(Box(token.start(), bare.end(), bare.group().rstrip(".,")))
     return closed, attempted
 
@@ -208,7 +223,7 @@ def unbox(text: str) -> str:
     r"""Remove box commands and keep what they hold: ``x = \boxed{5}`` gives ``x = {5}``."""
     if "box" not in text:
         return text
-    return re.sub(r"\\{1,2}(?:boxed|fbox)(?![a-zA-Z])", "", text)
+    return re.sub(r"\\{1,2}(?:boxed|fbox|framebox)(?![a-zA-Z])", "", text)
 
 
 def _last_run(text: str, found_boxes: list[Box]) -> str:
@@ -245,14 +260,32 @@ def _stated_after(text: str, position: int) -> str:
     return _sentence_answer(text[phrases[-1].end() :])
 
 
+def _tagged(text: str) -> str:
+    """What the last answer tag holds, if no box follows it; else the text itself.
+
+    A tag that is never closed holds no answer.
+    """
+    tags = list(_ANSWER_TAG.finditer(text))
+    if not tags:
+        return text
+    content_start = tags[-1].end()
+    end = text.casefold().find(f"</{tags[-1]['name'].casefold()}>", content_start)
+    if end < 0:
+        return ""
+    boxes_behind, _ = boxes(text[end:])
+    return text if boxes_behind else text[content_start:end]
+
+
 def _unboxed(text: str) -> str:
     """Rule 4: the answer of a text without boxes, or an empty string."""
     stripped = text.strip()
-    answer = ""
-    phrases = list(_ANSWER_IS.finditer(stripped))
-    if phrases:
-        answer = _sentence_answer(stripped[phrases[-1].end() :])
-    return answer or _bare(stripped) or _last_span(stripped[-MAX_ANSWER:])
+    return _answer_after(stripped) or _bare(stripped) or _last_span(stripped[-MAX_ANSWER:])
+
+
+def _answer_after(text: str) -> str:
+    """What the last "answer is" of a text states; empty without one."""
+    phrases = list(_ANSWER_IS.finditer(text))
+    return _sentence_answer(text[phrases[-1].end() :]) if phrases else ""
 
 
 def _sentence_answer(text: str) -> str:
@@ -267,6 +300,7 @@ def _sentence_answer(text: str) -> str:
 def _bare(text: str) -> str:
     """The text without its full stop if it is an expression and nothing else; otherwise empty."""
     text = text.strip().removesuffix(".").strip("* \n")
+    text = text.rpartition("\n=")[2].strip()  # of a computation in lines, the last
     if not text or len(text) > 300 or "\n\n" in text or _PROSE.search(text) or _LABEL.match(text):
         return ""
 

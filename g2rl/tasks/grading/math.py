@@ -17,57 +17,25 @@ import re
 import time
 from fractions import Fraction
 from functools import lru_cache
-from math import log10
 
-from g2rl.tasks.grading import symbolic
-from g2rl.tasks.grading.extract import MAX_ANSWER, boxes, clean, extract_answer, too_deep
-from g2rl.tasks.grading.normalize import as_words, has_percent, key, normalize
+from g2rl.tasks.grading import relations, symbolic
+from g2rl.tasks.grading.bombs import is_hostile
+from g2rl.tasks.grading.compare import Known, same
+from g2rl.tasks.grading.extract import MAX_ANSWER, boxes, clean, extract_answer
+from g2rl.tasks.grading.normalize import Answer, as_words, has_percent, key, read_answer
+from g2rl.tasks.grading.numbers import close, rational
 from g2rl.tasks.grading.staged import PENDING
+from g2rl.tasks.grading.structure import Part, parse
+from g2rl.tasks.grading.units import conversion
 from g2rl.types import Problem, Verdict
 
-TOLERANCE = Fraction(1, 1_000_000)
-"""Relative to the gold (at most 1): a decimal counts as right when it is this close."""
-MAX_SYMBOLIC = 500
-"""Longest normalised answer (characters) that is given to symbolic mathematics."""
-MAX_PARSE_DEPTH = 20
-"""Deepest bracket nesting that is given to symbolic mathematics."""
-
-# the forms of an exact number, and a decimal with a comma, which may be a list
-_DECIMAL = re.compile(r"([+-]?)\s?(\d{1,60}(?:\.\d{0,60})?)")
-_RATIO = re.compile(r"([+-]?)\s?(\d{1,60}(?:\.\d{1,60})?)\s?/\s?(\d{1,60}(?:\.\d{1,60})?)")
-_FRAC = re.compile(
-    r"([+-]?)\s?(\d{0,20})\s?\\frac\{\s?([+-]?\d{1,60})\s?\}\{\s?([+-]?\d{1,60})\s?\}"
-)
-_SCIENTIFIC = re.compile(r"([+-]?\d{1,20}(?:\.\d{1,20})?[eE][+-]?\d{1,2})")
-_MIXED = re.compile(r"([+-]?)\s?(\d{1,20})\s(\d{1,20})\s?/\s?(\d{1,20})")
-_DECIMAL_COMMA = re.compile(r"-?\d{1,60},\d{1,60}")
+Factors = tuple[Fraction, Fraction]
+"""What the gold and the answer are multiplied by before they are compared."""
 
 # a numeral with its base: 204_5
 _BASED = re.compile(r"([0-9A-Z]{1,60})_\{?(\d{1,2})\}?")
-# what may stand in front of "=": x, f(x), \theta
-_NAME = re.compile(r"(?:[A-Za-z(){}':,/ ]|\\[A-Za-z]{1,12}|_\{?\w{1,8}\}?){1,60}")
 # what its spelling alone tells apart: a letter (A is not a), a based numeral, a time of day
 _LABEL = re.compile(r"[A-Za-z]|[0-9A-Z]{1,60}_\{?\d{1,2}\}?|\d{1,2}:\d\d(?:[AaPp]\.?[Mm]\.?)?")
-
-# Signs of a number that is too large to compute:
-# x^1000000, x^(99!)
-_HUGE_POWER = re.compile(r"\^\s?[({+-]{0,4}\s?(?:\d{6,}|\d{1,9}\s?\)?!)")
-# a^(b^c), of which b and c are caught
-_TWO_STOREYS = re.compile(r"\^\s?[({+-]{0,4}\s?(\d{1,9})\s?\^\s?[({+-]{0,4}\s?(\d{1,9})")
-# three storeys of powers
-_TOWER = re.compile(
-    r"\^\s?[({]+[^(){}^]{0,40}\^\s?[({]+[^(){}^]{0,40}\^|\^\s?\w{1,9}\s?\^\s?\w{1,9}\s?\^"
-)
-# (x^1000)^1000
-_POWERED_POWER = re.compile(r"\^\s?\{?\d{3,}\}?\s?\)\s?\^\s?\{?\d{3,}")
-# 10000!, (5!)!, (2^99)!
-_HUGE_FACTORIAL = re.compile(r"\d{5,}\s?\)?\s?!|!\s?\)?\s?!|\^\S{1,20}\)\s?!")
-# binomials of large numbers
-_HUGE_BINOMIAL = re.compile(r"binom\s?\{?\s?\d{5,}|\d{5,}\s?\}?\s?\\choose")
-# 200 digits, 1e1000
-_LONG_NUMBER = re.compile(r"\d{200}|\d[eE][+-]?\d{4}")
-# sums, products, limits and integrals
-_ITERATED = re.compile(r"\\(?:sum|prod|int|lim|iint|iiint|oint)(?![a-z])")
 
 
 class MathVerifier:
@@ -111,16 +79,18 @@ class MathVerifier:
 
     def screen_equivalent(self, left: str, right: str) -> bool | None:
         """`equivalent` as far as it is cheap; None when only mathematics can tell."""
-        return screen_pair(left, right)[0]
+        return screen_pair(left, right, is_strict=True)[0]
 
     def equivalent(self, left: str, right: str) -> bool:
         """Whether two extracted answers mean the same, whichever stands first. Only in a worker."""
-        same, _ = screen_pair(left, right)
-        if same is not None:
-            return same
+        known, _ = screen_pair(left, right, is_strict=True)
+        if known is not None:
+            return known
 
-        # math-verify treats the first as the gold, so try both orders
-        return _symbolic(left, right)[0] or _symbolic(right, left)[0]
+        # an equation stands for its value less easily in a gold, so try both orders
+        return (
+            _symbolic(left, right, is_strict=True)[0] or _symbolic(right, left, is_strict=True)[0]
+        )
 
     def warm_up(self) -> None:
         """Import the mathematics and use it, so that the first item does not pay for it.
@@ -146,8 +116,13 @@ def read_gold(gold: str) -> str:
     return clean(gold)
 
 
-def screen_pair(gold: str, answer: str) -> tuple[bool | None, str]:
+def screen_pair(gold: str, answer: str, is_strict: bool = False) -> tuple[bool | None, str]:
     """Compare two answers without symbolic mathematics, in linear time.
+
+    Args:
+        gold: the gold, as it was written.
+        answer: the answer, as it was written.
+        is_strict: read n % as n/100 only, even if the other side has no sign.
 
     Returns:
         Whether they are equal and the route, or (None, `PENDING`) if only mathematics can tell.
@@ -155,31 +130,21 @@ def screen_pair(gold: str, answer: str) -> tuple[bool | None, str]:
     # too long for anything but a comparison of characters
     if len(gold) > MAX_ANSWER or len(answer) > MAX_ANSWER:
         return gold == answer, "refused"
-
-    # in one spelling, without "x =" or a base on one side only
-    left, right = _align(normalize(gold), normalize(answer))
-    if not left or not right:
+    screen = Screen(gold, answer, is_strict)
+    left, right = screen.gold.text, screen.answer.text
+    if not left or not right or screen.conversion is None or clauses_differ(screen):
         return False, "string"
-    left, right = _unbase(left, right)
 
     # equal strings mean equal answers
-    left_key, right_key = key(left), key(right)
-    if left_key == right_key:
+    if screen.is_plain and key(left) == key(right):
         return True, "string"
-
-    # different words or labels are different answers
-    if as_words(left) is not None or as_words(right) is not None:
-        return False, "string"
-    if _LABEL.fullmatch(left_key) and _LABEL.fullmatch(right_key):
-        return False, "string"
-
-    # exact numbers
-    left_number, right_number = rational(left, right), rational(right, left)
-    if left_number is not None and right_number is not None:
-        for left_factor, right_factor in _percent_readings(gold, answer):
-            if _close(left_number * left_factor, right_number * right_factor):
-                return True, "number"
-        return False, "number"
+    are_numbers = rational(left, right) is not None and rational(right, left) is not None
+    if are_numbers:  # also "1000,99", which is a list when it stands alone
+        verdict = screen.expressions(left, right)
+    else:
+        verdict = same(parse(left), parse(right), screen)
+    if verdict is not None:
+        return verdict, "number" if screen.used_numbers else "string"
 
     # mathematics could run away on these
     if is_hostile(right) or is_hostile(left):
@@ -187,80 +152,102 @@ def screen_pair(gold: str, answer: str) -> tuple[bool | None, str]:
     return None, PENDING
 
 
-def rational(text: str, other: str = "") -> Fraction | None:
-    """The exact value of an integer, decimal, ratio, fraction or mixed number; None for all else.
+class Screen:
+    """Compares expressions by strings and exact numbers: the cheap means of `compare.same`.
 
-    "0,25" is a decimal only when `other` is written with a decimal point.
+    Args:
+        gold: the gold, as it was written.
+        answer: the answer, as it was written.
+        is_strict: read n % as n/100 only, even if the other side has no sign.
     """
-    text = text.strip()
 
-    # a decimal comma, if the other side has a decimal point
-    if _DECIMAL_COMMA.fullmatch(text) and re.fullmatch(r"-?\d+\.\d+", other.strip()):
-        text = text.replace(",", ".")
+    def __init__(self, gold: str, answer: str, is_strict: bool = False) -> None:
+        self.gold, self.answer = read_answer(gold), read_answer(answer)
+        self.conversion = conversion(self.gold.unit, self.answer.unit)
+        self.readings = percent_readings(gold, answer, is_strict)
+        self.is_plain = self.conversion == (1, 1) and self.readings[0] == (1, 1)
+        self.used_numbers = False
 
-    # decimals, which `Fraction` reads itself
-    if match := _DECIMAL.fullmatch(text):
-        return Fraction(match[1].replace("+", "") + match[2])
-    if match := _SCIENTIFIC.fullmatch(text):
-        return Fraction(match[1])
+    def expressions(self, gold: str, answer: str) -> Known:
+        """Whether two expressions have one value, as far as strings and exact numbers tell."""
+        left, right = read_answer(gold), read_answer(answer)
+        factors = self.factors(left, right)
+        if not factors:
+            return False
 
-    # ratios, fractions, mixed numbers: a whole part counts only in front of a positive fraction
-    if match := _RATIO.fullmatch(text):
-        top, bottom = Fraction(match[2]), Fraction(match[3])
-    elif match := (_FRAC.fullmatch(text) or _MIXED.fullmatch(text)):
-        top, bottom = Fraction(match[3]), Fraction(match[4])
-        if match[2] and bottom > 0 and top >= 0:
-            top += Fraction(match[2]) * bottom
-        elif match[2]:
-            return None
-    else:
-        return None
-
-    # the quotient, with the sign in front of it all
-    if bottom == 0:
-        return None
-    if match[1] == "-":
-        top = -top
-    return top / bottom
-
-
-def is_hostile(text: str) -> bool:
-    """Whether symbolic mathematics could run away on this (normalised) answer.
-
-    A cheap first line of defence only: what it lets through is stopped by the worker's limits.
-    """
-    # long, deep, or with a very long number
-    if len(text) > MAX_SYMBOLIC or too_deep(text, MAX_PARSE_DEPTH) or _LONG_NUMBER.search(text):
-        return True
-
-    # several sums, products or integrals
-    if len(_ITERATED.findall(text)) > 2:
-        return True
-
-    # a^(b^c): the exponent b^c must not exceed 10^5
-    for base, power in _TWO_STOREYS.findall(text):
-        if int(power) * log10(max(int(base), 1)) > 5:
+        # equal strings, without a base that only one side names
+        left_text, right_text = _unbase(left.text, right.text)
+        left_key, right_key = key(left_text), key(right_text)
+        if left_key == right_key and factors[0] == (1, 1):
             return True
 
-    # other powers, factorials and binomials
-    bombs = (_HUGE_POWER, _TOWER, _HUGE_FACTORIAL, _HUGE_BINOMIAL, _POWERED_POWER)
-    return any(bomb.search(text) for bomb in bombs)
+        # different words or labels are different answers
+        if as_words(left_text) is not None or as_words(right_text) is not None:
+            return False
+        if _LABEL.fullmatch(left_key) and _LABEL.fullmatch(right_key):
+            return False
+
+        # exact numbers
+        gold_number, number = rational(left_text, right_text), rational(right_text, left_text)
+        if gold_number is None or number is None:
+            return None
+        self.used_numbers = True
+        for gold_factor, factor in factors:
+            if close(gold_number * gold_factor, number * factor):
+                return True
+        return False
+
+    def relations(self, gold: Part, answer: Part) -> Known:
+        """Strings do not tell whether two relations have the same solutions."""
+        return None
+
+    def sets(self, gold: Part, answer: Part) -> Known:
+        """Strings do not tell whether two parts describe the same set."""
+        return None
+
+    def factors(self, gold: Answer, answer: Answer) -> list[Factors]:
+        """Factors for (gold, answer) under which two expressions are compared; none if their units
+        are of different kinds."""
+        units = conversion(gold.unit or self.gold.unit, answer.unit or self.answer.unit)
+        if units is None:
+            return []
+        return [(units[0] * left, units[1] * right) for left, right in self.readings]
 
 
-def _align(left: str, right: str) -> tuple[str, str]:
-    """Drop "name =" on the side that has it when the other has none: "x = 5" against "5"."""
-    # only the answer names the unknown; it may derive the value ("x = 2 + 3 = 5")
-    if "=" in right and "=" not in left and not re.search(r"[<>]|\\[gln]eq", left + right):
-        head, _, tail = right.rpartition("=")
-        if "," not in head or _NAME.fullmatch(head.strip()):
-            right = tail.strip()
+class Mathematics(Screen):
+    """Compares expressions, relations and sets by symbolic mathematics as well. Only in a worker."""
 
-    # only the gold does
-    elif left.count("=") == 1 and "=" not in right:
-        head, _, tail = left.partition("=")
-        if _NAME.fullmatch(head.strip()):
-            left = tail.strip()
-    return left, right
+    def expressions(self, gold: str, answer: str) -> Known:
+        """Whether two expressions have one value."""
+        known = super().expressions(gold, answer)
+        if known is not None:
+            return known
+        left, right = read_answer(gold), read_answer(answer)
+        try:
+            return symbolic.same_expressions(left.text, right.text, self.factors(left, right))
+        except symbolic.UnreadableError:
+            return False
+
+    def relations(self, gold: Part, answer: Part) -> Known:
+        """Whether two chains of relations have the same solutions."""
+        try:
+            return relations.same_relations(gold, answer)
+        except symbolic.UnreadableError:
+            return False
+
+    def sets(self, gold: Part, answer: Part) -> Known:
+        """Whether two parts describe the same set of real numbers."""
+        return relations.same_sets(gold, answer)
+
+
+def clauses_differ(screen: Screen) -> bool:
+    """Whether both answers end in a condition with a formula, and the formulas differ."""
+    formulas = []
+    for answer in (screen.gold, screen.answer):
+        formula = re.sub(r"\\text\s?\{[^{}]*\}|(?<!\\)\b[A-Za-z]{2,}\b|[\s$,()]", "", answer.clause)
+        if re.search(r"[<>=\d]|\\[gln]", formula):
+            formulas.append(formula)
+    return len(formulas) == 2 and formulas[0] != formulas[1]
 
 
 def _unbase(left: str, right: str) -> tuple[str, str]:
@@ -273,29 +260,25 @@ def _unbase(left: str, right: str) -> tuple[str, str]:
     return left, right
 
 
-def _percent_readings(gold: str, answer: str) -> list[tuple[Fraction, Fraction]]:
+def percent_readings(gold: str, answer: str, is_strict: bool = False) -> list[Factors]:
     """Factors for (gold, answer) under which the two are compared.
 
-    When only one of them is a percentage, n % is read as n and also as n/100.
+    When only one of them is a percentage, n % is read as n/100, and also as n unless `is_strict`.
     """
     one, percent = Fraction(1), Fraction(1, 100)
     if has_percent(gold) == has_percent(answer):
         return [(one, one)]
-    if has_percent(gold):
-        return [(one, one), (percent, one)]
-    return [(one, one), (one, percent)]
+    as_share = (percent, one) if has_percent(gold) else (one, percent)
+    return [as_share] if is_strict else [(one, one), as_share]
 
 
-def _close(gold: Fraction, answer: Fraction) -> bool:
-    """Whether two numbers are equal, up to `TOLERANCE` unless both are integers."""
-    if gold == answer:
-        return True
-    if gold.denominator == answer.denominator == 1:
-        return False
-    return abs(gold - answer) <= TOLERANCE * min(abs(gold), Fraction(1))
-
-
-def _symbolic(gold: str, answer: str) -> tuple[bool, str]:
-    """Compare two answers by math-verify: (correct, route)."""
-    left, right = _align(normalize(gold), normalize(answer))
-    return symbolic.equal(left, right, _percent_readings(gold, answer))
+def _symbolic(gold: str, answer: str, is_strict: bool = False) -> tuple[bool, str]:
+    """Compare two answers by symbolic mathematics: (correct, route)."""
+    means = Mathematics(gold, answer, is_strict)
+    try:
+        verdict = same(parse(means.gold.text), parse(means.answer.text), means)
+    except MemoryError:
+        raise  # the worker's limit; the grader counts it as killed
+    except Exception:  # the one catch-all of the project: sympy raises anything on hostile input
+        return False, "error"
+    return bool(verdict), "math"

@@ -14,66 +14,22 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
+from typing import NamedTuple
 
-_SUPER = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
-_SUB = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
-_SYMBOLS = {
-    # dashes that are written for a minus sign
-    "−": "-",
-    "–": "-",
-    "—": "-",
-    # products and quotients
-    "×": r"\times ",
-    "·": r"\cdot ",
-    "⋅": r"\cdot ",
-    "∙": r"\cdot ",
-    "÷": "/",
-    "⁄": "/",
-    "∕": "/",
-    # letters and constants
-    "π": r"\pi ",
-    "θ": r"\theta ",
-    "α": r"\alpha ",
-    "β": r"\beta ",
-    "γ": r"\gamma ",
-    "λ": r"\lambda ",
-    "φ": r"\phi ",
-    "ω": r"\omega ",
-    "∞": r"\infty ",
-    # relations
-    "≤": r"\leq ",
-    "≥": r"\geq ",
-    "⩽": r"\leq ",
-    "⩾": r"\geq ",
-    "≠": r"\neq ",
-    "≈": r"\approx ",
-    "±": r"\pm ",
-    # sets
-    "∪": r"\cup ",
-    "∩": r"\cap ",
-    "∈": r"\in ",
-    "∅": r"\emptyset ",
-    # degrees, primes, quotation marks, Chinese punctuation
-    "°": r"^\circ ",
-    "′": "'",
-    "“": '"',
-    "”": '"',
-    "‘": "'",
-    "’": "'",
-    "、": ",",
-    "。": ".",
-    # characters of no width
-    "\u200b": "",
-    "\ufeff": "",
-    "\u2061": "",
-    # fractions of one character
-    "½": r"\frac{1}{2}",
-    "⅓": r"\frac{1}{3}",
-    "⅔": r"\frac{2}{3}",
-    "¼": r"\frac{1}{4}",
-    "¾": r"\frac{3}{4}",
-}
-_SYMBOL_TABLE = str.maketrans(_SYMBOLS)
+from g2rl.tasks.grading.plain import (
+    undecorated,
+    with_fractions,
+    with_functions,
+    with_operators,
+    with_radians,
+    with_round_brackets,
+    without_clause,
+    without_lead,
+    without_set_builder,
+)
+from g2rl.tasks.grading.spelling import ascii_spelling
+from g2rl.tasks.grading.units import currency, split_unit
 
 _DOUBLED_BACKSLASH = re.compile(r"\\\\(?=[a-zA-Z]{2})(?<!\\\\\\\\)")  # before a command
 _REWRITES = (
@@ -119,6 +75,13 @@ _REWRITES = (
     # currencies, and the ending of an ordinal (5th)
     (r"\\\$|\\?£|\\?€|¥", ""),
     (r"(?<=\d)\s?(?:\^\s?\{?\s?)?\\text\s?\{\s?(?:st|nd|rd|th)\s?\}\s?\}?", ""),
+    (r"(?<=\d)(?:st|nd|rd|th)\b", ""),
+    # times of day
+    (r"(\d:\d\d)\s?(?:\\text\s?\{\s?)?[Aa]\.?\s?[Mm]\.?\s?\}?$", r"\1 \\text{AM}"),
+    (r"(\d:\d\d)\s?(?:\\text\s?\{\s?)?[Pp]\.?\s?[Mm]\.?\s?\}?$", r"\1 \\text{PM}"),
+    # degrees of temperature
+    (r"\^\s?\{?\s?\\circ\s?\}?\s?(?:\\text\s?\{\s?)?C(?![a-zA-Z])\s?\}?$", r"\\text{ celsius}"),
+    (r"\^\s?\{?\s?\\circ\s?\}?\s?(?:\\text\s?\{\s?)?F(?![a-zA-Z])\s?\}?$", r"\\text{ fahrenheit}"),
     # marks above the name of a segment, bold symbols
     (r"\\(?:overline|overrightarrow|widehat)\s?\{\s?([A-Z]{2,4})\s?\}", r"\1"),
     (r"\\(?:boldsymbol|bm)(?=\s?\{)", ""),
@@ -135,25 +98,32 @@ _REWRITES = (
     (r"(?<![\\a-zA-Z])pi(?![a-zA-Z])", r"\\pi "),
     (r"(?<![\\a-zA-Z])(?:infinity|inf|infty|oo)(?![a-zA-Z])", r"\\infty "),
     (r"\*\*", "^"),
+    (r"\{([^{}]{1,60})\\choose(?![a-zA-Z])([^{}]{1,60})\}", r"\\binom{\1}{\2}"),
+    # 3e8 and 3 x 10^8; a numeral with its base: (101)_2, 101_{two}
+    (
+        r"(?<![A-Za-z\d.\\])(\d{1,20}(?:\.\d{1,20})?)[eE]([+-]?\d{1,3})(?![\d.A-Za-z])",
+        r"\1\\times 10^{\2}",
+    ),
+    (r"(?<=\d)\s?[xX]\s?(?=10\s?\^)", r"\\times "),
+    (r"^\s?\(([0-9A-Z]{1,60})\)\s?_", r"\1_"),
+    (r"(?<=[0-9A-Z])_\s?\{\s?(?:\\text\s?\{)?\s?\(?(\d{1,2})\)?\s?\}?\s?\}", r"_{\1}"),
+    (r"\+\s?/\s?-|\+-(?!\s?\d{0,9}\.?\d{0,9}i)", r"\\pm "),
     (r"(?<![0-9.])\.(?=\d)", "0."),
 )
 _COMPILED_REWRITES = [(re.compile(pattern), replacement) for pattern, replacement in _REWRITES]
 
+_INEQUALITY = re.compile(r"[<>]|\\(?:leq?|geq?|leqslant|geqslant|lt|gt)(?![a-zA-Z])")
+_OR = re.compile(
+    r"\\text\s?\{\s?,?\s?or\s?\}|(?<![a-zA-Z\\{]),?\s?\bor\b(?![a-zA-Z}])|\\vee(?![a-zA-Z])"
+)
+_AND = re.compile(
+    r"\\text\s?\{\s?,?\s?and\s?\}|(?<![a-zA-Z\\{]),?\s?\band\b(?![a-zA-Z}])|\\wedge(?![a-zA-Z])"
+)
 _PERCENT = re.compile(r"\s?(?:\\?%|\\text\s?\{\s?(?:percent|%|\\%)\s?\}|\bpercent(?:age)?\b)")
-# a unit in a text command at the end, perhaps with an exponent; "a.m." and "p.m." are none
-_UNIT = re.compile(
-    r"(?<=[\d})\]])\s?\\text\s?\{(?!\s?[ap]\.?m)[^{}]{0,60}\}(?:\s?\^\s?\{?\d\}?)?\s?$", re.I
-)
-# a number or a fraction, and behind it plain words that may be its unit
-_WORD_UNIT = re.compile(
-    r"^(-?[\d.,/]{1,60}|-?\d{0,20}\\frac\{\d{1,40}\}\{\d{1,40}\})\s?"
-    r"([A-Za-z][A-Za-z .]{1,40})(?:\s?\^\s?\{?\d\}?)?$"
-)
-_NOT_A_UNIT = re.compile(
-    r"^(?:[ap]\.?m\.?|mod|sqrt|sin|cos|tan|log|ln|to|times|over|if|for|base)\b", re.I
-)
 _THOUSANDS = re.compile(r"^(-?\s?[1-9]\d{0,2})((?:,\s?\d{3})+)(?![\d,])")  # 1,000,000
 _SPACED_THOUSANDS = re.compile(r"^-?\d{1,3}(?: \d{3})+(?:\.\d+)?$")  # 1 000 000.5
+_FACTORIAL = re.compile(r"[A-Za-z0-9)}]!$")
+_EXCLAMATION = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{3,}!$")  # a word that is exclaimed
 _TEXT = re.compile(r"\\text\s?\{([^{}]{0,200})\}")
 _WHOLE_TEXT = re.compile(r"^\\text\s?\{([^{}]{1,200})\}$")
 _WORDS = re.compile(r"[A-Za-z]{2,40}(?:[ ,']{1,3}[A-Za-z]{2,40}){0,20}")
@@ -161,22 +131,60 @@ _SHORT_WORDS = {"yes", "no", "odd", "all"}  # words of fewer than four letters t
 _SINGLE = re.compile(r"\(([A-Za-z])\)|\[([^\[\](),]*)\]")  # one letter or value in brackets
 
 
-def normalize(answer: str) -> str:
-    """One spelling of an answer, still LaTeX and still readable by a parser."""
-    text = _unicode(answer)
-    if "matrix" in text:
+class Answer(NamedTuple):
+    """An answer in one spelling, and what was taken away from it."""
+
+    text: str
+    """The value, as LaTeX that a parser can read."""
+    unit: str
+    """The unit behind it, or the currency in front of it."""
+    clause: str
+    """The reason or condition behind it: "since x > 0"."""
+
+
+@lru_cache(maxsize=4096)
+def read_answer(answer: str) -> Answer:
+    """Take an answer apart into its value in one spelling, its unit, and its clause."""
+    money = currency(answer.strip())
+    text = ascii_spelling(answer)
+    if "matrix" in text or "cases" in text or "array" in text:
         text = text.replace("\\\\\\", "\\\\ \\")  # the end of a row is set apart from a command
     text = _strip_delimiters(text)
 
     # a doubled backslash before a command is a slip, except where two backslashes end a row
-    if not ("matrix" in text or "cases" in text or "array" in text):
+    if not ("matrix" in text or "cases" in text or "array" in text or "align" in text):
         text = _DOUBLED_BACKSLASH.sub(r"\\", text)
-    for pattern, replacement in _COMPILED_REWRITES:
-        text = pattern.sub(replacement, text)
+
+    # words and ornaments around the value
+    text, clause = without_clause(without_lead(undecorated(text)))
+    text = _respelled(text)
 
     # what stands around the value
-    text = _strip_delimiters(_PERCENT.sub("", text))
-    return _without_thousands(_without_unit(text))
+    text = _without_brackets(_strip_delimiters(_PERCENT.sub("", text)))
+    value, unit = split_unit(text)
+    return Answer(_without_thousands(_without_brackets(value)), money or unit, clause)
+
+
+def _respelled(text: str) -> str:
+    """The text with one spelling for everything that has several."""
+    text = with_radians(with_operators(_with_logic(text)))
+    for pattern, replacement in _COMPILED_REWRITES:
+        text = pattern.sub(replacement, text)
+    text = with_fractions(with_functions(text))
+    return without_set_builder(with_round_brackets(text))
+
+
+def _with_logic(text: str) -> str:
+    r"""The text with "or" and "and" between inequalities as \\lor and \\land; elsewhere they divide a list."""
+    if not _INEQUALITY.search(text):
+        return text
+    text = _OR.sub(r" \\lor ", text)
+    return _AND.sub(r" \\land ", text)
+
+
+def normalize(answer: str) -> str:
+    """The value of an answer in one spelling, still LaTeX and still readable by a parser."""
+    return read_answer(answer).text
 
 
 def has_percent(answer: str) -> bool:
@@ -226,17 +234,6 @@ def as_words(normalized: str) -> str | None:
     return " ".join(text.casefold().split())
 
 
-def _unicode(text: str) -> str:
-    """ASCII spellings for the characters that models write instead of LaTeX."""
-    # runs of superscripts and subscripts become one exponent, one index
-    text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda m: "^{" + m.group().translate(_SUPER) + "}", text)
-    text = re.sub(r"[₀₁₂₃₄₅₆₇₈₉]+", lambda m: "_{" + m.group().translate(_SUB) + "}", text)
-
-    # before NFKC, which takes some symbols apart (½ into 1⁄2), and after it, which yields others
-    text = text.translate(_SYMBOL_TABLE)
-    return unicodedata.normalize("NFKC", text).translate(_SYMBOL_TABLE)
-
-
 def _strip_delimiters(text: str) -> str:
     """The text without math delimiters, quotes, outer spaces and trailing punctuation."""
     text = re.sub(r"(?<!\\)\$|\\[()]|(?<!\\)\\[\[\]]", " ", text)
@@ -249,27 +246,17 @@ def _strip_delimiters(text: str) -> str:
 
     # punctuation and single backslashes at the end; "\\" ends the row of a matrix
     while text and (text[-1] in ".,;:!" or (text[-1] == "\\" and not text.endswith("\\\\"))):
-        if text[-1] == "!" and len(text) > 1 and (text[-2].isalnum() or text[-2] in ")}"):
-            break  # a factorial
+        if text[-1] == "!" and _FACTORIAL.search(text) and not _EXCLAMATION.search(text):
+            break
         text = text[:-1].rstrip()
     return text.lstrip()
 
 
-def _without_unit(text: str) -> str:
-    """The text without a unit behind it, and without brackets around a single value."""
+def _without_brackets(text: str) -> str:
+    """The text without square brackets around a single value."""
     single = _SINGLE.fullmatch(text)
     if single and single[2]:
-        text = single[2].strip()
-
-    # a unit in a text command; an answer that is nothing else keeps it
-    shorter = _UNIT.sub("", text)
-    if shorter:
-        text = shorter.strip()
-
-    # a unit in plain words
-    words = _WORD_UNIT.match(text)
-    if words and not _NOT_A_UNIT.match(words.group(2)):
-        return words.group(1)
+        return single[2].strip()
     return text
 
 

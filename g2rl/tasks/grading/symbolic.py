@@ -1,144 +1,266 @@
-"""Equality by symbolic mathematics (math-verify), in unbounded time and memory.
+r"""Equality by symbolic mathematics, in unbounded time and memory.
 
-Call it only in a worker that can be killed. math-verify would bound itself by SIGALRM; that is off
-here (`None`), because it works in main threads only and cannot interrupt a C call. The pool of
-worker processes is the bound.
+latex2sympy (of math-verify) reads an expression, sympy evaluates it. Call this only in a worker that can
+be killed.
+
+Two expressions are equal when they have one value:
+
+- without unknowns, both are compared exactly. The difference is evaluated with as many digits as it
+  takes to tell it from 0, up to `MOST_DIGITS`; a difference that is 0 in all of them is 0.
+- with unknowns, both are evaluated at several points, which follow from the names of the unknowns, to 30
+  digits. Expressions that agree at all of them are the same function.
+- where one side is written with a decimal, a relative difference of `TOLERANCE` is allowed.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-CLEARLY_DIFFERENT = 1e-6
-"""Two values that differ by more than this, relative to the larger (at least 1), are different."""
-LARGEST_VALUE = 1e12
-"""A value of this size or more is not trusted to tell two answers apart."""
+TOLERANCE = 1e-6
+"""Relative difference (to the gold, at most to 1) that is allowed where one side is a decimal."""
+MOST_DIGITS = 2000
+"""Digits with which a difference of numbers is told from 0."""
+_DIGITS = 30  # with which expressions with unknowns are evaluated
+_NEGLIGIBLE = 1e-18  # relative difference of two values that were computed with `_DIGITS`
+_ZERO = "1e-500"  # a number that is smaller after `MOST_DIGITS` digits is 0
+
+_PRIMES = re.compile(r"(?<=[A-Za-z])'+")
+_IMAGINARY_INDEX = re.compile(r"[_{(,]\s?i\s?[=:}]|\bi\s?=")  # i counts something here
 
 
-def equal(
-    gold: str,
-    answer: str,
-    readings: Sequence[tuple[Fraction, Fraction]] = ((Fraction(1), Fraction(1)),),
-) -> tuple[bool, str]:
-    """Whether two normalised answers are equal under any of the `readings`.
+class UnreadableError(ValueError):
+    """An expression that latex2sympy cannot read."""
 
-    Args:
-        gold: the gold answer, normalised.
-        answer: the model's answer, normalised.
-        readings: pairs of factors for (gold, answer), by which both are scaled before they are
-            compared.
 
-    Returns:
-        The verdict and its route: "math", or "error" if the libraries raised.
+class Expression:
+    """An expression that was read, e.g. ``Expression(r"\\frac{x}{2}")``.
+
+    Raises:
+        UnreadableError: it cannot be read.
     """
-    _, verify, _ = _math_verify()
-    try:
-        for gold_factor, answer_factor in readings:
-            left = _scaled(gold, gold_factor)
-            right = _scaled(answer, answer_factor)
 
-            # first what is cheap: can both be read, and do they differ at a point?
-            golds, answers = parsed(left), parsed(right)
-            if not golds or not answers or _differ_at_a_point(left, right):
-                continue
-
-            same = verify(
-                list(golds), list(answers), allow_set_relation_comp=True, timeout_seconds=None
-            )
-            if same:
-                return True, "math"
-    except Exception:  # the one catch-all of the project: sympy raises anything on hostile input
-        return False, "error"
-    return False, "math"
+    def __init__(self, text: str) -> None:
+        read, options = _reader()
+        prepared = _PRIMES.sub(lambda match: f"_{{{'p' * len(match.group())}}}", text)
+        try:
+            value = read(prepared, **options)
+        except Exception as error:  # the parser raises anything
+            raise UnreadableError(text[:80]) from error
+        self.has_decimal = _has_decimal(value)
+        self.value = _evaluated(value, may_be_complex=not _IMAGINARY_INDEX.search(text))
 
 
 @lru_cache(maxsize=1)
-def _math_verify() -> tuple[Any, Any, Any]:
-    """math-verify's (parse, verify, extraction targets), imported at first use (about a second)."""
-    from latex2sympy2_extended import NormalizationConfig
-    from math_verify import LatexExtractionConfig, parse, verify
+def _reader() -> tuple[Any, dict[str, Any]]:
+    """latex2sympy and its options, imported at first use (about a second)."""
+    from latex2sympy2_extended import latex2sympy
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 
-    # all three warn that their timeouts are off
-    for library in ("math_verify", "latex2sympy2_extended", "sympy"):
+    for library in ("latex2sympy2_extended", "sympy"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
-
-    # Stripping of units stays off: it takes the t of "sin t" for tonnes, and `normalize` has
-    # removed units already.
-    config = NormalizationConfig(basic_latex=True, malformed_operators=True, boxed="last")
-    target = LatexExtractionConfig(
-        try_extract_without_anchor=False, boxed_match_priority=0, normalization_config=config
-    )
-    return parse, verify, (target,)
+    config = ConversionConfig(lowercase_symbols=False)
+    return latex2sympy, {
+        "is_real": None,
+        "convert_degrees": False,
+        "normalization_config": None,
+        "conversion_config": config,
+    }
 
 
 @lru_cache(maxsize=2048)
-def parsed(normalized: str) -> tuple[Any, ...]:
-    """What math-verify reads in an answer; empty when it can read nothing."""
-    parse, _, targets = _math_verify()
-    boxed = rf"\boxed{{{normalized}}}"  # bare LaTeX is parsed only inside a box
-    return tuple(parse(boxed, targets, fallback_mode="no_fallback", parsing_timeout=None))
+def expression(text: str) -> Expression:
+    """An expression, read once."""
+    return Expression(text)
 
 
-def _differ_at_a_point(left: str, right: str) -> bool:
-    """Whether two readable answers certainly differ, because their values at one point do.
+def same_expressions(
+    gold: str,
+    answer: str,
+    factors: Sequence[tuple[Fraction, Fraction]] = ((Fraction(1), Fraction(1)),),
+) -> bool:
+    """Whether two expressions have one value, under any of the pairs of factors for (gold, answer).
 
-    This spares most wrong answers the simplification that would have to prove it. Anything but two
-    exact expressions (sets, relations, matrices, single symbols, decimals) is left to math-verify.
+    Raises:
+        UnreadableError: one of them cannot be read.
     """
-    left_value, right_value = _value(left), _value(right)
-    if left_value is None or right_value is None:
+    from sympy import Expr, MatrixBase, Rational
+
+    left, right = expression(gold), expression(answer)
+    is_decimal = left.has_decimal or right.has_decimal
+    if isinstance(left.value, MatrixBase) and isinstance(right.value, MatrixBase):
+        return _same_matrices(left.value, right.value, is_decimal)
+    if not isinstance(left.value, Expr) or not isinstance(right.value, Expr):
+        return bool(left.value == right.value)
+    for gold_factor, answer_factor in factors:
+        scaled_gold = left.value * Rational(gold_factor.numerator, gold_factor.denominator)
+        scaled_answer = right.value * Rational(answer_factor.numerator, answer_factor.denominator)
+        if same_values(scaled_gold, scaled_answer, is_decimal):
+            return True
+    return False
+
+
+def _same_matrices(left: Any, right: Any, is_decimal: bool) -> bool:
+    """Whether two matrices have one shape and the same entries."""
+    if left.shape != right.shape:
         return False
-    scale = max(1.0, abs(left_value), abs(right_value))
-    return abs(left_value - right_value) > CLEARLY_DIFFERENT * scale
+    entries = zip(left.flat(), right.flat(), strict=True)
+    return all(same_values(entry, other, is_decimal) for entry, other in entries)
 
 
-@lru_cache(maxsize=2048)
-def _value(normalized: str) -> complex | None:
-    """The value of an answer when every variable is set to a number that depends on its name only.
+def same_values(left: Any, right: Any, is_decimal: bool = False) -> bool:
+    """Whether two sympy expressions have one value."""
+    from sympy import nan, zoo
 
-    None for anything that has no such value, or whose value would not be exact.
+    # what is undefined equals nothing
+    if left.has(nan, zoo) or right.has(nan, zoo):
+        return False
+    if left == right:
+        return True
+    if left.is_infinite or right.is_infinite:
+        return False
+    symbols = left.free_symbols | right.free_symbols
+    if symbols:
+        return _same_functions(left, right, symbols, is_decimal)
+    if is_decimal:
+        return _close(_number(left, 30), _number(right, 30))
+    return _same_numbers(left, right)
+
+
+def ratio(left: Any, right: Any, is_decimal: bool = False) -> Any:
+    """The constant c with left = c * right at all points, or None if there is none but 0.
+
+    Equations left = 0 and right = 0 with such a constant have the same solutions.
     """
-    from sympy import (
-        Derivative,
-        Expr,
-        Float,
-        Function,
-        Integral,
-        Limit,
-        Product,
-        Rational,
-        Sum,
-        Symbol,
-    )
-    from sympy.core.function import AppliedUndef
-    from sympy.matrices.expressions import MatrixExpr
+    symbols = left.free_symbols | right.free_symbols
+    ratios = []
+    for point in points(symbols):
+        left_value, right_value = _at(left, point), _at(right, point)
+        if left_value is None or right_value is None or abs(right_value) < 1e-12:
+            continue
+        ratios.append(left_value / right_value)
+    if len(ratios) < 3 or abs(ratios[0]) < 1e-12:
+        return None
+    allowed = (TOLERANCE if is_decimal else _NEGLIGIBLE) * abs(ratios[0])
+    return ratios[0] if all(abs(other - ratios[0]) <= allowed for other in ratios[1:]) else None
 
-    # leave to math-verify what is no exact, finite expression
-    expression = parsed(normalized)[0]
-    if not isinstance(expression, Expr) or isinstance(expression, Symbol | Function | MatrixExpr):
-        return None
-    if expression.atoms(Float):
-        return None
-    if expression.has(Sum, Product, Integral, Limit, Derivative, AppliedUndef):
-        return None
-    if expression.is_Mul and all(factor.is_Symbol for factor in expression.args):
-        return None  # the letters of a word, which math-verify compares as one
 
-    # evaluate at a point whose coordinates, fractions of 29, follow from the names of the variables
-    point: dict[Any, Any] = {}
-    for symbol in expression.free_symbols:
-        point[symbol] = Rational(3 + sum(map(ord, symbol.name)) % 97, 29)
+def points(symbols: set[Any]) -> list[dict[Any, Any]]:
+    """Points at which expressions in these symbols are evaluated: {symbol: rational number}.
+
+    Coordinates follow from the symbol's name, are different for different names in nearly all cases,
+    and are positive at the first points and of both signs at the others.
+    """
+    from sympy import Rational
+
+    found = []
+    for place in range(6):
+        point = {}
+        for order, symbol in enumerate(sorted(symbols, key=str)):
+            seed = sum((index + 1) * ord(char) for index, char in enumerate(str(symbol)))
+            size = Rational(101 + (seed * (31 + 14 * place) + 57 * order + 13 * place) % 389, 211)
+            is_negative = place >= 3 and (seed + place + order) % 2 == 0
+            point[symbol] = -size if is_negative else size
+        found.append(point)
+    return found
+
+
+def _same_functions(left: Any, right: Any, symbols: set[Any], is_decimal: bool) -> bool:
+    """Whether two expressions agree at every point at which both have a value."""
+    agreed = 0
+    for point in points(symbols):
+        left_value, right_value = _at(left, point), _at(right, point)
+        if left_value is None and right_value is None:
+            continue
+        if left_value is None or right_value is None:
+            return False
+        scale = max(abs(left_value), abs(right_value))
+        if is_decimal:
+            scale = TOLERANCE * min(scale, 1.0)
+        else:
+            scale *= _NEGLIGIBLE
+        if abs(left_value - right_value) > scale:
+            return False
+        agreed += 1
+    return agreed >= 3 or (agreed == 0 and _same_formally(left, right))
+
+
+def _same_formally(left: Any, right: Any) -> bool:
+    """Whether two expressions that have no values (f(x), A \\cdot B) simplify to the same."""
+    from sympy import simplify
+
+    return bool(simplify(left - right) == 0)
+
+
+def _at(value: Any, point: dict[Any, Any]) -> Any:
+    """The value of an expression at a point as a multiple-precision number; None without one."""
     try:
-        value = complex(expression.subs(point).evalf(15))
+        return _number(value.subs(point), _DIGITS)
     except (TypeError, ValueError, ArithmeticError, AttributeError, NotImplementedError):
-        return None  # the expression has no numerical value
-    return value if abs(value) < LARGEST_VALUE else None
+        return None
 
 
-def _scaled(text: str, factor: Fraction) -> str:
-    """LaTeX of an answer times a factor of the form 1/n."""
-    return text if factor == 1 else rf"\frac{{{text}}}{{{factor.denominator}}}"
+def _number(value: Any, digits: int) -> Any:
+    """A multiple-precision number, real or complex.
+
+    Raises:
+        ValueError: the expression has no finite numerical value.
+    """
+    import mpmath
+
+    evaluated = value.evalf(digits, maxn=MOST_DIGITS)
+    real, imaginary = evaluated.as_real_imag()
+    if not (real.is_Number and imaginary.is_Number and real.is_finite and imaginary.is_finite):
+        raise ValueError("no number")
+    with mpmath.workdps(digits + 10):
+        return mpmath.mpc(real._to_mpmath(digits * 4), imaginary._to_mpmath(digits * 4))
+
+
+def _close(gold: Any, answer: Any) -> bool:
+    """Whether a number is as close to the gold as a decimal has to be."""
+    return bool(abs(gold - answer) <= TOLERANCE * min(abs(gold), 1))
+
+
+def _same_numbers(left: Any, right: Any) -> bool:
+    """Whether two exact numbers are equal: told by as many digits as it takes."""
+    from sympy import Float
+    from sympy.core.evalf import PrecisionExhausted
+
+    difference = left - right
+    if difference.is_Rational:
+        return bool(difference == 0)
+    try:
+        return bool(difference.evalf(3, maxn=MOST_DIGITS, strict=True) == 0)
+    except PrecisionExhausted:
+        value = difference.evalf(3, maxn=MOST_DIGITS)
+        return bool(abs(value) < Float(_ZERO))
+
+
+def _has_decimal(value: Any) -> bool:
+    """Whether an expression was written with a decimal."""
+    from sympy import Float
+
+    atoms = getattr(value, "atoms", None)
+    return bool(atoms and atoms(Float))
+
+
+def _evaluated(value: Any, may_be_complex: bool) -> Any:
+    """The expression with exact decimals, with i as the imaginary unit, and computed."""
+    from sympy import Basic, Float, I, MatrixBase, MatrixExpr, Rational, Symbol, UnevaluatedExpr
+
+    if isinstance(value, MatrixBase):
+        return value.applyfunc(lambda entry: _evaluated(entry, may_be_complex))
+    if not isinstance(value, Basic):
+        return value
+    exact: dict[Any, Any] = {number: Rational(str(number)) for number in value.atoms(Float)}
+    for symbol in value.atoms(Symbol):
+        if symbol.name in ("i", "j") and may_be_complex and symbol.name == "i":
+            exact[symbol] = I
+    value = value.xreplace(exact)
+    value = value.replace(lambda part: isinstance(part, UnevaluatedExpr), lambda part: part.args[0])
+    value = value.doit()
+    return value.as_explicit() if isinstance(value, MatrixExpr) else value

@@ -1,0 +1,78 @@
+r"""What of a completion is reasoning, and what is said to the reader.
+
+Models set their reasoning apart by markers (`MARKERS`), or by named channels (gpt-oss, "harmony"). Only
+what follows the reasoning may hold an answer; reasoning that was never closed means that the model did
+not come to an answer. A chat template may open the reasoning in the prompt already
+(DeepSeek-R1, QwQ, Qwen3-Thinking): then nothing in the completion shows that it is reasoning, so whoever
+samples puts `opened_by(prompt)` in front of the completion that it has graded.
+"""
+
+from __future__ import annotations
+
+import re
+
+MARKERS = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("◁think▷", "◁/think▷"),
+)
+"""What opens and what closes reasoning. Case counts."""
+
+# gpt-oss: a message is <|channel|>NAME<|message|>TEXT, and the answer stands in the channel "final"
+_CHANNEL = re.compile(r"<\|channel\|>\s?(?P<name>[a-z]{1,20})[^<]{0,80}<\|message\|>")
+_MESSAGE_END = re.compile(r"<\|(?:end|return|start|call)\|>")
+_PREFILLED = 60
+"""Most characters that a prompt may put behind an opening marker, such as "Okay,"."""
+
+
+def spoken(completion: str) -> str:
+    """What a completion says behind its reasoning; empty while the reasoning goes on."""
+    if "<|channel|>" in completion:
+        return _final_channel(completion)
+
+    # behind the last marker that closes reasoning
+    start = 0
+    for _, closing in MARKERS:
+        place = completion.rfind(closing)
+        if place >= 0:
+            start = max(start, place + len(closing))
+    tail = completion[start:]
+
+    # reasoning that was opened behind it goes on
+    if any(opening in tail for opening, _ in MARKERS):
+        return ""
+    return tail
+
+
+def opened_by(prompt: str) -> str:
+    """The marker of reasoning that the end of a rendered prompt leaves open, or an empty string.
+
+    Only a marker at the very end counts, perhaps with a few words behind it. One that an instruction
+    mentions further up does not.
+    """
+    for opening in (*(opening for opening, _ in MARKERS), "<|channel|>analysis<|message|>"):
+        place = prompt.rfind(opening)
+        if place < 0:
+            continue
+        rest = prompt[place + len(opening) :].strip()
+        if len(rest) <= _PREFILLED and not re.search(r"[<\[◁\n]", rest):
+            is_mentioned = bool(re.match(r"[`'\"”]|\s?(?:tag|and\b|or\b|to\b)", rest))
+            if not is_mentioned:
+                return opening
+    return ""
+
+
+def _final_channel(completion: str) -> str:
+    """The last message in the channel "final"; empty without one."""
+    messages = list(_CHANNEL.finditer(completion))
+    if not messages or messages[-1]["name"] != "final":
+        return ""
+    text = completion[messages[-1].end() :]
+    end = _MESSAGE_END.search(text)
+    return text[: end.start()] if end else text
