@@ -23,7 +23,7 @@ from g2rl.tasks.grading.bombs import is_hostile
 from g2rl.tasks.grading.compare import Known, same
 from g2rl.tasks.grading.extract import MAX_ANSWER, boxes, clean, extract_answer
 from g2rl.tasks.grading.normalize import Answer, as_words, has_percent, key, read_answer
-from g2rl.tasks.grading.numbers import close, rational
+from g2rl.tasks.grading.numbers import close, is_decimal, rational
 from g2rl.tasks.grading.staged import PENDING
 from g2rl.tasks.grading.structure import Part, parse
 from g2rl.tasks.grading.units import conversion
@@ -34,8 +34,10 @@ Factors = tuple[Fraction, Fraction]
 
 # a numeral with its base: 204_5
 _BASED = re.compile(r"([0-9A-Z]{1,60})_\{?(\d{1,2})\}?")
-# what its spelling alone tells apart: a letter (A is not a), a based numeral, a time of day
-_LABEL = re.compile(r"[A-Za-z]|[0-9A-Z]{1,60}_\{?\d{1,2}\}?|\d{1,2}:\d\d(?:[AaPp]\.?[Mm]\.?)?")
+# what its spelling alone tells apart: a letter (A is not a), the name of a figure, a based numeral, a time of day
+_LABEL = re.compile(
+    r"[A-Za-z]|[A-Z]{3,60}|[0-9A-Z]{1,60}_\{?\d{1,2}\}?|\d{1,2}:\d\d(?:[AaPp]\.?[Mm]\.?)?"
+)
 
 
 class MathVerifier:
@@ -193,7 +195,8 @@ class Screen:
             return None
         self.used_numbers = True
         for gold_factor, factor in factors:
-            if close(gold_number * gold_factor, number * factor):
+            scaled_gold, scaled = gold_number * gold_factor, number * factor
+            if close(scaled_gold, scaled, is_decimal(left_text) or is_decimal(right_text)):
                 return True
         return False
 

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from g2rl.tasks.grading.plain import (
     undecorated,
+    with_braced_exponents,
     with_fractions,
     with_functions,
     with_operators,
@@ -90,14 +91,14 @@ _REWRITES = (
     (r"\\rangle(?![a-zA-Z])", ")"),
     (r"\\varnothing|\\\{\s?\\\}", r"\\emptyset"),
     # separators of a list
-    (r"\\text\s?\{\s?,?\s?(?:and|or)\s?\}", ","),
-    (r"(?<![a-zA-Z\\]),?\s?\b(?:and|or)\b(?![a-zA-Z])", ","),
     (r";", ","),
     (r",\s?,", ","),
     # plain names of constants, powers as in Python, .5
     (r"(?<![\\a-zA-Z])pi(?![a-zA-Z])", r"\\pi "),
     (r"(?<![\\a-zA-Z])(?:infinity|inf|infty|oo)(?![a-zA-Z])", r"\\infty "),
     (r"\*\*", "^"),
+    (r"^\s?(\d{1,9})\s?\\choose\s?(\d{1,9})\s?$", r"\\binom{\1}{\2}"),
+    (r"\\bmod(?![a-zA-Z])", r"\\mod "),
     (r"\{([^{}]{1,60})\\choose(?![a-zA-Z])([^{}]{1,60})\}", r"\\binom{\1}{\2}"),
     # 3e8 and 3 x 10^8; a numeral with its base: (101)_2, 101_{two}
     (
@@ -113,6 +114,8 @@ _REWRITES = (
 _COMPILED_REWRITES = [(re.compile(pattern), replacement) for pattern, replacement in _REWRITES]
 
 _INEQUALITY = re.compile(r"[<>]|\\(?:leq?|geq?|leqslant|geqslant|lt|gt)(?![a-zA-Z])")
+# words in a row, of which "and" and "or" are a part
+_SENTENCE = re.compile(r"(?<![\\a-zA-Z{])[A-Za-z]{3,30} [A-Za-z ]{0,60}\b(?:and|or)\b [A-Za-z]")
 _OR = re.compile(
     r"\\text\s?\{\s?,?\s?or\s?\}|(?<![a-zA-Z\\{]),?\s?\bor\b(?![a-zA-Z}])|\\vee(?![a-zA-Z])"
 )
@@ -122,6 +125,7 @@ _AND = re.compile(
 _PERCENT = re.compile(r"\s?(?:\\?%|\\text\s?\{\s?(?:percent|%|\\%)\s?\}|\bpercent(?:age)?\b)")
 _THOUSANDS = re.compile(r"^(-?\s?[1-9]\d{0,2})((?:,\s?\d{3})+)(?![\d,])")  # 1,000,000
 _SPACED_THOUSANDS = re.compile(r"^-?\d{1,3}(?: \d{3})+(?:\.\d+)?$")  # 1 000 000.5
+_GOES_ON = re.compile(r"\d\.\d+\s?\.\.\.$")  # a decimal that repeats
 _FACTORIAL = re.compile(r"[A-Za-z0-9)}]!$")
 _EXCLAMATION = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{3,}!$")  # a word that is exclaimed
 _TEXT = re.compile(r"\\text\s?\{([^{}]{0,200})\}")
@@ -170,14 +174,16 @@ def _respelled(text: str) -> str:
     text = with_radians(with_operators(_with_logic(text)))
     for pattern, replacement in _COMPILED_REWRITES:
         text = pattern.sub(replacement, text)
-    text = with_fractions(with_functions(text))
+    text = with_braced_exponents(with_fractions(with_functions(text)))
     return without_set_builder(with_round_brackets(text))
 
 
 def _with_logic(text: str) -> str:
     r"""The text with "or" and "and" between inequalities as \\lor and \\land; elsewhere they divide a list."""
     if not _INEQUALITY.search(text):
-        return text
+        return text if _SENTENCE.search(text) else _OR.sub(",", _AND.sub(",", text))
+    if all(_INEQUALITY.search(piece) for piece in text.split(r"\cup")):
+        text = text.replace(r"\cup", r" \lor ")
     text = _OR.sub(r" \\lor ", text)
     return _AND.sub(r" \\land ", text)
 
@@ -245,7 +251,11 @@ def _strip_delimiters(text: str) -> str:
     text = re.sub(r"\s+", " ", text).strip(outer)
 
     # punctuation and single backslashes at the end; "\\" ends the row of a matrix
-    while text and (text[-1] in ".,;:!" or (text[-1] == "\\" and not text.endswith("\\\\"))):
+    while (
+        text
+        and not _GOES_ON.search(text)
+        and (text[-1] in ".,;:!" or (text[-1] == "\\" and not text.endswith("\\\\")))
+    ):
         if text[-1] == "!" and _FACTORIAL.search(text) and not _EXCLAMATION.search(text):
             break
         text = text[:-1].rstrip()

@@ -21,6 +21,7 @@ _SCIENTIFIC = re.compile(
     r"([+-]?\d{1,20}(?:\.\d{1,20})?)\s?(?:\\times|\\cdot|\*)\s?10\s?\^\s?\{?\s?([+-]?\d{1,3})\s?\}?"
 )
 _MIXED = re.compile(r"([+-]?)\s?(\d{1,20})\s(\d{1,20})\s?/\s?(\d{1,20})")
+_POINT = re.compile(r"\d[.,]\d|(?<!\d)\.\d")
 _DECIMAL_COMMA = re.compile(r"-?\d{1,60},\d{1,60}")
 
 
@@ -61,10 +62,15 @@ def rational(text: str, other: str = "") -> Fraction | None:
     return top / bottom
 
 
-def close(gold: Fraction, answer: Fraction) -> bool:
-    """Whether two numbers are equal, up to `TOLERANCE` unless both are integers."""
+def is_decimal(text: str) -> bool:
+    """Whether a number is written with a decimal point (or comma)."""
+    return bool(_POINT.search(text))
+
+
+def close(gold: Fraction, answer: Fraction, is_decimal: bool) -> bool:
+    """Whether two numbers are equal, up to `TOLERANCE` if one of them is a decimal."""
     if gold == answer:
         return True
-    if gold.denominator == answer.denominator == 1:
+    if not is_decimal:
         return False
     return abs(gold - answer) <= TOLERANCE * min(abs(gold), Fraction(1))

@@ -39,7 +39,8 @@ _LEAD = re.compile(
 # words behind it: "\text{ since } x>0", "for all x"
 _CLAUSE = re.compile(
     r"\s*(?:,\s?)?(?:\\text\s?\{\s*\(?(?P<word>since|because|as|for|where|when|if|with|at|provided|by|so)\b"
-    r"|(?<![a-zA-Z\\])(?P<plain>since|because|for all|for every|for any|where|provided)\b|\\forall(?![a-zA-Z])).*$",
+    r"|(?<![a-zA-Z\\])(?P<plain>since|because|for all|for every|for any|where|provided)\b|\\(?:forall|pmod)(?![a-zA-Z])"
+    r"|,\s?[a-zA-Z]\s?\\in\s?\\(?:mathbb|Z|N)(?![a-zA-Z])).*$",
     re.DOTALL,
 )
 
@@ -52,6 +53,7 @@ _PLAIN_FUNCTION = re.compile(
 _BRACKETED_FUNCTION = re.compile(r"(?<![\\a-zA-Z])(max|min|det|abs)(?=\s?\()")
 _OPERATOR = re.compile(rf"\\operatorname\*?\s?\{{\s?({_FUNCTIONS}|max|min|det)\s?\}}")
 _ROOT = re.compile(r"(?<![\\a-zA-Z])(sqrt|cbrt|√|∛)\s?(?=\()")
+_EXPONENT = re.compile(r"\^\s?\(")
 _LOG_E = re.compile(r"\\log\s?_\s?(?:e(?![a-zA-Z])|\{\s?e\s?\})")
 _TEXT_COMMAND = re.compile(r"(\\text\s?\{[^{}]*\})")
 
@@ -135,6 +137,19 @@ def _roots(text: str) -> str:
             return text
         command = r"\sqrt[3]" if match.group(1) in ("cbrt", "∛") else r"\sqrt"
         text = f"{text[: match.start()]}{command}{{{text[match.end() + 1 : end - 1]}}}{text[end:]}"
+    return text
+
+
+def with_braced_exponents(text: str) -> str:
+    """The text with braces around exponents in parentheses: x^(1/2) is x^{(1/2)}."""
+    place = 0
+    for _ in range(20):
+        match = _EXPONENT.search(text, place)
+        end = closing_place(text, match.end() - 1) if match else -1
+        if not match or end < 0:
+            return text
+        text = f"{text[: match.start()]}^{{{text[match.end() - 1 : end]}}}{text[end:]}"
+        place = match.end()
     return text
 
 

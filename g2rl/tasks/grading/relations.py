@@ -44,6 +44,8 @@ def same_relations(gold: Part, answer: Part) -> bool:
 
 def same_sets(gold: Part, answer: Part) -> bool:
     """Whether two parts describe one set of real numbers, about the same unknown if both name one."""
+    from sympy import S
+
     gold_names: set[str] = set()
     answer_names: set[str] = set()
     try:
@@ -52,6 +54,9 @@ def same_sets(gold: Part, answer: Part) -> bool:
         return False
     if gold_names and answer_names and gold_names != answer_names:
         return False
+    is_stated = r"\emptyset" in (gold.text, answer.text)
+    if left == S.EmptySet and not is_stated:
+        return False  # conditions that nothing satisfies are not therefore the same answer
     if left == right:
         return True
 

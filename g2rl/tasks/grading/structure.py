@@ -133,7 +133,10 @@ def _parse_all(pieces: Sequence[str], depth: int) -> tuple[Part, ...]:
 
 def _distinct(pieces: Sequence[str]) -> list[str]:
     """The pieces without those that were written before: what a list names twice counts once."""
-    return list({piece.replace(" ", ""): piece for piece in reversed(pieces)}.values())[::-1]
+    first_spelling: dict[str, str] = {}
+    for piece in pieces:
+        first_spelling.setdefault(piece.replace(" ", ""), piece)
+    return list(first_spelling.values())
 
 
 def _without_group(text: str) -> str:

@@ -7,7 +7,7 @@ Two expressions are equal when they have one value:
 
 - without unknowns, both are compared exactly. The difference is evaluated with as many digits as it
   takes to tell it from 0, up to `MOST_DIGITS`; a difference that is 0 in all of them is 0.
-- with unknowns, both are evaluated at several points, which follow from the names of the unknowns, to 30
+- with unknowns, both are evaluated at several points, which follow from the names of the unknowns, to 100
   digits. Expressions that agree at all of them are the same function.
 - where one side is written with a decimal, a relative difference of `TOLERANCE` is allowed.
 """
@@ -25,11 +25,11 @@ TOLERANCE = 1e-6
 """Relative difference (to the gold, at most to 1) that is allowed where one side is a decimal."""
 MOST_DIGITS = 2000
 """Digits with which a difference of numbers is told from 0."""
-_DIGITS = 30  # with which expressions with unknowns are evaluated
-_NEGLIGIBLE = 1e-18  # relative difference of two values that were computed with `_DIGITS`
+_DIGITS = 100  # with which expressions with unknowns are evaluated
+_NEGLIGIBLE = 1e-90  # relative difference of two values that were computed with `_DIGITS`
 _ZERO = "1e-500"  # a number that is smaller after `MOST_DIGITS` digits is 0
 
-_PRIMES = re.compile(r"(?<=[A-Za-z])'+")
+_PRIMES = re.compile(r"(?<=[A-Za-z0-9)}])'+")
 _IMAGINARY_INDEX = re.compile(r"[_{(,]\s?i\s?[=:}]|\bi\s?=")  # i counts something here
 
 
