@@ -163,7 +163,9 @@ def _read(place: Path) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise ValueError(f"{place} cannot be read ({error}); start over with resume=never") from None
+        raise ValueError(
+            f"{place} cannot be read ({error}); start over with resume=never"
+        ) from None
     if not isinstance(before, dict):
         raise ValueError(f"{place} holds no fingerprints; start over with resume=never")
 

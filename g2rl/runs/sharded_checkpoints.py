@@ -139,7 +139,9 @@ def read(folder: Path, model: nn.Module, state: Any, world: World) -> Any:
         except dcp.CheckpointException as error:
             # what went wrong on the first rank where anything did; it is no `Exception` itself
             failure, _ = next(iter(error.failures.values()))
-            raise UnsafeFileError(f"{folder / FOLDER} is not read: {first_line(failure)}") from error
+            raise UnsafeFileError(
+                f"{folder / FOLDER} is not read: {first_line(failure)}"
+            ) from error
     return join(state, tensors)
 
 

@@ -92,9 +92,7 @@ def sharded_checkpoint(place: Path) -> Checkpoints:
     weights["state.updater.moments.0"] = torch.arange(3.0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dcp.save(
-            weights, storage_writer=dcp.FileSystemWriter(folder / shards.FOLDER), no_dist=True
-        )
+        dcp.save(weights, storage_writer=dcp.FileSystemWriter(folder / shards.FOLDER), no_dist=True)
     (folder / WEIGHTS).unlink()
     state = torch.load(folder / STATE, weights_only=True)
     state["updater"]["moments"][0] = {shards.REF: "state.updater.moments.0"}

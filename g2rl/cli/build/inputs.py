@@ -53,6 +53,4 @@ def training_problems(task: Task, seed: int, prompts_per_step: int) -> str:
 
 def held_out_problems(benchmarks: Sequence[Benchmark]) -> str:
     """The fingerprint of all held-out problems, in the order of the benchmarks."""
-    return problems_digest(
-        problem for benchmark in benchmarks for problem in benchmark.problems
-    )
+    return problems_digest(problem for benchmark in benchmarks for problem in benchmark.problems)
