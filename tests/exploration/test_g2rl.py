@@ -334,6 +334,46 @@ def test_cosine_metrics_by_pair_class() -> None:
     assert metrics["negative_pairs_correct_wrong"] == 0.5
 
 
+@pytest.mark.parametrize("negatives", NEGATIVES)
+def test_on_zero_and_one_wrong_responses_are_worth_nothing_whatever_their_novelty(
+    negatives: str,
+) -> None:
+    """r (1 + lam nu), and r (1 + lam (2 nu - 1)) if centred; nu by the weights of 0 and 1."""
+    given_batch = random_batch(6, 5, 4)
+    signal = GradientGuided(lam=5.0, clip=None, reward="01", negatives=negatives)
+    shaped = signal(given_batch)
+    for p in range(6):
+        zero_one = [float(r > 0) for r in given_batch.rewards_PG[p].tolist()]
+        nu = oracle_nu(given_batch.features_PGD[p].double().tolist(), zero_one, "squared")
+        nu_bar = oracle_nu_bar(nu, "minmax")
+        expected = []
+        for r, value in zip(zero_one, nu_bar, strict=True):
+            factor = 1 + 5 * (2 * value - 1) if negatives == "centered" else 1 + 5 * value
+            expected.append(r * factor)
+        assert shaped.rewards_PG[p].tolist() == pytest.approx(expected, abs=1e-4)
+    assert shaped.rewards_PG.max() > 3, "nothing is clipped"
+
+
+def test_the_spread_is_the_algorithms_unless_it_is_set() -> None:
+    given_batch = random_batch(4, 5, 4)
+    assert GradientGuided()(given_batch).advantage_scale is None
+    shaped = GradientGuided(spread="none")(given_batch)
+    found, _ = GroupAdvantage(scale="std", uniform_groups="drop")(
+        shaped.rewards_PG, given_batch.rewards_PG, shaped.advantage_scale
+    )
+    centred = shaped.rewards_PG - shaped.rewards_PG.mean(-1, keepdim=True)
+    is_mixed_P = given_batch.correct_PG.any(-1) & ~given_batch.correct_PG.all(-1)
+    assert is_mixed_P.tolist() == [True, True, False, True]
+    assert torch.equal(found, centred * is_mixed_P[:, None])
+
+
+def test_a_clip_of_null_is_none() -> None:
+    given_batch = random_batch(4, 5, 4)
+    wide = GradientGuided(lam=5.0, clip=None)(given_batch).rewards_PG
+    assert torch.equal(wide.clamp(-3, 3), GradientGuided(lam=5.0)(given_batch).rewards_PG)
+    assert wide.abs().max() > 3
+
+
 PALETTE = [
     [0.0, 0.0, 0.0],
     [1.0, 2.0, 3.0],
@@ -408,6 +448,9 @@ def test_features_are_required() -> None:
         {"negatives": "x"},
         {"normalize": "x"},
         {"score": "x"},
+        {"reward": "pm2"},
+        {"reward": 1},
+        {"spread": "mean"},
     ],
 )
 def test_settings_are_checked(settings_: dict[str, object]) -> None:

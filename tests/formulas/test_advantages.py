@@ -7,7 +7,12 @@ import math
 import pytest
 import torch
 
-from g2rl.formulas.advantages import GroupAdvantage, centred, uniform_groups
+from g2rl.formulas.advantages import (
+    GroupAdvantage,
+    advantage_metrics,
+    centred,
+    uniform_groups,
+)
 
 MIXED = torch.tensor([[1.0, 1.0, 1.0, -1.0]])
 """Mean 1/2, population variance 1 - 1/4 = 3/4."""
@@ -136,3 +141,27 @@ def test_rewards_that_differ_by_rounding_are_equal_and_those_that_differ_by_more
     assert (centred(near) == 0).all()
     assert (centred(torch.tensor([[1.0, 1.0 + 8 * ulp]])) != 0).all()
     assert centred(torch.tensor([[0.0, 1e-20]])).tolist()[0] == pytest.approx([-5e-21, 5e-21])
+
+
+@pytest.mark.parametrize(("set_scale", "asked"), [("std", "none"), ("none", "std")])
+def test_a_signal_may_ask_for_another_scale(set_scale: str, asked: str) -> None:
+    """Everything else, the policy for uniform groups included, stays the setting's."""
+    rewards_PG = torch.tensor([[1.0, 3.0, -2.0], [2.0, 1.0, 1.0]])
+    base_PG = torch.tensor([[1.0, 1.0, -1.0], [1.0, 1.0, 1.0]])
+    found, _ = GroupAdvantage(scale=set_scale, uniform_groups="drop")(rewards_PG, base_PG, asked)
+    expected, _ = GroupAdvantage(scale=asked, uniform_groups="drop")(rewards_PG, base_PG)
+    assert torch.equal(found, expected)
+    assert (found[1] == 0).all()
+    with pytest.raises(ValueError, match="'mean'"):
+        GroupAdvantage()(rewards_PG, base_PG, "mean")
+
+
+def test_metrics_are_those_of_any_advantages() -> None:
+    advantages_PG = torch.tensor([[0.0, 0.0], [2.0, -1.0], [0.0, 1.0], [0.0, 0.0]])
+    base_PG = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, -1.0], [-1.0, -1.0]])
+    assert advantage_metrics(advantages_PG, base_PG) == {
+        "uniform_correct": 0.25,
+        "uniform_wrong": 0.5,
+        "zero_advantage": 0.5,
+        "abs_mean": 0.5,
+    }
