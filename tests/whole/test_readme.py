@@ -42,3 +42,45 @@ def test_every_file_that_is_linked_exists() -> None:
     root = Path(__file__).resolve().parents[2]
     for target in re.findall(r"\]\(((?!http)[^)#]+)", README):
         assert (root / target).exists(), target
+
+
+SIGNALS = (Path(__file__).resolve().parents[2] / "docs" / "signals.md").read_text(encoding="utf-8")
+
+
+def signals_shown() -> dict[str, Any]:
+    """The classes of the examples in docs/signals.md."""
+    scope: dict[str, Any] = {}
+    for code in re.findall(r"```python\n(.*?)```", SIGNALS, re.DOTALL):
+        assert len([line for line in code.splitlines() if line.strip()]) <= 25
+        exec(code, scope)
+    return scope
+
+
+def test_the_example_that_shapes_rewards() -> None:
+    """Mean log-probabilities -1, -3, -2: min-max 1, 0, 1/2."""
+    batch = GroupBatch(
+        rewards_PG=torch.tensor([[1.0, 1.0, -1.0]]),
+        correct_PG=torch.tensor([[True, True, False]]),
+        lengths_PG=torch.tensor([[2, 1, 1]]),
+        logp_sum_PG=torch.tensor([[-2.0, -3.0, -2.0]]),
+    )
+    assert signals_shown()["Surprise"]()(batch).rewards_PG.tolist() == [[1.0, 1.5, -1.0]]
+
+
+def test_the_example_that_gives_advantages() -> None:
+    """The 0.4-quantile of 0, 0, 0, 1 is 0 and of 0, 1, 1, 1 is 1: rare events of either kind."""
+    correct_PG = torch.tensor([[True, False, False, False], [True, True, True, False]])
+    batch = GroupBatch(
+        rewards_PG=correct_PG.float() * 2 - 1,
+        correct_PG=correct_PG,
+        lengths_PG=torch.ones(2, 4, dtype=torch.int64),
+    )
+    found = signals_shown()["QuantileBaseline"]()(batch).advantages_PG
+    assert found.tolist() == [[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, -1.0]]
+
+
+def test_every_signal_and_partition_is_in_the_table() -> None:
+    for group in ("exploration", "partition"):
+        table = SIGNALS.partition(f"| `{group}=` |")[2].partition("\n\n")[0]
+        named = re.findall(r"(?m)^\| `(\w+)` \|", table)
+        assert sorted(named) == choices(group)
