@@ -7,6 +7,9 @@
    seeing what the one before has made.
 4. Parts of the level `loss` add to the loss. At most one may set the entropy bonus; token bonuses
    add up.
+5. Token plans (`g2rl.exploration.token_plan`) act together on the tokens of each update: shifts of
+   the advantage add up, weights multiply; clip bounds and a penalty belong to one part each. All
+   plans are made of the same view, so that no part sees the shift of another.
 
 A response takes part in the update if every part keeps it. Parts of level 1 and 4 may stand
 anywhere in the list.
@@ -24,6 +27,13 @@ from typing import Any
 from torch import Tensor
 
 from g2rl.exploration.signal import ADVANTAGE, ESTIMATOR, LOSS, REWARD, Signal, level_of
+from g2rl.exploration.token_plan import (
+    TokenPlan,
+    TokenPlanner,
+    TokenView,
+    merge_plans,
+    probe_view,
+)
 from g2rl.formulas.advantages import GroupAdvantage
 from g2rl.types import GroupBatch, Shaped
 
@@ -38,8 +48,8 @@ class Combined:
         advantage: what the algorithm makes of rewards, for parts that change advantages.
 
     Raises:
-        ValueError: no part, a name twice, a combination inside, or two parts that both decide what
-            advantages are made of.
+        ValueError: no part, a name twice, a combination inside, two parts that both decide what
+            advantages are made of, or two whose token plans exclude each other.
     """
 
     name = "combined"
@@ -62,6 +72,15 @@ class Combined:
                 "advantages are made of; keep one of them"
             )
 
+        # where the advantages come from, for those who take rewards from responses
+        self.level = REWARD
+        if self.changers or any(level_of(part) == ESTIMATOR for part in self.deciders):
+            self.level = ESTIMATOR
+
+        # token plans that exclude each other do so on any tokens
+        self.planners = [part for part in self.parts if hasattr(part, "tokens")]
+        self._merged_plan(probe_view())
+
         # what all parts need together, and the largest of their smallest groups
         self.needs = frozenset[str]().union(*(part.needs for part in parts))
         self.smallest_group = max(getattr(part, "smallest_group", 1) for part in parts)
@@ -69,6 +88,20 @@ class Combined:
     def _at(self, *levels: str) -> list[Signal]:
         """The parts that act at some levels."""
         return [part for part in self.parts if level_of(part) in levels]
+
+    @property
+    def tokens(self) -> TokenPlanner | None:
+        """The plan of all parts together; None if no part plans tokens."""
+        return self._merged_plan if self.planners else None
+
+    def _merged_plan(self, view: TokenView) -> TokenPlan:
+        """What the parts want together of the tokens of one update."""
+        plans: list[tuple[str, TokenPlan]] = []
+        for part in self.planners:
+            plan = part.tokens(view)
+            plan.check(part.name, view.token_count)
+            plans.append((part.name, plan))
+        return merge_plans(plans)
 
     def __call__(self, batch: GroupBatch) -> Shaped:
         """Let every part act in the order of the module.

@@ -129,6 +129,18 @@ PLAN_TENSORS = (
 TokenPlanner = Callable[[TokenView], TokenPlan]
 
 
+def probe_view() -> TokenView:
+    """Two tokens of two responses, on which plans can be tried before anything is sampled."""
+    return TokenView(
+        advantages_T=torch.tensor([1.0, -1.0]),
+        old_logps_T=torch.tensor([-1.0, -2.0]),
+        entropy_T=torch.tensor([1.0, 0.5]),
+        segments_T=torch.tensor([0, 1]),
+        group_B=torch.tensor([0, 0]),
+        key=(0,),
+    )
+
+
 def top_tokens(values_T: Tensor, count: int) -> Tensor:
     """Which tokens have the `count` largest values, (T,) boolean; of equal values the earlier ones.
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 import pytest
 import torch
 
+from g2rl.exploration.clip_cov import ClipCov
 from g2rl.exploration.combine import Combined, added
 from g2rl.exploration.darling import Darling
 from g2rl.exploration.entropy import EntropyBonus
+from g2rl.exploration.entropy_advantage import EntropyAdvantage
+from g2rl.exploration.forking_tokens import ForkingTokens
+from g2rl.exploration.kl_cov import KLCov
 from g2rl.exploration.maxrl import MaxRL
 from g2rl.exploration.none import NoExploration
 from g2rl.exploration.nsr import NegativeReinforcement
 from g2rl.exploration.outcome import OutcomeExploration
 from g2rl.exploration.passk import PassK
-from g2rl.exploration.signal import ADVANTAGE, LOSS, Stateless
+from g2rl.exploration.signal import ADVANTAGE, ESTIMATOR, LOSS, REWARD, Stateless
+from g2rl.exploration.token_plan import probe_view
 from g2rl.exploration.uniqueness import Uniqueness
 from g2rl.formulas.advantages import GroupAdvantage
 from g2rl.types import GroupBatch, Shaped
@@ -97,6 +102,7 @@ def test_a_response_takes_part_if_every_part_keeps_it() -> None:
         ([NoExploration(), Darling()], r"none \(reward\) and darling \(reward\)"),
         ([Uniqueness(), Uniqueness()], "different signals"),
         ([], "at least one"),
+        ([ClipCov(), KLCov()], "clip_cov and kl_cov both set clip_low_T"),
         ([Combined([MaxRL()], STD)], "different signals"),
     ],
 )
@@ -140,3 +146,32 @@ def test_token_bonuses_add_up() -> None:
     assert added(None, None) is None
     [both] = added([torch.ones(2)], [torch.ones(2)])
     assert both.tolist() == [2.0, 2.0]
+
+
+def test_token_plans_act_together() -> None:
+    """Forking keeps the first token, KL-Cov anchors one of the two, entropy shifts both."""
+    parts = [PassK(), ForkingTokens(0.5), KLCov(0.5), EntropyAdvantage()]
+    both = Combined(parts, STD)
+    view = probe_view()
+    assert both.tokens is not None
+    plan = both.tokens(view)
+    assert plan.renormalise
+    assert plan.weight_T.tolist() == [1.0, 0.0]
+    assert torch.equal(plan.anchor_weight_T, KLCov(0.5).tokens(view).anchor_weight_T)
+    assert plan.advantage_shift_T.tolist() == pytest.approx([0.4, 0.2])
+    assert both.needs >= {"logps", "token_entropy"}
+
+
+def test_without_such_a_part_no_tokens_are_planned() -> None:
+    assert Combined([PassK()], STD).tokens is None
+
+
+def test_a_combination_says_whether_it_gives_advantages() -> None:
+    """What takes rewards from responses, as overlong shaping does, has to know."""
+    for parts, level in (
+        ([Darling(), EntropyBonus()], REWARD),
+        ([Uniqueness()], ESTIMATOR),
+        ([MaxRL(), ClipCov()], ESTIMATOR),
+        ([ClipCov()], REWARD),
+    ):
+        assert Combined(parts, STD).level == level

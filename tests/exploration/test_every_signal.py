@@ -13,12 +13,17 @@ from torch import Tensor
 from g2rl.cli.config.choices import choices
 from g2rl.exploration.agreement import Agreement
 from g2rl.exploration.cde import CuriosityBonus
+from g2rl.exploration.clip_cov import ClipCov
 from g2rl.exploration.combine import Combined
 from g2rl.exploration.darling import Darling
 from g2rl.exploration.determinant import MarginalVolume
 from g2rl.exploration.entropy import EntropyBonus
+from g2rl.exploration.entropy_advantage import EntropyAdvantage
+from g2rl.exploration.entropy_controller import EntropyController
 from g2rl.exploration.evol import EvolRL
+from g2rl.exploration.forking_tokens import ForkingTokens
 from g2rl.exploration.g2rl import GradientGuided
+from g2rl.exploration.kl_cov import KLCov
 from g2rl.exploration.maxrl import MaxRL
 from g2rl.exploration.none import NoExploration
 from g2rl.exploration.nsr import NegativeReinforcement
@@ -76,6 +81,11 @@ MAKERS: dict[str, Callable[[int], Signal]] = {
     "poly_epo": lambda g: PolyEPO(min(4, g)),
     "random_weights": lambda g: RandomWeights(),
     "agreement": lambda g: Agreement(),
+    "entropy_controller": lambda g: EntropyController(target=0.7),
+    "entropy_advantage": lambda g: EntropyAdvantage(),
+    "forking_tokens": lambda g: ForkingTokens(),
+    "clip_cov": lambda g: ClipCov(),
+    "kl_cov": lambda g: KLCov(),
     "combined": lambda g: Combined([Darling(), Uniqueness(), OutcomeExploration("ucb")], ALGORITHM),
 }
 """One signal for groups of g, by its name and what is special."""
@@ -93,6 +103,7 @@ VECTORS = torch.tensor(
     ]
 )
 LOGPS = torch.tensor([0.0, 1e-7, -1e-30, -0.5, -700.0, -1e6, -3e38, -2.0])
+ENTROPIES = torch.tensor([0.0, 1e-30, 0.5, 3.0])
 LENGTHS = torch.tensor([0, 1, 5, 4096])
 ANSWERS = (None, "", "7", "x" * 1000)
 GROUPS = 50
@@ -119,6 +130,7 @@ def degenerate(group_size: int, seed: int) -> GroupBatch:
         hidden_PGD=draw(VECTORS),
         reference_hidden_PGD=draw(VECTORS),
         logp_sum_PG=draw(LOGPS),
+        entropy_PG=draw(ENTROPIES),
         answers=[[ANSWERS[i] for i in group] for group in picked],
         problem_ids=[f"p{number % 7}" for number in range(GROUPS)],
         texts=[["text"] * group_size] * GROUPS,
