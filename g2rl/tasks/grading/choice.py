@@ -5,13 +5,19 @@ yields an offered letter decides:
 
 1. the last box: ``\boxed{B}``, ``\boxed{\text{(B) because}}``, or one with the text of one option;
 2. the last explicit statement: "the answer is (B)", "Answer: B", "option B is correct", or a
-   correction of one ("no wait, B"); "the answer is A or B" states nothing;
+   correction of one ("no wait, B"); "the answer is A or B" states nothing, nor does a letter that is not
+   offered;
 3. the text of exactly one option after the last "answer is" or "Answer:";
 4. a letter that begins the text and is set off from it ("B. It ..."), or makes up its last line, or
-   a last line that is the text of exactly one option.
+   a last line that is the text of exactly one option;
+5. in the last paragraph, the one letter with the text of its option behind it ("is J. Sb."), or the
+   one letter in parentheses that ends it or follows a verb ("which is (J).").
 
-A small letter counts only where it cannot be a word: in a box or in parentheses. An answer that
-cannot be read is wrong (route ``unparsed``); published scripts draw a letter at random there.
+A small letter counts only where it cannot be a word: in a box, in parentheses, or alone behind the colon
+of an "Answer:" in a text without sentences.
+A letter that labels a part of an enumeration, or a line that was cut off, names nothing (see `labels`).
+An answer that cannot be read is wrong (route ``unparsed``); published scripts draw a letter at random
+there.
 """
 
 from __future__ import annotations
@@ -19,9 +25,10 @@ from __future__ import annotations
 import re
 import string
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from g2rl.tasks.grading.extract import boxes, final_text, unbox
+from g2rl.tasks.grading.labels import begins_an_enumeration, is_cut_off, is_label
 from g2rl.types import Problem, Verdict
 
 DEFAULT_CHOICES = 10
@@ -29,22 +36,29 @@ DEFAULT_CHOICES = 10
 
 # what may stand between "the answer is" and a letter
 _OPEN = (
-    r"(?:\s|\*\*|__|[:：$]|\\(?:text|mathrm|textbf|mathbf)\s?\{|\\\("
-    r"|(?:option|choice|letter)\s){0,6}"
+    r"(?:\s|\*{1,2}|_{1,2}|[:：$→{`\"“']|\\(?:text|mathrm|textbf|mathbf)\s?\{|\\\("
+    r"|(?:[Oo]ption|[Cc]hoice|[Ll]etter)\s|not\s\(?[A-Z]\)?,?\s(?:but|it\sis)\s|closest\sto\s"
+    r"|I\s(?:think|believe|guess|choose|pick|would\ssay)\s|(?:that\s)?it(?:'s|\sis|\smust\sbe)\s"
+    r"|probably\s|definitely\s|likely\s){0,8}"
 )
-# a letter: (B), [B] or B
+# a letter: (B), [B], B, or "(B" where the text was cut off
 _NAMED = (
-    r"(?:\(\s?(?P<round>[A-Za-z])\s?\)|\[(?P<square>[A-Z])\]"
+    r"(?:\(\s?(?P<round>[A-Za-z])\s?\)|\[(?P<square>[A-Z])\]|\((?P<cut>[A-Z])\Z"
     r"|(?P<plain>[A-Z])(?![A-Za-z0-9'’\-+=^/_\[(]|\s[=+*^/<>]))"
 )
-# no letter follows in "A lot", and no single one in "A or B"
-_NOT_A_WORD = r"(?!(?<=[AI]) [a-z])(?!\s?,?\s?(?:or|and|/|&)\s?\(?[A-Z]\b)"
+# no letter follows in "A lot", and no single one in "A or B", "(A), (B)" and "A: 1, B: 2"
+_NOT_A_WORD = (
+    r"(?!(?<=[AI]) [a-z])(?!\s?,?\s?(?:or|and|/|&)\s?\(?[A-Z]\b)(?!\s?,\s?\(?[A-Z](?:\)|,|\s?$))"
+    r"(?!:[^\n]{1,200}\b[A-Z]:\s)"
+)
 _LETTER = re.compile(_OPEN + _NAMED + _NOT_A_WORD)
+_SMALL_LETTER = re.compile(_OPEN + r"(?P<plain>[a-z])(?=[*_.) ]{0,4}(?:\n|\Z))")
 
-# "the answer is", "Option:"
+# "the answer is", "Option:", "Option selected:"
 _MARKER = re.compile(
-    r"\b(?:answer|option|choice)\b(?:\*\*)?(?:\s?[:：=]|[^\n.:：]{0,60}?\b(?:is|was|be)\b|(?=\s?\())"
-    r"|答案\s?(?:是|为|為|[:：])",
+    r"(?<![A-Za-z])(?:answers?|ans|option|choice)(?![A-Za-z])[*_]{0,2}"
+    r"(?:(?:\s[a-z]{2,12}){0,2}\s?[:：=]|\s[-–—→]\s|[^\n.:：]{0,60}?\b(?:is|was|be|are)\b|(?=\s?\())"
+    r"|答案\s?(?:是|为|為|[:：])|\bI(?:'d|'ll|\swill|\swould)?\s(?:choose|pick|select|go\swith)\b",
     re.IGNORECASE,
 )
 # words that correct a statement, if a letter follows that is set off from the rest
@@ -53,10 +67,10 @@ _CORRECTION = re.compile(
 )
 _SET_OFF = re.compile(r"\s{0,3}(?:\*\*|\))?\s?(?:[.,;:!。]|$)")
 
-# "(B) is correct"
+# "(B) is correct", "B is the answer"
 _DECLARED = re.compile(
     r"(?:\b(?:option|choice|answer)\s)?(?:\((?P<round>[A-Z])\)|\b(?P<plain>[A-Z]))(?:\*\*)?\s"
-    r"(?:is|would be|must be)\s(?:the\s)?(?:correct|right|best)\b(?!\s?(?:if|when|only))"
+    r"(?:is|would be|must be)\s(?:the\s)?(?:correct|right|best|answer)\b(?!\s?(?:if|when|only))"
 )
 
 # at the beginning of a text: "B. It ..."
@@ -67,10 +81,35 @@ _LEADING = re.compile(
 )
 # at the beginning of a gold: "(B) text", "b)"
 _LABELLED = re.compile(r"\(?\s?(?P<plain>[A-Za-z])\s?(?:\)|[.:)]|\s|$)")
-# as a whole line: "**(B)**"
-_ALONE = re.compile(r"(?:\*\*)?[(\[]?\s?([A-Z])\s?[)\]]?\.?(?:\*\*)?")
-# as a whole box: "B", "(B) because"
-_BOXED_LETTER = re.compile(r"\s{0,9}\(?\s?([A-Za-z])\s?(?:[).:].{0,500}|\s{0,9})", re.DOTALL)
+# as a whole line: "**(B)**", "Option B"
+_ALONE = re.compile(
+    r"(?:\*\*)?(?:(?:[Oo]ption|[Cc]hoice|[Ll]etter)\s)?[(\[]?\s?([A-Z])\s?[)\]]?\.?(?:\*\*)?"
+)
+# as a whole box: "B", "(B) because", "[B]", "Option B"
+_BOXED_LETTER = re.compile(
+    r"\s{0,9}(?:(?:[Oo]ption|[Cc]hoice)\s)?[(\[]?\s?([A-Za-z])\s?(?:[)\].:].{0,500}|\s{0,9})",
+    re.DOTALL,
+)
+
+# at the end of a text: "which corresponds to option C."
+_OPTION_AT_THE_END = re.compile(r"\b(?:[Oo]ption|[Cc]hoice)\s\(?([A-Z])\)?[.*\s]{0,4}\Z")
+# a letter in front of what may be the text of its option: "J. Sb", "(J) Sb"
+_BESIDE = re.compile(
+    r"(?<![A-Za-z0-9])(?:\((?P<round>[A-Z])\)|(?P<plain>[A-Z])[.):])[*\s]{1,4}(?=\S)"
+)
+# a letter in parentheses that does not belong to a formula, and what makes it a statement
+_PARENTHESISED = re.compile(r"(?<![A-Za-z0-9\\$^_{}])\((?P<round>[A-Z])\)")
+_BEFORE_A_NAME = re.compile(
+    r"(?:\b(?:is|are|was|were|be|making|called|statement|option|choice|answers?|therefore|to)\b|[\"”,])"
+    r"[:\s]{0,3}$",
+    re.IGNORECASE,
+)
+_DENIED = re.compile(
+    r"\b(?:not|isn't|wasn't|except|neither|nor)\s{1,3}(?:option\s|choice\s)?$", re.I
+)
+_DENIED_BEHIND = re.compile(r"\s{1,3}(?:is|are|was)\s(?:not|incorrect|wrong|false|ruled)", re.I)
+# an announcement of an answer that does not come
+_STUB = re.compile(r"\n\s{0,5}(?:so,?\s)?(?:the\s)?(?:final\s)?answer(?:\sis)?[ .:…]{0,9}\Z", re.I)
 
 # mark-up that says nothing, in a box and in the text of an option
 _BOX_MARKUP = re.compile(
@@ -127,7 +166,7 @@ def gold_letter(gold: str, choices: Sequence[str]) -> str | None:
 
 
 def read_letter(text: str, choices: Sequence[str]) -> tuple[str | None, str]:
-    """Find the letter that `text` names, by the four rules of this module.
+    """Find the letter that `text` names, by the five rules of this module.
 
     Returns:
         The letter and how it was named: "letter", or "text" for the text of its option.
@@ -149,12 +188,15 @@ def read_letter(text: str, choices: Sequence[str]) -> tuple[str | None, str]:
     # rule 3: the text of an option, in the line behind the last marker
     markers = list(_MARKER.finditer(text))
     if markers:
-        rest_of_line = text[markers[-1].end() :].strip().split("\n", 1)[0]
+        rest_of_line = text[markers[-1].end() :].strip(" *_:\n").split("\n", 1)[0]
         if letter := _option(rest_of_line, choices):
             return letter, "text"
 
-    # rule 4: a letter by itself
-    return _alone(text.strip(), choices)
+    # rules 4 and 5: a letter by itself, or in the last paragraph
+    letter, route = _alone(text.strip(), choices)
+    if letter is None and (letter := _in_last_paragraph(text, choices)):
+        route = "letter"
+    return letter, route
 
 
 def _letters(choices: Sequence[str]) -> str:
@@ -172,15 +214,18 @@ def _boxed_letter(content: str, choices: Sequence[str]) -> str | None:
 
 
 def _stated(text: str, choices: Sequence[str]) -> str | None:
-    """The letter of the last explicit statement in the text, if it is offered."""
+    """The letter of the last explicit statement that names an offered one."""
     # every letter behind "the answer is", and every one that is declared to be right
     statements: list[tuple[int, str]] = []  # (position of the letter, letter)
     for marker in _MARKER.finditer(text):
         letter = _LETTER.match(text, marker.end())
+        if not letter and marker.group()[-1] in ":：" and not _has_prose(text):
+            letter = _SMALL_LETTER.match(text, marker.end())
         if letter:
             statements.append((letter.start(), _named(letter)))
     for declared in _DECLARED.finditer(text):
-        statements.append((declared.start(), declared["round"] or declared["plain"]))
+        if not _DENIED.search(text, max(0, declared.start() - 20), declared.start()):
+            statements.append((declared.start(), _named(declared)))
     if not statements:
         return None
 
@@ -191,15 +236,22 @@ def _stated(text: str, choices: Sequence[str]) -> str | None:
         if letter and _SET_OFF.match(text, letter.end()):
             statements.append((letter.start(), _named(letter)))
 
-    # the last statement stands, and is not looked behind when its letter is not offered
-    _, last_letter = max(statements)
-    last_letter = last_letter.upper()
-    return last_letter if last_letter in _letters(choices) else None
+    # the last that names an offered letter
+    for _, named_letter in sorted(statements, reverse=True):
+        if named_letter.upper() in _letters(choices):
+            return named_letter.upper()
+    return None
+
+
+def _has_prose(text: str) -> bool:
+    """Whether a text has a sentence: in it a small letter may be the name of anything."""
+    return any(len(line.split()) > 6 for line in text.splitlines())
 
 
 def _named(letter: re.Match[str]) -> str:
-    """The letter in a match of `_LETTER`: in round brackets, in square ones, or plain."""
-    return letter["round"] or letter["square"] or letter["plain"]
+    """The letter in a match: in round brackets, in square ones, cut off, or plain."""
+    found = [value for value in letter.groupdict().values() if value]
+    return found[0]
 
 
 def _option(text: str, choices: Sequence[str]) -> str | None:
@@ -226,13 +278,71 @@ def _alone(text: str, choices: Sequence[str]) -> tuple[str | None, str]:
     # a letter at the beginning, set off from what follows
     leading = _LEADING.match(text)
     if leading and leading["plain"] in _letters(choices):
-        return leading["plain"], "letter"
+        if not begins_an_enumeration(text, leading["plain"]):
+            return leading["plain"], "letter"
 
-    # the last line
-    line = text.rsplit("\n", 1)[-1].strip()
+    # the last line, unless it was cut off behind a label
+    before, _, line = text.rpartition("\n")
+    line = line.strip()
+    if is_cut_off(before, line):
+        return None, "unparsed"
     alone = _ALONE.fullmatch(line)
     if alone and alone[1] in _letters(choices):
         return alone[1], "letter"
+    named = _OPTION_AT_THE_END.search(line)
+    if named and named[1] in _letters(choices):
+        return named[1], "letter"
     if letter := _option(line, choices):
         return letter, "text"
     return None, "unparsed"
+
+
+def _in_last_paragraph(text: str, choices: Sequence[str]) -> str | None:
+    """Rule 5: the one letter in the last paragraph that has its option's text or parentheses."""
+    before, _, paragraph = _STUB.sub("", text.strip()).rpartition("\n\n")
+    first_line = paragraph.split("\n", 1)[0]
+    if is_cut_off(before, first_line):
+        return None
+    for find in (_beside_their_text, _in_parentheses):
+        found = set(find(paragraph, choices))
+        if len(found) == 1:
+            return found.pop()
+        if found:
+            return None  # several letters name none
+    return None
+
+
+def _beside_their_text(paragraph: str, choices: Sequence[str]) -> Iterator[str]:
+    """The letters with the text of their option behind them."""
+    for match in _BESIDE.finditer(paragraph):
+        letter = _named(match)
+        place = _letters(choices).find(letter)
+        if place < 0 or is_label(paragraph, match.start(), letter):
+            continue
+        if _DENIED.search(paragraph[max(0, match.start() - 20) : match.start()]):
+            continue
+        option = _worded(choices[place]).strip(". ")
+        behind = _worded(paragraph[match.end() : match.end() + 2 * len(choices[place]) + 40])
+        if option and behind.startswith(option) and not behind[len(option) :][:1].isalnum():
+            yield letter
+
+
+def _worded(text: str) -> str:
+    """A text without mark-up and case, with single spaces between its words."""
+    pieces = [_MARKUP.sub("", piece) for piece in text[:2000].split()]
+    return " ".join(pieces).casefold()
+
+
+def _in_parentheses(paragraph: str, choices: Sequence[str]) -> Iterator[str]:
+    """The letters in parentheses; with a foreign one, or without a statement, none that counts."""
+    is_statement = False
+    named: list[str] = []
+    for match in _PARENTHESISED.finditer(paragraph):
+        before = paragraph[max(0, match.start() - 20) : match.start()]
+        if _DENIED.search(before) or _DENIED_BEHIND.match(paragraph, match.end()):
+            continue
+        named.append(match["round"])
+        is_last = not paragraph[match.end() :].strip(" .*\n")
+        is_statement = is_statement or is_last or bool(_BEFORE_A_NAME.search(before))
+    if is_statement:
+        yield from (letter for letter in named if letter in _letters(choices))
