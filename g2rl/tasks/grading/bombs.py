@@ -12,6 +12,8 @@ from g2rl.tasks.grading.extract import too_deep
 
 MAX_SYMBOLIC = 500
 """Longest normalised answer (characters) that is given to symbolic mathematics."""
+MAX_LONGER = 250
+"""By how many characters an answer may be longer than three times the gold."""
 MAX_PARSE_DEPTH = 20
 """Deepest bracket nesting that is given to symbolic mathematics."""
 
@@ -31,10 +33,17 @@ _POWERED_POWER = re.compile(r"\^\s?\{?\d{3,}\}?\s?\)\s?\^\s?\{?\d{3,}")
 _HUGE_FACTORIAL = re.compile(r"\d{5,}\s?\)?\s?!|!\s?\)?\s?!|\^\S{1,20}\)\s?!")
 # binomials of large numbers
 _HUGE_BINOMIAL = re.compile(r"binom\s?\{?\s?\d{5,}|\d{5,}\s?\}?\s?\\choose")
+# functions of large numbers
+_HUGE_ARGUMENT = re.compile(r"\\(?:Gamma|zeta)\s?[({]{1,2}\s?(?:\d{4,}|\d{1,9}\s?\^)")
 # 200 digits, 1e1000
 _LONG_NUMBER = re.compile(r"\d{200}|\d[eE][+-]?\d{4}")
 # sums, products, limits and integrals
 _ITERATED = re.compile(r"\\(?:sum|prod|int|lim|iint|iiint|oint)(?![a-z])")
+
+
+def is_much_longer(answer: str, gold: str) -> bool:
+    """Whether an answer is so much longer than the gold that it cannot be a form of it worth trying."""
+    return len(answer) > 3 * len(gold) + MAX_LONGER
 
 
 def is_hostile(text: str) -> bool:
@@ -56,5 +65,5 @@ def is_hostile(text: str) -> bool:
             return True
 
     # other powers, factorials and binomials
-    bombs = (_HUGE_POWER, _TOWER, _HUGE_FACTORIAL, _HUGE_BINOMIAL, _POWERED_POWER)
+    bombs = (_HUGE_POWER, _TOWER, _HUGE_ARGUMENT, _HUGE_FACTORIAL, _HUGE_BINOMIAL, _POWERED_POWER)
     return any(bomb.search(text) for bomb in bombs)

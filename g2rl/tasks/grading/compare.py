@@ -151,7 +151,7 @@ def _with_relations(gold: Part, answer: Part, means: Means) -> Known:
     chain, other = (gold, answer) if gold.kind == "chain" else (answer, gold)
     values = stated_values(chain, chain is gold, means)
     if not values:
-        return means.sets(gold, answer)
+        return means.sets(gold, answer) if _may_be_a_set(other) else False
     verdicts: list[Known] = []
     for value in values:
         pair = (value, other) if chain is gold else (other, value)
@@ -166,9 +166,14 @@ def _of_different_kinds(gold: Part, answer: Part, means: Means) -> Known:
             return means.expressions(one.parts[0].text, other.text)
     if "matrix" in gold.text and "matrix" in answer.text:
         return means.expressions(gold.text, answer.text)
-    if _SET_SIGN.search(gold.text) or _SET_SIGN.search(answer.text):
+    if _may_be_a_set(gold) and _may_be_a_set(answer):
         return means.sets(gold, answer)
     return False
+
+
+def _may_be_a_set(part: Part) -> bool:
+    """Whether a part may describe a set of numbers: an interval, a union, a condition."""
+    return part.kind not in ("leaf", "table") or bool(_SET_SIGN.search(part.text))
 
 
 def _sequence(part: Part) -> Sequence[Part] | None:

@@ -1,8 +1,11 @@
 """Grading of many completions at once, with a hard limit of time and memory on each.
 
 A bounded verifier runs in the calling process. Any other runs in worker processes: an item that
-takes longer than `timeout_seconds` has its worker killed and counts as wrong (route ``timeout``);
+uses more than `timeout_seconds` of CPU time is ended and counts as wrong (route ``timeout``);
 one that takes the worker down counts as wrong too (route ``killed``). Neither touches other items.
+
+CPU time, and not the clock, decides, so that a verdict does not depend on what else the machine does. The
+clock is a backstop for an item that waits instead of computing (`wall_seconds`, generous).
 
 A verifier may be staged (see `Staged`). Then the cheap part is done in the calling process, and
 only extracted answers that it could not decide travel to workers. So a verdict names its answer
@@ -31,7 +34,10 @@ from g2rl.types import Problem, Verdict
 
 MAX_TASKS = 5000
 """A worker is replaced after this many items, because the parsers' caches grow without bound."""
-START_SECONDS = 120.0
+WALL_FACTOR = 20.0
+LEAST_WALL_SECONDS = 60.0
+"""An item is given up by the clock after so many times its CPU time, and not before so many seconds."""
+START_SECONDS = 600.0
 """A pool that is not ready after this many seconds cannot start."""
 REPORTED_ROUTES = ("timeout", "killed", "unparsed", "error")
 """Routes whose share of all verdicts is a metric."""
@@ -92,8 +98,10 @@ class Grader:
     Args:
         verifier: runs in this process if it is `bounded`, else in worker processes.
         workers: number of worker processes.
-        timeout_seconds: wall-clock limit of each item, from the moment when a worker takes it.
+        timeout_seconds: limit of CPU time of each item, in its worker.
         memory_mb: limit of each worker's address space, in MiB.
+        wall_seconds: limit by the clock, from the moment when a worker takes the item; by default
+            `WALL_FACTOR` times the CPU time and at least `LEAST_WALL_SECONDS`.
 
     Raises:
         ValueError: an argument is out of range.
@@ -106,6 +114,7 @@ class Grader:
         workers: int = 2,
         timeout_seconds: float = 5.0,
         memory_mb: int = 2048,
+        wall_seconds: float | None = None,
     ) -> None:
         if workers < 1 or timeout_seconds <= 0 or memory_mb < 256:
             raise ValueError(
@@ -116,6 +125,9 @@ class Grader:
         self.workers = workers
         self.timeout_seconds = timeout_seconds
         self.memory_mb = memory_mb
+        if wall_seconds is None:
+            wall_seconds = max(WALL_FACTOR * timeout_seconds, LEAST_WALL_SECONDS)
+        self.wall_seconds = wall_seconds
         self.counts: Counter[str] = Counter()
         """Verdicts by route since the grader was made, and their "total"."""
         self._reported_counts: Counter[str] = Counter()
@@ -201,7 +213,7 @@ class Grader:
             max_workers=self.workers,
             max_tasks=MAX_TASKS,
             initializer=workers.initialize,
-            initargs=(self.verifier, self.memory_mb * 2**20),
+            initargs=(self.verifier, self.memory_mb * 2**20, self.timeout_seconds),
             context=workers.LightContext(),
         )
         # a pool starts its workers at the first call, so ask each of them for a sign of life
@@ -228,7 +240,7 @@ class Grader:
             self._pool.stop()
             self._pool.join()
             self._pool = self._start()
-        future = self._pool.schedule(call, args=args, timeout=self.timeout_seconds)
+        future = self._pool.schedule(call, args=args, timeout=self.wall_seconds)
         return _Job(call, args, answer, future, time.perf_counter())
 
     def _wait(self, job: _Job, retry: bool = True) -> Any:
@@ -236,10 +248,14 @@ class Grader:
         try:
             return job.future.result()
         except TimeoutError:
-            return "timeout"
+            return workers.TIMEOUT
         except MemoryError:
             return "killed"
         except ProcessExpired as expired:
+            # the kernel ends a worker whose item could not be interrupted
+            if expired.exitcode == -signal.SIGXCPU:
+                return workers.TIMEOUT
+
             # SIGTERM comes from outside (a scheduler that preempts a job signals all of its
             # processes), so the item is not to blame; any other end is the item's own
             if expired.exitcode != -signal.SIGTERM:

@@ -19,7 +19,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from g2rl.tasks.grading import relations, symbolic
-from g2rl.tasks.grading.bombs import is_hostile
+from g2rl.tasks.grading.bombs import is_hostile, is_much_longer
 from g2rl.tasks.grading.compare import Known, same
 from g2rl.tasks.grading.extract import MAX_ANSWER, boxes, clean, extract_answer
 from g2rl.tasks.grading.normalize import Answer, as_words, has_percent, key, read_answer
@@ -98,16 +98,17 @@ class MathVerifier:
         """Import the mathematics and use it, so that the first item does not pay for it.
 
         Raises:
-            RuntimeError: math-verify judges a right answer as wrong.
+            RuntimeError: it judges a right answer as wrong, or a wrong one as right.
         """
-        correct, route = _symbolic(r"\frac{\sqrt{2}}{2}", r"\sin(\pi/4)")
-        if not correct:
-            raise RuntimeError(
-                f"math-verify does not work here: sin(pi/4) was judged by {route!r} as wrong"
-            )
-
-        # sympy imports its units when it first simplifies, which takes a third of a second
-        _symbolic(r"\frac{x+1}{y}", r"\frac{x}{y}+\frac{1}{y}")
+        symbolic.reset()
+        pairs = (
+            (r"\frac{\sqrt{2}}{2}", r"\sin(\pi/4)", True),
+            (r"\frac{x+1}{y}", r"\frac{x}{y}+\frac{1}{y}", True),
+            ("2x+y=1", "y=2-2x", False),
+        )
+        for gold, answer, expected in pairs:
+            if _symbolic(gold, answer) != (expected, "math"):
+                raise RuntimeError(f"the mathematics does not work here: {answer} against {gold}")
 
 
 @lru_cache(maxsize=4096)
@@ -149,7 +150,7 @@ def screen_pair(gold: str, answer: str, is_strict: bool = False) -> tuple[bool |
         return verdict, "number" if screen.used_numbers else "string"
 
     # mathematics could run away on these
-    if is_hostile(right) or is_hostile(left):
+    if is_hostile(right) or is_hostile(left) or is_much_longer(right, left):
         return False, "refused"
     return None, PENDING
 

@@ -253,10 +253,10 @@ def _strip_delimiters(text: str) -> str:
     # punctuation and single backslashes at the end; "\\" ends the row of a matrix
     while (
         text
-        and not _GOES_ON.search(text)
+        and not _GOES_ON.search(text[-30:])
         and (text[-1] in ".,;:!" or (text[-1] == "\\" and not text.endswith("\\\\")))
     ):
-        if text[-1] == "!" and _FACTORIAL.search(text) and not _EXCLAMATION.search(text):
+        if text[-1] == "!" and _FACTORIAL.search(text[-3:]) and not _EXCLAMATION.search(text[-40:]):
             break
         text = text[:-1].rstrip()
     return text.lstrip()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from g2rl.tasks.grading.structure import closing_place, split
+from g2rl.tasks.grading.structure import closing_place, simple_groups
 
 # decoration that says nothing
 _DECORATION = re.compile(
@@ -189,16 +189,14 @@ def with_radians(text: str) -> str:
 
 def with_round_brackets(text: str) -> str:
     """The text with square brackets that only group, as in 2[x+(y)], turned into parentheses."""
+    if "[" not in text:
+        return text
     chars = list(text)
-    for match in re.finditer(r"(?<!\\)\[", text):
-        start = match.start()
-        is_root = text[:start].rstrip().endswith(r"\sqrt")
-        end = closing_place(text, start)
-        is_whole = start == 0 and end == len(text)
-        if end < 0 or is_root or is_whole or text[end - 1] != "]" or end - start > 300:
-            continue
-        if len(split(text[start + 1 : end - 1], {",", ";"})[0]) == 1:
-            chars[start], chars[end - 1] = "(", ")"
+    for opening, closing in simple_groups(text):
+        is_root = text[max(0, opening - 8) : opening].rstrip().endswith(r"\sqrt")
+        is_whole = opening == 0 and closing == len(text) - 1
+        if not is_root and not is_whole:
+            chars[opening], chars[closing] = "(", ")"
     return "".join(chars)
 
 

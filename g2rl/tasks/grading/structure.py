@@ -18,6 +18,7 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 MAX_NESTING = 12
 """Brackets within brackets that are taken apart; what lies deeper stays one expression."""
@@ -124,6 +125,23 @@ def closing_place(text: str, start: int) -> int:
             if depth == 0:
                 return match.end()
     return -1
+
+
+def simple_groups(text: str) -> list[tuple[int, int]]:
+    """The square brackets that enclose one part each: (place of "[", place of "]"), in one pass."""
+    open_brackets: list[list[Any]] = []  # [token, place, whether a separator was met]
+    groups: list[tuple[int, int]] = []
+    for match in _TOKEN.finditer(text):
+        token = match.group()
+        if token in _OPENING:
+            open_brackets.append([token, match.start(), False])
+        elif token in ",;" and open_brackets:
+            open_brackets[-1][2] = True
+        elif token in _CLOSING and open_brackets:
+            opening, place, has_separator = open_brackets.pop()
+            if (opening, token) == ("[", "]") and not has_separator:
+                groups.append((place, match.start()))
+    return groups
 
 
 def _parse_all(pieces: Sequence[str], depth: int) -> tuple[Part, ...]:

@@ -29,6 +29,7 @@ _DIGITS = 100  # with which expressions with unknowns are evaluated
 _NEGLIGIBLE = 1e-90  # relative difference of two values that were computed with `_DIGITS`
 _ZERO = "1e-500"  # a number that is smaller after `MOST_DIGITS` digits is 0
 
+_EXTREME = re.compile(r"\\(max|min|gcd|lcm)\s?\\\{([^{}]*)\\\}")
 _PRIMES = re.compile(r"(?<=[A-Za-z0-9)}])'+")
 _IMAGINARY_INDEX = re.compile(r"[_{(,]\s?i\s?[=:}]|\bi\s?=")  # i counts something here
 
@@ -45,6 +46,9 @@ class Expression:
     """
 
     def __init__(self, text: str) -> None:
+        text = _EXTREME.sub(r"\\\1(\2)", text)
+        if r"\{" in text:
+            raise UnreadableError(text[:80])  # a set is no expression, and the parser goes astray
         read, options = _reader()
         prepared = _PRIMES.sub(lambda match: f"_{{{'p' * len(match.group())}}}", text)
         try:
@@ -70,6 +74,13 @@ def _reader() -> tuple[Any, dict[str, Any]]:
         "normalization_config": None,
         "conversion_config": config,
     }
+
+
+def reset() -> None:
+    """Undo what an interrupted computation may have left behind: a changed precision."""
+    import mpmath
+
+    mpmath.mp.dps = 15
 
 
 @lru_cache(maxsize=2048)

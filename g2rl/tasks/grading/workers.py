@@ -1,26 +1,44 @@
 """What starts the grading workers, and the functions that run in them.
 
+An item may use so many seconds of its worker's CPU time, whatever else the machine does meanwhile. When they
+are up, an exception (`OutOfTimeError`) ends the item, and the worker goes on with the next. A call in C that
+lets no exception through is ended together with its worker, by the kernel's limit of CPU time,
+`GRACE_SECONDS` later.
+
 Every worker imports this module, so it imports nothing heavy.
 """
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import multiprocessing.context
 import multiprocessing.spawn
+import os
 import resource
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from g2rl.tasks.grading.verifier import Verifier
 from g2rl.types import Problem, Verdict
 
+GRACE_SECONDS = 1.0
+"""CPU seconds beyond its limit after which an item that cannot be interrupted costs its worker."""
+TIMEOUT = "timeout"
+"""What a call returns, instead of its result, when its time is up."""
+
 _verifier: Verifier | None = None  # of this worker, set once by `initialize`
+_cpu_seconds = math.inf  # of each item, set once by `initialize`
+_is_running = False  # whether an item may be interrupted now
 _patching = threading.Lock()  # held while multiprocessing's own function is replaced
+
+
+class OutOfTimeError(BaseException):
+    """The CPU time of an item is up. No `Exception`: the libraries under a verifier catch those."""
 
 
 class _LightProcess(multiprocessing.context.SpawnProcess):
@@ -76,13 +94,14 @@ def _interrupt_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask_before)
 
 
-def initialize(verifier: Verifier, memory_bytes: int) -> None:
-    """Prepare a worker: make it killable, warm the verifier up, bound the address space."""
-    global _verifier
+def initialize(verifier: Verifier, memory_bytes: int, cpu_seconds: float) -> None:
+    """Prepare a worker: make it killable, warm the verifier up, bound its memory and time."""
+    global _verifier, _cpu_seconds
 
     # The pool stops a worker by SIGTERM. A handler in Python would run only after the current C
     # call (a big power) has returned, so the default action, an immediate end, is restored.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGPROF, _interrupt)
 
     # import what grading needs before the memory limit and the clock of an item apply
     warm_up = getattr(verifier, "warm_up", None)
@@ -97,6 +116,7 @@ def initialize(verifier: Verifier, memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _verifier = verifier
+    _cpu_seconds = cpu_seconds
 
 
 def ready() -> bool:
@@ -104,20 +124,68 @@ def ready() -> bool:
     return _verifier is not None
 
 
-def grade(completion: str, problem: Problem) -> Verdict:
-    """Judge one completion in a worker."""
+def grade(completion: str, problem: Problem) -> Verdict | str:
+    """Judge one completion in a worker; `TIMEOUT` when its time is up."""
     assert _verifier is not None
-    return _verifier.grade(completion, problem)
+    return _within_limit(_verifier.grade, completion, problem)
 
 
-def decide(answer: str, gold: str) -> Verdict:
+def decide(answer: str, gold: str) -> Verdict | str:
     """Judge an extracted answer in a worker, for a verifier that screens in the calling process."""
     start = time.perf_counter()
-    correct, route = _verifier.decide(answer, gold)  # type: ignore[union-attr]
+    outcome = _within_limit(_verifier.decide, answer, gold)  # type: ignore[union-attr]
+    if isinstance(outcome, str):
+        return outcome
+    correct, route = outcome
     return Verdict(correct, answer, route, time.perf_counter() - start)
 
 
-def equivalent(left: str, right: str) -> bool:
-    """Compare two extracted answers in a worker."""
+def equivalent(left: str, right: str) -> bool | str:
+    """Compare two extracted answers in a worker; `TIMEOUT` when the time is up."""
     assert _verifier is not None
-    return _verifier.equivalent(left, right)
+    return _within_limit(_verifier.equivalent, left, right)
+
+
+def _within_limit(call: Callable[..., Any], *args: Any) -> Any:
+    """The result of a call, or `TIMEOUT` when it has used the CPU time of an item."""
+    global _is_running
+
+    # the kernel's limit counts from the start of the process, in whole seconds
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    end = math.ceil(time.process_time() + _cpu_seconds + GRACE_SECONDS)
+    if hard == resource.RLIM_INFINITY or end < hard:
+        resource.setrlimit(resource.RLIMIT_CPU, (end, hard))
+
+    # the timer repeats, in case that the code under it drops the exception
+    try:
+        signal.setitimer(signal.ITIMER_PROF, _cpu_seconds, 0.5)
+        _is_running = True
+        try:
+            return call(*args)
+        finally:
+            _is_running = False
+    except OutOfTimeError:
+        _is_running = False
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        _check_health()
+        return TIMEOUT
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        resource.setrlimit(resource.RLIMIT_CPU, (hard, hard))
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    """End the item that runs, if one does."""
+    if _is_running:
+        raise OutOfTimeError
+
+
+def _check_health() -> None:
+    """End this worker if the item that was interrupted has left its libraries in disorder."""
+    warm_up = getattr(_verifier, "warm_up", None)
+    if warm_up is None:
+        return
+    try:
+        warm_up()
+    except Exception:
+        os._exit(1)

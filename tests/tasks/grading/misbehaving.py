@@ -3,6 +3,7 @@ load them."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import multiprocessing
 import os
@@ -14,21 +15,39 @@ from pathlib import Path
 from g2rl.types import Problem, Verdict
 
 
+def count_forever() -> None:
+    """Use CPU time until something ends it."""
+    number = 0
+    while True:
+        number += 1
+
+
 class Misbehaving:
-    """Obeys its completion: "sleep", "spin" (a C call that no Python signal handler interrupts),
-    "crash", "segv", "hog", ...; anything else is right and answers with itself."""
+    """Obeys its completion; anything else is right and answers with itself.
+
+    "busy" is Python code, which an exception ends; "deaf" the same, but it drops the first exception; "spin"
+    is a C call that no Python signal handler interrupts. "sleep", "crash", "segv", "hog", ... are what they
+    say.
+    """
 
     bounded = False
 
     def grade(self, completion: str, problem: Problem) -> Verdict:
         word = completion.partition(" ")[0]
         if word == "sleep":
-            time.sleep(60)
+            time.sleep(3600)
         elif word == "nap":
             time.sleep(0.6)
             return Verdict(False, word, "string")
+        elif word in ("busy", "deaf"):
+            if word == "deaf":
+                with contextlib.suppress(BaseException):
+                    count_forever()
+            count_forever()
         elif word == "spin":
             sum(itertools.repeat(1, 10**13))
+        elif word == "cpu":
+            return Verdict(True, str(time.process_time()), "-")
         elif word == "crash":
             os._exit(3)
         elif word == "segv":
@@ -51,8 +70,8 @@ class Misbehaving:
         return answer
 
     def equivalent(self, left: str, right: str) -> bool:
-        if "sleep" in (left, right):
-            time.sleep(60)
+        if "busy" in (left, right):
+            count_forever()
         return left.casefold() == right.casefold()
 
 

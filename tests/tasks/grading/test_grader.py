@@ -29,6 +29,7 @@ from tests.tasks.grading.misbehaving import (
 )
 
 PROBLEM = Problem("p", "", "good")
+SLOW = r"\lim_{x\to 0} \frac{\sin(\tan x)-\tan(\sin x)}{x^{7}}"  # seconds of sympy
 GOOD = ("good", PROBLEM)
 
 
@@ -38,7 +39,7 @@ def bad(what: str) -> tuple[str, Problem]:
 
 @pytest.fixture(scope="module")
 def grader() -> Iterator[Grader]:
-    with Grader(Misbehaving(), workers=2, timeout_seconds=1.0, memory_mb=512) as shared:
+    with Grader(Misbehaving(), workers=2, timeout_seconds=0.5, memory_mb=512) as shared:
         yield shared
 
 
@@ -77,7 +78,8 @@ def test_no_items_give_no_verdicts(math_grader: Grader) -> None:
 @pytest.mark.parametrize(
     ("what", "route"),
     [
-        ("sleep", "timeout"),
+        ("busy", "timeout"),
+        ("deaf", "timeout"),
         ("spin", "timeout"),
         ("crash", "killed"),
         ("segv", "killed"),
@@ -85,14 +87,30 @@ def test_no_items_give_no_verdicts(math_grader: Grader) -> None:
     ],
 )
 def test_a_bad_item_costs_itself_only(grader: Grader, what: str, route: str) -> None:
-    start = time.perf_counter()
     verdicts = grader.grade([GOOD, GOOD, bad(what), GOOD, GOOD, bad("wrong")])
-    elapsed = time.perf_counter() - start
     assert [v.correct for v in verdicts] == [True, True, False, True, True, False]
     assert verdicts[2].route == route
-    assert (
-        elapsed < grader.timeout_seconds + 1.0
-    )  # "spin" ignores SIGTERM handlers: it must be killed hard
+
+
+def test_cpu_time_decides_a_timeout_and_the_worker_goes_on() -> None:
+    """Measured in CPU time, so it holds on a machine that is busy with other work."""
+    with Grader(Misbehaving(), workers=1, timeout_seconds=0.5) as lone:
+        before, _, after = lone.grade([bad("cpu"), bad("busy"), bad("cpu")])
+        pids = {verdict.answer for verdict in lone.grade([bad("pid"), bad("busy"), bad("pid")])}
+    used = float(after.answer or 0) - float(before.answer or 0)
+    assert 0.4 < used < 1.5
+    assert len(pids - {None}) == 1  # the worker was not replaced
+
+
+def test_waiting_uses_no_cpu_time_and_is_ended_by_the_clock() -> None:
+    with Grader(Misbehaving(), workers=1, timeout_seconds=0.5, wall_seconds=2.0) as lone:
+        verdict = lone.grade([bad("sleep")])[0]
+    assert (verdict.correct, verdict.route) == (False, "timeout")
+
+
+def test_a_wait_longer_than_the_cpu_limit_is_no_timeout(grader: Grader) -> None:
+    assert grader.wall_seconds >= 60
+    assert grader.grade([bad("nap")])[0].route == "string"  # 0.6 s of sleep, a limit of 0.5 s
 
 
 def test_many_bad_items_in_a_row_leave_a_working_grader(grader: Grader) -> None:
@@ -111,7 +129,6 @@ def test_the_memory_limit_holds(grader: Grader) -> None:
 def test_a_worker_killed_from_outside_is_replaced(grader: Grader) -> None:
     for pid in worker_pids():
         os.kill(pid, signal.SIGKILL)
-    time.sleep(0.5)
     assert [v.correct for v in grader.grade([GOOD] * 4)] == [True] * 4
 
 
@@ -145,7 +162,7 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     )
     pids = [int(pid) for pid in result.stdout.split()]
     assert len(pids) == 2
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 600
     while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not [pid for pid in pids if alive(pid)]
@@ -183,16 +200,15 @@ def test_workers_import_nothing_heavy(grader: Grader) -> None:
 
 
 def test_grading_overlaps_with_the_caller(grader: Grader) -> None:
-    start = time.perf_counter()
-    handle = grader.submit([bad("sleep"), GOOD])
-    assert time.perf_counter() - start < 0.5
+    handle = grader.submit([bad("busy"), GOOD])
+    assert not handle._slots[0].future.done()  # type: ignore[union-attr]
     assert [v.route for v in handle.result()] == ["timeout", "string"]
     assert handle.result() is handle.result()
 
 
 def test_metrics_cover_what_happened_since_the_last_call(grader: Grader) -> None:
     grader.metrics()
-    grader.grade([bad("sleep"), bad("crash"), GOOD, GOOD])
+    grader.grade([bad("busy"), bad("crash"), GOOD, GOOD])
     assert grader.metrics() == {
         "verify/total": 4.0,
         "verify/timeout": 0.25,
@@ -205,9 +221,9 @@ def test_metrics_cover_what_happened_since_the_last_call(grader: Grader) -> None
 
 
 def test_a_timeout_keeps_the_extracted_answer() -> None:
-    with Grader(MathVerifier(), workers=1, timeout_seconds=1.0) as slow:
-        verdict = slow.grade([(r"\boxed{\Gamma(10^{9})}", Problem("p", "", "x+1"))])[0]
-    assert (verdict.correct, verdict.answer, verdict.route) == (False, r"\Gamma(10^{9})", "timeout")
+    with Grader(MathVerifier(), workers=1, timeout_seconds=0.05) as slow:
+        verdict = slow.grade([(rf"\boxed{{{SLOW}}}", Problem("p", "", "x+1"))])[0]
+    assert (verdict.correct, verdict.answer, verdict.route) == (False, SLOW, "timeout")
 
 
 def test_answers_are_clustered_by_meaning(math_grader: Grader) -> None:
@@ -230,7 +246,7 @@ def test_answers_are_clustered_by_meaning(math_grader: Grader) -> None:
 
 
 def test_a_comparison_that_times_out_is_not_equivalent(grader: Grader) -> None:
-    assert grader.cluster(["a", "sleep", "A", None, "a"]) == [0, 1, 0, -1, 0]
+    assert grader.cluster(["a", "busy", "A", None, "a"]) == [0, 1, 0, -1, 0]
 
 
 def test_bounded_verifiers_need_no_workers() -> None:
@@ -301,7 +317,6 @@ def test_any_main_module_will_do(how: str, tmp_path: Path) -> None:
         input=SCRIPT if how == "stdin" else None,
         capture_output=True,
         text=True,
-        timeout=60,
         env={**os.environ, "PYTHONPATH": str(root)},
     )
     assert done.stdout.split("\n")[:2] == ["main runs", "[True]"], done.stderr

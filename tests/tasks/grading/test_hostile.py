@@ -13,11 +13,10 @@ from g2rl.tasks.grading.choice import ChoiceVerifier
 from g2rl.tasks.grading.grader import Grader
 from g2rl.tasks.grading.math import MathVerifier
 from g2rl.types import Problem, Verdict
-from tests.tasks.grading.hostile import ARITHMETIC, hostile_completions
+from tests.tasks.grading.hostile import hostile_completions
 from tests.tasks.grading.misbehaving import peak_address_space_mb, worker_pids
 
-TIMEOUT_SECONDS = 1.0
-BATCH_TIMEOUT_SECONDS = 3.0  # a good answer takes milliseconds, also in a worker that is new
+TIMEOUT_SECONDS = 1.0  # of CPU time; a good answer takes milliseconds, also in a worker that is new
 MEMORY_MB = 512
 GOLD = r"\frac{x+\sqrt{2}}{y}"
 GOOD = r"so it is \boxed{\frac{x}{y}+\frac{\sqrt2}{y}}"  # right, and only mathematics can tell
@@ -72,11 +71,7 @@ def _is_limited(pid: int) -> bool:
 
 @pytest.fixture(scope="module")
 def run(completions: list[str]) -> tuple[list[Verdict], list[Verdict], float]:
-    """One batch: all hostile completions with a good one after every eighth.
-
-    Only a machine that is far too busy lets the time of a good answer run out. It is then asked
-    again, of the same grader: nothing but the clock may ever judge it wrong.
-    """
+    """One batch: all hostile completions with a good one after every eighth."""
     items: list[tuple[str, Problem]] = []
     good_places = []
     for place, completion in enumerate(completions):
@@ -84,12 +79,9 @@ def run(completions: list[str]) -> tuple[list[Verdict], list[Verdict], float]:
         if place % 8 == 7:
             good_places.append(len(items))
             items.append((GOOD, PROBLEM))
-    settings = (2, BATCH_TIMEOUT_SECONDS, MEMORY_MB)
+    settings = (2, TIMEOUT_SECONDS, MEMORY_MB)
     with Grader(MathVerifier(), *settings) as grader, PeakWatch() as watch:
         verdicts = grader.grade(items)
-        for place in good_places * 20:
-            if verdicts[place].route == "timeout":
-                verdicts[place] = grader.grade([items[place]])[0]
     good = [verdicts[place] for place in good_places]
     hostile = [verdict for place, verdict in enumerate(verdicts) if place not in set(good_places)]
     return hostile, good, watch.peak
@@ -146,34 +138,6 @@ def test_answers_can_be_written_anywhere(run: tuple[list[Verdict], list[Verdict]
     for verdict in run[0]:
         assert "\x00" not in (verdict.answer or "")
         (verdict.answer or "").encode("utf-8")
-
-
-def test_no_item_outlives_its_limit_by_a_second() -> None:
-    """Bombs that the guards let through, one at a time, each against a rested worker."""
-    bombs = [
-        rf"\boxed{{{answer}}}"
-        for answer in (
-            r"\Gamma(10^{9})",
-            "(x+1)^{99999}",
-            "(x+y+z)^{9999}",
-            r"\binom{10^{9}}{10^{8}}",
-        )
-    ]
-    assert all(bomb[7:-1] in ARITHMETIC for bomb in bombs)
-    routes = []
-    with Grader(MathVerifier(), 2, TIMEOUT_SECONDS, MEMORY_MB) as grader:
-        for bomb in bombs:
-            # on a busy machine the worker that replaces a killed one may need more than one try to
-            # warm up
-            assert any(
-                all(v.correct for v in grader.grade([(GOOD, PROBLEM)] * 4)) for _ in range(10)
-            )
-            start = time.perf_counter()
-            verdict = grader.grade([(bomb, PROBLEM)])[0]
-            assert time.perf_counter() - start < TIMEOUT_SECONDS + 1.0, bomb
-            assert not verdict.correct
-            routes.append(verdict.route)
-    assert "timeout" in routes  # else this test has tested nothing
 
 
 def test_everything_done_in_the_calling_process_is_fast(completions: list[str]) -> None:
