@@ -137,6 +137,7 @@ class GroupBatch:
     Optional fields are None unless the `needs` of a signal or an observer ask for them.
     """
 
+    # what the verifier says
     rewards_PG: Tensor
     """Base rewards as graded, -1 or +1; see `r01_PG` for the other convention."""
     correct_PG: Tensor
@@ -153,12 +154,14 @@ class GroupBatch:
     """External sentence embeddings, needs={"embeddings"}."""
     answers: list[list[str | None]] | None = None
     """Extracted final answers, P lists of G, needs={"answers"}."""
+    # what only some signals need, from here on: more of the verifier's word and of the algorithm
     answer_keys: list[list[str | None]] | None = None
     """Normal forms of the answers, P lists of G, needs={"answers"}: equal keys mean equivalent
     answers. None where a batch was made without a verifier; then answers are their own keys."""
     advantages_PG: Tensor | None = None
     """What the algorithm (`algorithm=...`) makes of the base rewards, needs={"advantages"}; in a
     combination of signals, the advantages so far."""
+    # what the policy says
     logp_sum_PG: Tensor | None = None
     """Log-probability of each response under the behaviour policy at the sampling temperature,
     summed over its tokens, nats, needs={"logps"}."""
@@ -170,6 +173,7 @@ class GroupBatch:
     reference_hidden_PGD: Tensor | None = None
     """The same of the frozen initial policy, needs={"reference_hidden"}. Costs a forward, unless
     the KL term makes it anyway."""
+    # words, and what counts as the same
     problem_ids: list[str] | None = None
     """Id of each problem, P texts, needs={"problem_ids"}."""
     texts: list[list[str]] | None = None
@@ -189,6 +193,7 @@ class GroupBatch:
 
         None unless the batch carries `logp_sum_PG`.
         """
+        # an empty response has the sum 0
         if self.logp_sum_PG is None:
             return None
         return self.logp_sum_PG / self.lengths_PG.clamp(min=1)
@@ -198,6 +203,7 @@ class GroupBatch:
 
         Only those of one value or vector a response, so not `token_entropies`.
         """
+        # a dataclass would list what is no tensor too
         fields = {
             "rewards_PG": self.rewards_PG,
             "correct_PG": self.correct_PG,
@@ -222,14 +228,17 @@ class Shaped:
     rewards_PG: Tensor
     """Shaped rewards; never logged as accuracy and never used in evaluation. A signal that returns
     advantages leaves the base rewards here."""
+    # the loss
     entropy_coef: float = 0.0
     """Coefficient of the entropy bonus: loss -= entropy_coef * mean token entropy."""
     token_bonus: list[Tensor] | None = None
     """Optional N tensors (T_n,), added to the advantage of each response token."""
+    # what is written down
     diagnostics: dict[str, Tensor] = field(default_factory=dict)
     """Per-response quantities (P, G) written to the geometry files, e.g. "nu"."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Scalars for metrics.jsonl, named `quantity` (the caller adds the stage)."""
+    # advantages, and who takes part
     advantage_scale: str | None = None
     """Whether advantages of `rewards_PG` are divided by the spread of the group ("std") or not
     ("none"), where that is part of the signal. None: as `algorithm.advantage_scale` says."""
@@ -246,6 +255,7 @@ class Shaped:
     @property
     def kept_PG(self) -> Tensor | None:
         """Responses that take part in the update, by both masks, (P, G); None if all do."""
+        # one mask alone, or both
         if self.keep_P is None:
             return self.keep_PG
         by_group_PG = self.keep_P.unsqueeze(-1).expand_as(self.rewards_PG)

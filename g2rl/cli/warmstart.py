@@ -34,9 +34,7 @@ TokenRow = tuple[list[int], list[int]]
 """Token ids that are given, and token ids that are learned."""
 
 
-def batches(
-    tokenizer: PreTrainedTokenizerFast, recipe: Recipe
-) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield a pair (input_ids, labels) for every step, each (batch, L), rows of similar length."""
     rng = np.random.default_rng(recipe.seed)
     index = 0

@@ -51,6 +51,7 @@ class MaxRL(Stateless):
     def __init__(self, order: int | None = None, baseline: str = "none", eps: float = 1e-6) -> None:
         if (order is not None and order < 1) or eps <= 0:
             raise ValueError(f"exploration: need order >= 1 and eps > 0, got {order} and {eps}")
+        # the baseline belongs to the truncated series alone
         refuse_unknown("baseline", baseline, BASELINES)
         self.order, self.baseline, self.eps = order, baseline, eps
 
@@ -83,6 +84,7 @@ def truncated(r01_PG: Tensor, order: int) -> Tensor:
     Returns:
         (P, G) float64.
     """
+    # the value of a wrong response, for every number of right ones
     n = r01_PG.shape[-1]
     wrong: list[float] = []
     for c in range(n + 1):
@@ -112,6 +114,7 @@ def truncated_with_baseline(r01_PG: Tensor, order: int) -> Tensor:
     right: list[float] = []
     wrong: list[float] = []
     for c in range(n + 1):
+        # q_k summed over the tuples that can be all wrong
         failures = n - c
         shares = 0.0
         for k in range(2, min(order, n - 1, failures) + 1):

@@ -40,20 +40,25 @@ from g2rl.types import GroupBatch, Shaped
 
 NEEDS = frozenset(
     {
+        # vectors of responses
         "features",
         "embeddings",
-        "answers",
-        "entropy",
-        "advantages",
-        "logps",
-        "token_entropy",
         "hidden",
         "reference_hidden",
-        "problem_ids",
+        # numbers of responses or tokens
+        "advantages",
+        "logps",
+        "entropy",
+        "token_entropy",
+        # what was asked and answered
+        "answers",
         "texts",
+        "problem_ids",
         "partition",
     }
 )
+
+# where a signal acts
 REWARD, ESTIMATOR, ADVANTAGE, LOSS = "reward", "estimator", "advantage", "loss"
 LEVELS = (REWARD, ESTIMATOR, ADVANTAGE, LOSS)
 """In the order in which the parts of a combination act."""
@@ -112,6 +117,7 @@ def level_of(signal: Signal) -> str:
     Raises:
         ValueError: the signal names a level that does not exist.
     """
+    # signals that were written before there were levels shape rewards
     level = getattr(signal, "level", REWARD)
     if level not in LEVELS:
         raise ValueError(f"exploration={signal.name} acts at level {level!r}; there is {LEVELS}")
@@ -154,6 +160,7 @@ def all_needs(
     """
     needs: frozenset[str] = frozenset()
     for signal in signals:
+        # a misspelt need would never be met
         unknown = set(signal.needs) - NEEDS
         if unknown:
             raise ValueError(
@@ -170,6 +177,7 @@ def all_needs(
                 )
             needs_of_signal = needs_of_signal | partition_needs
 
+        # nor are embeddings made up
         if "embeddings" in needs_of_signal and not encoder:
             raise ValueError(
                 f"exploration={signal.name} needs embeddings, but no encoder is configured: "

@@ -253,6 +253,7 @@ class Explorer:
             answers=in_groups([verdict.answer for verdict in verdicts], shape[1]),
         )
 
+        # what only some signals need
         self._add_scores(batch, scores, reference_hidden_ND, shape)
         self._add_words(batch, rollouts)
 
@@ -271,6 +272,7 @@ class Explorer:
         shape: tuple[int, int],
     ) -> None:
         """Add what the policy and its reference say of the responses."""
+        # entropies and log-probabilities
         if "entropy" in self.needs:
             batch.entropy_PG = grouped(scores.mean_entropy_N, shape)
         if "token_entropy" in self.needs:
@@ -289,12 +291,14 @@ class Explorer:
 
     def _add_words(self, batch: GroupBatch, rollouts: Rollouts) -> None:
         """Add texts, ids and the normal forms of answers."""
+        # what was asked and answered
         if "texts" in self.needs:
             texts = [completion.text for completion in rollouts.flat]
             batch.texts = in_groups(texts, rollouts.shape[1])
         if "problem_ids" in self.needs:
             batch.problem_ids = [problem.id for problem in rollouts.problems]
 
+        # the verifier's normal forms; no answer has none
         if "answers" in self.needs and self.answer_key is not None:
             keys: list[list[str | None]] = []
             for answers in batch.answers or []:
@@ -327,6 +331,7 @@ class Explorer:
             NonFiniteError: the signal gave a reward or an advantage that is not finite.
             ValueError: what the signal gave has not the shape of the batch.
         """
+        # the signal that trains
         shaped = self.signal(batch)
         metrics = {f"explore/{name}": value for name, value in shaped.metrics.items()}
         self._check(shaped, batch)
@@ -346,11 +351,15 @@ class Explorer:
         for kind, values_PG in (("reward", shaped.rewards_PG), ("advantage", shaped.advantages_PG)):
             if values_PG is None:
                 continue
+
+            # a wrong shape would broadcast to nonsense
             if values_PG.shape != batch.rewards_PG.shape:
                 raise ValueError(
                     f"{who} gave {kind}s of shape {tuple(values_PG.shape)} for groups of shape "
                     f"{tuple(batch.rewards_PG.shape)}"
                 )
+
+            # and a number that is not finite would hide in the weights
             bad_groups = bad_rows(values_PG)
             if bad_groups:
                 raise NonFiniteError(
@@ -375,6 +384,8 @@ class Explorer:
         """Embeddings of all responses, (P, G, E), where a signal needs them."""
         if "embeddings" not in self.needs or self.encoder is None:
             return None
+
+        # divided among the ranks
         texts = [completion.text for completion in rollouts.flat]
         own_embeddings = self.encoder.encode(self.world.deal(texts))
         return grouped(torch.stack(self.world.collect(list(own_embeddings))), rollouts.shape)

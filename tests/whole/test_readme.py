@@ -10,6 +10,7 @@ import torch
 
 from g2rl.cli.config.choices import choices
 from g2rl.cli.config.mistakes import groups
+from g2rl.exploration.token_plan import TokenView
 from g2rl.types import GroupBatch
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
@@ -77,6 +78,19 @@ def test_the_example_that_gives_advantages() -> None:
     )
     found = signals_shown()["QuantileBaseline"]()(batch).advantages_PG
     assert found.tolist() == [[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, -1.0]]
+
+
+def test_the_example_that_plans_tokens() -> None:
+    tokens = {"advantages_T": torch.ones(3), "old_logps_T": -torch.ones(3)}
+    view = TokenView(
+        **tokens,
+        entropy_T=torch.tensor([0.5, 0.01, 0.05]),
+        segments_T=torch.tensor([0, 0, 1]),
+        group_B=torch.tensor([0, 0]),
+    )
+    plan = signals_shown()["Uncertain"]().tokens(view)
+    plan.check("uncertain", 3)
+    assert plan.weight_T.tolist() == [1.0, 0.0, 1.0]
 
 
 def test_every_signal_and_partition_is_in_the_table() -> None:

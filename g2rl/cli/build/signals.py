@@ -15,8 +15,6 @@ from g2rl.formulas.advantages import GroupAdvantage
 
 NOT_OF_THE_SIGNAL = ("observe", "feature_temperature")
 """Keys of node `exploration` that are not arguments of the signal's constructor."""
-
-
 COMBINED = "g2rl.exploration.combine.Combined"
 """The target whose parts are built here, because each has a file of its own."""
 OF_ONE_RESPONSE = frozenset({"entropy", "token_entropy", "texts", "problem_ids"})
@@ -50,6 +48,7 @@ def build_signal(node: DictConfig, advantage: GroupAdvantage | None = None) -> S
         node: node `exploration`, or a file of conf/exploration.
         advantage: what the algorithm makes of rewards; None takes its defaults.
     """
+    # parts of a combination have files of their own, which Hydra would not find
     values = {str(key): node[key] for key in node if key not in NOT_OF_THE_SIGNAL}
     if values["_target_"] == COMBINED:
         return build_combination(values, advantage or GroupAdvantage())
@@ -68,6 +67,7 @@ def build_combination(values: Mapping[str, Any], advantage: GroupAdvantage) -> S
         ValueError: a part that does not exist, settings of something that is no part, a setting
             that the part does not have, or parts that do not go together.
     """
+    # settings must belong to a part
     names = [str(name) for name in values["parts"]]
     changes = values.get("settings") or {}
     for name in changes:
@@ -95,6 +95,7 @@ def signal_file(name: str, setting: str) -> DictConfig:
     Raises:
         ValueError: there is no such signal; the message names the setting that asked for it.
     """
+    # the file's name is the signal's
     known = choices("exploration")
     if name not in known:
         raise ValueError(f"{setting}: no signal {name!r}; choose from {known}")
@@ -119,12 +120,14 @@ def check_group_size(signals: Sequence[Signal], group_size: int) -> None:
             signal is defined for.
     """
     for signal in signals:
+        # what the signal's settings ask for
         smallest = getattr(signal, "smallest_group", 1)
         if group_size < smallest:
             raise ValueError(
                 f"trainer.group_size={group_size} with signal {signal.name}: its settings need "
                 f"groups of at least {smallest}"
             )
+        # one response has nobody to be compared with
         if group_size == 1 and signal.needs - OF_ONE_RESPONSE:
             raise ValueError(
                 f"trainer.group_size=1 with signal {signal.name}: it compares responses of a "
