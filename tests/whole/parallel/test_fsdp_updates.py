@@ -37,7 +37,7 @@ def alone() -> Iterator[World]:
 
 
 def compare(found: dict[str, Any], expected: dict[str, Any], atol: float = 1e-5) -> None:
-    for name in ("logps", "ref", "entropy", "features"):
+    for name in ("logps", "ref", "entropy", "features", "hidden"):
         torch.testing.assert_close(found[name], expected[name], atol=atol, rtol=0)
     for ours, theirs in zip(found["losses"], expected["losses"], strict=True):
         assert ours == pytest.approx(theirs, abs=atol)
@@ -87,7 +87,7 @@ def test_the_cases_are_uneven(single: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_ranks_hold_the_same(name: str, two: list[dict[str, Any]]) -> None:
     first, second = (found[name] for found in two)
-    for key in ("logps", "ref", "features", "late 3"):
+    for key in ("logps", "ref", "features", "hidden", "late 3"):
         assert torch.equal(first[key], second[key]), key
     assert first["metrics 3"] == second["metrics 3"]
     for key, value in first["weights 3"].items():

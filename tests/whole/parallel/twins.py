@@ -12,7 +12,7 @@ import resource
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -166,6 +166,7 @@ CASES: dict[str, dict[str, Any]] = {
     "two epochs": {"epochs": 2},
     "bad numbers": {"spoil": poisoned},
     "token plan": {"epochs": 2, "planner": planned},
+    "left out": {"epochs": 2, "left_out": (0, 3, 4, 5, 9)},
     "bfloat16": {"shards": ShardSettings(param_dtype="bfloat16")},
 }
 
@@ -179,6 +180,7 @@ def outcome(
     fuse_from: int = head.FUSE_FROM,
     spoil: Callable[[UpdateBatch], None] = lambda batch: None,
     planner: TokenPlanner | None = None,
+    left_out: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Scores, gradients of every mini-batch of one step, and metrics and weights of three; whole
     tensors."""
@@ -206,7 +208,7 @@ def outcome(
     sequences = Sequences([[1, 3, 27, 30, 5][: 2 + n % 3] for n in range(count)], RESPONSES)
     common = {"temperature": 0.9, "token_budget": 60}
     ref = score(reference, sequences, ScoreRequest(**common), world)
-    scores = score(model, sequences, ScoreRequest(features=True, **common), world)
+    scores = score(model, sequences, ScoreRequest(features=True, hidden=True, **common), world)
     batch = UpdateBatch(
         sequences=sequences,
         group_N=torch.arange(count) // 2,
@@ -216,25 +218,29 @@ def outcome(
         entropy_coef=0.01,
         token_planner=planner,
     )
+    if left_out:
+        batch.keep_N = torch.tensor([n not in left_out for n in range(count)])
     spoil(batch)
     found: dict[str, Any] = {
         "logps": torch.cat(require_scored(scores.logps)),
         "ref": torch.cat(require_scored(ref.logps)),
         "entropy": scores.mean_entropy_N,
         "features": scores.features_ND,
+        "hidden": scores.hidden_ND,
         "gradients": [],
         "losses": [],
     }
     for rows in updater._mini_batches(batch.group_N, 1, 0):
         model.train()
-        mini_batch = updater._mini_batch(batch, rows, BehaviourSource.SCORES)
+        kept_rows = batch.rows_taking_part(rows)
+        mini_batch = updater._mini_batch(batch, kept_rows, BehaviourSource.SCORES)
         found["losses"].append(updater._accumulate_gradients(batch, scores.copy(), mini_batch)[0])
         gradients = {n: whole(p.grad) for n, p in model.named_parameters() if p.grad is not None}
         found["gradients"].append(gradients)
         updater.optimizer.zero_grad(set_to_none=True)
     for step in range(1, 4):
         late = updater.rows_to_score(batch.group_N, step)
-        if planner is not None:
+        if planner is not None or left_out:
             late = list(range(count))
         batch.behaviour = score(
             model, sequences, ScoreRequest(**common, plan=ScorePlan([late])), world
