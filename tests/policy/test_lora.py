@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,6 +39,7 @@ from g2rl.training.micro_batch_update import UpdateBatch
 from g2rl.training.step import TrainingStep
 from g2rl.training.updater import OptimizerSettings, Updater
 from g2rl.types import SamplingParams
+from tests import commands
 from tests.support import composed, untimed_rows
 
 peft = pytest.importorskip("peft")
@@ -448,20 +447,9 @@ def test_an_adapter_export_needs_a_base_that_can_be_found_again(tmp_path: Path) 
 
 
 def test_the_command_trains_an_adapter(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [
-        sys.executable,
-        "-m",
-        "g2rl.cli.train",
-        "experiment=smoke",
-        "tracking=local",
-        "trainer.steps=1",
-        "model.lora.r=4",
-        "hydra.run.dir=out",
-    ]
-    result = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
+    settings = ["experiment=smoke", "tracking=local", "trainer.steps=1", "model.lora.r=4"]
+    words = ["-m", "g2rl.cli.train", *settings, "hydra.run.dir=out"]
+    result = commands.run(words, tmp_path)
     assert result.returncode == 0, result.stderr
     assert "Warning" not in result.stderr
     assert (tmp_path / "out" / "model" / "model.safetensors").is_file()
