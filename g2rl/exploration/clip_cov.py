@@ -57,12 +57,15 @@ class ClipCov(Stateless):
         clip_low: float | None = 1.0,
         clip_high: float | None = 1.0,
     ) -> None:
+        # which tokens may be left out
         if not 0 < share <= 1:
             raise ValueError(f"exploration.share must lie in (0, 1], got {share}")
         if not cov_low < cov_high:
             raise ValueError(
                 f"exploration.cov_low must be below cov_high, got {cov_low} and {cov_high}"
             )
+
+        # the ratio bounds of all tokens
         for name, bound in (("clip_low", clip_low), ("clip_high", clip_high)):
             if bound is not None and bound < 0:
                 raise ValueError(f"exploration.{name} must be >= 0 or null, got {bound}")
@@ -74,6 +77,7 @@ class ClipCov(Stateless):
 
     def tokens(self, view: TokenView) -> TokenPlan:
         """Draw the tokens that are left out of one update."""
+        # tokens that would lower the entropy much; beyond cov_high the authors take none
         covariance_T = token_covariance(view.advantages_T, view.old_logps_T)
         is_candidate_T = (covariance_T > self.cov_low) & (covariance_T < self.cov_high)
         candidates = is_candidate_T.nonzero().flatten()

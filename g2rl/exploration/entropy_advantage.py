@@ -38,6 +38,7 @@ class EntropyAdvantage(Stateless):
     needs = frozenset({"logps", "token_entropy"})
 
     def __init__(self, alpha: float = 0.4, kappa: float = 2.0) -> None:
+        # a negative alpha would punish exploration
         if alpha < 0:
             raise ValueError(f"exploration.alpha must be >= 0, got {alpha}")
         if kappa <= 1:
@@ -54,6 +55,8 @@ class EntropyAdvantage(Stateless):
         """Shift the advantage of every token by its entropy."""
         # rounding may leave an entropy a little below 0
         entropy_T = view.entropy_T.clamp_min(0.0)
+
+        # never more than a part of the advantage, so that its sign stays
         shift_T = torch.minimum(self.alpha * entropy_T, view.advantages_T.abs() / self.kappa)
         return TokenPlan(
             advantage_shift_T=shift_T, metrics={"entropy_advantage": float(shift_T.mean())}

@@ -46,10 +46,13 @@ class EntropyController:
         least: float = 0.0,
         most: float = 1.0,
     ) -> None:
+        # an entropy is never below 0, so such a target would never be missed
         if target <= 0 or delta <= 0:
             raise ValueError(
                 f"exploration.target and exploration.delta must be > 0, got {target} and {delta}"
             )
+
+        # the coefficient begins within its bounds
         if not 0 <= least <= start <= most:
             raise ValueError(
                 "exploration: need 0 <= least <= start <= most, "
@@ -95,11 +98,14 @@ class EntropyController:
         Raises:
             ValueError: the checkpoint holds something else.
         """
+        # one number, and nothing of another signal
         coefficient = state.get("coefficient")
         if set(state) != {"coefficient"} or not isinstance(coefficient, int | float):
             raise ValueError(
                 f"exploration={self.name}: the checkpoint holds {sorted(state)}, not a coefficient"
             )
+
+        # bounds belong to the settings, which do not change when a run is continued
         if not math.isfinite(coefficient) or not self.least <= coefficient <= self.most:
             raise ValueError(
                 f"exploration={self.name}: the checkpoint's coefficient {coefficient} is outside "

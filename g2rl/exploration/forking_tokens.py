@@ -58,6 +58,7 @@ class ForkingTokens(Stateless):
         scope: str = "batch",
         renormalise: bool = True,
     ) -> None:
+        # at least one token has to be kept
         if not 0 < share <= 1:
             raise ValueError(f"exploration.share must lie in (0, 1], got {share}")
         if rule not in RULES:
@@ -71,6 +72,7 @@ class ForkingTokens(Stateless):
 
     def tokens(self, view: TokenView) -> TokenPlan:
         """Keep the tokens of highest entropy."""
+        # ranked among all tokens, or response by response
         if self.scope == "batch":
             is_kept_T = self._highest(view.entropy_T)
         else:
@@ -78,6 +80,7 @@ class ForkingTokens(Stateless):
             kept_of_responses = [self._highest(part_T) for part_T in view.entropy_T.split(lengths)]
             is_kept_T = torch.cat(kept_of_responses)
 
+        # what it took to be kept: a drop over the steps shows that forks close
         lowest = float(view.entropy_T[is_kept_T].min())
         return TokenPlan(
             weight_T=is_kept_T.float(),
@@ -95,5 +98,6 @@ class ForkingTokens(Stateless):
         # a response without tokens has no quantile
         if entropy_T.numel() == 0:
             return torch.zeros(0, dtype=torch.bool)
+        # ties with the quantile are kept, also those that rounding has moved a little below it
         threshold = float(np.quantile(entropy_T.double().numpy(), 1 - self.share))
         return entropy_T >= threshold - RESOLUTION / 2

@@ -53,6 +53,7 @@ class KLCov(Stateless):
     def __init__(
         self, share: float = 2e-3, coefficient: float = 1.0, unclipped: bool = True
     ) -> None:
+        # a share of 0 would still anchor one token
         if not 0 < share <= 1:
             raise ValueError(f"exploration.share must lie in (0, 1], got {share}")
         if coefficient < 0:
@@ -64,6 +65,7 @@ class KLCov(Stateless):
 
     def tokens(self, view: TokenView) -> TokenPlan:
         """Anchor the tokens of largest covariance to the policy that sampled."""
+        # the tokens that would lower the entropy most, at least one
         covariance_T = token_covariance(view.advantages_T, view.old_logps_T)
         count = max(1, int(self.share * view.token_count))
         is_anchored_T = top_tokens(covariance_T, count)
@@ -72,6 +74,8 @@ class KLCov(Stateless):
         unbounded_T = None
         if self.unclipped:
             unbounded_T = torch.full((view.token_count,), torch.inf)
+
+        # an anchor that is not named is the policy that sampled: log rho = 0
         return TokenPlan(
             clip_low_T=unbounded_T,
             clip_high_T=unbounded_T,

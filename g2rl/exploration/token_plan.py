@@ -97,6 +97,8 @@ class TokenPlan:
             values_T = getattr(self, name)
             if values_T is None:
                 continue
+
+            # one number for each token of the mini-batch
             if values_T.shape != (token_count,):
                 raise ValueError(
                     f"exploration={signal}: {name} of its token plan has the shape "
@@ -150,8 +152,11 @@ def top_tokens(values_T: Tensor, count: int) -> Tensor:
         values_T: any finite numbers.
         count: 0 to T.
     """
+    # a stable sort leaves ties in the order of the tokens
     coarse_T = (values_T.double() / RESOLUTION).round()
     order_T = torch.sort(coarse_T, descending=True, stable=True).indices
+
+    # from ranks back to a mask
     is_top_T = torch.zeros(values_T.shape, dtype=torch.bool)
     is_top_T[order_T[:count]] = True
     return is_top_T
@@ -166,6 +171,7 @@ def token_covariance(advantages_T: Tensor, logps_T: Tensor) -> Tensor:
     likely tokens of high advantage make it fall. The means run over all T tokens; equal advantages
     or equal log-probabilities give 0.
     """
+    # in float64, because many numbers are added
     advantages_T, logps_T = advantages_T.double(), logps_T.double()
     return (advantages_T - advantages_T.mean()) * (logps_T - logps_T.mean())
 
@@ -183,6 +189,7 @@ def merge_plans(plans: Sequence[tuple[str, TokenPlan]]) -> TokenPlan:
     Raises:
         ValueError: two signals set the same clip bound or both have a penalty, or both renormalise.
     """
+    # field by field, with the signal that set it first
     merged: dict[str, Tensor] = {}
     owner: dict[str, str] = {}
     for signal, plan in plans:
@@ -190,6 +197,8 @@ def merge_plans(plans: Sequence[tuple[str, TokenPlan]]) -> TokenPlan:
             values_T = getattr(plan, name)
             if values_T is None:
                 continue
+
+            # two bounds or two penalties have no meaning together
             if name in merged and name in ("clip_low_T", "clip_high_T", "anchor_weight_T"):
                 raise ValueError(
                     f"exploration: {owner[name]} and {signal} both set {name} of the tokens; "
@@ -202,6 +211,8 @@ def merge_plans(plans: Sequence[tuple[str, TokenPlan]]) -> TokenPlan:
     renormalising = [signal for signal, plan in plans if plan.renormalise]
     if len(renormalising) > 1:
         raise ValueError(f"exploration: {renormalising} all renormalise the weights of tokens")
+
+    # at most one penalty is left, and its kind goes with it
     kinds = [plan.anchor_kind for _, plan in plans if plan.anchor_weight_T is not None]
     metrics: dict[str, float] = {}
     for _, plan in plans:
@@ -218,6 +229,7 @@ def _joined(name: str, before_T: Tensor | None, values_T: Tensor) -> Tensor:
     """What two plans say together of a field; the first says None of it at the beginning."""
     if before_T is None:
         return values_T
+    # advantages add, weights multiply
     if name == "advantage_shift_T":
         return before_T + values_T
     return before_T * values_T

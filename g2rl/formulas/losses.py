@@ -255,6 +255,7 @@ class PolicyLoss:
 
     def _bounds(self, inputs: LossInputs) -> tuple[Tensor | float, Tensor | float]:
         """clip_low and clip_high: those of the loss, or one for each token by its plan."""
+        # a plan that sets one bound leaves the other as it is
         clip_low: Tensor | float = self.clip_low
         clip_high: Tensor | float = self.clip_high
         if inputs.clip_low_T is not None:
@@ -268,6 +269,7 @@ class PolicyLoss:
         penalties: list[tuple[str, Tensor, float]] = []
         if inputs.ref_logps_T is not None:
             kl_T = kl_divergence(self.kl_estimator, inputs.logps_T, inputs.ref_logps_T)
+            # the samples are those of pi_old, and the ratio makes them count as those of pi
             if self.kl_bias_correction:
                 kl_T = kl_T * ratio_T
             penalties.append(("kl", kl_T, self.kl_coef))
@@ -415,6 +417,7 @@ def anchor_penalty(kind: str, logps_T: Tensor, anchor_logps_T: Tensor) -> Tensor
     """
     difference_T = anchor_logps_T - logps_T
     if kind == "abs":
+        # the value is exact, only the slope of rounding is left out
         distance_T = difference_T.abs()
         is_rounding_T = distance_T <= ANCHOR_RESOLUTION
         return torch.where(is_rounding_T, distance_T.detach(), distance_T)

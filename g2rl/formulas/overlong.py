@@ -54,9 +54,12 @@ class OverlongShaping:
         Args:
             lengths_PG: response lengths in tokens.
         """
+        # a buffer of 0 would be divided by
         lengths_PG = lengths_PG.to(torch.float32)
         if not self.is_on:
             return torch.zeros_like(lengths_PG)
+
+        # tokens beyond the free part of the limit, in units of the buffer
         cache = self.buffer * self.max_tokens
         excess_PG = lengths_PG - (self.max_tokens - cache)
         return self.penalty * (excess_PG / cache).clamp(0.0, 1.0)

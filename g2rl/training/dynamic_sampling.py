@@ -65,6 +65,7 @@ class _Draw:
         train/accuracy is that of the groups that were kept, so it is no accuracy of the policy;
         sample/accuracy is.
         """
+        # all that was drawn, whether it was kept or not
         groups = [*self.mixed, *self.uniform]
         response_count = sum(len(group.verdicts) for group in groups)
         return {
@@ -114,6 +115,8 @@ class DynamicSampler:
         # mixed groups in the order of the stream, then uniform ones if rounds did not suffice
         missing = self.prompt_count - len(draw.mixed)
         groups = draw.mixed + draw.uniform[:missing]
+
+        # in the form in which a plain step has them
         verdicts: list[Verdict] = []
         for group in groups:
             verdicts += group.verdicts
@@ -126,12 +129,15 @@ class DynamicSampler:
 
     def _round(self, step: int, draw: _Draw) -> None:
         """Draw and grade as many prompts as are missing, and sort their groups."""
+        # places go on counting, so that no two prompts of a step share random numbers
         rollouts = self.sampler.draw(
             step,
             start=self.consumed + draw.prompt_count,
             first_place=draw.prompt_count,
             count=self.prompt_count - len(draw.mixed),
         )
+
+        # the ranks divide the grading, and all of them see all verdicts
         own_verdicts = self.grader.submit(self.world.deal(rollouts.items)).result()
         verdicts = self.world.collect(own_verdicts)
         draw.rounds += 1
@@ -157,6 +163,7 @@ class DynamicSampler:
         Raises:
             ValueError: the checkpoint does not say how many these are.
         """
+        # type, because true and false are whole numbers in Python
         consumed = state.get("consumed")
         if type(consumed) is not int or consumed < 0:
             raise ValueError(

@@ -61,6 +61,7 @@ def token_view(
     Raises:
         ValueError: a response of the mini-batch has not been scored.
     """
+    # both come from one forward of the behaviour policy
     logps = require_scored([behaviour.logps[n] for n in rows])
     entropies = require_scored([behaviour.entropies[n] for n in rows])
     lengths_B = torch.tensor([values_T.numel() for values_T in logps])
@@ -94,6 +95,7 @@ def plan_tokens(
         rows: its responses.
         weights_B: weight of every token of a response, given by the normaliser.
     """
+    # a comparison with NaN is false, so a plan made of NaN would look like a good one
     is_bad_T = torch.zeros(view.token_count, dtype=torch.bool)
     for values_T in (view.advantages_T, view.old_logps_T, view.entropy_T):
         is_bad_T |= ~torch.isfinite(values_T)
@@ -110,11 +112,15 @@ def plan_tokens(
         values_T = getattr(plan, name)
         if values_T is not None:
             fields[name_in_loss] = _by_row(values_T, rows, lengths)
+
+    # weights are scaled over the whole mini-batch, so micro-batches need not know of it
     if plan.weight_T is not None:
         factor = 1.0
         if plan.renormalise:
             factor = _renormaliser(plan.weight_T, weights_B[view.segments_T])
         fields["plan_weights_T"] = _by_row(factor * plan.weight_T, rows, lengths)
+
+    # shifts are no input of the loss, they join the advantages
     shifts = None
     if plan.advantage_shift_T is not None:
         shifts = _by_row(plan.advantage_shift_T, rows, lengths)
@@ -124,6 +130,7 @@ def plan_tokens(
 def _renormaliser(plan_weights_T: Tensor, weights_T: Tensor) -> float:
     """The factor that gives the mini-batch the weight it has without a plan; 1 if nothing is
     kept."""
+    # in float64, so that the sums agree for any number of tokens
     kept = float((weights_T.double() * plan_weights_T.double()).sum())
     if kept == 0:
         return 1.0
