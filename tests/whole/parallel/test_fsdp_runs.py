@@ -32,6 +32,15 @@ RUN = [
     "trainer.probe_problems=3",
 ]
 FSDP = [*RUN, "parallel=fsdp"]
+TOKENS = [
+    "trainer.steps=1",
+    "trainer.probe_problems=1",
+    "algorithm=dapo",
+    "algorithm.sampling_rounds=4",
+    "exploration=combined",
+    "exploration.parts=[forking_tokens,kl_cov,entropy_advantage]",
+]
+"""Uniform groups are replaced, and three signals plan the tokens."""
 
 
 def assert_same_run(ours: Path, theirs: Path, atol: float = 1e-5) -> None:
@@ -63,6 +72,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("two", FSDP, 0),
         ("two_one", FSDP, 2),
         ("one_two", FSDP, 0),
+        ("tokens_two", [*TOKENS, "parallel=fsdp"], 0),
     ]
     torch.save(jobs, place / "jobs.pt")
     launch("training", place)
@@ -72,12 +82,21 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     launch("training", place)
     train_in(place / "two_one", RUN)
     train_in(place / "two_alone", FSDP)
+    train_in(place / "tokens_one", TOKENS)
     return place
 
 
 @pytest.mark.parametrize("name", ["two", "one_two", "two_one", "two_two", "two_alone"])
 def test_any_number_of_processes_gives_the_same_run(runs: Path, name: str) -> None:
     assert_same_run(runs / name, runs / "one")
+
+
+def test_two_processes_refill_groups_and_plan_tokens_like_one(runs: Path) -> None:
+    row = untimed_rows(runs / "tokens_one")[1]
+    assert row["sample/rounds"] > 1
+    assert row["sample/prompts"] % 2 == 1, "a round in which a rank has nothing to draw"
+    assert row["update/kl_cov_anchored"] > 0
+    assert_same_run(runs / "tokens_two", runs / "tokens_one")
 
 
 def test_continuing_in_as_many_processes_is_bit_exact(runs: Path) -> None:
