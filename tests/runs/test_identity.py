@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from g2rl.runs.identity import (
+    ADDED_SETTINGS,
     FREE_SETTINGS,
     differences,
     free_keys,
@@ -12,6 +13,7 @@ from g2rl.runs.identity import (
     unnamed_keys,
     with_present_names,
 )
+from tests.support import composed
 
 
 def test_what_may_differ_on_resume_makes_no_other_arm() -> None:
@@ -49,6 +51,20 @@ def test_differences_name_the_setting_and_both_values() -> None:
     before = {"a": {"b": 1, "c": [1]}, "free": {"x": 1}}
     after = {"a": {"b": 2, "c": [1]}, "free": {"x": 2}, "new": None}
     assert differences(before, after, ["free"]) == ["a.b: 1 -> 2"]
+
+
+def test_settings_that_were_added_have_the_value_that_changes_nothing_in_older_runs() -> None:
+    older = {"algorithm": {"name": "grpo"}}
+    as_then = composed().algorithm
+    for key, value in ADDED_SETTINGS.items():
+        node, name = key.split(".")
+        assert node == "algorithm"
+        assert as_then[name] == value, "the default must be what older runs did"
+        present = {"algorithm": {"name": "grpo", name: value}}
+        assert differences(older, present) == []
+        changed = {"algorithm": {"name": "grpo", name: "other"}}
+        assert differences(older, changed) == [f"{key}: {value} -> other"]
+    assert differences({"a": 1}, {"a": 1, "algorithm": {"sampling_rounds": 1}}) != []
 
 
 @pytest.mark.parametrize(
