@@ -43,9 +43,10 @@ TOKENS = [
 """Uniform groups are replaced, and three signals plan the tokens."""
 
 
-def assert_same_run(ours: Path, theirs: Path, atol: float = 1e-5) -> None:
-    """Metrics, tables and exported weights."""
+def assert_same_run(ours: Path, theirs: Path, atol: float = 1e-5, without: str = "") -> None:
+    """Metrics but one, tables and exported weights."""
     for found, expected in zip(untimed_rows(ours), untimed_rows(theirs), strict=True):
+        found.pop(without, None)
         assert found == pytest.approx(expected, abs=atol)
     for kind in ("rollouts", "geometry", "probe"):
         names = sorted(path.name for path in (theirs / kind).iterdir())
@@ -96,7 +97,11 @@ def test_two_processes_refill_groups_and_plan_tokens_like_one(runs: Path) -> Non
     assert row["sample/rounds"] > 1
     assert row["sample/prompts"] % 2 == 1, "a round in which a rank has nothing to draw"
     assert row["update/kl_cov_anchored"] > 0
-    assert_same_run(runs / "tokens_two", runs / "tokens_one")
+
+    # one process keeps the forward that scored the first mini-batch, so there is nothing to compare
+    without = "update/first_ratio"
+    assert without not in row
+    assert_same_run(runs / "tokens_two", runs / "tokens_one", without=without)
 
 
 def test_continuing_in_as_many_processes_is_bit_exact(runs: Path) -> None:
