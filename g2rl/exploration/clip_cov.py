@@ -93,6 +93,8 @@ class ClipCov(Stateless):
         bounds_T = []
         for bound in (self.clip_low, self.clip_high):
             bounds_T.append(None if bound is None else torch.full_like(weight_T, bound))
+
+        # left out of the surrogate, but still counted by what the loss is divided by
         return TokenPlan(
             weight_T=weight_T,
             clip_low_T=bounds_T[0],

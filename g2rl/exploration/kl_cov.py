@@ -56,6 +56,8 @@ class KLCov(Stateless):
         # a share of 0 would still anchor one token
         if not 0 < share <= 1:
             raise ValueError(f"exploration.share must lie in (0, 1], got {share}")
+
+        # a negative penalty would drive tokens away from the policy that sampled
         if coefficient < 0:
             raise ValueError(f"exploration.coefficient must be >= 0, got {coefficient}")
         self.share, self.coefficient, self.unclipped = share, coefficient, unclipped

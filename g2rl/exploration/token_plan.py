@@ -51,6 +51,7 @@ class TokenView:
 
     def generator(self) -> np.random.Generator:
         """Random numbers that are the same on every rank and in a resumed run."""
+        # numpy's generator, because torch's would depend on the device
         return np.random.default_rng(np.random.SeedSequence(self.key))
 
 

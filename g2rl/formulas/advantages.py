@@ -50,6 +50,8 @@ class GroupAdvantage:
                 f"algorithm.uniform_groups must be one of {UNIFORM_POLICIES}, "
                 f"got {self.uniform_groups!r}"
             )
+
+        # both are divided by
         if self.eps <= 0 or self.floor <= 0:
             raise ValueError("algorithm.advantage_eps and algorithm.uniform_floor must be > 0")
 
@@ -106,6 +108,7 @@ def centred(rewards_PG: Tensor) -> Tensor:
     largest_P1 = rewards_PG.abs().amax(-1, keepdim=True)
     is_equal_P1 = spread_P1 <= 4 * torch.finfo(rewards_PG.dtype).eps * largest_P1
 
+    # in all other groups the difference is that of the reward and its mean
     centred_PG = rewards_PG - rewards_PG.mean(-1, keepdim=True)
     return centred_PG.masked_fill(is_equal_P1, 0.0)
 
@@ -131,6 +134,7 @@ def advantage_metrics(advantages_PG: Tensor, base_rewards_PG: Tensor) -> dict[st
     solved_P = uniform_P & (base_rewards_PG[:, 0] > 0)
     failed_P = uniform_P & ~solved_P
 
+    # a group in which every advantage is 0 teaches nothing
     without_contrast_P = (advantages_PG == 0).all(-1)
     return {
         "uniform_correct": solved_P.float().mean().item(),

@@ -38,6 +38,7 @@ class OverlongShaping:
     max_tokens: int = 1
 
     def __post_init__(self) -> None:
+        # a share of the token limit; 1 makes every token cost
         if not 0 <= self.buffer <= 1:
             raise ValueError(f"algorithm.overlong_buffer must lie in [0, 1], got {self.buffer}")
         if self.penalty < 0:

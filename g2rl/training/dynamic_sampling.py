@@ -151,7 +151,10 @@ class DynamicSampler:
                 rollouts.completions[place],
                 verdicts[place * group_size : (place + 1) * group_size],
             )
-            (draw.mixed if group.is_mixed else draw.uniform).append(group)
+            if group.is_mixed:
+                draw.mixed.append(group)
+            else:
+                draw.uniform.append(group)  # kept, in case that the rounds do not suffice
 
     def state_dict(self) -> dict[str, Any]:
         """How many prompts of the stream have been drawn."""

@@ -135,6 +135,7 @@ class LossContext:
 
     def loss_inputs(self, tile: slice, logps_T: Tensor, entropy_T: Tensor) -> LossInputs:
         """Inputs for the tokens of a tile, whose log-probabilities and entropies are given."""
+        # without log-probabilities of its own, the behaviour policy is that of this forward
         fields = {name: value_T[tile] for name, value_T in self.tokens.items()}
         fields.setdefault("old_logps_T", logps_T.detach())
         return LossInputs(
@@ -185,6 +186,7 @@ class MicroUpdate:
             mini_batch: the mini-batch that the rows belong to.
             rows: the responses of this micro-batch.
         """
+        # the tokens of this micro-batch, and what the loss needs of them besides the forward
         micro_batch = make_micro_batch(batch.sequences, rows, self.policy.device)
         context = self._loss_context(batch, behaviour, mini_batch, micro_batch)
 
@@ -203,11 +205,13 @@ class MicroUpdate:
         differentiable = loss if output.loss is None else output.loss
         differentiable.backward()
 
+        # metrics are shares of the mini-batch's means
         metrics = {name: value.item() for name, value in loss_parts.items()}
         metrics["loss"] = loss.item()
         if mini_batch.source is BehaviourSource.UPDATE_FORWARD and not forward_was_kept:
             metrics |= self._first_ratio(behaviour, mini_batch, rows, inputs)
 
+        # rows are looked for only where the sum is bad, since that costs a pass over all numbers
         bad_rows: list[int] = []
         if not math.isfinite(metrics["loss"]):
             bad_rows = [rows[place] for place in inputs.bad_rows()]
@@ -224,6 +228,7 @@ class MicroUpdate:
         def loss_of_tile(tile: slice, logps_T: Tensor, entropy_T: Tensor) -> Tensor:
             return self.loss(context.loss_inputs(tile, logps_T, entropy_T), batch.entropy_coef)[0]
 
+        # a loss that ties tokens together needs all of them before it can be differentiated
         objective: Objective | None = None
         if self.loss.by_token(batch.sampler_logps):
             objective = loss_of_tile
@@ -241,6 +246,8 @@ class MicroUpdate:
         scored = [behaviour.logps[n] for n in rows]
         if any(logps is None for logps in scored):
             return {}
+
+        # both forwards had the same weights, so they differ by rounding alone
         scored_logps_T = torch.cat(require_scored(scored)).to(inputs.old_logps_T.device)
         ratio_T = bounded_exp(inputs.old_logps_T - scored_logps_T)
         return {"first_ratio": mini_batch.token_share * ratio_T.sum().item()}

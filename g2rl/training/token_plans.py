@@ -139,5 +139,6 @@ def _renormaliser(plan_weights_T: Tensor, weights_T: Tensor) -> float:
 
 def _by_row(values_T: Tensor, rows: Sequence[int], lengths: list[int]) -> dict[int, Tensor]:
     """Split the tokens of a mini-batch into those of its responses, float32 on the CPU."""
+    # the loss of a micro-batch moves what it needs to the policy's device
     parts = values_T.to(device="cpu", dtype=torch.float32).split(lengths)
     return dict(zip(rows, parts, strict=True))

@@ -180,6 +180,7 @@ class Updater:
             ValueError: a response that is updated after the weights have changed was not scored.
             UpdateError: too many updates in a row were bad.
         """
+        # random numbers of the forward are a function of the step, so a resumed run draws the same
         torch.manual_seed(self.seed * 1_000_003 + step)  # dropout, in a model that has it
         self._require_scores(batch, step)
 
@@ -200,6 +201,7 @@ class Updater:
                     values[name].append(value)
                 source = BehaviourSource.SCORES  # the weights have changed
 
+        # means over the optimizer updates of this batch
         metrics = {name: float(np.mean(numbers)) for name, numbers in values.items()}
         metrics["updates"] = float(self.updates)
         return UpdateResult(metrics, behaviour)
@@ -210,6 +212,7 @@ class Updater:
         Raises:
             UpdateError: too many updates in a row were bad.
         """
+        # the schedule goes on as if the updates had been made
         self.updates += self.settings.mini_batches * self.settings.epochs
         self.bad_in_a_row += 1
         self._stop_when_too_many(step, reason, groups, {})
@@ -272,6 +275,7 @@ class Updater:
         Returns:
             The metrics of the mini-batch, and its rows whose loss is not finite, both of all ranks.
         """
+        # rows whose scores this forward supplies, to be exchanged afterwards
         own_micro_batches = self._micro_batches(batch.sequences, mini_batch.rows)
         newly_scored: list[int] = []
         for rows in own_micro_batches:
@@ -292,6 +296,7 @@ class Updater:
                 metrics[name] += value
         metrics.setdefault("loss", 0.0)
 
+        # every rank ends with all scores and metrics, for later epochs, tables and alarms
         behaviour.exchange(newly_scored, self.world)
         return self._sum_over_ranks(dict(metrics), suspect_rows)
 
