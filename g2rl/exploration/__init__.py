@@ -3,7 +3,7 @@
 signal          the interface: what a signal needs, gets and returns
 token_plan      the interface of signals that act on single tokens
 partitions      which responses of a group count as the same
-combine         several signals as one
+combined        several signals as one
 
 none            plain GRPO
 entropy         an entropy bonus in the loss

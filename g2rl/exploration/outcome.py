@@ -75,8 +75,9 @@ class OutcomeExploration:
 
         Returns:
             Advantages (P, G), and the diagnostic outcome_bonus, before c. The metric outcomes is
-            the mean number of different answers in a group; revisited, with history, the share of
-            problems that were seen before.
+            the mean number of different answers in a group; with history, revisited is the share of
+            problems that were seen before, and outcomes_known the number of different answers to
+            all problems so far.
 
         Raises:
             ValueError: the batch carries no advantages, answers or problem ids.
@@ -92,6 +93,7 @@ class OutcomeExploration:
             bonus_PG = -(cluster_sizes(partition_PG) - 1).double() / partition_PG.shape[-1]
         else:
             visits_PG, metrics["revisited"] = self._visits(batch)
+            metrics["outcomes_known"] = float(sum(map(len, self.counts.values())))
             bonus_PG = self._historical_bonus(visits_PG)
 
         # a group that is solved in every way needs no other answers

@@ -14,7 +14,7 @@ from g2rl.cli.config.choices import choices
 from g2rl.exploration.agreement import Agreement
 from g2rl.exploration.cde import CuriosityBonus
 from g2rl.exploration.clip_cov import ClipCov
-from g2rl.exploration.combine import Combined
+from g2rl.exploration.combined import Combined
 from g2rl.exploration.darling import Darling
 from g2rl.exploration.determinant import MarginalVolume
 from g2rl.exploration.entropy import EntropyBonus
@@ -152,6 +152,9 @@ def outputs(shaped: Shaped) -> dict[str, Tensor]:
 
 def test_every_choice_is_tried() -> None:
     assert {name.split()[0] for name in MAKERS} == set(choices("exploration"))
+    for name, make in MAKERS.items():
+        module = type(make(4)).__module__
+        assert module == f"g2rl.exploration.{name.split()[0]}", "a file is named like its choice"
 
 
 @pytest.mark.parametrize("name", MAKERS)

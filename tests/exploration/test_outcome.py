@@ -81,8 +81,10 @@ def test_trap_equivalent_answers_are_one_outcome() -> None:
 
 def test_the_share_of_problems_seen_before_is_told() -> None:
     signal = OutcomeExploration()
-    assert signal(given([["7"]])).metrics == {"outcomes": 1.0, "revisited": 0.0}
-    assert signal(given([["7"], ["8"]])).metrics["revisited"] == 0.5
+    first = signal(given([["7", "8"]])).metrics
+    assert first == {"outcomes": 2.0, "revisited": 0.0, "outcomes_known": 2.0}
+    second = signal(given([["7", "9"], ["8", "8"]])).metrics
+    assert second == {"outcomes": 1.5, "revisited": 0.5, "outcomes_known": 4.0}
 
 
 def test_counts_go_through_a_checkpoint_that_loads_plain_data_only() -> None:

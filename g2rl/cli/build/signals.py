@@ -9,13 +9,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from g2rl.cli.config.choices import choices, config_dir
-from g2rl.exploration.combine import Combined
+from g2rl.exploration.combined import Combined
 from g2rl.exploration.signal import Signal
 from g2rl.formulas.advantages import GroupAdvantage
 
 NOT_OF_THE_SIGNAL = ("observe", "feature_temperature")
 """Keys of node `exploration` that are not arguments of the signal's constructor."""
-COMBINED = "g2rl.exploration.combine.Combined"
+COMBINED = "g2rl.exploration.combined.Combined"
 """The target whose parts are built here, because each has a file of its own."""
 OF_ONE_RESPONSE = frozenset({"entropy", "token_entropy", "texts", "problem_ids"})
 """Needs that compare no response with another."""
@@ -56,7 +56,7 @@ def build_signal(node: DictConfig, advantage: GroupAdvantage | None = None) -> S
 
 
 def build_combination(values: Mapping[str, Any], advantage: GroupAdvantage) -> Signal:
-    """A combination of signals, see `g2rl.exploration.combine`.
+    """A combination of signals, see `g2rl.exploration.combined`.
 
     Args:
         values: `parts`, names of signals, and `settings`, those of parts that differ from their

@@ -27,7 +27,7 @@ SETTINGS = (
     "trainer.checkpoint_every=2",
     "trainer.eval_every=2",
     "trainer.keep_checkpoints=1",
-    "exploration.observe=[evol]",
+    "exploration.observe=[evol,outcome,entropy_controller]",  # two of them keep a state
 )
 DIED = -signal.SIGKILL
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from g2rl.exploration.clip_cov import ClipCov
-from g2rl.exploration.combine import Combined, added
+from g2rl.exploration.combined import Combined, added
 from g2rl.exploration.darling import Darling
 from g2rl.exploration.entropy import EntropyBonus
 from g2rl.exploration.entropy_advantage import EntropyAdvantage
