@@ -39,6 +39,7 @@ class Agreement(Stateless):
     def __init__(self, beta: float = 0.5, features: str = "phi") -> None:
         if beta < 0:
             raise ValueError(f"exploration.beta must be >= 0, got {beta}")
+        # the vectors decide what a batch has to carry
         refuse_unknown("features", features, tuple(FEATURES))
         self.beta, self.features = beta, features
         self.needs = frozenset({FEATURES[features]})
@@ -83,5 +84,6 @@ def centroid_agreement(vectors_PGD: Tensor, members_PG: Tensor) -> Tensor:
 
 def mean_of_members(values_PG: Tensor, members_PG: Tensor) -> Tensor:
     """Mean over the members of each group, (P, 1); 0 in a group without members."""
+    # a group without members is divided by 1
     inside_PG = torch.where(members_PG, values_PG, 0.0)
     return inside_PG.sum(-1, keepdim=True) / members_PG.sum(-1, keepdim=True).clamp(min=1)

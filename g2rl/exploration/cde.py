@@ -72,6 +72,8 @@ class CuriosityBonus(Stateless):
         """
         if batch.logp_mean_PG is None:
             raise missing_need(self.name, "log-probabilities")
+
+        # the convention decides whether wrong responses can earn a bonus
         rewards_PG = batch.rewards_PG if self.reward == "pm1" else batch.r01_PG
 
         # a probability of 1 may be rounded above it, and must not become a negative bonus

@@ -47,6 +47,7 @@ class Darling(Stateless):
     def __init__(self, floor: float = 0.1, among: str = "all", spread: str | None = "none") -> None:
         if not 0 <= floor <= 1:
             raise ValueError(f"exploration.floor must lie in [0, 1], got {floor}")
+        # no spread of its own leaves it to the algorithm
         refuse_unknown("among", among, AMONG)
         if spread is not None:
             refuse_unknown("spread", spread, SCALES)

@@ -53,6 +53,7 @@ class MarginalVolume(Stateless):
     ) -> None:
         if alpha < 0 or eps <= 0:
             raise ValueError(f"exploration: need alpha >= 0 and eps > 0, got {alpha} and {eps}")
+        # the vectors decide what a batch has to carry
         refuse_unknown("features", features, tuple(FEATURES))
         refuse_unknown("among", among, AMONG)
         self.alpha, self.eps, self.features, self.among = alpha, eps, features, among
@@ -104,6 +105,7 @@ def marginal_log_volume(vectors_PGE: Tensor, members_PG: Tensor, eps: float) -> 
 
     # marginal volumes stand on the diagonal of the inverse
     inverse_PG = torch.linalg.inv(gram_PGG + ridge_GG).diagonal(dim1=-2, dim2=-1)
+    # rounding must not leave the range that the ridge allows
     volume_PG = -inverse_PG.clamp_min(torch.finfo(torch.float64).tiny).log()
     volume_PG = volume_PG.clamp(math.log(eps), math.log1p(eps))
     return torch.where(members_PG, volume_PG, 0.0)

@@ -26,4 +26,5 @@ class EntropyBonus(Stateless):
         self.coefficient = coefficient
 
     def __call__(self, batch: GroupBatch) -> Shaped:
+        # rewards stay as they are
         return Shaped(rewards_PG=batch.rewards_PG, entropy_coef=self.coefficient)

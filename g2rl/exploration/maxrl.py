@@ -70,6 +70,7 @@ class MaxRL(Stateless):
 
 def maximum_likelihood(r01_PG: Tensor, eps: float = 1e-6) -> Tensor:
     """(r - p) / (p + eps) with p the mean of the group, (P, G); 0 in a uniform group."""
+    # a group without a right response is divided by eps, and its numerators are 0
     mean_P1 = r01_PG.mean(-1, keepdim=True)
     return (r01_PG - mean_P1) / (mean_P1 + eps)
 

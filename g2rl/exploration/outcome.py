@@ -84,6 +84,8 @@ class OutcomeExploration:
         """
         if batch.advantages_PG is None:
             raise missing_need(self.name, "advantages")
+
+        # equivalent answers are one outcome
         partition_PG = ByAnswer()(batch)
         distinct = [len(set(group)) for group in partition_PG.tolist()]
         metrics = {"outcomes": sum(distinct) / len(distinct)}
@@ -115,6 +117,8 @@ class OutcomeExploration:
         keys = keys_of(batch, "exploration=outcome")
         if batch.problem_ids is None:
             raise missing_need(self.name, "problem ids")
+
+        # which problems come again
         known = [problem in self.counts for problem in batch.problem_ids]
 
         # first count all groups, because one problem may have several
@@ -130,6 +134,7 @@ class OutcomeExploration:
 
     def _historical_bonus(self, visits_PG: Tensor) -> Tensor:
         """The bonus of the three modes with history, before c; (P, G) float64."""
+        # b = min(1, N^-1/2); every answer of the batch has been visited at least once
         bonus_PG = visits_PG.double().clamp(min=1).rsqrt()
         if self.mode == "ucb_con":
             return bonus_PG - self.offset
@@ -149,6 +154,7 @@ class OutcomeExploration:
         Raises:
             ValueError: the checkpoint holds the state of another signal.
         """
+        # what another signal kept would be taken for counts
         if set(state) != {"counts"}:
             raise ValueError(
                 f"exploration=outcome keeps counts, the checkpoint holds {sorted(state)}"

@@ -159,6 +159,7 @@ class ByOperators:
     needs = frozenset({"texts"})
 
     def __call__(self, batch: GroupBatch) -> Tensor:
+        # one label a response
         labels = [[operators_of(text) for text in group] for group in texts_of(batch, self.name)]
         return labelled(labels)
 
@@ -248,6 +249,7 @@ def pairwise(
     items: Sequence[frozenset[str]], is_similar: Callable[[frozenset[str], frozenset[str]], bool]
 ) -> list[list[bool]]:
     """Whether each item is similar to each that follows it; the rest of the square is False."""
+    # one half is enough: similarity has no direction
     square = [[False] * len(items) for _ in items]
     for i, left in enumerate(items):
         for j in range(i + 1, len(items)):

@@ -109,6 +109,7 @@ def by_correct_count(r01_PG: Tensor, right: list[float], wrong: list[float]) -> 
     Returns:
         (P, G) float64.
     """
+    # look up both values by the number of right responses
     counts_P = r01_PG.sum(-1).long()
     right_P1 = torch.tensor(right, dtype=torch.float64)[counts_P].unsqueeze(-1)
     wrong_P1 = torch.tensor(wrong, dtype=torch.float64)[counts_P].unsqueeze(-1)

@@ -86,6 +86,7 @@ def set_scores(r01_PG: Tensor, partition_PG: Tensor, set_size: int) -> tuple[Ten
     Returns:
         (P, G) and (P,), both float64.
     """
+    # the cluster of each response, and its size
     n = r01_PG.shape[-1]
     same_PGG = partition_PG.unsqueeze(-1) == partition_PG.unsqueeze(-2)
     sizes_PG = same_PGG.sum(-1)
@@ -117,6 +118,7 @@ def _chances_to_miss(n: int, set_size: int, given: int) -> Tensor:
 
     All 0 where no set has so many members.
     """
+    # of the sets with the given members, those whose others avoid the cluster
     all_sets = choose(n - given, set_size - given)
     chances: list[float] = []
     for size in range(n + 1):

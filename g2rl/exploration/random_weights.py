@@ -57,6 +57,7 @@ class RandomWeights(Stateless):
         drawn_PG = (-torch.log1p(-uniform_PG)).clamp_min(SMALLEST)
         weights_PG = with_mean_one(drawn_PG, batch.correct_PG)
 
+        # between even shares and chance alone
         weights_PG = 1 - self.strength + self.strength * weights_PG
         return Shaped(
             batch.rewards_PG,

@@ -74,6 +74,7 @@ class RepresentationExploration(Stateless):
             raise ValueError(
                 f"exploration: need beta >= 0, ridge > 0 and dim >= 1, got {beta}, {ridge}, {dim}"
             )
+        # choices by name
         refuse_unknown("bonus", bonus, BONUSES)
         refuse_unknown("features", features, tuple(FEATURES))
         self.beta, self.ridge, self.dim, self.bonus = beta, ridge, dim, bonus
@@ -112,6 +113,7 @@ class RepresentationExploration(Stateless):
 
     def _vectors(self, batch: GroupBatch) -> Tensor:
         """The vectors of the setting `features`, (P, G, D)."""
+        # whose view of the response
         vectors = {
             "reference": batch.reference_hidden_PGD,
             "hidden": batch.hidden_PGD,

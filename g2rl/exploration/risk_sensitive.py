@@ -47,6 +47,7 @@ class RiskSensitive(Stateless):
 
 def exponential_utility(rewards_PG: Tensor, beta: float) -> Tensor:
     """The advantage of the module, (P, G); any rewards, 0 in a uniform group."""
+    # the limit of no preference
     if beta == 0:
         return rewards_PG - rewards_PG.mean(-1, keepdim=True)
 

@@ -105,6 +105,7 @@ class Stateless:
         Raises:
             ValueError: the checkpoint holds the state of another signal.
         """
+        # a state would mean that the run began with another signal
         if state:
             raise ValueError(
                 f"{type(self).__name__} keeps no state, the checkpoint holds {sorted(state)}"

@@ -40,6 +40,7 @@ class UniformCorrect(Stateless):
     def __init__(
         self, tau: float = 0.2, length_normalised: bool = True, smallest_q: float = 1e-6
     ) -> None:
+        # with q of 0 one response would take all the credit
         if not 0 <= tau <= 1 or not 0 < smallest_q < 1:
             raise ValueError(
                 "exploration: need tau in [0, 1] and smallest_q in (0, 1), "
@@ -59,6 +60,8 @@ class UniformCorrect(Stateless):
         logps_PG = batch.logp_mean_PG if self.length_normalised else batch.logp_sum_PG
         if batch.advantages_PG is None or logps_PG is None:
             raise missing_need(self.name, "advantages and log-probabilities")
+
+        # of mean 1 over right responses, so that their total credit stays
         weights_PG = uniform_weights(logps_PG, batch.correct_PG, self.tau, self.smallest_q)
         return Shaped(
             batch.rewards_PG,

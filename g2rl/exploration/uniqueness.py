@@ -77,6 +77,7 @@ def rarity(partition_PG: Tensor, counted_PG: Tensor, alpha: float) -> Tensor:
 
     A response of which no counted one shares the cluster, itself included, has weight 1.
     """
+    # counted members of the cluster; a cluster of none is taken as one of 1
     same_PGG = partition_PG.unsqueeze(-1) == partition_PG.unsqueeze(-2)
     sizes_PG = (same_PGG & counted_PG.unsqueeze(-2)).sum(-1).clamp(min=1)
     return sizes_PG.double().pow(-alpha)

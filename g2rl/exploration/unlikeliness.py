@@ -50,6 +50,7 @@ class Unlikeliness(Stateless):
         Raises:
             ValueError: the batch carries no log-probabilities.
         """
+        # the code's ranking, or the paper's
         logps_PG = batch.logp_mean_PG if self.length_normalised else batch.logp_sum_PG
         if logps_PG is None:
             raise missing_need(self.name, "log-probabilities")
