@@ -86,7 +86,9 @@ def print_table(cases: list[dict[str, Any]], peer: bool) -> list[dict[str, Any]]
     wrong = []
     for case in cases:
         ours = verdicts[case["id"]] == bool(case["expected"])
-        theirs = peer and case["kind"] == "math" and math_verify_alone(case) == bool(case["expected"])
+        theirs = (
+            peer and case["kind"] == "math" and math_verify_alone(case) == bool(case["expected"])
+        )
         for row in (kind_of(case), (case["kind"], "total")):
             counts[row][0] += 1
             counts[row][1] += ours

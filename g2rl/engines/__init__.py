@@ -4,6 +4,7 @@ In reading order:
 
     engine         the interface of an engine, its memory, and random numbers of each sample
     rollouts       one rollout batch: problems, prompts, responses
+    graded_text    the text of a response as the grader reads it, with markers of reasoning
     next_token     draw the next token of each row
     transformers   sample with the training model itself
     vllm           sample with vLLM inside the trainer's processes

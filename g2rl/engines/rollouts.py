@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from g2rl.engines.graded_text import graded_item
 from g2rl.policy.batching import Sequences
 from g2rl.types import Completion, Problem
 
@@ -77,7 +78,7 @@ class Rollouts:
         items: list[tuple[str, Problem]] = []
         for problem, group in zip(self.problems, self.completions, strict=True):
             for completion in group:
-                items.append((completion.text, problem))
+                items.append(graded_item(completion.text, completion.finish, problem))
         return items
 
     @property

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from g2rl.engines.engine import Engine, Key
+from g2rl.engines.graded_text import graded_item, with_markers
 from g2rl.evaluation.estimates import GradedSamples, interval_over_problems, measure_samples
 from g2rl.formulas.estimators import Interval
 from g2rl.policy.prompts import encode_prompt
@@ -174,13 +175,15 @@ def respond(
     for place in places:
         prompts.append(encode_prompt(tokenizer, benchmark.problems[place].prompt, chat))
         keys.append((seed, EVAL_STREAM, place))
-    completions = engine.generate(prompts, keys, samples, benchmark.params, on_progress)
+    sampled = engine.generate(prompts, keys, samples, benchmark.params, on_progress)
+    completions = with_markers(tokenizer, prompts, sampled)
 
     # in one call, so that all workers of the grader are busy
     items: list[tuple[str, Problem]] = []
     for place, group in zip(places, completions, strict=True):
         for completion in group:
-            items.append((completion.text, benchmark.problems[place]))
+            problem = benchmark.problems[place]
+            items.append(graded_item(completion.text, completion.finish, problem))
     verdicts = grader.grade(items)
 
     # back to one list a problem

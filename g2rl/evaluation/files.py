@@ -22,6 +22,7 @@ from pyarrow import parquet
 from g2rl.runs.files import atomic_path
 from g2rl.runs.tables import storable
 from g2rl.tasks.benchmarks.benchmark import Benchmark
+from g2rl.tasks.grading.registry import SETTING
 from g2rl.tasks.grading.verifier import Verifier
 from g2rl.types import Completion, Problem, Verdict
 
@@ -105,8 +106,15 @@ def verdict_columns(verdict: Verdict) -> Row:
 
 
 def verifier_name(verifier: Verifier) -> str:
-    """Where a verifier's class is defined, e.g. "g2rl.tasks.grading.math.MathVerifier"."""
-    return f"{type(verifier).__module__}.{type(verifier).__qualname__}"
+    """Where a verifier's class is defined, and its settings behind a colon if it has any.
+
+    E.g. "g2rl.tasks.grading.math.MathVerifier" or "g2rl.tasks.grading.math.MathVerifier:boxed_only".
+    """
+    class_path = f"{type(verifier).__module__}.{type(verifier).__qualname__}"
+    settings = getattr(verifier, "identity", "")
+    return (
+        f"{class_path}{SETTING}{settings}" if isinstance(settings, str) and settings else class_path
+    )
 
 
 def problem_of(row: Row) -> Problem:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from g2rl.engines.engine import Engine
+from g2rl.engines.graded_text import graded_item
 from g2rl.evaluation.evaluate import respond
 from g2rl.evaluation.files import (
     SAMPLES,
@@ -233,7 +234,8 @@ def regrade(source: Path, folder: Path, graders: Graders, reporter: Reporter) ->
 
 def _regrade_rows(rows: Sequence[Row], grader: Grader) -> None:
     """Replace the verdicts in rows of samples.parquet."""
-    verdicts = grader.grade([(row["completion"], problem_of(row)) for row in rows])
+    items = [graded_item(row["completion"], row["finish"], problem_of(row)) for row in rows]
+    verdicts = grader.grade(items)
     for row, verdict in zip(rows, verdicts, strict=True):
         row.update(verdict_columns(verdict))
 

@@ -19,6 +19,7 @@ from g2rl.tasks.rows import (
     DataError,
     column,
     first_column,
+    gold_text,
     is_local,
     locate,
     read_rows,
@@ -115,24 +116,23 @@ def _gold(row: Mapping[str, Any], given: Source, where: str, number: int) -> str
         return found_boxes[-1].content.strip() if found_boxes else ""
 
     # with one, its value as text
-    value = column(row, name, where, number)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # 27.0 -> 27, as in published AMC files
-    return str(value).strip()
+    return gold_text(column(row, name, where, number), name, where, number)
 
 
 class MathTask:
     """MATH-style training problems, shuffled anew every epoch.
 
-    Arguments are those of `Source`. `dropped` counts the rows whose gold is empty.
+    Args:
+        boxed_only: an answer outside a box counts as none.
+        source: where the problems come from. `dropped` counts the rows whose gold is missing.
     """
 
     name = "math"
 
-    def __init__(self, **source: Unpack[Source]) -> None:
+    def __init__(self, boxed_only: bool = False, **source: Unpack[Source]) -> None:
         self.problems, self.dropped = math_problems("math/train", **source)
         self._prompts = {problem.prompt for problem in self.problems}
-        self.verifier = MathVerifier()
+        self.verifier = MathVerifier(boxed_only)
 
     def may_draw(self, problem: Problem) -> bool:
         """Whether a training problem has the same prompt."""

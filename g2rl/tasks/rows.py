@@ -9,6 +9,7 @@ Errors name a row by `source` and `number`, its place from 0.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,12 @@ from typing import Any
 LOCAL_SUFFIXES = (".jsonl", ".json", ".parquet")
 ID_COLUMNS = ("unique_id", "question_id", "Record ID", "id")
 """Columns that name a row in published data sets. The first of them that a row has is taken."""
+
+
+NO_GOLD = ("", "none", "nan", "null", "n/a")
+"""Texts (in small letters) that say that a row has no gold answer."""
+LARGEST_EXACT = 2.0**53
+"""Floats of this size and above do not tell neighbouring integers apart."""
 
 
 class DataError(ValueError):
@@ -195,6 +202,38 @@ def text_of(value: Any, name: str, source: str, number: int) -> str:
             f"{source}, row {number}: {name} holds no text ({value!r}); mend or remove the row"
         )
     return value
+
+
+def gold_text(value: Any, name: str, source: str, number: int) -> str:
+    """A gold answer as text; an empty string where the row has none (null, NaN).
+
+    Raises:
+        DataError: the value is no answer: a list, an object, a truth value, an infinite number, or a
+            number that its file has rounded.
+    """
+    # nothing, as JSON and as tables write it
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, str):
+        text = value.strip()
+        return "" if text.casefold() in NO_GOLD else text
+
+    # numpy's numbers as Python's
+    value = value.item() if hasattr(value, "item") and not hasattr(value, "__len__") else value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise DataError(
+            f"{source}, row {number}: {name} holds {value!r}, a {type(value).__name__}; a gold answer is "
+            "text or a number: write it as text, or remove the row"
+        )
+    if isinstance(value, int):
+        return str(value)
+
+    # 27.0 is 27, as in published AMC files; beyond 2^53 a float may stand for its neighbours
+    if not math.isfinite(value) or abs(value) >= LARGEST_EXACT:
+        raise DataError(
+            f"{source}, row {number}: {name} holds {value!r}, which is no exact number; write it as text"
+        )
+    return str(int(value)) if value.is_integer() else repr(value)
 
 
 def column(row: Mapping[str, Any], name: str, source: str, number: int) -> Any:

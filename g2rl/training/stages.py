@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from g2rl.engines.engine import Engine
+from g2rl.engines.graded_text import with_markers
 from g2rl.engines.rollouts import Rollouts, grouped
 from g2rl.exploration.encoders.encoder import Encoder
 from g2rl.exploration.partitions import Partitioner
@@ -101,7 +102,8 @@ class Sampler:
                 settings.group_size,
                 settings.sampling,
             )
-        return Rollouts(problems, prompts, self.world.collect(own_completions))
+        completions = with_markers(self.tokenizer, prompts, self.world.collect(own_completions))
+        return Rollouts(problems, prompts, completions)
 
 
 @dataclass(slots=True, frozen=True)

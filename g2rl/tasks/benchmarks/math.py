@@ -20,6 +20,7 @@ def math_benchmark(
     top_p: float = 1.0,
     top_k: int = 0,
     max_tokens: int = 8192,
+    boxed_only: bool = False,
     **source: Unpack[Source],
 ) -> Benchmark:
     """A benchmark of questions with a mathematical final answer.
@@ -29,6 +30,7 @@ def math_benchmark(
         limit: keeps the first rows only.
         samples, ks: as in `Benchmark`.
         temperature, top_p, top_k, max_tokens: as in `SamplingParams`.
+        boxed_only: an answer outside a box counts as none.
         source: where the questions come from.
 
     Raises:
@@ -36,4 +38,5 @@ def math_benchmark(
     """
     problems, _ = math_problems(name, **source)
     params = SamplingParams(temperature, top_p, top_k, max_tokens)
-    return Benchmark(name, problems[:limit], MathVerifier(), samples=samples, ks=ks, params=params)
+    verifier = MathVerifier(boxed_only)
+    return Benchmark(name, problems[:limit], verifier, samples=samples, ks=ks, params=params)

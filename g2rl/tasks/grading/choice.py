@@ -16,7 +16,7 @@ yields an offered letter decides:
 A small letter counts only where it cannot be a word: in a box, in parentheses, or alone behind the colon
 of an "Answer:" in a text without sentences.
 A letter that labels a part of an enumeration, or a line that was cut off, names nothing (see `labels`).
-An answer that cannot be read is wrong (route ``unparsed``); published scripts draw a letter at random
+Of a completion that the token limit ended, only a box counts. An answer that cannot be read is wrong (route ``unparsed``); published scripts draw a letter at random
 there.
 """
 
@@ -29,6 +29,7 @@ from collections.abc import Iterator, Sequence
 
 from g2rl.tasks.grading.extract import boxes, final_text, unbox
 from g2rl.tasks.grading.labels import begins_an_enumeration, is_cut_off, is_label
+from g2rl.tasks.grading.reasoning import CUT_OFF
 from g2rl.types import Problem, Verdict
 
 DEFAULT_CHOICES = 10
@@ -128,12 +129,14 @@ class ChoiceVerifier:
     """
 
     bounded = True
+    minds_cut_off = True
+    one_right_answer = True
 
     def grade(self, completion: str, problem: Problem) -> Verdict:
         """Judge one completion; never raises. The verdict's answer is the letter."""
         start = time.perf_counter()
         choices = choices_of(problem)
-        letter, route = read_letter(final_text(completion), choices)
+        letter, route = read_letter(final_text(completion), choices, completion.endswith(CUT_OFF))
         correct = letter is not None and letter == gold_letter(problem.answer, choices)
         return Verdict(correct, letter, route, time.perf_counter() - start)
 
@@ -165,8 +168,12 @@ def gold_letter(gold: str, choices: Sequence[str]) -> str | None:
     return read_letter(gold, choices)[0]
 
 
-def read_letter(text: str, choices: Sequence[str]) -> tuple[str | None, str]:
+def read_letter(
+    text: str, choices: Sequence[str], boxed_only: bool = False
+) -> tuple[str | None, str]:
     """Find the letter that `text` names, by the five rules of this module.
+
+    With `boxed_only`, rule 1 alone applies.
 
     Returns:
         The letter and how it was named: "letter", or "text" for the text of its option.
@@ -180,6 +187,9 @@ def read_letter(text: str, choices: Sequence[str]) -> tuple[str | None, str]:
             return letter, "letter"
         if letter := _option(content, choices):
             return letter, "text"
+
+    if boxed_only:
+        return None, "unparsed"
 
     # rule 2: the last statement
     if letter := _stated(text, choices):

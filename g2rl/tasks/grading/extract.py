@@ -21,7 +21,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from g2rl.tasks.grading.reasoning import spoken
+from g2rl.tasks.grading.reasoning import CUT_OFF, spoken
 from g2rl.tasks.grading.spelling import VULGAR_FRACTIONS
 
 MAX_TAIL = 20_000
@@ -33,7 +33,7 @@ MAX_DEPTH = 60
 
 # end-of-turn markers of common chat templates
 _TURN_END = re.compile(
-    r"<\|(?:im_start|im_end|endoftext|eot_id|end_of_text|end)\|>|</s>|<end_of_turn>"
+    r"<\|(?:im_start|im_end|endoftext|eot_id|end_of_text|end|cut_off)\|>|</s>|<end_of_turn>"
 )
 
 # what `boxes` looks at: a box, an escaped character, a brace
@@ -112,8 +112,10 @@ class Box(NamedTuple):
 def extract_answer(completion: str, boxed_only: bool = False) -> str | None:
     """The final answer of a completion as the model wrote it, or None when there is none to read.
 
-    With `boxed_only`, rule 4 is off: an answer outside a box counts as no answer.
+    With `boxed_only`, and of a completion that was cut off (`reasoning.CUT_OFF`), rule 4 is off: an
+    answer outside a box counts as no answer.
     """
+    boxed_only = boxed_only or completion.endswith(CUT_OFF)
     text = final_text(completion)
     if not boxed_only:
         text = _tagged(text)

@@ -28,6 +28,7 @@ from typing import Any, Self
 from pebble import ProcessExpired, ProcessPool
 
 from g2rl.tasks.grading import workers
+from g2rl.tasks.grading.reasoning import CUT_OFF
 from g2rl.tasks.grading.staged import PENDING, Staged
 from g2rl.tasks.grading.verifier import Verifier
 from g2rl.types import Problem, Verdict
@@ -272,6 +273,8 @@ class Grader:
 
     def _begin(self, completion: str, problem: Problem) -> Verdict | _Job:
         """Judge an item here if that is safe and enough; else give it to the pool."""
+        if not getattr(self.verifier, "minds_cut_off", False):
+            completion = completion.removesuffix(CUT_OFF)
         if self._pool is None:
             return self.verifier.grade(completion, problem)
         if not isinstance(self.verifier, Staged):
@@ -326,7 +329,10 @@ class Grader:
 
 
 class Graders:
-    """One grader for each class of verifier in use, made when it is first asked for.
+    """One grader for each kind of verifier in use, made when it is first asked for.
+
+    Verifiers are of one kind if they have the same class and, where they have settings, the same
+    `identity`.
 
     ``Graders(workers=2, timeout_seconds=5.0, memory_mb=2048)(verifier)``; arguments as in `Grader`.
     """
@@ -335,18 +341,18 @@ class Graders:
         self.workers = workers
         self.timeout_seconds = timeout_seconds
         self.memory_mb = memory_mb
-        self._grader_of_class: dict[type, Grader] = {}
+        self._grader_of_kind: dict[tuple[type, object], Grader] = {}
 
     def __call__(self, verifier: Verifier) -> Grader:
-        """The grader of this verifier's class."""
-        verifier_class = type(verifier)
-        if verifier_class not in self._grader_of_class:
-            self._grader_of_class[verifier_class] = Grader(
+        """The grader of this verifier's kind."""
+        kind = (type(verifier), getattr(verifier, "identity", None))
+        if kind not in self._grader_of_kind:
+            self._grader_of_kind[kind] = Grader(
                 verifier, self.workers, self.timeout_seconds, self.memory_mb
             )
-        return self._grader_of_class[verifier_class]
+        return self._grader_of_kind[kind]
 
     def close(self) -> None:
         """Stop the workers of all graders."""
-        for grader in self._grader_of_class.values():
+        for grader in self._grader_of_kind.values():
             grader.close()

@@ -29,6 +29,8 @@ from g2rl.tasks.grading.structure import Part, parse
 from g2rl.tasks.grading.units import conversion
 from g2rl.types import Problem, Verdict
 
+BOXED_ONLY = "boxed_only"
+"""Stands behind the name of the verifier where an answer counts only in a box."""
 Factors = tuple[Fraction, Fraction]
 """What the gold and the answer are multiplied by before they are compared."""
 
@@ -43,13 +45,21 @@ _LABEL = re.compile(
 class MathVerifier:
     """Grades mathematical answers, e.g. ``MathVerifier().grade(r"is \\boxed{\\frac12}", problem)``.
 
-    `boxed_only` makes an answer outside a box count as unparsed.
+    `boxed_only` makes an answer outside a box count as unparsed. Of a completion that was cut off, only an
+    answer in a box counts in any case.
     """
 
     bounded = False
+    minds_cut_off = True
+    one_right_answer = True
 
     def __init__(self, boxed_only: bool = False) -> None:
         self.boxed_only = boxed_only
+
+    @property
+    def identity(self) -> str:
+        """The settings, as a samples file names them."""
+        return BOXED_ONLY if self.boxed_only else ""
 
     def grade(self, completion: str, problem: Problem) -> Verdict:
         """Judge one completion. Never raises, but may take any time and memory: use a worker."""

@@ -17,7 +17,7 @@ import unicodedata
 from functools import lru_cache
 from typing import NamedTuple
 
-from g2rl.tasks.grading.plain import (
+from g2rl.tasks.grading.rewrites import (
     undecorated,
     with_braced_exponents,
     with_fractions,

@@ -24,6 +24,9 @@ MARKERS = (
 )
 """What opens and what closes reasoning. Case counts."""
 
+CUT_OFF = "<|cut_off|>"
+"""Stands behind a completion that the token limit ended, on its way to a verifier that minds."""
+
 # gpt-oss: a message is <|channel|>NAME<|message|>TEXT, and the answer stands in the channel "final"
 _CHANNEL = re.compile(r"<\|channel\|>\s?(?P<name>[a-z]{1,20})[^<]{0,80}<\|message\|>")
 _MESSAGE_END = re.compile(r"<\|(?:end|return|start|call)\|>")

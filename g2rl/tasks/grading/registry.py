@@ -28,6 +28,14 @@ MOVED = {
 that fits is replaced."""
 
 
+SETTING = ":"
+"""Stands between the name of a verifier and its setting: "math:boxed_only"."""
+SETTINGS = {
+    ("g2rl.tasks.grading.math.MathVerifier", "boxed_only"): {"boxed_only": True},
+}
+"""What each setting of a verifier means."""
+
+
 class UnknownVerifierError(ValueError):
     """A name stands for none of g2rl's verifiers."""
 
@@ -37,11 +45,13 @@ def verifier_named(name: str) -> Verifier:
 
     Args:
         name: a short name ("math"), the path of the class ("g2rl.tasks.grading.math.MathVerifier"),
-            or the path it had in an earlier version ("g2rl.verify.math.MathVerifier").
+            or the path it had in an earlier version ("g2rl.verify.math.MathVerifier"); perhaps with a
+            setting behind it ("math:boxed_only").
 
     Raises:
         UnknownVerifierError: for any other name. Nothing is imported then.
     """
+    name, _, setting = name.partition(SETTING)
     class_path = VERIFIERS.get(name, present_path(name))
     if class_path not in VERIFIERS.values():
         raise UnknownVerifierError(f"there is no verifier {name!r} in this version of g2rl")
@@ -49,7 +59,11 @@ def verifier_named(name: str) -> Verifier:
     # imported only now, because a caller that grades letters should not load the mathematics
     module_name, _, class_name = class_path.rpartition(".")
     verifier_class = getattr(importlib.import_module(module_name), class_name)
-    return cast(Verifier, verifier_class())
+    if not setting:
+        return cast(Verifier, verifier_class())
+    if (class_path, setting) not in SETTINGS:
+        raise UnknownVerifierError(f"the verifier {name!r} has no setting {setting!r}")
+    return cast(Verifier, verifier_class(**SETTINGS[class_path, setting]))
 
 
 def present_path(path: str) -> str:
