@@ -165,6 +165,10 @@ def estimate_accuracies(
 def answer_classes(group: Sequence[Verdict], grader: Grader) -> list[int]:
     """Number the classes of equivalent answers among the samples of one problem.
 
+    Where a problem has one right answer, all right samples are one class, so that "10" and "10 %" are
+    counted together if the gold is either of them. No class holds a right and a wrong sample: a wrong
+    answer may be close to a right one, but it is not it.
+
     Args:
         group: verdicts of the samples.
         grader: decides which answers are equivalent.
@@ -173,17 +177,31 @@ def answer_classes(group: Sequence[Verdict], grader: Grader) -> list[int]:
         The class of each sample's answer; -1 for a sample without an answer.
     """
     # each string is compared once, however many samples gave it
-    answers: set[str] = set()
+    right_answers: set[str] = set()
+    wrong_answers: set[str] = set()
     failed_answers: set[str] = set()
     for verdict in group:
-        if verdict.answer is not None:
-            answers.add(verdict.answer)
-            if verdict.route in FAILED:
-                failed_answers.add(verdict.answer)
+        if verdict.answer is None:
+            continue
+        if verdict.route in FAILED:
+            failed_answers.add(verdict.answer)
+        elif verdict.correct:
+            right_answers.add(verdict.answer)
+        else:
+            wrong_answers.add(verdict.answer)
 
-    # in sorted order, so that the classes do not depend on the order of the samples
-    comparable = sorted(answers - failed_answers, key=_shortest_first)
-    class_of = dict(zip(comparable, grader.cluster(comparable), strict=True))
+    # the right answers, and the others in classes of their own
+    class_of: dict[str, int] = {}
+    has_one_right_answer = getattr(grader.verifier, "one_right_answer", False)
+    for answers in (right_answers, wrong_answers - right_answers):
+        comparable = sorted(answers - failed_answers, key=_shortest_first)
+        if answers is right_answers and has_one_right_answer:
+            numbers = [0] * len(comparable)
+        else:
+            numbers = grader.cluster(comparable)
+        first_number = max(class_of.values(), default=-1) + 1
+        for answer, number in zip(comparable, numbers, strict=True):
+            class_of[answer] = first_number + number
 
     # the grader would fail on these again: each string is a class of its own
     for answer in sorted(failed_answers):

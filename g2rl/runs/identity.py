@@ -154,6 +154,12 @@ ADDED_SETTINGS: dict[str, Any] = {
 """Settings that runs of earlier versions do not have, with the value by which a run does what it
 did without them."""
 
+ADDED_ARGUMENTS = {
+    "g2rl.tasks.math.MathTask": {"boxed_only": False},
+    "g2rl.tasks.benchmarks.math.math_benchmark": {"boxed_only": False},
+}
+"""The same for arguments of what a node builds, by its ``_target_``, wherever the node stands."""
+
 ADDED_NODES = ("partition",)
 """Nodes that runs of earlier versions do not have and that decided nothing in them: only signals
 that came with a node look at it."""
@@ -188,6 +194,17 @@ def with_added_settings(config: Any) -> Any:
     return completed
 
 
+def with_added_arguments(config: Any) -> Any:
+    """A configuration in which arguments that were added since it was stored have the value that
+    changes nothing."""
+    if isinstance(config, list):
+        return [with_added_arguments(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    completed = {key: with_added_arguments(value) for key, value in config.items()}
+    return {**ADDED_ARGUMENTS.get(str(config.get("_target_")), {}), **completed}
+
+
 def differences(before: Any, after: Any, free: Sequence[str] = ()) -> list[str]:
     """Settings in which two configurations differ, as "key: old -> new".
 
@@ -197,7 +214,8 @@ def differences(before: Any, after: Any, free: Sequence[str] = ()) -> list[str]:
         free: keys of settings and nodes that may differ, see `free_keys`.
     """
     before, after = with_added_settings(before), with_added_settings(after)
-    return _differences(with_present_names(before), with_present_names(after), free, "")
+    before, after = with_present_names(before), with_present_names(after)
+    return _differences(with_added_arguments(before), with_added_arguments(after), free, "")
 
 
 def _differences(before: Any, after: Any, free: Sequence[str], key: str) -> list[str]:

@@ -63,6 +63,9 @@ class Words:
     def encode(self, text: str) -> list[int]:
         return [ord(c) for c in text]
 
+    def decode(self, token_ids: list[int]) -> str:
+        return "".join(map(chr, token_ids))
+
 
 class MadeUp:
     """An engine whose texts are a function of the key and the sample, and which may give up."""

@@ -288,7 +288,8 @@ def _alone(text: str, choices: Sequence[str]) -> tuple[str | None, str]:
     # a letter at the beginning, set off from what follows
     leading = _LEADING.match(text)
     if leading and leading["plain"] in _letters(choices):
-        if not begins_an_enumeration(text, leading["plain"]):
+        is_denied = bool(_DENIED_BEHIND.match(text, leading.end()))
+        if not is_denied and not begins_an_enumeration(text, leading["plain"]):
             return leading["plain"], "letter"
 
     # the last line, unless it was cut off behind a label

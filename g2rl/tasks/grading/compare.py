@@ -87,8 +87,10 @@ def same(gold: Part, answer: Part, means: Means) -> Known:
     return _of_different_kinds(gold, answer, means)
 
 
-def stated_values(chain: Part, is_gold: bool, means: Means) -> tuple[Part, ...]:
+def stated_values(chain: Part, is_gold: bool, means: Means) -> tuple[Part, ...] | None:
     r"""What an equation says is the value of something; empty if it says nothing of the kind.
+
+    None if these means cannot tell whether it does.
 
     A reason to take the last member alone is one of these:
 
@@ -120,7 +122,10 @@ def stated_values(chain: Part, is_gold: bool, means: Means) -> tuple[Part, ...]:
     if not letters(chain.parts[-2].text):
         if chain.signs[-1] == "~":
             return chain.parts[-2], last
-        return (last,) if same(chain.parts[-2], last, means) else ()
+        is_computed = same(chain.parts[-2], last, means)
+        if is_computed is None:
+            return None
+        return (last,) if is_computed else ()
     return (last,) if not is_gold and len(letters(first.text)) > 1 else ()
 
 
@@ -150,6 +155,8 @@ def _with_relations(gold: Part, answer: Part, means: Means) -> Known:
     # an equation against a value, else a relation against a set
     chain, other = (gold, answer) if gold.kind == "chain" else (answer, gold)
     values = stated_values(chain, chain is gold, means)
+    if values is None:
+        return None
     if not values:
         return means.sets(gold, answer) if _may_be_a_set(other) else False
     verdicts: list[Known] = []

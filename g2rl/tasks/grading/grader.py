@@ -150,26 +150,38 @@ class Grader:
     def cluster(self, answers: Sequence[str | None]) -> list[int]:
         """Equivalence classes of answers as ids 0, 1, ... by first appearance; None gives -1.
 
-        Answers with equal keys are in one class. An answer with a new key joins the first class
-        whose first member is equivalent to it. A comparison that times out counts as not
-        equivalent.
+        Two answers are in one class if a chain of equivalent answers leads from one to the other. So the
+        classes do not depend on the order of the answers, although equivalence up to a tolerance is not
+        transitive. Answers with equal keys are equivalent; a comparison that times out says no.
         """
-        class_of_key: dict[str, int] = {}
-        first_members: list[str] = []
-        class_ids = []
+        # one spelling stands for all that have its key
+        spelling_of: dict[str, str] = {}
+        for answer in answers:
+            if answer is not None:
+                key = self.verifier.key(answer)
+                known = spelling_of.get(key, answer)
+                spelling_of[key] = min(known, answer, key=lambda text: (len(text), text))
+
+        # join each spelling to the classes of those before it
+        classes: list[list[str]] = []
+        for spelling in sorted(spelling_of.values(), key=lambda text: (len(text), text)):
+            joined = self._classes_of(spelling, classes)
+            merged = [spelling]
+            for members in joined:
+                merged += members
+            classes = [members for members in classes if members not in joined] + [merged]
+
+        # number them by first appearance
+        class_of = {member: place for place, members in enumerate(classes) for member in members}
+        numbers: dict[int, int] = {}
+        ids: list[int] = []
         for answer in answers:
             if answer is None:
-                class_ids.append(-1)
+                ids.append(-1)
                 continue
-
-            key = self.verifier.key(answer)
-            if key not in class_of_key:
-                class_id = self._class_of(answer, first_members)
-                if class_id == len(first_members):
-                    first_members.append(answer)
-                class_of_key[key] = class_id
-            class_ids.append(class_of_key[key])
-        return class_ids
+            place = class_of[spelling_of[self.verifier.key(answer)]]
+            ids.append(numbers.setdefault(place, len(numbers)))
+        return ids
 
     def metrics(self) -> dict[str, float]:
         """Counts since the last call.
@@ -293,26 +305,29 @@ class Grader:
         seconds = min(time.perf_counter() - job.submitted, self.timeout_seconds)
         return Verdict(False, job.answer, outcome, seconds)
 
-    def _class_of(self, answer: str, members: list[str]) -> int:
-        """Index of the first member that `answer` is equivalent to; len(members) without one."""
-        # compare in this process where that is enough, and give the other comparisons to the pool;
-        # behind a member that is known to be equivalent no comparison matters
-        comparisons: list[_Job | bool] = []
-        for member in members:
-            same = self._equivalent_here(member, answer)
-            if same is None:
-                comparisons.append(self._schedule(workers.equivalent, (member, answer), None))
-            else:
-                comparisons.append(same)
-            if same:
-                break
+    def _classes_of(self, answer: str, classes: Sequence[list[str]]) -> list[list[str]]:
+        """The classes with a member that `answer` is equivalent to."""
+        joined: list[list[str]] = []
+        for round_number in range(max(map(len, classes), default=0)):
+            # in every round, one more member of each class that has not been joined yet
+            comparisons: list[tuple[list[str], _Job | bool]] = []
+            for members in classes:
+                if members not in joined and round_number < len(members):
+                    comparisons.append((members, self._compare(members[round_number], answer)))
 
-        for index, comparison in enumerate(comparisons):
             # a comparison that timed out returns its route, which is not True
-            same = comparison if isinstance(comparison, bool) else self._wait(comparison)
-            if same is True:
-                return index
-        return len(members)
+            for members, comparison in comparisons:
+                same = comparison if isinstance(comparison, bool) else self._wait(comparison)
+                if same is True:
+                    joined.append(members)
+        return joined
+
+    def _compare(self, member: str, answer: str) -> _Job | bool:
+        """Whether two answers are equivalent: known at once, or under way in a worker."""
+        same = self._equivalent_here(member, answer)
+        if same is None:
+            return self._schedule(workers.equivalent, (member, answer), None)
+        return same
 
     def _equivalent_here(self, member: str, answer: str) -> bool | None:
         """Whether two answers are equivalent, or None when only a worker may find out."""
