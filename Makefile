@@ -9,10 +9,12 @@ TINY_OUT ?= runs/tiny_warmstart
 VLLM_VENV ?= .venv-vllm
 VLLM_BIN := $(VLLM_VENV)/bin
 VLLM_INDEX ?=
+TRL_VERSIONS ?= 1.9.2 1.12.0 1.14.2
+TRL_VENVS ?= .venv-trl
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow test-vllm bench chaos lint format typecheck smollm2 warmstart wheel clean
+.PHONY: help train test test-slow test-vllm test-trl bench chaos lint format typecheck smollm2 warmstart wheel clean
 
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -56,6 +58,21 @@ $(VLLM_VENV)/.installed: pyproject.toml
 test-vllm: $(VLLM_VENV)/.installed  ## the vLLM engine on a CPU, in an environment of its own (minutes)
 	TORCHDYNAMO_DISABLE=1 OMP_WAIT_POLICY=passive $(VLLM_BIN)/pytest -m vllm tests/vllm_cpu $(ARGS)
 
+# the newest TRL is in the environment of `make test`
+$(TRL_VENVS)/%/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "g2rl needs Python >= 3.11; name one with: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "setting up $(TRL_VENVS)/$* (a minute or two) ..."
+	$(PYTHON) -m venv --clear $(TRL_VENVS)/$* || { rm -rf $(TRL_VENVS)/$*; exit 1; }
+	grep -v '^trl==' constraints.txt > $(TRL_VENVS)/$*/constraints.txt
+	$(TRL_VENVS)/$*/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -c $(TRL_VENVS)/$*/constraints.txt -e '.[peft]' trl==$* pytest pytest-timeout
+	@touch $@
+
+test-trl: $(TRL_VERSIONS:%=$(TRL_VENVS)/%/.installed)  ## signals inside older versions of TRL, each in an environment of its own
+	set -e; for version in $(TRL_VERSIONS); do \
+	  echo "TRL $$version"; $(TRL_VENVS)/$$version/bin/pytest tests/integrations $(ARGS); done
+
 bench: $(VENV)/.installed-dev  ## compare with named peers and write speed/RESULTS.md (twenty minutes)
 	$(BIN)/python speed/run_all.py $(ARGS)
 
@@ -85,4 +102,4 @@ wheel: $(VENV)/.installed-dev  ## build dist/g2rl-*.whl, conf/ inside
 	$(BIN)/python -m pip wheel --quiet --no-deps -w dist .
 
 clean:  ## remove the environments and build products; runs/ stays
-	rm -rf $(VENV) $(VLLM_VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) $(TRL_VENVS) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -18,6 +18,7 @@ PACKAGES = [path for path in FILES if path.name == "__init__.py"]
 MODULES = [path for path in FILES if path.name != "__init__.py"]
 
 ROWS = (
+    {"integrations"},
     {"cli"},
     {"training", "analysis"},
     {"evaluation"},

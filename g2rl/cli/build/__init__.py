@@ -7,4 +7,5 @@ memory      the memory plan
 model       the model, the policy, the engine, the processes
 trainer     a whole training run
 inputs      fingerprints of what is read
+named       objects by the name of their file, without a configuration
 """

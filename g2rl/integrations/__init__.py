@@ -1,0 +1,9 @@
+"""Signals where people already train: inside the trainers of other libraries.
+
+hosted     a model of another trainer, scored as g2rl scores its own policy
+rewards    a g2rl verifier as a reward function, and problems as rows of a data set
+trl        TRL's GRPOTrainer with any signal
+
+The modules `trl` and `verl` import the library of their name, which g2rl does not install; nothing
+else in g2rl imports them.
+"""

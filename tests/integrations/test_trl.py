@@ -1,0 +1,599 @@
+"""Signals inside TRL's GRPOTrainer: what they see, what TRL makes of them, what is refused."""
+
+from __future__ import annotations
+
+import copy
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("trl")
+from trl import GRPOTrainer
+
+from g2rl.exploration import GroupBatch, Shaped
+from g2rl.exploration.entropy import EntropyBonus
+from g2rl.exploration.g2rl import GradientGuided
+from g2rl.exploration.none import NoExploration
+from g2rl.integrations.rewards import VerifierReward
+from g2rl.policy.batching import Sequences
+from g2rl.policy.loading import LoadedModel
+from g2rl.policy.policy import Policy
+from g2rl.policy.scoring import ScoreRequest, Scores, score
+from g2rl.tasks.countdown import Countdown
+from tests import commands
+from tests.integrations import small_trl
+from tests.integrations.small_trl import (
+    COUNT,
+    GROUP,
+    RIGHT,
+    Watch,
+    one_batch,
+    rows_of_a_step,
+    trainer,
+    weights,
+)
+from tests.whole.parallel.twins import free_ports
+
+TAU = 0.8
+SEEN = ("features", "entropy", "logps", "hidden", "token_entropy")
+
+
+def sequences(made: Any) -> Sequences:
+    prompts, ids = made._sampled
+    return Sequences(prompts, ids)
+
+
+def g2rl_scores(model: Any, made: Any, temperature: float | None = None) -> Scores:
+    """The same responses, scored by g2rl's own policy on another copy of the model."""
+    request = ScoreRequest(TAU, 4096, True, temperature, hidden=True)
+    return score(Policy(copy.deepcopy(model)), sequences(made), request)
+
+
+def close(found: Any, expected: Any, tolerance: float = 1e-6) -> None:
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+def shaping(offset: Callable[[GroupBatch], Tensor]) -> Callable[[GroupBatch], Shaped]:
+    return lambda batch: Shaped(batch.rewards_PG + offset(batch))
+
+
+def ramp(batch: GroupBatch) -> Tensor:
+    """Something that differs from response to response."""
+    return 0.1 * torch.arange(1.0, 1.0 + batch.rewards_PG.numel()).view_as(batch.rewards_PG)
+
+
+# --- what a signal sees
+
+
+def test_what_the_policy_says_equals_g2rls_own_scoring(tiny: LoadedModel, tmp_path: Path) -> None:
+    watch = Watch(*SEEN, "advantages", "texts", "problem_ids")
+    made = trainer(tiny, tmp_path, signal=watch, feature_temperature=0.6)
+    one_batch(made)
+    [batch] = watch.batches
+    expected = g2rl_scores(tiny.model, made, 0.6)
+    assert expected.features_ND is not None
+    assert expected.hidden_ND is not None
+    assert batch.features_PGD is not None
+    close(batch.features_PGD.flatten(0, 1), expected.features_ND)
+    assert float(expected.features_ND.norm(dim=-1).min()) > 1e-3
+    assert batch.hidden_PGD is not None
+    close(batch.hidden_PGD.flatten(0, 1), expected.hidden_ND)
+    assert batch.entropy_PG is not None
+    close(batch.entropy_PG.flatten(), expected.mean_entropy_N)
+    assert batch.logp_sum_PG is not None
+    logps = [logps_T.sum() for logps_T in expected.logps if logps_T is not None]
+    close(batch.logp_sum_PG.flatten(), torch.stack(logps), 1e-5)
+    assert batch.token_entropies is not None
+    for found_T, expected_T in zip(batch.token_entropies, expected.entropies, strict=True):
+        close(found_T, expected_T)
+
+    # and what TRL knows
+    right = [number in RIGHT for number in range(COUNT)]
+    assert batch.correct_PG.flatten().tolist() == right
+    assert batch.rewards_PG.flatten().tolist() == [1.0 if is_right else -1.0 for is_right in right]
+    lengths = [len(ids) for ids in small_trl.responses(tiny.tokenizer)]
+    assert batch.lengths_PG.flatten().tolist() == lengths
+    assert batch.problem_ids == [problem.id for problem in small_trl.PROBLEMS_OF_TASK]
+    assert batch.texts is not None
+    assert batch.texts[0][1].startswith("so")
+
+
+def test_words_of_the_policy_encoder_and_partition_by_name(
+    tiny: LoadedModel, tmp_path: Path
+) -> None:
+    watch = Watch("embeddings", "partition", "answers")
+    reward = VerifierReward(Countdown().verifier)
+    made = trainer(
+        tiny,
+        tmp_path,
+        signal=watch,
+        reward_funcs=reward,
+        encoder="ngram",
+        partition="answer",
+        answers=reward,
+    )
+    one_batch(made)
+    [batch] = watch.batches
+    assert batch.embeddings_PGE is not None
+    assert batch.embeddings_PGE.shape[:2] == (2, GROUP)
+    assert batch.answers is not None
+    assert batch.answer_keys is not None
+    verifier = Countdown().verifier
+    problem = small_trl.PROBLEMS_OF_TASK[0]
+    expected = verifier.grade(tiny.tokenizer.decode(made._sampled[1][1]), problem).answer
+    assert batch.answers[0] == [None, expected, None, None]
+    assert expected is not None
+    assert batch.answer_keys[0][1] == verifier.key(expected)
+    assert batch.partition_PG is not None
+    assert batch.partition_PG[0].tolist() == [0, 1, 0, 0]
+
+
+def test_an_adapter_counts_and_the_initial_policy_is_the_one_without(
+    tiny: LoadedModel, tmp_path: Path
+) -> None:
+    peft = pytest.importorskip("peft")
+    model = copy.deepcopy(tiny.model)
+    adapter = peft.LoraConfig(r=2, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    watch = Watch("features", "hidden", "reference_hidden")
+    made = trainer(tiny, tmp_path, model=model, peft_config=adapter, signal=watch)
+    one_batch(made)
+    [batch] = watch.batches
+    assert batch.features_PGD is not None
+    assert batch.reference_hidden_PGD is not None
+    assert batch.hidden_PGD is not None
+
+    merged = copy.deepcopy(made.accelerator.unwrap_model(made.model)).merge_and_unload()
+    with_adapter, without = g2rl_scores(merged, made), g2rl_scores(tiny.model, made)
+    assert with_adapter.features_ND is not None
+    assert without.features_ND is not None
+    close(batch.features_PGD.flatten(0, 1), with_adapter.features_ND, 1e-5)
+    assert not torch.allclose(with_adapter.features_ND, without.features_ND, atol=1e-3)
+    close(batch.hidden_PGD.flatten(0, 1), with_adapter.hidden_ND, 1e-5)
+    close(batch.reference_hidden_PGD.flatten(0, 1), without.hidden_ND, 1e-5)
+
+
+# --- what TRL makes of it
+
+
+def trl_by_hand(rewards: list[float], scale: str = "group") -> list[float]:
+    """TRL's advantages, with the statistics module."""
+    found: list[float] = []
+    for start in range(0, len(rewards), GROUP):
+        group = rewards[start : start + GROUP]
+        spread = statistics.stdev(group if scale == "group" else rewards)
+        divisor = 1.0 if scale == "none" else spread + 1e-4
+        found += [(reward - statistics.mean(group)) / divisor for reward in group]
+    return found
+
+
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+def test_shaped_rewards_become_advantages_as_trl_makes_them(
+    scale: str, tiny: LoadedModel, tmp_path: Path
+) -> None:
+    """Two reward functions with weights, a verdict of 0 and 2: the signal's 1 is worth 3."""
+
+    def doubled(completions: list[Any], **columns: Any) -> list[float]:
+        judge = VerifierReward(Countdown().verifier)
+        return [2 * reward for reward in judge(columns.pop("prompts"), completions, **columns)]
+
+    def length(completion_ids: list[list[int]], **_: Any) -> list[float]:
+        return [float(len(ids)) for ids in completion_ids]
+
+    made = trainer(
+        tiny,
+        tmp_path,
+        reward_funcs=[length, doubled],
+        verdict="doubled",
+        wrong_right=(0.0, 2.0),
+        signal=GradientGuided(negatives="equation", lam=0.7),
+        settings={"reward_weights": [0.1, 3.0], "scale_rewards": scale},
+    )
+    output = one_batch(made)
+    features_ND = g2rl_scores(tiny.model, made).features_ND
+    assert features_ND is not None
+    correct_PG = torch.tensor([number in RIGHT for number in range(COUNT)]).view(-1, GROUP)
+    base_PG = torch.where(correct_PG, 1.0, -1.0)
+    shaped = GradientGuided(negatives="equation", lam=0.7)(
+        GroupBatch(base_PG, correct_PG, base_PG.long(), features_PGD=features_ND.view(2, GROUP, -1))
+    )
+    rewards: list[float] = []
+    for number, ids in enumerate(made._sampled[1]):
+        verdict = 2.0 if number in RIGHT else 0.0
+        added = float((shaped.rewards_PG - base_PG).flatten()[number])
+        rewards.append(0.1 * len(ids) + 3.0 * verdict + 3.0 * added)
+    close(output["advantages"], torch.tensor(trl_by_hand(rewards, scale)), 1e-5)
+
+    # what is logged of the verdict is the verdict
+    logged = made._metrics["train"]
+    assert logged["rewards/doubled/mean"] == [0.5]
+    added_mean = float((shaped.rewards_PG - base_PG).mean()) * 3
+    assert logged["rewards/exploration/mean"] == pytest.approx([added_mean], abs=1e-5)
+    assert logged["explore/nu_mean"] == pytest.approx([shaped.metrics["nu_mean"]], abs=1e-5)
+
+
+def test_without_exploration_training_is_bit_equal_to_trls(
+    tiny: LoadedModel, tmp_path: Path
+) -> None:
+    """Sampled responses, two batches, accumulation, an evaluation: only the observer is added."""
+    settings = {
+        "max_steps": 2,
+        "per_device_train_batch_size": GROUP,
+        "gradient_accumulation_steps": 2,
+        "eval_strategy": "steps",
+        "eval_steps": 1,
+        "max_completion_length": 12,
+    }
+    rewards = [lambda completion_ids, **_: [float(ids[0] % 2) for ids in completion_ids]]
+    found = {}
+    for kind in (GRPOTrainer, small_trl.ExplorationGRPOTrainer):
+        options = {}
+        if kind is not GRPOTrainer:
+            options = {"signal": "none", "observers": ["g2rl", EntropyBonus(0.5)]}
+        folder = tmp_path / kind.__name__
+        made = trainer(
+            tiny, folder, kind, reward_funcs=rewards, fixed=False, settings=settings, **options
+        )
+        made.train()
+        found[kind] = (weights(made), made.state.log_history)
+    ours, theirs = found[small_trl.ExplorationGRPOTrainer], found[GRPOTrainer]
+    for name, weight in theirs[0].items():
+        assert torch.equal(ours[0][name], weight), name
+    for mine, other in zip(ours[1], theirs[1], strict=True):
+        for name in other.keys() - {"step_time", "train_runtime"}:
+            if "per_second" not in name and "runtime" not in name:
+                assert mine[name] == other[name], name
+    assert any("observe/g2rl/nu_mean" in row for row in ours[1])
+    changed = [torch.equal(theirs[0][name], value) for name, value in tiny.model.named_parameters()]
+    assert not all(changed), "TRL's training has changed nothing"
+
+
+def test_advantages_of_a_signal_are_used_as_they_are(tiny: LoadedModel, tmp_path: Path) -> None:
+    """An advantage-level signal sees plain TRL's advantages, and the loss gets what it returns."""
+    plain = one_batch(trainer(tiny, tmp_path, GRPOTrainer))["advantages"]
+    watch = Watch("advantages", level="advantage")
+    watch.say = lambda batch: Shaped(
+        batch.rewards_PG, advantages_PG=batch.advantages_PG + ramp(batch)
+    )
+    made = trainer(tiny, tmp_path, signal=watch)
+    output = one_batch(made)
+    [batch] = watch.batches
+    assert batch.advantages_PG is not None
+    assert torch.equal(batch.advantages_PG.flatten(), plain)
+    close(output["advantages"], plain + ramp(batch).flatten())
+    close(torch.tensor(list(made._logs["advantages"])), output["advantages"])
+    assert made._metrics["train"]["rewards/exploration/mean"] == [0.0]
+
+
+def test_a_combination_makes_advantages_as_trl_does(tiny: LoadedModel, tmp_path: Path) -> None:
+    @dataclass
+    class Both(Watch):
+        """Has parts and a rule for advantages, as `exploration=combined`."""
+
+        advantage: Any = None
+        parts: tuple[Any, ...] = ()
+
+        def __post_init__(self) -> None:
+            super().__init__("advantages")
+
+        def __call__(self, batch: GroupBatch) -> Shaped:
+            shaped_PG = batch.rewards_PG + ramp(batch)
+            advantages_PG, _ = self.advantage(shaped_PG, batch.rewards_PG, None)
+            return Shaped(shaped_PG, advantages_PG=advantages_PG)
+
+    combination = Both(advantage="another rule", parts=(Watch(),))
+    found = one_batch(trainer(tiny, tmp_path, signal=combination))["advantages"]
+    shaping_alone = Watch(say=shaping(ramp))
+    expected = one_batch(trainer(tiny, tmp_path, signal=shaping_alone))["advantages"]
+    close(found, expected)
+    assert combination.advantage == "another rule", "the caller's object was changed"
+
+
+def loss_of(made: Any, output: dict[str, Any]) -> Tensor:
+    made.current_gradient_accumulation_steps = made.args.steps_per_generation = 1
+    return made._compute_loss(made.model, output)
+
+
+def test_responses_that_are_left_out_count_nowhere(tiny: LoadedModel, tmp_path: Path) -> None:
+    """The loss is that of the kept responses alone, tokens and denominator."""
+    keep_PG = torch.tensor([[True, True, False, True], [False, True, True, False]])
+    advantages_PG = torch.linspace(-1, 2, COUNT).view(2, GROUP)
+    watch = Watch(
+        say=lambda batch: Shaped(batch.rewards_PG, advantages_PG=advantages_PG, keep_PG=keep_PG)
+    )
+    made = trainer(tiny, tmp_path, signal=watch, settings={"beta": 0.0})
+    output = one_batch(made)
+    found = loss_of(made, output)
+
+    kept = keep_PG.flatten()
+    alone = {name: value[kept] for name, value in output.items() if value.dim() > 0}
+    del alone["tool_mask"]
+    alone["num_items_in_batch"] = alone["completion_mask"].sum()
+    assert int(alone["num_items_in_batch"]) < int(output["completion_mask"].sum())
+    close(found, loss_of(made, alone))
+    by_hand = -(alone["advantages"] * alone["completion_mask"].sum(1)).sum()
+    close(found, by_hand / alone["num_items_in_batch"], 1e-5)
+
+
+def test_a_bonus_of_tokens_is_added_to_their_advantages(tiny: LoadedModel, tmp_path: Path) -> None:
+    lengths = [len(ids) for ids in small_trl.responses(tiny.tokenizer)]
+    bonus = [torch.arange(1.0, length + 1) for length in lengths]
+    plain = trainer(tiny, tmp_path, signal="none")
+    watch = Watch(say=lambda batch: Shaped(batch.rewards_PG, token_bonus=bonus))
+    made = trainer(tiny, tmp_path, signal=watch)
+    difference = (loss_of(made, one_batch(made)) - loss_of(plain, one_batch(plain))).detach()
+    # the ratio is 1, so a token costs minus its advantage, and dapo averages over all tokens
+    expected = -sum(float(bonus_T.sum()) for bonus_T in bonus) / sum(lengths)
+    assert float(difference) == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_entropy_bonus_is_trls_own(tiny: LoadedModel, tmp_path: Path) -> None:
+    made = trainer(tiny, tmp_path, signal=EntropyBonus(0.3), settings={"entropy_coef": 0.1})
+    made.train()
+    theirs = trainer(tiny, tmp_path, GRPOTrainer, settings={"entropy_coef": 0.4})
+    theirs.train()
+    without = trainer(tiny, tmp_path, GRPOTrainer, settings={"entropy_coef": 0.1})
+    without.train()
+    gap = 0.0
+    for name, weight in weights(theirs).items():
+        close(weights(made)[name], weight)
+        gap = max(gap, float((weight - weights(without)[name]).abs().max()))
+    assert gap > 1e-4, "the bonus would not be seen"
+
+
+def test_groups_that_nobody_judged_are_not_shown(tiny: LoadedModel, tmp_path: Path) -> None:
+    """A job on several data sets: the verdict is of some problems, another reward of all."""
+    first_problem = small_trl.PROBLEMS_OF_TASK[0].id
+
+    def verdict(problem_id: list[str], **_: Any) -> list[float | None]:
+        return [
+            None if name == first_problem else float(i % 2) for i, name in enumerate(problem_id)
+        ]
+
+    def style(completion_ids: list[list[int]], **_: Any) -> list[float]:
+        return [float(len(ids)) for ids in completion_ids]
+
+    watch = Watch("features", "advantages", say=shaping(ramp))
+    made = trainer(tiny, tmp_path, reward_funcs=[verdict, style], signal=watch)
+    found = one_batch(made)["advantages"]
+    plain = one_batch(trainer(tiny, tmp_path, GRPOTrainer, reward_funcs=[verdict, style]))
+    [batch] = watch.batches
+    assert batch.rewards_PG.shape == (1, GROUP)
+    assert torch.equal(found[:GROUP], plain["advantages"][:GROUP])
+    assert batch.advantages_PG is not None
+    assert torch.equal(batch.advantages_PG.flatten(), plain["advantages"][GROUP:])
+    rewards = [
+        len(ids) + i % 2 + 0.1 * (i + 1) / 2 for i, ids in enumerate(made._sampled[1][GROUP:])
+    ]
+    close(found[GROUP:], torch.tensor(trl_by_hand(rewards)), 1e-5)
+    assert math.isfinite(made._metrics["train"]["rewards/exploration/mean"][0])
+
+
+def test_nobody_judged_anything(tiny: LoadedModel, tmp_path: Path) -> None:
+    watch = Watch(say=shaping(ramp))
+    none_at_all = [lambda completions, **_: [None] * len(completions)]
+    made = trainer(tiny, tmp_path, reward_funcs=none_at_all, signal=watch)
+    assert one_batch(made)["advantages"].tolist() == [0.0] * COUNT
+    assert watch.batches == []
+
+
+def test_evaluation_sees_the_verdict_alone(tiny: LoadedModel, tmp_path: Path) -> None:
+    watch = Watch("features", say=shaping(ramp))
+    made = trainer(tiny, tmp_path, signal=watch)
+    found = made.evaluate()
+    assert watch.batches == []
+    assert found["eval_reward"] == found["eval_rewards/verifier/mean"] == 0.25
+    assert found["eval_rewards/exploration/mean"] == 0.0
+
+
+# --- processes and checkpoints
+
+
+def test_two_processes_with_one_group_on_both_equal_one(tmp_path: Path) -> None:
+    file = str(Path(small_trl.__file__))
+    [port] = free_ports(1)
+    running = []
+    for rank in range(2):
+        variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port}
+        environment = {name: str(value) for name, value in variables.items()}
+        words = [file, str(tmp_path), str(COUNT // 2)]
+        running.append(commands.start(words, tmp_path, MASTER_ADDR="127.0.0.1", **environment))
+    outputs = [process.communicate(timeout=280)[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0], "\n".join(outputs)
+
+    alone = small_trl.observed_step(tmp_path / "alone", COUNT)
+    assert {"features_PGD", "advantages_PG"} <= alone["batch"].keys()
+    assert alone["batch"]["rewards_PG"].shape == (1, COUNT)
+    for rank in range(2):
+        both = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        for part in ("batch", "token_entropies", "weights"):
+            close(both[part], alone[part], 1e-5)
+
+
+def test_a_continued_job_has_the_state_of_its_signal(tiny: LoadedModel, tmp_path: Path) -> None:
+    class Counter(Watch):
+        """Counts its batches."""
+
+        count = 0
+
+        def __call__(self, batch: GroupBatch) -> Shaped:
+            self.count += 1
+            return Shaped(batch.rewards_PG, metrics={"count": float(self.count)})
+
+        def state_dict(self) -> dict[str, Any]:
+            return {"count": self.count}
+
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            self.count = state["count"]
+
+    settings = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1}
+    made = trainer(tiny, tmp_path, signal=Counter(), settings=settings)
+    made.train()
+    again = trainer(tiny, tmp_path, signal=Counter(), settings={**settings, "max_steps": 3})
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    counts = [row["explore/count"] for row in again.state.log_history if "explore/count" in row]
+    assert counts == [1.0, 2.0, 3.0]
+    other = trainer(tiny, tmp_path, signal="none", settings=settings)
+    with pytest.raises(ValueError, match="keeps no state"):
+        other.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+
+
+# --- what is refused
+
+
+@dataclass(slots=True)
+class MoreShaped(Shaped):
+    """What a later version of g2rl might return."""
+
+    temperature_of_tokens: float | None = None
+
+
+class Planner(Watch):
+    """Plans single tokens of the loss."""
+
+    def tokens(self, view: Any) -> Any:
+        raise AssertionError("never asked")
+
+
+def keeping(batch: GroupBatch) -> Shaped:
+    return Shaped(batch.rewards_PG, keep_P=torch.tensor([True, False]))
+
+
+def with_bonus(batch: GroupBatch) -> Shaped:
+    return Shaped(batch.rewards_PG, token_bonus=[torch.zeros(1)] * COUNT)
+
+
+def with_a_new_part(batch: GroupBatch) -> Shaped:
+    return MoreShaped(batch.rewards_PG, temperature_of_tokens=1.0)
+
+
+AT_THE_START: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("no exploration=g2rll", {"signal": "g2rll"}, {}),
+    ("no encoder=x", {"signal": "none", "encoder": "x"}, {}),
+    ("encoder=ngram", {"signal": "evol"}, {}),
+    ("need answers=", {"signal": Watch("answers")}, {}),
+    ("partition=answer", {"signal": Watch("partition")}, {}),
+    ("beta above 0", {"signal": Watch("reference_hidden")}, {}),
+    ("plans single tokens", {"signal": Planner()}, {}),
+    ("is no reward function", {"signal": "none", "verdict": "accuracy"}, {}),
+    ("is no reward function", {"signal": "none", "verdict": 3}, {}),
+    ("is no reward function", {"signal": "none", "verdict": -1}, {}),
+    ("worth more", {"signal": "none", "wrong_right": (1.0, 0.0)}, {}),
+    ("worth more", {"signal": "none"}, {"reward_weights": [0.0]}),
+    (
+        "normalize_then_sum",
+        {"signal": "none"},
+        {"multi_objective_aggregation": "normalize_then_sum"},
+    ),
+]
+IN_A_BATCH: list[tuple[str, Any, dict[str, Any]]] = [
+    ("loss_type='grpo'", keeping, {"loss_type": "grpo"}),
+    ("loss_type='bnpo'", keeping, {"loss_type": "bnpo"}),
+    ("bonus to single tokens", with_bonus, {"loss_type": "vespo"}),
+    ("bonus to single tokens", with_bonus, {"off_policy_mask_threshold": 0.5}),
+    (
+        "temperature_of_tokens",
+        lambda batch: MoreShaped(batch.rewards_PG, temperature_of_tokens=1),
+        {},
+    ),
+    ("not finite", lambda batch: Shaped(batch.rewards_PG * torch.nan), {}),
+    ("of shape", lambda batch: Shaped(batch.rewards_PG[:1]), {}),
+    (
+        "use_adaptive_entropy",
+        lambda batch: Shaped(batch.rewards_PG, 0.1),
+        {"use_adaptive_entropy": True, "entropy_target": 0.5},
+    ),
+]
+
+
+@pytest.mark.parametrize(("message", "options", "settings"), AT_THE_START)
+def test_refused_before_training(
+    message: str,
+    options: dict[str, Any],
+    settings: dict[str, Any],
+    tiny: LoadedModel,
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        trainer(tiny, tmp_path, settings=settings, **options)
+
+
+@pytest.mark.parametrize(("message", "say", "settings"), IN_A_BATCH)
+def test_refused_in_a_batch(
+    message: str, say: Any, settings: dict[str, Any], tiny: LoadedModel, tmp_path: Path
+) -> None:
+    made = trainer(tiny, tmp_path, signal=Watch(say=say), settings=settings)
+    with pytest.raises(Exception, match=message):
+        one_batch(made)
+
+
+@pytest.mark.parametrize(
+    ("message", "verdicts"),
+    [
+        ("gave 0.5", [0.5] * COUNT),
+        ("some responses of a group", [None, 1.0] * GROUP),
+    ],
+)
+def test_rewards_that_are_no_verdicts_are_refused(
+    message: str, verdicts: list[float | None], tiny: LoadedModel, tmp_path: Path
+) -> None:
+    made = trainer(tiny, tmp_path, signal="none", reward_funcs=[lambda **_: verdicts])
+    with pytest.raises(ValueError, match=message):
+        one_batch(made)
+
+
+def test_an_estimator_beside_other_rewards_is_refused(tiny: LoadedModel, tmp_path: Path) -> None:
+    def style(completions: list[Any], **_: Any) -> list[float]:
+        return [0.0] * len(completions)
+
+    rewards = [VerifierReward(Countdown().verifier), style]
+    signal = Watch(level="estimator")
+    with pytest.raises(ValueError, match="style"):
+        trainer(tiny, tmp_path, reward_funcs=rewards, signal=signal)
+    trainer(
+        tiny, tmp_path, reward_funcs=rewards, signal=signal, settings={"reward_weights": [1.0, 0.0]}
+    )
+
+
+def test_a_model_whose_logits_are_not_its_heads_is_refused(
+    tiny: LoadedModel, tmp_path: Path
+) -> None:
+    model = copy.deepcopy(tiny.model)
+    model.lm_head.register_forward_hook(lambda _module, _inputs, logits: 30 * torch.tanh(logits))
+    before = model.forward
+
+    def scaled(*args: Any, **kwargs: Any) -> Any:
+        output = before(*args, **kwargs)
+        output.logits = output.logits / 2
+        return output
+
+    model.forward = scaled
+    with pytest.raises(ValueError, match="soft-capped or scaled"):
+        trainer(tiny, tmp_path, model=model, signal="g2rl")
+    trainer(tiny, tmp_path, model=model, signal="none")
+
+
+def test_completions_of_several_turns_are_refused(tiny: LoadedModel, tmp_path: Path) -> None:
+    made = trainer(tiny, tmp_path, signal=NoExploration())
+    prompt_ids = [[1, 3, 5]] * COUNT
+    ids = small_trl.responses(tiny.tokenizer)
+    masks = [[1] * len(row) for row in ids]
+
+    def rollout(prompts: list[Any], _: Any) -> dict[str, Any]:
+        return {
+            "prompt_ids": prompt_ids,
+            "completion_ids": ids,
+            "logprobs": None,
+            "env_mask": masks,
+        }
+
+    made.rollout_func = rollout
+    made.model.train()
+    with pytest.raises(ValueError, match="several turns"):
+        made._generate_and_score_completions(rows_of_a_step())
