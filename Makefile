@@ -11,10 +11,11 @@ VLLM_BIN := $(VLLM_VENV)/bin
 VLLM_INDEX ?=
 TRL_VERSIONS ?= 1.9.2 1.12.0 1.14.2
 TRL_VENVS ?= .venv-trl
+VERL_VENV ?= .venv-verl
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow test-vllm test-trl bench chaos lint format typecheck smollm2 warmstart wheel clean
+.PHONY: help train test test-slow test-vllm test-trl test-verl bench chaos lint format typecheck smollm2 warmstart wheel clean
 
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -73,6 +74,21 @@ test-trl: $(TRL_VERSIONS:%=$(TRL_VENVS)/%/.installed)  ## signals inside older v
 	set -e; for version in $(TRL_VERSIONS); do \
 	  echo "TRL $$version"; $(TRL_VENVS)/$$version/bin/pytest tests/integrations $(ARGS); done
 
+# verl 0.9.1 asks for a transformers older than g2rl's, so its needs are named here one by one
+$(VERL_VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "g2rl needs Python >= 3.11; name one with: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "setting up $(VERL_VENV) (some minutes) ..."
+	$(PYTHON) -m venv --clear $(VERL_VENV) || { rm -rf $(VERL_VENV); exit 1; }
+	$(VERL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  -e '.[peft]' pytest pytest-timeout 'ray[default]>=2.41' tensordict==0.10.0 'TransferQueue>=0.1.10' \
+	  torchdata codetiming dill pylatexenc cachetools msgspec pyzmq fastapi uvicorn tensorboard
+	$(VERL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps verl==0.9.1
+	@touch $@
+
+test-verl: $(VERL_VENV)/.installed  ## the plug-in inside the real verl, as far as a CPU goes
+	$(VERL_VENV)/bin/pytest tests/integrations/test_verl.py tests/integrations/test_groups.py $(ARGS)
+
 bench: $(VENV)/.installed-dev  ## compare with named peers and write speed/RESULTS.md (twenty minutes)
 	$(BIN)/python speed/run_all.py $(ARGS)
 
@@ -102,4 +118,4 @@ wheel: $(VENV)/.installed-dev  ## build dist/g2rl-*.whl, conf/ inside
 	$(BIN)/python -m pip wheel --quiet --no-deps -w dist .
 
 clean:  ## remove the environments and build products; runs/ stays
-	rm -rf $(VENV) $(VLLM_VENV) $(TRL_VENVS) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) $(TRL_VENVS) $(VERL_VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,6 +35,7 @@ from g2rl.exploration.encoders.encoder import Encoder
 from g2rl.exploration.partitions import Partitioner
 from g2rl.exploration.signal import ESTIMATOR, Signal, level_of
 from g2rl.formulas.advantages import GroupAdvantage, advantage_metrics
+from g2rl.integrations.groups import parts_set
 from g2rl.integrations.hosted import HostedPolicy
 from g2rl.integrations.rewards import AnswerReader, text_of
 from g2rl.policy.scoring import ScoreRequest, Scores, score
@@ -540,9 +541,8 @@ class ExplorationGRPOTrainer(GRPOTrainer):
     def _refuse_parts(self, shaped: Shaped) -> None:
         """Refuse parts of a signal that TRL's loss has no place for; see the class."""
         who = f"signal {self._explorer.signal.name} inside TRL"
-        for part in fields(shaped):
-            if part.name not in TRL_PARTS and getattr(shaped, part.name) not in (None, False, 0):
-                raise ValueError(f"{who}: {part.name} is not supported here; use g2rl-train")
+        for part in parts_set(shaped) - TRL_PARTS:
+            raise ValueError(f"{who}: {part} is not supported here; use g2rl-train")
 
         # fused losses of older versions take one advantage a response and no bonus
         fused = getattr(self, "use_liger_kernel", False)

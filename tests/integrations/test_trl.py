@@ -451,7 +451,7 @@ def test_a_continued_job_has_the_state_of_its_signal(tiny: LoadedModel, tmp_path
 class MoreShaped(Shaped):
     """What a later version of g2rl might return."""
 
-    temperature_of_tokens: float | None = None
+    temperature_of_tokens: Tensor | None = None
 
 
 class Planner(Watch):
@@ -470,7 +470,7 @@ def with_bonus(batch: GroupBatch) -> Shaped:
 
 
 def with_a_new_part(batch: GroupBatch) -> Shaped:
-    return MoreShaped(batch.rewards_PG, temperature_of_tokens=1.0)
+    return MoreShaped(batch.rewards_PG, temperature_of_tokens=torch.ones(3))
 
 
 AT_THE_START: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
