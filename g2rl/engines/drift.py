@@ -1,8 +1,9 @@
-"""Check that an engine with its own weights samples from the policy.
+"""Check that an engine samples from the policy that is scored and trained.
 
 A weight push that is incomplete, or a prefix cache that was computed with earlier weights, changes
-no shape and raises no error: the engine just samples from another policy. So the engine samples a
-few short responses, and their log-probabilities are compared with those of the policy.
+no shape and raises no error: the engine just samples from another policy. So does an architecture
+whose numbers depend on padding or on the other rows of a batch, although engine and policy share
+their weights. So log-probabilities that an engine sampled from are compared with those of scoring.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from g2rl.policy.batching import Sequences
+from g2rl.policy.batching import Sequences, make_micro_batch
 from g2rl.policy.policy import Policy
-from g2rl.policy.scoring import ScoreRequest, require_scored, score
+from g2rl.policy.scoring import idle_batch
+from g2rl.policy.sharding import reshard
 from g2rl.types import Completion, SamplingParams
 
 STATISTIC = {"float32": "largest", "bfloat16": "mean"}
@@ -47,6 +50,18 @@ class Drift:
     tokens: int
     """Number of tokens that were compared."""
 
+    def share_of(self, tolerance: float, dtype: str) -> float:
+        """The limited statistic as a share of its tolerance; above 1 the run stops.
+
+        Args:
+            tolerance: in nats, see `TOLERANCE`.
+            dtype: float32 or bfloat16, in which was compared.
+        """
+        # bfloat16 limits the mean: a single infinite difference is refused whatever the mean is
+        if not math.isfinite(self.largest):
+            return math.inf
+        return float(getattr(self, STATISTIC[dtype])) / tolerance
+
     def __str__(self) -> str:
         return f"up to {self.largest:.3g} nats (mean {self.mean:.3g}, {self.tokens} tokens)"
 
@@ -70,12 +85,14 @@ def measure_drift(
 ) -> Drift:
     """Score the engine's responses under the policy and compare token by token.
 
+    All of them are scored in one micro-batch, so that ranks which share a sharded policy forward
+    equally often.
+
     Args:
         policy: with the weights that the engine should have.
         prompts: token ids of each prompt.
-        groups: the engine's completions of each prompt, with `logps`, sampled without top-p and
-            top-k.
-        temperature: at which they were sampled.
+        groups: a few completions of each prompt, with `logps` of the untruncated distribution.
+        temperature: of that distribution.
     """
     # one row a response
     prompt_rows: list[list[int]] = []
@@ -86,10 +103,8 @@ def measure_drift(
             completions.append(completion)
     sequences = Sequences(prompt_rows, [completion.token_ids for completion in completions])
 
-    # the policy's log-probabilities; a micro-batch holds four of the longest
-    budget = 4 * max(sequences.total_length(n) for n in range(len(sequences)))
-    request = ScoreRequest(temperature=temperature, token_budget=budget)
-    policy_logps_T = torch.cat(require_scored(score(policy, sequences, request).logps))
+    # the policy's log-probabilities, in evaluation mode
+    policy_logps_T = _scored_at_once(policy, sequences, temperature)
 
     # the engine's, in the same order
     engine_logps: list[float] = []
@@ -99,8 +114,25 @@ def measure_drift(
     engine_logps_T = torch.tensor(engine_logps, dtype=torch.float64)
 
     # float64 adds no rounding of its own
-    gap_T = (engine_logps_T - policy_logps_T.double()).abs()
+    gap_T = (engine_logps_T - policy_logps_T.double().cpu()).abs()
+    if not gap_T.numel():
+        return Drift(0.0, 0.0, 0)
     return Drift(float(gap_T.max()), float(gap_T.mean()), gap_T.numel())
+
+
+@torch.no_grad()
+def _scored_at_once(policy: Policy, sequences: Sequences, temperature: float) -> Tensor:
+    """Log-probabilities of all response tokens by one forward of the policy, (T,)."""
+    was_training = policy.training
+    policy.eval()
+
+    # without sequences the forward is made nevertheless, for the other ranks
+    rows = list(range(len(sequences)))
+    batch = make_micro_batch(sequences, rows, policy.device) if rows else idle_batch(policy.device)
+    logps_T = policy(batch, temperature).logps_T
+    reshard(policy)
+    policy.train(was_training)
+    return logps_T if rows else logps_T[:0]
 
 
 def refuse_drift(drift: Drift, tolerance: float, dtype: str, engine: str, push: int) -> None:
@@ -116,14 +148,31 @@ def refuse_drift(drift: Drift, tolerance: float, dtype: str, engine: str, push: 
     Raises:
         DriftError: naming the difference, the tolerance and what to do.
     """
-    # bfloat16 limits the mean: a single infinite difference is refused whatever the mean is
-    statistic = STATISTIC[dtype]
-    if getattr(drift, statistic) <= tolerance and math.isfinite(drift.largest):
+    # `not <=` also refuses what is not a number
+    if drift.share_of(tolerance, dtype) <= 1:
         return
     raise DriftError(
         f"{engine}: after weight push {push} its log-probs of probe responses differ from the "
-        f"trainer's by {drift}, over the {dtype} tolerance of {tolerance:g} ({statistic}): it does "
-        "not sample from the policy. Its weights or its prefix cache are stale, or it computes "
-        "this architecture differently. engine=transformers samples with the policy itself; "
+        f"trainer's by {drift}, over the {dtype} tolerance of {tolerance:g} ({STATISTIC[dtype]}): "
+        "it does not sample from the policy. Its weights or its prefix cache are stale, or it "
+        "computes this architecture differently. engine=transformers samples with the policy "
+        "itself; "
         "engine.drift_tolerance moves the limit; see docs/engines.md"
     )
+
+
+def drift_metrics(drift: Drift | None, tolerance: float, dtype: str) -> dict[str, float]:
+    """Metrics of a comparison, `drift` being the share of the tolerance; none without one.
+
+    Args:
+        drift: what was measured, if anything.
+        tolerance: in nats, see `TOLERANCE`.
+        dtype: float32 or bfloat16, in which was compared.
+    """
+    if drift is None:
+        return {}
+    return {
+        "drift": drift.share_of(tolerance, dtype),
+        "drift_largest": drift.largest,
+        "drift_mean": drift.mean,
+    }

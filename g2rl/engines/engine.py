@@ -75,6 +75,15 @@ class Engine(Protocol):
         """
         ...
 
+    def metrics(self) -> dict[str, float]:
+        """What the engine has to say of its latest sampling, by quantity.
+
+        `drift` is the difference between the log-probabilities that it sampled from and those of
+        scoring, as a share of the tolerance; `drift_largest` and `drift_mean` are in nats. They are
+        there where the sampling, or the weight push before it, was compared.
+        """
+        ...
+
     def close(self) -> None:
         """Free what the engine holds. Afterwards only `close` may be called again.
 

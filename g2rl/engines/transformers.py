@@ -4,6 +4,10 @@ Each prompt is read once, and its key-value cache is repeated for its samples. P
 length are decoded together, padded on the left. Rows that have stopped are dropped as soon as a
 tenth of the batch has stopped. On a CPU a plain forward with a growing cache is the fastest path
 that transformers offers.
+
+Decoding pads on the left, keeps a cache and has neighbours; scoring pads on the right and does
+without. Both give the same numbers for most architectures. Which they are is measured: with a few
+tokens before the first sampling, and with a few responses of every sampling.
 """
 
 from __future__ import annotations
@@ -16,14 +20,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from g2rl.engines.caches import select_rows
+from g2rl.engines.drift import TOLERANCE, Drift, DriftError, drift_metrics, measure_drift
 from g2rl.engines.engine import Key, SamplerMemory, uniforms
 from g2rl.engines.next_token import next_tokens
+from g2rl.engines.witnesses import TOKENS, Witnesses, choose
+from g2rl.policy.anatomy import UnsupportedModelError, decoder_of, positions_of
+from g2rl.policy.checks import FAILURES
 from g2rl.policy.policy import Policy
 from g2rl.types import Completion, SamplingParams, Tokenizer
 
 COMPACT_AT = 0.1
 """Share of finished rows from which on dropping them is worth copying the cache; waiting for a
 quarter was 5-15 % slower."""
+PROBE_LENGTHS = (3, 9, 21)
+"""Tokens of the prompts of the check before the first sampling: padding is at work."""
+PROBE = SamplingParams(temperature=0.7, max_tokens=8)
+PROBE_SAMPLES = 2
 
 
 @dataclass(slots=True)
@@ -73,7 +86,7 @@ class _Batch:
         index = keep_B.nonzero().squeeze(1)
         dropped = len(self.rows) - index.numel()
         if index.numel():
-            self.cache.batch_select_indices(index)
+            select_rows(self.cache, index)
 
         # and everything else that has one entry a row
         self.rows = [self.rows[i] for i in index.tolist()]
@@ -96,21 +109,47 @@ class TransformersEngine:
         tokenizer: decodes the response text.
         stop_ids: token ids that end a response.
         max_rows: responses decoded at once, which bounds the memory of the KV cache.
+        drift_every: compare the log-probabilities of a few responses with those of scoring in the
+            first sampling and in every `drift_every`-th after it; 0: in none. With a sharded policy
+            a few tokens are sampled for this purpose at as many weight pushes, which all ranks make
+            together.
+        drift_tolerance: limit in nats, of the largest difference in float32 and of the mean
+            difference in bfloat16; None: `drift.TOLERANCE`.
 
     Raises:
-        ValueError: `max_rows` is below 1.
+        ValueError: `max_rows` is below 1, or a setting of the comparison is below 0.
     """
 
     reports_logps = False
 
     def __init__(
-        self, policy: Policy, tokenizer: Tokenizer, stop_ids: Sequence[int], max_rows: int = 512
+        self,
+        policy: Policy,
+        tokenizer: Tokenizer,
+        stop_ids: Sequence[int],
+        max_rows: int = 512,
+        drift_every: int = 1,
+        drift_tolerance: float | None = None,
     ) -> None:
         if max_rows < 1:
             raise ValueError(f"engine.max_rows must be >= 1, got {max_rows}")
+        if drift_every < 0 or (drift_tolerance is not None and drift_tolerance <= 0):
+            raise ValueError(
+                f"engine.drift_every must be >= 0 and engine.drift_tolerance > 0 or null, got "
+                f"{drift_every} and {drift_tolerance}"
+            )
         self.policy, self.tokenizer = policy, tokenizer
         self.stop_ids = list(stop_ids)
         self.max_rows = max_rows
+
+        # the comparison with scoring
+        dtype = policy.compute_dtype or next(policy.parameters()).dtype
+        self.compared_in = "float32" if dtype in (torch.float32, torch.float64) else "bfloat16"
+        self.tolerance = drift_tolerance or TOLERANCE[self.compared_in]
+        self.drift_every = drift_every
+        self.pushes = self.samplings = 0
+        self.drift: Drift | None = None
+        """What the latest comparison found; None if the latest sampling was not compared."""
 
         # the policy's module itself, unless it is sharded
         self.model = policy.model
@@ -123,14 +162,103 @@ class TransformersEngine:
         return SamplerMemory(max_rows=settings.get("max_rows", 512))
 
     def push_weights(self) -> None:
-        """Gather a sharded policy's weights. Does nothing where the policy's module is used."""
-        if self.policy.sharding is not None:
+        """Gather a sharded policy's weights, and try whether the model can be sampled from.
+
+        Where the policy's module is used, only the first push does anything: it is the try.
+
+        Raises:
+            UnsupportedModelError: at the first push, see `check_model`.
+            DriftError: later, if samples of a sharded policy are not drawn from what is scored.
+        """
+        is_sharded = self.policy.sharding is not None
+        if is_sharded:
             self.policy.copy_weights_to(self.model)
+
+        # ranks meet here, and not in the samplings, of which they make different numbers
+        self.pushes += 1
+        if self.pushes == 1:
+            self.check_model()
+        elif is_sharded and self.drift_every and (self.pushes - 1) % self.drift_every == 0:
+            self.drift = self._probe()
+            self._refuse_drift(self.drift)
+
+    def check_model(self) -> None:
+        """Sample a few tokens after prompts of different lengths and compare them with scoring.
+
+        Raises:
+            UnsupportedModelError: the architecture cannot be decoded this way, or not exactly.
+        """
+        name = type(self.policy.model).__name__
+        instead = "engine=vllm decodes with kernels of its own; otherwise train another model"
+        try:
+            drift = self._probe()
+        except torch.OutOfMemoryError:
+            raise
+        except FAILURES as error:
+            raise UnsupportedModelError(
+                f"engine=transformers cannot sample from {name}: its cache is none whose rows can "
+                f"be selected, or it takes no left-padded batch ({type(error).__name__}: {error}). "
+                f"{instead}"
+            ) from error
+        if not drift.share_of(self.tolerance, self.compared_in) <= 1:
+            raise UnsupportedModelError(
+                f"engine=transformers samples from {name} with other log-probs than scoring finds, "
+                f"by {drift}, over the {self.compared_in} tolerance of {self.tolerance:g}: its "
+                f"numbers depend on padding or on the other rows of a batch. {instead}"
+            )
+
+    def _probe(self) -> Drift:
+        """Compare a few sampled tokens, after prompts that need padding, with scoring."""
+        # as long as the model has positions for
+        vocabulary = self.model.get_output_embeddings().weight.shape[0]
+        room = (positions_of(self.model.config) or max(PROBE_LENGTHS) + 99) - PROBE.max_tokens
+        prompts: list[list[int]] = []
+        for length in PROBE_LENGTHS:
+            prompts.append([(3 + i) % vocabulary for i in range(max(1, min(length, room)))])
+
+        # the same random numbers in every probe, and no stop ids
+        keys = [(p,) for p in range(len(prompts))]
+        rows = list(range(len(prompts) * PROBE_SAMPLES))
+        witnesses = Witnesses(PROBE.temperature, {row: [] for row in choose(rows)})
+        decoded = self._sample(prompts, keys, PROBE_SAMPLES, PROBE, [], witnesses)
+        return self._compare(prompts, PROBE_SAMPLES, decoded, witnesses)
+
+    def _compare(
+        self,
+        prompts: Sequence[Sequence[int]],
+        samples: int,
+        decoded: Mapping[int, list[int]],
+        witnesses: Witnesses,
+    ) -> Drift:
+        """The drift of the watched responses, from their beginnings."""
+        watched_prompts: list[Sequence[int]] = []
+        groups: list[list[Completion]] = []
+        for row, logps in witnesses.logps.items():
+            # what was written down after the stop token is of no token
+            token_ids = decoded[row][:TOKENS]
+            watched_prompts.append(prompts[row // samples])
+            groups.append([Completion(token_ids, "length", "", logps[: len(token_ids)])])
+        return measure_drift(self.policy, watched_prompts, groups, witnesses.temperature)
+
+    def _refuse_drift(self, drift: Drift) -> None:
+        """Stop the run if samples were not drawn from what is scored."""
+        if drift.share_of(self.tolerance, self.compared_in) <= 1:
+            return
+        raise DriftError(
+            f"engine=transformers: the log-probs that responses were drawn from differ from those "
+            f"of scoring by {drift}, over the {self.compared_in} tolerance of {self.tolerance:g}: "
+            f"numbers of {type(self.policy.model).__name__} depend on padding, on the cache or on "
+            "the other rows of a batch. engine.max_rows=1 decodes every response alone; "
+            "engine.drift_tolerance moves the limit; see docs/engines.md"
+        )
+
+    def metrics(self) -> dict[str, float]:
+        """See `Engine.metrics`."""
+        return drift_metrics(self.drift, self.tolerance, self.compared_in)
 
     def close(self) -> None:
         """Does nothing: the engine holds neither processes nor files."""
 
-    @torch.no_grad()
     def generate(
         self,
         prompts: Sequence[Sequence[int]],
@@ -139,23 +267,61 @@ class TransformersEngine:
         params: SamplingParams,
         on_progress: Callable[[int], None] | None = None,
     ) -> list[list[Completion]]:
-        """See `Engine.generate`."""
-        # dropout would make samples of another policy
-        was_training = self.model.training
-        self.model.eval()
-        results: list[list[Completion | None]] = [[None] * samples for _ in prompts]
+        """See `Engine.generate`.
 
-        # batches are ordered by length; the row number puts each response back into its place
+        Raises:
+            DriftError: watched responses were not drawn from what is scored.
+        """
+        # which responses are watched, if any
+        rows: list[int] = []
+        for batch_rows in self._rows_of_batches(prompts, samples):
+            rows += batch_rows
+        is_compared = self.drift_every > 0 and self.samplings % self.drift_every == 0
+        is_compared &= self.policy.sharding is None
+        watched = {row: [] for row in choose(rows)} if is_compared else {}
+        witnesses = Witnesses(params.temperature or 1.0, watched)  # greedy: as at temperature 1
+
+        self.samplings += 1
+        decoded = self._sample(
+            prompts, keys, samples, params, self.stop_ids, witnesses, on_progress
+        )
+        if self.policy.sharding is None:
+            self.drift = None
+        if is_compared and watched:
+            self.drift = self._compare(prompts, samples, decoded, witnesses)
+            self._refuse_drift(self.drift)
+
+        # prompt-major, as the rows are numbered
+        results: list[list[Completion]] = []
+        for p in range(len(prompts)):
+            numbers = range(p * samples, (p + 1) * samples)
+            results.append([self._finish(decoded[row]) for row in numbers])
+        return results
+
+    @torch.no_grad()
+    def _sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        keys: Sequence[Key],
+        samples: int,
+        params: SamplingParams,
+        stop_ids: Sequence[int],
+        witnesses: Witnesses,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> dict[int, list[int]]:
+        """Response tokens by row number."""
+        # noise of training mode would make samples of another policy
+        was_training = self.policy.training
+        self.policy.eval()
+        decoded: dict[int, list[int]] = {}
         try:
             for rows in self._rows_of_batches(prompts, samples):
                 with self.policy.autocast():
                     batch = self._prefill(prompts, keys, rows, samples, params)
-                    decoded = self._decode(batch, params, on_progress)
-                for row, token_ids in decoded.items():
-                    results[row // samples][row % samples] = self._finish(token_ids)
+                    decoded |= self._decode(batch, params, stop_ids, witnesses, on_progress)
         finally:
-            self.model.train(was_training)
-        return results  # type: ignore[return-value]  # every row was decoded
+            self.policy.train(was_training)
+        return decoded
 
     def _rows_of_batches(self, prompts: Sequence[Sequence[int]], samples: int) -> list[list[int]]:
         """Divide the rows into batches of at most `max_rows`, prompts of similar length together.
@@ -211,7 +377,7 @@ class TransformersEngine:
         if length > 1:
             # positions count from the first real token; those of the padding are masked anyway
             positions_PL = (mask_PL.cumsum(-1) - 1).clamp_min(0)
-            output = self.model.base_model(
+            output = decoder_of(self.model)(
                 input_ids=ids_PL[:, :-1],
                 attention_mask=mask_PL[:, :-1],
                 position_ids=positions_PL[:, :-1],
@@ -224,7 +390,7 @@ class TransformersEngine:
         places = [place_of_prompt[row // samples] for row in rows]
         repeat_B = torch.tensor(places, device=ids_PL.device)
         if cache is not None:
-            cache.batch_select_indices(repeat_B)
+            select_rows(cache, repeat_B)
 
         # and the random numbers of its sample
         noise = [uniforms(keys[row // samples], row % samples, params.max_tokens) for row in rows]
@@ -252,20 +418,26 @@ class TransformersEngine:
         return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
     def _decode(
-        self, batch: _Batch, params: SamplingParams, on_progress: Callable[[int], None] | None
+        self,
+        batch: _Batch,
+        params: SamplingParams,
+        stop_ids: Sequence[int],
+        witnesses: Witnesses,
+        on_progress: Callable[[int], None] | None,
     ) -> dict[int, list[int]]:
         """Sample until every row has stopped or reached the limit.
 
         Returns:
             Response tokens by row number.
         """
-        stops = torch.tensor(self.stop_ids, device=batch.last_B.device)
-        head = self.model.get_output_embeddings()
+        stops = torch.tensor(stop_ids, device=batch.last_B.device)
+        decoder, head = decoder_of(self.model), self.model.get_output_embeddings()
         tokens: dict[int, list[int]] = {row: [] for row in batch.rows}
+        witnesses.enter(batch.rows)
 
         # one token a row and step
         for t in range(params.max_tokens):
-            output = self.model.base_model(
+            output = decoder(
                 input_ids=batch.last_B.unsqueeze(1),
                 attention_mask=batch.mask_BL,
                 position_ids=batch.positions_B1,
@@ -275,9 +447,10 @@ class TransformersEngine:
             batch.cache = output.past_key_values
 
             # rows that have stopped draw as well, but their tokens do not count
-            batch.last_B = next_tokens(
-                head(output.last_hidden_state[:, -1]), batch.uniforms_BT[:, t], params
-            )
+            logits_BV = self.policy.logit_shape(head(output.last_hidden_state[:, -1]))
+            batch.last_B = next_tokens(logits_BV, batch.uniforms_BT[:, t], params)
+            if t < TOKENS:
+                witnesses.see(logits_BV, batch.last_B)
             batch.columns.append(batch.last_B.masked_fill(batch.done_B, -1))
 
             # every row grows by one token, whether it has stopped or not
@@ -290,7 +463,9 @@ class TransformersEngine:
             finished = int(batch.done_B.sum())
             everything = finished == len(batch.rows) or t == params.max_tokens - 1
             if everything or finished >= COMPACT_AT * len(batch.rows):
+                witnesses.leave()
                 dropped = batch.release(everything, tokens)
+                witnesses.enter(batch.rows)
                 if on_progress:
                     on_progress(dropped)
             if not batch.rows:

@@ -24,11 +24,13 @@ from g2rl.engines.drift import (
     SAMPLES,
     TOLERANCE,
     Drift,
+    drift_metrics,
     measure_drift,
     probe_prompts,
     refuse_drift,
 )
 from g2rl.engines.engine import Key, SamplerMemory, seed_of
+from g2rl.policy.anatomy import text_config
 from g2rl.policy.policy import Policy
 from g2rl.types import Completion, SamplingParams, Tokenizer
 
@@ -188,7 +190,7 @@ class VllmEngine:
         self.probe = self.make_probe()
         self.pushes, self.asleep = 0, False
         self.drift: Drift | None = None
-        """What the latest check measured."""
+        """What the check of the latest push measured; None if that push was not checked."""
 
     @staticmethod
     def sampler_memory(settings: Mapping[str, Any]) -> SamplerMemory:
@@ -213,7 +215,7 @@ class VllmEngine:
             raise ValueError(
                 f"engine.max_model_len={self.max_model_len}: must be over {PROBE.max_tokens}"
             )
-        return probe_prompts(self.policy.model.config.vocab_size, length)
+        return probe_prompts(text_config(self.policy.model.config).vocab_size, length)
 
     def push_weights(self) -> None:
         """Replace vLLM's weights by the policy's, and check that they arrived.
@@ -242,8 +244,13 @@ class VllmEngine:
 
         # a push that went wrong raises no error by itself
         self.pushes += 1
+        self.drift = None
         if self.pushes == 1 or (self.drift_every and (self.pushes - 1) % self.drift_every == 0):
             self.check_drift()
+
+    def metrics(self) -> dict[str, float]:
+        """See `Engine.metrics`."""
+        return drift_metrics(self.drift, self.tolerance, self.compared_in)
 
     def drop_prefixes(self) -> None:
         """Empty the prefix cache, which was computed with earlier weights.

@@ -12,6 +12,7 @@ GGUF.
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,15 +26,10 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from g2rl.policy.anatomy import text_config
+from g2rl.policy.chat import DATE, ModelError, pin_date, turn_end
 from g2rl.policy.weights import DTYPES
 from g2rl.types import Tokenizer
-
-END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>")
-"""Tokens with which chat templates of common models close a turn."""
-
-
-class ModelError(RuntimeError):
-    """A model or tokenizer could not be found, read or used."""
 
 
 @dataclass(slots=True)
@@ -99,6 +95,7 @@ def load(
     random_init: bool = False,
     config: Any = None,
     seed: int | None = None,
+    date: str = DATE,
 ) -> LoadedModel:
     """Load a model and its tokenizer.
 
@@ -118,6 +115,7 @@ def load(
         seed: given to torch's global random generators first, so that the weights of `random_init`,
             and those of adapters added right afterwards, are the same in every run with it. None
             leaves the generators as they are.
+        date: what a chat template that writes today's date is told, as 2025-01-01.
 
     Raises:
         ModelError: the source cannot be read; the message names it and says what helps.
@@ -146,6 +144,7 @@ def load(
         raise ModelError(f"cannot load model.source={source}: {error}") from error
 
     # make the model ready for training
+    pin_date(tokenizer, date)
     if gguf_file:
         forget_quantization(model)
     if gradient_checkpointing:
@@ -217,7 +216,7 @@ def read_config(
         overrides: values that replace those of the configuration.
 
     Raises:
-        ModelError: the configuration cannot be read.
+        ModelError: the configuration cannot be read, or has nothing of a name in `overrides`.
     """
     try:
         config = AutoConfig.from_pretrained(
@@ -227,8 +226,7 @@ def read_config(
         raise ModelError(f"cannot load model.source={source}: {error}") from error
 
     # the model is built from this object, so changing it changes the model
-    for name, value in (overrides or {}).items():
-        setattr(config, name, value)
+    apply_overrides(config, overrides or {}, "model.overrides")
     return config
 
 
@@ -257,6 +255,38 @@ def refuse_pickles(source: str) -> None:
             "safetensors and GGUF are read. Convert it where you trust it, with "
             "save_pretrained of transformers"
         )
+
+
+def apply_overrides(config: Any, overrides: Mapping[str, Any], key: str) -> None:
+    """Replace values of a model's configuration, in place.
+
+    In a nested configuration a name may stand at the top or in the part of the language model; the
+    latter wins, because layers and widths are its own.
+
+    Args:
+        config: of transformers.
+        overrides: values by name; a mapping for a nested part changes only what it names.
+        key: where the overrides stand, for error messages.
+
+    Raises:
+        ModelError: the configuration has nothing of that name.
+    """
+    text = text_config(config)
+    for name, value in overrides.items():
+        # the language model's own, then the top's
+        owner = text if hasattr(text, name) else config
+        if not hasattr(owner, name):
+            known = sorted(set(config.to_dict()) | set(text.to_dict()))
+            near = difflib.get_close_matches(name, known, n=3)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise ModelError(f"{key}.{name}: {type(config).__name__} has no such setting{hint}")
+
+        # a nested part is changed, any other value is replaced
+        part = getattr(owner, name)
+        if isinstance(value, Mapping) and hasattr(part, "to_dict"):
+            apply_overrides(part, value, f"{key}.{name}")
+        else:
+            setattr(owner, name, value)
 
 
 def refuse_holes(source: str, report: Mapping[str, Any]) -> None:
@@ -318,10 +348,11 @@ def resolve_stop_ids(
 ) -> list[int]:
     """Token ids that end a response.
 
-    `stop_tokens` win where they are given. Otherwise these end a response: the end tokens of the
-    generation config and of the tokenizer, and the end-of-turn tokens that the chat template
-    writes. The latter are needed because a base model's config often names only <|endoftext|>
-    although its template closes turns with <|im_end|>.
+    `stop_tokens` win where they are given. Otherwise these end a response: the end tokens that the
+    generation config and the tokenizer declare and, unless the generation config declares several,
+    the token that the chat template writes behind a turn of the assistant. The latter is needed
+    because a base model's config often names only <|endoftext|> although its template closes turns
+    with <|im_end|>.
 
     Raises:
         ModelError: a stop token is not in the vocabulary, or there is none at all.
@@ -338,17 +369,21 @@ def resolve_stop_ids(
 
     # end tokens of the generation config and of the tokenizer: each is one id, a list, or None
     stop_ids: list[int] = []
-    for eos in (getattr(model.generation_config, "eos_token_id", None), tokenizer.eos_token_id):
+    declared = getattr(model.generation_config, "eos_token_id", None)
+    for eos in (declared, tokenizer.eos_token_id):
         if isinstance(eos, list):
             stop_ids += eos
         elif eos is not None:
             stop_ids.append(eos)
 
-    # end-of-turn tokens that the chat template writes
-    template = tokenizer.chat_template or ""
-    for token in END_OF_TURN:
-        if token in vocabulary and token in template:
-            stop_ids.append(vocabulary[token])
+    # what the chat template writes behind a turn of the assistant; who declares several end tokens
+    # has thought of it
+    if not isinstance(declared, list) or len(declared) < 2:
+        end = turn_end(tokenizer)
+        if end is None:
+            end = turn_end(tokenizer, alone=True)
+        if end is not None:
+            stop_ids.append(end)
 
     if not stop_ids:
         raise ModelError(

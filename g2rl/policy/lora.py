@@ -181,6 +181,14 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
             yield path, module
 
 
+def adapter_dropouts(model: nn.Module) -> Iterator[nn.Module]:
+    """The dropout modules of adapters; none of a model without adapters, or with rate 0."""
+    for _, layer in lora_layers(model):
+        for dropout in layer.lora_dropout.values():
+            if getattr(dropout, "p", 0.0) > 0:
+                yield dropout
+
+
 def base_layer(layer: Any) -> nn.Module:
     """The layer under an adapter, or the layer itself."""
     return getattr(layer, "base_layer", layer)

@@ -6,7 +6,7 @@ hooks of FSDP have gathered them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,13 +14,28 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
-from g2rl.policy.batching import MicroBatch, mean_by_response
+from g2rl.policy.anatomy import UnsupportedModelError, decoder_of
+from g2rl.policy.batching import MicroBatch, Sequences, make_micro_batch, mean_by_response
+from g2rl.policy.checks import (
+    CAP_KEY,
+    SCALE_KEY,
+    LogitShape,
+    check_padding,
+    logit_keys,
+    measure_logits,
+    modes_differ,
+    noise_keys,
+)
 from g2rl.policy.lm_head import DEFAULT_TILE_BYTES, FeatureRequest, HeadOutput, Objective, head_pass
-from g2rl.policy.lora import base_layer, merged_items, merged_state, merged_weight
+from g2rl.policy.lora import (
+    adapter_dropouts,
+    base_layer,
+    merged_items,
+    merged_state,
+    merged_weight,
+)
 from g2rl.policy.sharding import Gathered, ShardSettings, blank, reshard, shard, whole
 from g2rl.policy.weights import DTYPES, without_second_names
-
-HEAD_TOLERANCE = 2e-2  # relative; catches soft-capping or logit scaling, not bfloat16 rounding
 
 
 class Scorable(Protocol):
@@ -79,14 +94,21 @@ class Policy(nn.Module):
         tile_bytes: memory for one tile of logits.
         compute_dtype: "bfloat16" computes the backbone and the products with the head in bfloat16,
             while weights and softmax stay in float32; None computes in the dtype of the weights.
+        training_noise: let the update compute with the noise of training mode (dropout, router
+            jitter). Without it the update's forward is that of the policy which sampled; the
+            dropout of adapters is on nevertheless, because it is a setting of the run.
 
     Raises:
         ValueError: another compute dtype than these two.
-        TypeError: the output head is not linear.
+        UnsupportedModelError: the output head is not linear, or the model cannot be taken apart.
     """
 
     def __init__(
-        self, model: Any, tile_bytes: int = DEFAULT_TILE_BYTES, compute_dtype: str | None = None
+        self,
+        model: Any,
+        tile_bytes: int = DEFAULT_TILE_BYTES,
+        compute_dtype: str | None = None,
+        training_noise: bool = False,
     ) -> None:
         super().__init__()
         if compute_dtype not in (None, "bfloat16"):
@@ -94,6 +116,11 @@ class Policy(nn.Module):
         self.model = model
         self.tile_bytes = tile_bytes
         self.compute_dtype = DTYPES[compute_dtype] if compute_dtype else None
+        self.training_noise = training_noise
+
+        # what is measured with a forward, once and before the weights are divided
+        self._logit_shape: LogitShape | None = None
+        self._has_noise: bool | None = None
 
         # these are set by `shard`
         self.skeleton: Skeleton | None = None
@@ -103,8 +130,9 @@ class Policy(nn.Module):
         # the tiled head computes logits itself, which it can do only for a linear one
         head = model.get_output_embeddings()
         if not isinstance(base_layer(head), nn.Linear):
-            raise TypeError(
-                f"the model's output head is {type(head).__name__}, g2rl needs a linear one"
+            raise UnsupportedModelError(
+                f"the output head of {type(model).__name__} is {type(head).__name__}, g2rl needs a "
+                "linear one; train another architecture"
             )
 
     @property
@@ -113,14 +141,73 @@ class Policy(nn.Module):
         return self._device or next(self.model.parameters()).device
 
     @property
+    def decoder(self) -> nn.Module:
+        """The model without its head, whose logits would take (B, L, V)."""
+        return decoder_of(self.model)
+
+    @property
+    def logit_shape(self) -> LogitShape:
+        """What the model does to the output of its head, measured at the first use."""
+        if self._logit_shape is None:
+            # a configuration without such a key leaves nothing to measure
+            config = self.model.config
+            if logit_keys(config, SCALE_KEY) or logit_keys(config, CAP_KEY):
+                self.check_head()
+            else:
+                self._logit_shape = LogitShape()
+        assert self._logit_shape is not None
+        return self._logit_shape
+
+    @property
     def has_dropout(self) -> bool:
-        """Whether a forward in training mode differs from one in evaluation mode."""
-        # attention reads its rate from the configuration and has no dropout module
-        rates = list(dropout_rates(self.model.config.to_diff_dict()))
-        for module in self.model.modules():
-            if isinstance(module, nn.modules.dropout._DropoutNd):
-                rates.append(module.p)
-        return any(rate > 0 for rate in rates)
+        """Whether a forward of the update differs from that of the policy which sampled.
+
+        Adapters with dropout make it differ once they have moved. Everything else is measured, at
+        the first use, by comparing a forward in training mode with one in evaluation mode.
+        """
+        if any(True for _ in adapter_dropouts(self.model)):
+            return True
+        if self._has_noise is None:
+            self._has_noise = self._measure_noise()
+        return self._has_noise
+
+    def _measure_noise(self) -> bool:
+        """Compare the two modes on two short sequences; see `has_dropout`."""
+        was_training = self.training
+
+        # no module changes its mode, so nothing can differ
+        self.train()
+        some_module_trains = any(module.training for module in self.model.modules())
+        self.train(was_training)
+        if not some_module_trains:
+            return False
+
+        # tokens of every row count, so that a rare event is not missed
+        sequences = Sequences([[1], [2]], [list(range(3, 35)), list(range(5, 29))])
+        vocabulary = self.model.get_output_embeddings().weight.shape[0]
+        for response in sequences.responses:
+            response[:] = [token % vocabulary for token in response]
+        batch = make_micro_batch(sequences, [0, 1], self.device)
+        noisy = modes_differ(lambda: self.hidden(batch), self.train)
+        self.train(was_training)
+        return noisy
+
+    def train(self, mode: bool = True) -> Policy:
+        """Switch to the mode of the update, or to evaluation mode.
+
+        Unless `training_noise` is set, the update computes in evaluation mode too, so that its
+        forward is that of the policy which sampled. Two kinds of modules need training mode
+        nevertheless: those that recompute activations, and the dropout of adapters.
+        """
+        super().train(mode and self.training_noise)
+        self.training = mode
+        if mode:
+            for module in self.model.modules():
+                if getattr(module, "gradient_checkpointing", False):
+                    module.training = True
+            for dropout in adapter_dropouts(self.model):
+                dropout.train()
+        return self
 
     @property
     def copies_weights(self) -> bool:
@@ -163,7 +250,9 @@ class Policy(nn.Module):
             settings: how weights are gathered and gradients are summed.
             offload: keep the divided weights in host memory.
         """
-        # what can no longer be told from divided weights: shapes, ties, the device of computation
+        # what can no longer be told from divided weights: shapes, ties, the device of computation,
+        # and what takes a forward that not every rank would join
+        self._logit_shape, self._has_noise = self.logit_shape, self.has_dropout
         self.skeleton = Skeleton(blank(self.model, "meta"))
         self._device, self.sharding = self.device, settings
 
@@ -212,9 +301,8 @@ class Policy(nn.Module):
 
     def _states(self, batch: MicroBatch) -> Tensor:
         """Last hidden states at all positions, padding included, (B * L, D)."""
-        # base_model is the model without its head, whose logits would take (B, L, V)
         with self.autocast():
-            output = self.model.base_model(input_ids=batch.input_ids_BL, use_cache=False)
+            output = self.decoder(input_ids=batch.input_ids_BL, use_cache=False)
         return output.last_hidden_state.flatten(0, 1)
 
     def _in_compute_dtype(self, tensor: Tensor) -> Tensor:
@@ -247,11 +335,15 @@ class Policy(nn.Module):
             Log-probabilities and entropies (T,); features (N, D), the loss and mean hidden states
             (N, D) where asked for.
         """
+        # z = cap tanh(scale x / cap), divided by tau, is a cap of cap / scale on x and tau / scale
+        shape = self.logit_shape
+        cap = None if shape.cap is None else shape.cap / shape.scale
+
         # the features need to know which response each token belongs to
         request = None
         if features:
             scored_at = temperature if feature_temperature is None else feature_temperature
-            request = FeatureRequest(batch.segments_T, len(batch.rows), scored_at)
+            request = FeatureRequest(batch.segments_T, len(batch.rows), scored_at / shape.scale)
 
         # the head's weight; with an adapter on it, the merged one
         head = self.model.get_output_embeddings()
@@ -265,10 +357,11 @@ class Policy(nn.Module):
             mean_hidden_ND = mean_by_response(own_states_TD, batch)
 
         output = head_pass(
-            self._in_compute_dtype(states[batch.positions_T]),
+            self._in_compute_dtype(states[batch.positions_T]).to(weight_VD.dtype),
             weight_VD,
             batch.targets_T,
-            temperature=temperature,
+            temperature=temperature / shape.scale,
+            cap=cap,
             bias_V=head.bias,
             features=request,
             objective=objective,
@@ -277,42 +370,36 @@ class Policy(nn.Module):
         output.hidden_ND = mean_hidden_ND
         return output
 
-    @torch.no_grad()
-    def check_head(self) -> None:
-        """Make sure that the model's logits are W h + b and nothing more.
+    def check(self) -> None:
+        """Make sure, on a few tokens and before the first rollout, that numbers will be right.
 
         Raises:
-            ValueError: the model scales, caps or otherwise changes its logits, so that log-probs
-                and gradient features computed from its head would be wrong.
+            UnsupportedModelError: the logits are not those of the head, hidden states depend on
+                padding or neighbours, or recomputing activations switches noise on.
         """
-        # a short input of any tokens
-        head = self.model.get_output_embeddings()
-        ids_BL = torch.arange(1, 9, device=self.device).unsqueeze(0) % head.weight.shape[0]
+        self.check_head()
+        was_training = self.training
+        self.eval()
+        check_padding(self.model, self.decoder)
+        self.train(was_training)
 
-        # the model's logits, and its head applied to its last hidden states
-        was_training = self.model.training
-        self.model.eval()
-        expected = self.model(input_ids=ids_BL, use_cache=False).logits.float()
-        hidden = self.model.base_model(input_ids=ids_BL, use_cache=False).last_hidden_state
-        computed = head(hidden).float()
-        self.model.train(was_training)
-
-        # `not <` also catches logits that are not a number
-        gap = (expected - computed).abs().max() / expected.abs().max().clamp_min(1e-6)
-        if not gap < HEAD_TOLERANCE:
-            raise ValueError(
-                f"the logits of {type(self.model).__name__} are not its head applied to its last "
-                f"hidden state (relative difference {gap:.3g}): soft-capped or scaled logits are "
-                "not supported"
+        # noise that nobody has asked for: a block that recomputes is in training mode
+        if self.has_dropout and not self.training_noise and self._has_noise:
+            keys = ", ".join(noise_keys(self.model.config.to_dict())) or "none named so"
+            raise UnsupportedModelError(
+                f"model.gradient_checkpointing=true switches on noise in the blocks of "
+                f"{type(self.model).__name__}, so that the update would not learn from the policy "
+                f"that sampled: set these keys of its configuration to 0 by model.overrides "
+                f"({keys}), or model.gradient_checkpointing=false, or model.training_noise=true"
             )
 
+    def check_head(self) -> None:
+        """Find out how the model's logits follow from its head.
 
-def dropout_rates(config: Mapping[str, Any]) -> Iterator[float]:
-    """Every dropout rate in a model's configuration, nested configurations included."""
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            yield from dropout_rates(value)
-
-        # attention_dropout, resid_pdrop, hidden_dropout_prob, ...
-        elif "drop" in name and isinstance(value, float):
-            yield value
+        Raises:
+            UnsupportedModelError: they are more than the head's outputs, scaled or soft-capped.
+        """
+        was_training = self.training
+        self.eval()
+        self._logit_shape = measure_logits(self.model, self.decoder)
+        self.train(was_training)

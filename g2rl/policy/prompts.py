@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from g2rl.policy.loading import ModelError
+from g2rl.policy.chat import ModelError, cut_control_tokens, render, template_of
 from g2rl.types import Tokenizer
 
 
@@ -11,32 +11,29 @@ def encode_prompt(
 ) -> list[int]:
     """Token ids of a prompt.
 
+    Control tokens that stand in the text itself, such as <|im_end|> in a problem, are encoded as
+    the plain text that they are: only the chat template writes control tokens.
+
     Args:
         tokenizer: of the policy.
         text: what the user turn says.
         chat: render the text as one user turn through the tokenizer's chat template; otherwise it
-            is encoded as it stands.
+            is encoded as it stands, without an end token behind it.
         max_tokens: longest prompt that is allowed; None allows any.
 
     Raises:
         ModelError: the tokenizer has no chat template, the text has words outside a closed
             vocabulary, or the prompt is longer than `max_tokens`.
     """
-    if chat and not tokenizer.chat_template:
+    if chat and not template_of(tokenizer):
         raise ModelError(
             "the tokenizer has no chat template; set model.chat=false to use plain prompts"
         )
 
     try:
-        if chat:
-            messages = [{"role": "user", "content": text}]
-            rendered = tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True
-            )
-            # the template has written the special tokens
-            ids = tokenizer.encode(rendered, add_special_tokens=False)
-        else:
-            ids = tokenizer.encode(text)
+        ids = _encode_parts(tokenizer, text, chat)
+    except ModelError:
+        raise
     except Exception as error:  # tokenizers raises bare Exception for a word outside the vocabulary
         raise ModelError(
             f"the tokenizer cannot encode the prompt {text[:80]!r}: {error}. The built-in "
@@ -51,4 +48,39 @@ def encode_prompt(
             f"a prompt has {len(ids)} tokens, over task.max_prompt_tokens={max_tokens}: "
             f"{text[:80]!r}"
         )
-    return list(ids)
+    return ids
+
+
+def _encode_parts(tokenizer: Tokenizer, text: str, chat: bool) -> list[int]:
+    """Token ids of a prompt, in which control tokens of the text are encoded in two parts."""
+    marked_text, mark = cut_control_tokens(tokenizer, text)
+    if chat:
+        marked_text = render(tokenizer, [{"role": "user", "content": marked_text}], prompt=True)
+    parts = [marked_text] if mark is None else marked_text.split(mark)
+
+    # a chat template has written the special tokens, behind which nothing is added
+    ids = _encode(tokenizer, parts[0]) if chat else _encode_plain(tokenizer, parts[0])
+    for part in parts[1:]:
+        ids += _encode(tokenizer, part)
+    return ids
+
+
+def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Token ids of a text, in which control tokens are recognised and none is added."""
+    return list(tokenizer.encode(text, add_special_tokens=False)) if text else []
+
+
+def _encode_plain(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Token ids of a text behind the special tokens that the tokenizer puts before every text.
+
+    A tokenizer with `add_eos_token` puts an end token behind it too. That would tell the model that
+    the response is over, so it is left out.
+    """
+    with_special = list(tokenizer.encode(text))
+    plain = _encode(tokenizer, text)
+
+    # whatever stands behind the last token of the text itself
+    for end in range(len(with_special), len(plain) - 1, -1):
+        if with_special[end - len(plain) : end] == plain:
+            return with_special[:end]
+    return with_special

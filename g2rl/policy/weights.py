@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from g2rl.policy.anatomy import text_config
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """The dtypes of weights and computation by the name that settings use."""
 
@@ -19,12 +21,14 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 def decoder_blocks(model: Any) -> nn.ModuleList | None:
     """The list of decoder blocks of a causal LM; None where the architecture is not understood.
 
-    The first list of modules is taken for it, provided that it is as long as the model's
-    configuration says.
+    The first list of modules is taken for it, provided that it is as long as the language model's
+    configuration says. A model that reads images too has lists of other blocks before it.
     """
-    for module in model.modules():
+    config = text_config(model.config)
+    root = model if config is model.config else model.get_decoder()
+    for module in root.modules():
         if isinstance(module, nn.ModuleList):
-            return module if len(module) == model.config.num_hidden_layers else None
+            return module if len(module) == config.num_hidden_layers else None
     return None
 
 

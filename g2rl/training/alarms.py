@@ -24,6 +24,9 @@ class HealthLimits:
         entropy: entropy_collapse below this mean token entropy, in nats.
         uniform: no_contrast above this share of groups whose base rewards are all equal.
         ratio: score_mismatch when a step's first importance ratio is further than this from 1.
+        drift: sampler_drift above this share of the tolerated difference between the
+            log-probabilities that responses were drawn from and those of scoring; above 1 the run
+            stops.
         sampler: sampler_mismatch above this mean KL between the engine that sampled and the
             trainer, nats.
         truncated: truncation above this share of responses cut at the token limit.
@@ -38,6 +41,7 @@ class HealthLimits:
     entropy: float = 0.02
     uniform: float = 0.95
     ratio: float = 0.05
+    drift: float = 0.5
     sampler: float = 0.02
     truncated: float = 0.5
     timeouts: float = 0.05
@@ -97,6 +101,14 @@ MEAN_ALARMS = (
         "uniform",
         "{value:.0%} of the groups are all right or all wrong: the verifier teaches (almost) "
         "nothing",
+    ),
+    MeanAlarm(
+        "sampler_drift",
+        ("sample/drift",),
+        "drift",
+        "the log-probs that responses were drawn from differ from those of scoring by {value:.0%} "
+        "of what is tolerated",
+        only_last_step=True,
     ),
     MeanAlarm(
         "sampler_mismatch",

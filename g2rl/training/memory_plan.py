@@ -14,11 +14,19 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
+from g2rl.policy.anatomy import text_config
 from g2rl.policy.lora import LoraSettings, target_modules
 from g2rl.policy.weights import decoder_blocks
 from g2rl.training.memory import Estimate, Job, Shape, estimate
 
 GIB = 1 << 30
+NEEDED_SIZES = (
+    "num_hidden_layers",
+    "hidden_size",
+    "num_attention_heads",
+    "intermediate_size",
+)
+"""What a configuration has to say for a plan."""
 TIGHT = 0.9  # of the device; kernels' working memory and fragmentation want the rest
 KNOBS = {
     "parameters": "parallel=fsdp on more GPUs",
@@ -55,12 +63,13 @@ def shape_of(config: Any, lora: LoraSettings | None = None) -> Shape:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
 
-    # what a plan has to know
+    # what a plan has to know, of the language model alone
+    outer, config = config, text_config(config)
     blocks = decoder_blocks(model)
-    intermediate = getattr(config, "intermediate_size", None)
-    if blocks is None or not isinstance(intermediate, int):
+    sizes = [getattr(config, name, None) for name in NEEDED_SIZES]
+    if blocks is None or not all(isinstance(size, int) for size in sizes):
         raise ValueError(
-            f"no memory plan for model type {config.model_type}; plan=off goes on without"
+            f"no memory plan for model type {outer.model_type}; plan=off goes on without"
         )
 
     # sizes
@@ -74,7 +83,7 @@ def shape_of(config: Any, lora: LoraSettings | None = None) -> Shape:
         kv_heads=getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
         head_dim=getattr(config, "head_dim", None)
         or config.hidden_size // config.num_attention_heads,
-        intermediate=intermediate,
+        intermediate=config.intermediate_size,
         vocabulary=model.get_output_embeddings().weight.shape[0],
         parameters=parameters + adapters,
         trained=adapters if lora else parameters,

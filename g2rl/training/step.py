@@ -109,6 +109,7 @@ class TrainingStep:
 
         # 1. sample and 2. grade: the verdicts come when they are called for
         rollouts, pending_verdicts, sample_metrics = self._draw(step, clock)
+        drift = self.engine.metrics()
 
         # 3. score: the policy comes last, because it may keep forwards for the update
         reference = self.scorer.reference_scores(rollouts)
@@ -133,7 +134,9 @@ class TrainingStep:
             )
         self._write_tables(step, rollouts, verdicts, batch, lesson)
         clock.lap("write")
+        sampling_metrics = {f"sample/{name}": value for name, value in drift.items()}
         return {
+            **sampling_metrics,
             **train_metrics(rollouts, batch, lesson.shaped),
             **sample_metrics,
             **lesson.metrics,

@@ -284,10 +284,11 @@ def test_surprise_of_the_samples_equals_their_entropy(
 
 
 def test_the_training_mode_is_restored(tiny: LoadedModel, prompts: list[list[int]]) -> None:
-    tiny.model.train()
-    engine(tiny).generate(prompts[:1], KEYS[:1], 1, SamplingParams(max_tokens=2))
-    assert tiny.model.training
-    tiny.model.eval()
+    for mode in (True, False):
+        sampler = engine(tiny)
+        sampler.policy.train(mode)
+        sampler.generate(prompts[:1], KEYS[:1], 1, SamplingParams(max_tokens=2))
+        assert sampler.policy.training == mode
 
 
 def test_a_batch_needs_a_row(tiny: LoadedModel) -> None:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from g2rl.cli.build.settings import ModelSettings, ParallelSettings, read_model_settings
 from g2rl.engines.engine import Engine
+from g2rl.policy.anatomy import positions_of
 from g2rl.policy.loading import (
     LoadedModel,
     load,
@@ -52,6 +53,7 @@ def load_model(
         random_init=settings.random_init,
         config=model_config,
         seed=seed,
+        date=settings.date,
     )
 
     # an adapter that is merged into the weights, then new ones that train
@@ -67,10 +69,13 @@ def build_policy(loaded: LoadedModel, settings: ModelSettings) -> Policy:
     """The policy around a loaded model.
 
     Raises:
-        ValueError: the model's logits are not its head applied to its last hidden state.
+        UnsupportedModelError: a few tokens show that its numbers would be wrong, see
+            `Policy.check`.
     """
-    policy = Policy(loaded.model, settings.tile_bytes, settings.compute_dtype)
-    policy.check_head()
+    policy = Policy(
+        loaded.model, settings.tile_bytes, settings.compute_dtype, settings.training_noise
+    )
+    policy.check()
     return policy
 
 
@@ -83,7 +88,7 @@ def build_sampler(config: DictConfig) -> tuple[Engine, LoadedModel]:
     """The model of a command that only samples, and its engine; weights are not pushed yet."""
     settings = without_checkpointing(read_model_settings(config.model))
     loaded = load_model(settings)
-    policy = Policy(loaded.model, settings.tile_bytes, settings.compute_dtype)
+    policy = build_policy(loaded, settings)
     return build_engine(config.engine, policy, loaded), loaded
 
 
@@ -92,18 +97,26 @@ def without_checkpointing(settings: ModelSettings) -> ModelSettings:
     return dataclasses.replace(settings, gradient_checkpointing=False)
 
 
-def check_context(model_config: Any, tokens: int) -> None:
+def check_context(
+    model_config: Any,
+    tokens: int,
+    what: str = "task.max_prompt_tokens + task.max_response_tokens",
+    remedy: str = "lower one of them",
+) -> None:
     """Refuse prompts and responses that together exceed the positions the model was made for.
 
+    Args:
+        model_config: of the model.
+        tokens: of the longest prompt and its response.
+        what: what they add up from, in the words of settings.
+        remedy: what to do.
+
     Raises:
-        ValueError: naming both settings and the limit.
+        ValueError: naming the settings and the limit.
     """
-    limit = getattr(model_config, "max_position_embeddings", None)
+    limit = positions_of(model_config)
     if limit is not None and tokens > limit:
-        raise ValueError(
-            f"task.max_prompt_tokens + task.max_response_tokens = {tokens}, over the model's "
-            f"{limit} positions; lower one of them"
-        )
+        raise ValueError(f"{what} = {tokens}, over the model's {limit} positions; {remedy}")
 
 
 def join_world(settings: ParallelSettings, device: str) -> World:

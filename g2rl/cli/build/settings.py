@@ -21,6 +21,7 @@ from g2rl.engines.engine import Engine, SamplerMemory
 from g2rl.formulas.advantages import GroupAdvantage
 from g2rl.formulas.losses import PolicyLoss
 from g2rl.formulas.overlong import OverlongShaping
+from g2rl.policy.chat import DATE
 from g2rl.policy.lora import LoraSettings
 from g2rl.policy.sharding import ShardSettings
 from g2rl.training.alarms import HealthLimits
@@ -60,6 +61,8 @@ class ModelSettings:
     adapter: Path | None = None
     lora: LoraSettings | None = None
     tile_mb: int = 64
+    training_noise: bool = False
+    date: str = DATE
 
     def __post_init__(self) -> None:
         if self.tile_mb < 1:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -325,7 +326,9 @@ def check_lengths(settings: TrainSettings, problems: Problems, loaded: LoadedMod
     trainer = settings.trainer
     check_context(loaded.model.config, trainer.max_prompt_tokens + trainer.sampling.max_tokens)
 
-    check_benchmark_prompts(problems.benchmarks, loaded.tokenizer, settings.model.chat)
+    check_benchmark_prompts(
+        problems.benchmarks, loaded.tokenizer, settings.model.chat, loaded.model.config
+    )
 
     # the task drops or refuses what is too long, as task.overlong says
     def token_count(problem: Problem) -> int:
@@ -339,9 +342,26 @@ def check_lengths(settings: TrainSettings, problems: Problems, loaded: LoadedMod
 
 
 def check_benchmark_prompts(
-    benchmarks: Sequence[Benchmark], tokenizer: Tokenizer, chat: bool
+    benchmarks: Sequence[Benchmark], tokenizer: Tokenizer, chat: bool, model_config: Any
 ) -> None:
-    """Encode every held-out prompt once."""
+    """Encode every held-out prompt once, and refuse what does not fit the model.
+
+    Raises:
+        ValueError: the longest prompt of a benchmark with its response exceeds the positions of the
+            model.
+        ModelError: a prompt that the tokenizer cannot encode.
+    """
     for benchmark in benchmarks:
+        longest = 0
         for problem in benchmark.problems:
-            encode_prompt(tokenizer, problem.prompt, chat)
+            longest = max(longest, len(encode_prompt(tokenizer, problem.prompt, chat)))
+
+        # a longer text gets wrong numbers from some models, and an error from others
+        limit = benchmark.params.max_tokens
+        check_context(
+            model_config,
+            longest + limit,
+            f"benchmark {benchmark.name}: the longest prompt ({longest} tokens) + max_tokens "
+            f"({limit})",
+            "lower benchmark.max_tokens",
+        )

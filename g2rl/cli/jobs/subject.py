@@ -21,6 +21,7 @@ from g2rl.cli.build.model import (
 from g2rl.cli.build.settings import plain, read_model_settings
 from g2rl.cli.folder import prepare
 from g2rl.engines.engine import Engine
+from g2rl.policy.anatomy import positions_of
 from g2rl.policy.loading import LoadedModel
 from g2rl.policy.policy import Policy
 from g2rl.policy.prompts import encode_prompt
@@ -94,7 +95,7 @@ def refuse_long(model_config: Any, prompt: int, response: int) -> None:
     try:
         check_context(model_config, prompt + response)
     except ValueError:
-        limit = model_config.max_position_embeddings
+        limit = positions_of(model_config) or 0
         raise ValueError(
             f"max_tokens={response} behind the longest prompt ({prompt} tokens) is over the "
             f"model's {limit} positions: set max_tokens to at most {limit - prompt}"

@@ -11,7 +11,7 @@ from torch import Tensor
 from g2rl.policy.lm_head.fused import FusedHead, Objective
 from g2rl.policy.lm_head.residuals import FeatureRequest, to_features
 from g2rl.policy.lm_head.tiled import TiledHead
-from g2rl.policy.lm_head.tiles import tile_columns, tile_rows, wide
+from g2rl.policy.lm_head.tiles import cap_slopes, tile_columns, tile_rows, wide
 
 DEFAULT_TILE_BYTES = 64 << 20
 
@@ -64,6 +64,7 @@ def head_pass(
     features: FeatureRequest | None = None,
     objective: Objective | None = None,
     tile_bytes: int = DEFAULT_TILE_BYTES,
+    cap: float | None = None,
 ) -> HeadOutput:
     """Log-probability and entropy of each response token, and gradient features when asked for.
 
@@ -79,6 +80,9 @@ def head_pass(
             pass and the output has a `loss`; otherwise it is not called. It cannot be combined with
             features.
         tile_bytes: memory for one tile of logits together with the residual sums of the features.
+        cap: c of a soft cap, under which logits are c tanh((W h + b) / c); None for none. The
+            features then are the gradient of capped logits, Phi = W^T sum_t a_t s_t (e(y_t) - p_t)
+            / sum_t a_t with the slopes s = 1 - tanh^2. An objective is not fused under a cap.
 
     Returns:
         With a `loss`, only the loss is differentiable. Without one, log-probabilities and entropies
@@ -104,19 +108,32 @@ def head_pass(
     rows = tile_rows(vocabulary, tile_bytes - residual_bytes, hidden_TD.dtype)
 
     # the head that differentiates the objective in its forward
-    if objective is not None and fuses(hidden_TD, weight_VD, rows):
+    if cap is None and objective is not None and fuses(hidden_TD, weight_VD, rows):
         return _fused(hidden_TD, weight_VD, bias_V, targets_T, temperature, rows, objective)
 
     # the head whose backward recomputes logits, over slices of the vocabulary
     columns = tile_columns(hidden_TD.shape[0], tile_bytes, hidden_TD.dtype)
     logps_T, entropy_T, residual_NV = TiledHead.apply(
-        hidden_TD, weight_VD, bias_V, targets_T, temperature, rows, columns, features
+        hidden_TD, weight_VD, bias_V, targets_T, temperature, rows, columns, features, cap
     )
     output = HeadOutput(logps_T, entropy_T)
     if features is not None:
         with torch.no_grad():
-            output.features_ND = to_features(residual_NV, weight_VD, targets_T, features)
+            slopes_T = None
+            if cap is not None:
+                slopes_T = _target_slopes(hidden_TD, weight_VD, bias_V, targets_T, cap)
+            output.features_ND = to_features(residual_NV, weight_VD, targets_T, features, slopes_T)
     return output
+
+
+def _target_slopes(
+    hidden_TD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_T: Tensor, cap: float
+) -> Tensor:
+    """Derivative of each target's soft-capped logit for the head's output, (T,)."""
+    outputs_T = (hidden_TD * weight_VD[targets_T]).sum(-1, dtype=wide(hidden_TD.dtype))
+    if bias_V is not None:
+        outputs_T += bias_V[targets_T]
+    return cap_slopes(cap * torch.tanh(outputs_T / cap), 1.0, cap)
 
 
 def _fused(*inputs: Any) -> HeadOutput:

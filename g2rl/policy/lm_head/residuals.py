@@ -30,7 +30,12 @@ class FeatureRequest:
 
 
 def add_residuals(
-    residual_NV: Tensor, request: FeatureRequest, tile: slice, exp: Tensor, temperature: float
+    residual_NV: Tensor,
+    request: FeatureRequest,
+    tile: slice,
+    exp: Tensor,
+    temperature: float,
+    slopes: Tensor | None = None,
 ) -> None:
     """Subtract sum_t a_t p_t of a tile's tokens from the residual sums of their responses.
 
@@ -40,6 +45,7 @@ def add_residuals(
         tile: the tokens of the tile.
         exp: exponentials of their logits at `temperature`, (n, V); overwritten.
         temperature: of the exponentials.
+        slopes: derivative of soft-capped logits for the head's outputs, (n, V); None without a cap.
     """
     # exp(z / tau) ** (tau / tau') = exp(z / tau')
     if request.temperature != temperature:
@@ -49,6 +55,8 @@ def add_residuals(
     scale = exp.sum(-1).reciprocal_()
     if request.weights_T is not None:
         scale = scale * request.weights_T[tile]
+    if slopes is not None:
+        exp.mul_(slopes)
 
     # the tile's tokens belong to few responses, which follow one another
     segments = request.segments_T[tile]
@@ -62,7 +70,11 @@ def add_residuals(
 
 
 def to_features(
-    residual_NV: Tensor, weight_VD: Tensor, targets_T: Tensor, request: FeatureRequest
+    residual_NV: Tensor,
+    weight_VD: Tensor,
+    targets_T: Tensor,
+    request: FeatureRequest,
+    slopes_T: Tensor | None = None,
 ) -> Tensor:
     """Gradient features Phi (N, D) of the responses.
 
@@ -71,6 +83,8 @@ def to_features(
         weight_VD: the head.
         targets_T: the sampled tokens y_t.
         request: which response each token belongs to, and its weight a_t.
+        slopes_T: derivative of each target's soft-capped logit for the head's output; None without
+            a cap.
     """
     # a_t, 1 unless the request says otherwise
     weights_T = request.weights_T
@@ -78,8 +92,11 @@ def to_features(
         weights_T = torch.ones_like(targets_T, dtype=residual_NV.dtype)
     weights_T = weights_T.to(residual_NV.dtype)
 
-    # c = sum_t a_t (e(y_t) - p_t) / sum_t a_t
-    residual_NV.index_put_((request.segments_T, targets_T), weights_T, accumulate=True)
+    # c = sum_t a_t (e(y_t) - p_t) / sum_t a_t; under a cap each difference times its slope
+    target_weights_T = weights_T
+    if slopes_T is not None:
+        target_weights_T = weights_T * slopes_T.to(weights_T.dtype)
+    residual_NV.index_put_((request.segments_T, targets_T), target_weights_T, accumulate=True)
     total_weight_N = residual_NV.new_zeros(request.count)
     total_weight_N.index_add_(0, request.segments_T, weights_T)
     smallest = torch.finfo(residual_NV.dtype).tiny  # a response without tokens has c = 0

@@ -13,7 +13,14 @@ import torch
 from torch import Tensor
 
 from g2rl.policy.lm_head.residuals import FeatureRequest, add_residuals
-from g2rl.policy.lm_head.tiles import new_buffers, tile_logits, tile_scores, tiles, wide
+from g2rl.policy.lm_head.tiles import (
+    cap_slopes,
+    new_buffers,
+    tile_logits,
+    tile_scores,
+    tiles,
+    wide,
+)
 
 
 def _by_target(
@@ -86,13 +93,18 @@ def _logit_gradients(
     for words, (first, last) in zip(tiles(vocabulary, ctx.columns), ends, strict=True):
         # log-probabilities, by the log Z that the forward has stored
         bias = None if bias_V is None else bias_V[words]
-        logp = tile_logits(hidden_TD, weight_VD[words], bias, ctx.temperature, buffer)
+        logp = tile_logits(hidden_TD, weight_VD[words], bias, ctx.temperature, buffer, ctx.cap)
+        slopes = None
+        if ctx.cap is not None:
+            slopes = cap_slopes(logp, ctx.temperature, ctx.cap)
         logp.sub_(log_norm_T.unsqueeze(1))
 
         # the gradient: through every p_v, and directly through z of the target
         grad_logits = _probability_part(logp, grad_logps_T, grad_entropy_T, entropy_T)
         tokens = order_T[first:last]
         grad_logits[tokens, targets_T[tokens] - words.start] += grad_logps_T[tokens]
+        if slopes is not None:
+            grad_logits.mul_(slopes)
         if ctx.temperature != 1.0:
             grad_logits.div_(ctx.temperature)
         yield words, grad_logits
@@ -120,6 +132,7 @@ class TiledHead(torch.autograd.Function):
         rows: int,
         columns: int,
         request: FeatureRequest | None,
+        cap: float | None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """See `g2rl.policy.lm_head.head_pass`.
 
@@ -137,17 +150,20 @@ class TiledHead(torch.autograd.Function):
         buffer, chunk_buffer = new_buffers(hidden_TD, weight_VD.shape[0], rows)
         for tile in tiles(token_count, rows):
             # scores of the tile's tokens, which turn its logits into exponentials
-            logits = tile_logits(hidden_TD[tile], weight_VD, bias_V, temperature, buffer)
+            logits = tile_logits(hidden_TD[tile], weight_VD, bias_V, temperature, buffer, cap)
+            slopes = None
+            if cap is not None and request is not None:
+                slopes = cap_slopes(logits, temperature, cap)
             scores = tile_scores(logits, targets_T[tile], chunk_buffer)
             logps_T[tile], entropy_T[tile] = scores.logps, scores.entropies
             log_norm_T[tile] = scores.log_norms
 
             if request is not None and residual_NV is not None:
-                add_residuals(residual_NV, request, tile, logits, temperature)
+                add_residuals(residual_NV, request, tile, logits, temperature, slopes)
 
         # logits are not stored: the backward recomputes them
         ctx.save_for_backward(hidden_TD, weight_VD, bias_V, targets_T, log_norm_T, entropy_T)
-        ctx.temperature, ctx.columns = temperature, columns
+        ctx.temperature, ctx.columns, ctx.cap = temperature, columns, cap
 
         # the backward is told None of an output that nothing depends on, instead of zeros
         ctx.set_materialize_grads(False)
@@ -162,9 +178,9 @@ class TiledHead(torch.autograd.Function):
         hidden_TD, weight_VD, bias_V, _, log_norm_T, _ = saved
         grad_logps_T, grad_entropy_T, _ = grads
 
-        # without a gradient that flows back, none of the eight inputs has one
+        # without a gradient that flows back, none of the nine inputs has one
         if grad_logps_T is None and grad_entropy_T is None:
-            return (None,) * 8
+            return (None,) * 9
         if grad_logps_T is None:
             grad_logps_T = torch.zeros_like(log_norm_T)
 
@@ -188,4 +204,4 @@ class TiledHead(torch.autograd.Function):
 
         if grad_hidden_TD is not None:
             grad_hidden_TD = grad_hidden_TD.to(hidden_TD.dtype)
-        return grad_hidden_TD, grad_weight_VD, grad_bias_V, None, None, None, None, None
+        return grad_hidden_TD, grad_weight_VD, grad_bias_V, *(None,) * 6

@@ -77,7 +77,12 @@ def new_buffers(hidden_TD: Tensor, vocabulary: int, rows: int) -> tuple[Tensor, 
 
 
 def tile_logits(
-    hidden: Tensor, weight_VD: Tensor, bias_V: Tensor | None, temperature: float, buffer: Tensor
+    hidden: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor | None,
+    temperature: float,
+    buffer: Tensor,
+    cap: float | None = None,
 ) -> Tensor:
     """Logits of n tokens divided by the temperature, (n, V), float32 or wider.
 
@@ -86,6 +91,7 @@ def tile_logits(
         weight_VD, bias_V: the head, or a slice of it.
         temperature: tau.
         buffer: flat memory that the logits are written to.
+        cap: c of a soft cap c tanh(z / c) before the temperature; None for none.
     """
     # without a temporary if the dtypes agree
     logits = as_matrix(buffer, hidden.shape[0], weight_VD.shape[0])
@@ -96,9 +102,22 @@ def tile_logits(
 
     if bias_V is not None:
         logits.add_(bias_V)
+    if cap is not None:
+        logits.div_(cap).tanh_().mul_(cap)
     if temperature != 1.0:
         logits.div_(temperature)
     return logits
+
+
+def cap_slopes(logits: Tensor, temperature: float, cap: float) -> Tensor:
+    """Derivative of soft-capped logits for the head's outputs, 1 - tanh^2, of the same shape.
+
+    Args:
+        logits: what `tile_logits` yields, capped and divided by the temperature.
+        temperature: tau.
+        cap: c.
+    """
+    return (logits * (temperature / cap)).square_().neg_().add_(1.0)
 
 
 class TileScores(NamedTuple):

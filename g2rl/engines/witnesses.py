@@ -1,0 +1,63 @@
+"""Responses whose log-probabilities are written down while they are drawn.
+
+A few responses of a sampling bear witness to what its tokens were drawn from: their
+log-probabilities by the engine's own logits are compared with those of scoring
+(`g2rl.engines.drift`). More than a few would cost time and show nothing more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+COUNT = 4
+"""Responses of one sampling that are watched."""
+TOKENS = 256
+"""Tokens of each that are compared, from its beginning."""
+
+
+def choose(rows: Sequence[int]) -> list[int]:
+    """Evenly spaced rows, the first and the last among them; at most `COUNT`."""
+    count = min(COUNT, len(rows))
+    if count < 2:
+        return list(rows)
+    last = len(rows) - 1
+    return [rows[round(number * last / (count - 1))] for number in range(count)]
+
+
+@dataclass(slots=True)
+class Witnesses:
+    """The log-probabilities of watched rows, which are numbered as the engine numbers them."""
+
+    temperature: float
+    """Of the distribution without truncation that is compared."""
+    logps: dict[int, list[float]]
+    """Watched rows, with what has been written down of each."""
+    places: list[tuple[int, int]] = field(default_factory=list)
+    """The watched rows of the present batch, each with its place in it."""
+    columns: list[Tensor] = field(default_factory=list)
+    """Log-probabilities since rows last left the batch, one (W,) tensor a step."""
+
+    def enter(self, rows: Sequence[int]) -> None:
+        """Look for watched rows in a batch of these rows."""
+        self.places = [(row, place) for place, row in enumerate(rows) if row in self.logps]
+
+    def see(self, logits_BV: Tensor, tokens_B: Tensor) -> None:
+        """Write down the log-probabilities of the tokens that were drawn from these logits."""
+        if not self.places:
+            return
+        index_W = torch.tensor([place for _, place in self.places], device=logits_BV.device)
+        logps_WV = (logits_BV[index_W].float() / self.temperature).log_softmax(-1)
+        self.columns.append(logps_WV.gather(1, tokens_B[index_W].unsqueeze(1)).squeeze(1))
+
+    def leave(self) -> None:
+        """Transfer what was written down, before rows leave the batch; call `enter` afterwards."""
+        if not self.columns:
+            return
+        values_WT = torch.stack(self.columns, dim=1).tolist()
+        for (row, _), values in zip(self.places, values_WT, strict=True):
+            self.logps[row] += values
+        self.columns = []

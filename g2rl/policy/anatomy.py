@@ -1,0 +1,68 @@
+"""The parts of a causal LM, whatever its architecture calls them.
+
+A model that reads images or speech too has a nested configuration and wraps its language model.
+Whoever asks for a width or a number of layers wants those of the language model.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+
+class UnsupportedModelError(ValueError):
+    """g2rl cannot train or score this model with right numbers; the message says what can."""
+
+
+POSITION_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
+"""Under which names configurations keep the number of positions."""
+
+
+def text_config(config: Any) -> Any:
+    """The part of a model's configuration that describes its language model.
+
+    Args:
+        config: of transformers; a flat one is returned as it is.
+    """
+    find = getattr(config, "get_text_config", None)
+    if find is None:
+        return config
+    return find(decoder=True)
+
+
+def positions_of(config: Any) -> int | None:
+    """How many tokens the model was made for; None if its configuration sets no limit.
+
+    Args:
+        config: of the whole model, nested or flat.
+    """
+    text = text_config(config)
+    for key in POSITION_KEYS:
+        limit = getattr(text, key, None)
+
+        # a negative number stands for no limit in some configurations
+        if isinstance(limit, int) and limit > 0:
+            return limit
+    return None
+
+
+def decoder_of(model: Any) -> nn.Module:
+    """The model without its head: what turns token ids into last hidden states.
+
+    Raises:
+        UnsupportedModelError: no part of the model is known to be that.
+    """
+    # the usual case: the class names its inner model
+    inner = model.base_model
+    if inner is not model:
+        return inner
+
+    # Llama 4, Mllama: the name in the class is for the multimodal model around it
+    for candidate in (model.get_decoder(), getattr(model, "model", None)):
+        if candidate is not None and candidate is not model:
+            return candidate
+    raise UnsupportedModelError(
+        f"{type(model).__name__}: base_model and get_decoder() are the model itself, so its last "
+        "hidden states are not to be had without its logits; train another architecture"
+    )
