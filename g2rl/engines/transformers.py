@@ -278,7 +278,9 @@ class TransformersEngine:
             rows += batch_rows
         is_compared = self.drift_every > 0 and self.samplings % self.drift_every == 0
         is_compared &= self.policy.sharding is None
-        watched = {row: [] for row in choose(rows)} if is_compared else {}
+        watched: dict[int, list[float]] = {}
+        if is_compared:
+            watched = {row: [] for row in choose(rows)}
         witnesses = Witnesses(params.temperature or 1.0, watched)  # greedy: as at temperature 1
 
         self.samplings += 1

@@ -32,6 +32,7 @@ from g2rl.engines.drift import (
 from g2rl.engines.engine import Key, SamplerMemory, seed_of
 from g2rl.policy.anatomy import text_config
 from g2rl.policy.policy import Policy
+from g2rl.policy.weights import has_experts
 from g2rl.types import Completion, SamplingParams, Tokenizer
 
 log = logging.getLogger(__name__)
@@ -156,6 +157,7 @@ class VllmEngine:
         self.sleeps = resolve_sleep(sleep, policy.device)
         self.drift_every = drift_every
         dtype, self.compared_in = colocated.resolve_dtype(dtype, policy)
+        refuse_rough_experts(policy, self.compared_in)
         self.tolerance = TOLERANCE[self.compared_in] if drift_tolerance is None else drift_tolerance
 
         # the settings in vLLM's words
@@ -411,6 +413,28 @@ def add_options(arguments: dict[str, Any], options: Mapping[str, Any]) -> None:
     if taken:
         raise ValueError(f"engine.options.{taken[0]} is set by g2rl; use engine's own settings")
     arguments.update(options)
+
+
+def refuse_rough_experts(policy: Policy, compared_in: str) -> None:
+    """Refuse a mixture of experts where the drift check could not see one expert go astray.
+
+    A token passes through few experts, so that weights which did not arrive in one of them move the
+    mean by some hundredths of a nat, as much as rounding to bfloat16 does.
+
+    Args:
+        policy: the training policy.
+        compared_in: dtype of the drift check.
+
+    Raises:
+        ValueError: naming the model and what to use instead.
+    """
+    if compared_in == "float32" or not has_experts(policy.model):
+        return
+    raise ValueError(
+        f"engine=vllm with {type(policy.model).__name__} in bfloat16: the drift check cannot tell "
+        "an expert whose weights did not arrive from rounding; use engine=transformers, or "
+        "float32 on both sides (engine.dtype=float32, model.compute_dtype=null)"
+    )
 
 
 def resolve_sleep(sleep: bool | str, device: torch.device) -> bool:

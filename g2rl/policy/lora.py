@@ -11,17 +11,26 @@ policy, the engine and the optimizer need not know of them. Only three places do
 from __future__ import annotations
 
 import copy
+import logging
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from g2rl.policy.anatomy import text_config
+from g2rl.policy.weights import as_in_files, unlayered_weights
+
+log = logging.getLogger(__name__)
+SMALL_SHARE = 0.05
+"""Share of a model's weights that may stay without adapters unnoticed."""
 ADAPTER = "default"  # peft's name for the only adapter of a model
 EXPORTS = ("merged", "adapter")
 
@@ -101,8 +110,10 @@ def add_lora(model: Any, settings: LoraSettings, source: str, revision: str | No
 
     Raises:
         ImportError: peft is not installed.
-        ValueError: the model does not have the target modules.
+        ValueError: the model does not have the target modules, or has experts that the default
+            would leave out.
     """
+    _name_what_stays_frozen(model, settings)
     config = _peft().LoraConfig(
         r=settings.r,
         lora_alpha=settings.effective_alpha,
@@ -127,6 +138,32 @@ def _inject(model: Any, config: Any) -> None:
 
     # bfloat16 adapters would not move: one step at a usual learning rate is below their resolution
     _peft().tuners.tuners_utils.cast_adapter_dtype(model, ADAPTER)
+
+
+def _name_what_stays_frozen(model: Any, settings: LoraSettings) -> None:
+    """Refuse the default targets for a model that keeps much of itself outside of linear layers.
+
+    Named targets are the user's choice; then the log says what stays as it is.
+    """
+    frozen = unlayered_weights(model)
+    size = sum(parameter.numel() for parameter in frozen.values())
+    share = size / sum(parameter.numel() for parameter in model.parameters())
+    if share < SMALL_SHARE:
+        return
+
+    # one example of each kind
+    kinds = sorted({name.rpartition(".")[2] for name in frozen})
+    said = (
+        f"{type(model).__name__} holds {share:.0%} of its weights ({', '.join(kinds)}: experts, or "
+        "weights like theirs) outside of linear layers, where adapters do not reach"
+    )
+    if settings.target_modules is None:
+        raise ValueError(
+            f"model.lora: {said}. Name the layers that get one, e.g. "
+            "model.lora.target_modules=[q_proj,k_proj,v_proj,o_proj], to train these alone, or "
+            "train every weight with model.lora.r=null"
+        )
+    log.warning("model.lora: %s; they stay as they are", said)
 
 
 def target_modules(model: Any, settings: LoraSettings) -> list[str]:
@@ -197,13 +234,13 @@ def base_layer(layer: Any) -> nn.Module:
 def merged_weight(layer: Any) -> Tensor:
     """Weight of a linear layer with its adapter, W + (alpha / r) B A, differentiable in A and B.
 
-    The result has the dtype of W. It is W itself if there is no adapter, or if the adapter is off.
+    It is W itself if there is no adapter, or if the adapter is off. Otherwise the result has the
+    dtype of the adapter, float32 or wider: rounded to bfloat16, most of a small update would be
+    gone.
     """
     if not hasattr(layer, "base_layer") or layer.disable_adapters:
         return layer.weight
-    # adapters are float32 or wider, and so is the sum before it is cast
-    weight = layer.base_layer.weight
-    return (weight + layer.get_delta_weight(ADAPTER)).to(weight.dtype)
+    return layer.base_layer.weight + layer.get_delta_weight(ADAPTER)
 
 
 @contextmanager
@@ -227,7 +264,9 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-def merged_state(model: nn.Module, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+def merged_state(
+    model: nn.Module, state: Mapping[str, Tensor] | None = None, wide: bool = False
+) -> dict[str, Tensor]:
     """State dict of the model as if it had never had adapters: they are merged into the weights.
 
     A tied head with an adapter has an entry of its own, because its weight is no longer the
@@ -237,12 +276,14 @@ def merged_state(model: nn.Module, state: Mapping[str, Tensor] | None = None) ->
         model: a causal LM, with adapters or without.
         state: its full state dict (gathered, if the model is sharded); None takes it from the
             model.
+        wide: give every float weight as float32 at least. Otherwise weights keep their dtype, which
+            rounds away most of a small update of bfloat16 weights.
     """
-    return dict(merged_items(model, state))
+    return dict(merged_items(model, state, wide))
 
 
 def merged_items(
-    model: nn.Module, state: Mapping[str, Tensor] | None = None
+    model: nn.Module, state: Mapping[str, Tensor] | None = None, wide: bool = False
 ) -> Iterator[tuple[str, Tensor]]:
     """The entries of `merged_state`, one at a time."""
     full_state = model.state_dict() if state is None else state
@@ -253,6 +294,8 @@ def merged_items(
         if ".lora_" in name:
             continue
         tensor = full_state[name]  # of a sharded model, this gathers the value
+        if wide and tensor.is_floating_point():
+            tensor = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
         path, has_adapter, last_name = name.partition(".base_layer.")
         if not has_adapter:
             yield name, tensor.detach()
@@ -280,7 +323,7 @@ def load_adapter(model: Any, folder: Path) -> None:
     Raises:
         ImportError: peft is not installed.
         ValueError: the folder holds no adapter, one of another model, or one that is not plain
-            LoRA.
+            LoRA; or the model's weights are too coarse to be merged with.
     """
     peft = _peft()
     if not (folder / "adapter_config.json").is_file():
@@ -299,6 +342,13 @@ def load_adapter(model: Any, folder: Path) -> None:
         raise ValueError(
             f"model.adapter={folder}: no adapter_model.safetensors there; other formats are "
             "pickles, which could run code"
+        )
+
+    # a sum that is rounded to bfloat16 lacks most of what a usual learning rate has changed
+    if model.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"model.adapter={folder}: merged into {model.dtype} weights most of it would be "
+            "rounded away; set model.dtype=float32 (with model.compute_dtype=bfloat16 for speed)"
         )
 
     # put the adapter in, and see whether its weights are those of this model
@@ -323,9 +373,9 @@ def fold(model: Any) -> None:
     for path, layer in list(lora_layers(model)):
         # a new parameter, because the old one may be the embedding's too
         base = layer.base_layer
-        base.weight = nn.Parameter(merged_weight(layer))
+        base.weight = nn.Parameter(merged_weight(layer).to(base.weight.dtype))
         if layer is head:
-            model.config.tie_word_embeddings = False
+            _set_tied(model.config, False)
 
         # put the plain layer into the place of the one with an adapter
         parent, _, last_name = path.rpartition(".")
@@ -377,11 +427,72 @@ def _save_adapter(model: Any, folder: Path, state: Mapping[str, Tensor] | None) 
 
 def _save_merged(model: Any, folder: Path, state: Mapping[str, Tensor] | None) -> None:
     """Write a plain model with merged weights; a head with an adapter is no longer tied in it."""
+    config = model.config
+    model.config = copy.deepcopy(config)
+
     # who loads a model whose config says that it is tied gets the embedding as its head
-    was_tied = model.config.tie_word_embeddings
     if hasattr(model.get_output_embeddings(), "base_layer"):
-        model.config.tie_word_embeddings = False
+        _set_tied(model.config, False)
     try:
-        model.save_pretrained(folder, state_dict=merged_state(model, state))
+        model.save_pretrained(folder, state_dict=merged_state(model, state, wide=True))
+
+        # transformers writes the dtype of the module into the file, not that of the weights
+        dtype = torch.promote_types(model.dtype, torch.float32)
+        _set_everywhere(model.config, "dtype", dtype)
+        model.config.save_pretrained(folder)
     finally:
-        model.config.tie_word_embeddings = was_tied
+        model.config = config
+
+
+def _set_tied(config: Any, tied: bool) -> None:
+    """Say in a configuration, and in that of its language model, whether the head is tied."""
+    config.tie_word_embeddings = tied
+    text_config(config).tie_word_embeddings = tied
+
+
+def _set_everywhere(config: Any, name: str, value: Any) -> None:
+    """Set a value of a configuration and of all configurations in it."""
+    setattr(config, name, value)
+    for part in config.sub_configs:
+        inner = getattr(config, part, None)
+        if inner is not None:
+            _set_everywhere(inner, name, value)
+
+
+@torch.no_grad()
+def share_in_export(model: Any, folder: Path, state: Mapping[str, Tensor] | None = None) -> float:
+    """How much of what the adapters have learnt is in a merged export.
+
+    The weights in the files are read back and compared with those that the policy was trained to
+    have, layer by layer.
+
+    Args:
+        model: a causal LM with adapters.
+        folder: what `save_lora` has written.
+        state: full state dict of the model; None takes it from the model.
+
+    Returns:
+        1 - |file - (W + D)| / |D| over all layers with an adapter, with D = (alpha / r) B A; 1 if
+        nothing has been learnt yet.
+    """
+    full_state = model.state_dict() if state is None else state
+    missing = learnt = 0.0
+    with ExitStack() as stack:
+        # where each tensor is
+        files: dict[str, Any] = {}
+        for place in sorted(folder.glob("*.safetensors")):
+            file = stack.enter_context(safe_open(place, "pt"))
+            files |= dict.fromkeys(file.keys(), file)
+
+        for path, layer in lora_layers(model):
+            a = full_state[f"{path}.lora_A.{ADAPTER}.weight"].double().cpu()
+            b = full_state[f"{path}.lora_B.{ADAPTER}.weight"].double().cpu()
+            delta = b @ a * layer.scaling[ADAPTER]
+            base = full_state[f"{path}.base_layer.weight"].double().cpu()
+
+            # under the names that files have
+            for name, trained in as_in_files(model, {f"{path}.weight": base + delta}).items():
+                stored = files[name].get_tensor(name).double()
+                missing += float((stored - trained).square().sum())
+            learnt += float(delta.square().sum())
+    return 1.0 if learnt == 0 else 1.0 - math.sqrt(missing / learnt)

@@ -35,7 +35,7 @@ from g2rl.policy.lora import (
     merged_weight,
 )
 from g2rl.policy.sharding import Gathered, ShardSettings, blank, reshard, shard, whole
-from g2rl.policy.weights import DTYPES, without_second_names
+from g2rl.policy.weights import DTYPES, as_in_files, without_second_names
 
 
 class Scorable(Protocol):
@@ -227,17 +227,19 @@ class Policy(nn.Module):
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Name and value of every weight, as a plain checkpoint of the model would hold them.
 
-        This is what an engine takes over. Adapters are merged, and a head that is tied to the
-        embedding comes once. The weights of a sharded policy are gathered one at a time; this is
-        collective, so every rank has to exhaust the iterator.
+        This is what an engine takes over. Adapters are merged, experts are separate as in files,
+        and a head that is tied to the embedding comes once. The weights of a sharded policy are
+        gathered one at a time; this is collective, so every rank has to exhaust the iterator.
         """
         if self.sharding is not None:
             # one whole weight at a time
             reshard(self)
-            yield from merged_items(self.model, Gathered(self.model))
+            for name, weight in merged_items(self.model, Gathered(self.model)):
+                yield from as_in_files(self.model, {name: weight}).items()
         else:
             # nothing is copied but merged weights, so all of them can be there at once
-            yield from without_second_names(merged_state(self.model))
+            weights = dict(without_second_names(merged_state(self.model)))
+            yield from as_in_files(self.model, weights).items()
 
     def shard(self, mesh: DeviceMesh, settings: ShardSettings, offload: bool = False) -> Policy:
         """Divide the weights over the mesh, in place.

@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
-from g2rl.policy.lora import has_lora, save_lora
+from g2rl.policy.lora import has_lora, save_lora, share_in_export
 from g2rl.policy.weights import weights_to_keep
 from g2rl.runs import sharded_checkpoints as shards
 from g2rl.runs.files import atomic_folder, write_json
@@ -41,6 +41,10 @@ log = logging.getLogger(__name__)
 
 WEIGHTS = "model.safetensors"
 STATE = "training.pt"
+
+
+LEAST_SHARE = 0.9
+"""Of what adapters have learnt, the least that an export with merged weights must hold."""
 
 
 class CheckpointError(RuntimeError):
@@ -328,7 +332,25 @@ def export_model(
     with atomic_folder(target) as folder:
         if has_lora(model):
             save_lora(model, folder, lora_export)
+            if lora_export == "merged":
+                _check_export(model, folder)
         else:
             model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     return target
+
+
+def _check_export(model: Any, folder: Path) -> None:
+    """Measure what of the training is in an export with merged adapters.
+
+    Raises:
+        CheckpointError: so much of it was rounded away that the export is another policy.
+    """
+    share = share_in_export(model, folder)
+    log.info("the export holds %.2f %% of what the adapters have learnt", 100 * share)
+    if not share > LEAST_SHARE:
+        raise CheckpointError(
+            f"merged into the weights, {share:.0%} of what the adapters have learnt is left, "
+            "because the rest is below the resolution of float32; set model.lora.export=adapter "
+            "and continue the run (resume=auto)"
+        )

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from g2rl.policy.weights import stuck_share
+
 SCHEDULES = ("constant", "linear", "cosine")
 
 
@@ -81,3 +83,30 @@ def parameter_groups(policy: nn.Module, weight_decay: float) -> list[dict[str, A
     if others:
         groups.append({"params": others, "weight_decay": 0.0})
     return groups
+
+
+MOST_STUCK = 0.5
+"""Share of the weights that may be too coarse to be moved by one update."""
+
+
+def refuse_stuck_weights(policy: nn.Module, learning_rate: float) -> None:
+    """Refuse weights that are stored so coarsely that updates would be rounded away.
+
+    Args:
+        policy: what is trained.
+        learning_rate: the peak of the schedule.
+
+    Raises:
+        ValueError: most weights would not move; the message says what to set.
+    """
+    if learning_rate == 0:
+        return
+    trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    share = stuck_share(trained, learning_rate)
+    if share > MOST_STUCK:
+        raise ValueError(
+            f"model.dtype=bfloat16 with optimizer.lr={learning_rate:g}: {share:.0%} of the weights "
+            "would not move, because an update is less than half the distance to the next bfloat16 "
+            "number. Set model.dtype=float32 and model.compute_dtype=bfloat16 (float32 weights, "
+            "bfloat16 computation), or train adapters (model.lora.r=16)"
+        )

@@ -37,6 +37,7 @@ from g2rl.tasks.benchmarks.benchmark import Benchmark
 from g2rl.tasks.grading.grader import Graders
 from g2rl.tasks.task import Task, fit_prompts, refuse_leaks
 from g2rl.training.console import Reporter
+from g2rl.training.optimizer import refuse_stuck_weights
 from g2rl.training.stages import Explorer, Sampler, Scorer
 from g2rl.training.step import TrainingStep
 from g2rl.training.trainer import Trainer
@@ -187,6 +188,7 @@ def build_models(
     The copy is there for the KL term and for signals that look at it.
     """
     policy = build_policy(loaded, settings.model)
+    refuse_stuck_weights(policy, settings.optimizer.lr)
     reference = None
     if settings.loss.kl_coef or signal_needs_reference:
         reference = frozen_copy(policy)
