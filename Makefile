@@ -16,6 +16,7 @@ export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
 .PHONY: help train test test-slow test-vllm test-trl test-verl bench chaos lint format typecheck smollm2 warmstart wheel clean
+.PHONY: help train test test-slow test-vllm test-models bench chaos lint format typecheck smollm2 warmstart wheel clean
 
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -94,6 +95,9 @@ bench: $(VENV)/.installed-dev  ## compare with named peers and write speed/RESUL
 
 chaos: $(VENV)/.installed-dev  ## kill the real command more than twenty times and compare (minutes)
 	$(BIN)/pytest -m slow -s tests/whole/chaos $(ARGS)
+
+test-models: $(VENV)/.installed-dev  ## every causal LM of transformers, tiny: agrees or is refused; writes docs/models.md (minutes)
+	$(BIN)/pytest -m slow -p no:xdist tests/models $(ARGS)
 
 lint: $(VENV)/.installed-dev  ## ruff and the type checker
 	$(BIN)/ruff check .

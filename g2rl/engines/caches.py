@@ -19,6 +19,11 @@ def select_rows(cache: Any, index: Tensor) -> None:
         cache: of transformers; it is changed in place.
         index: row numbers, int64, on the device of the cache.
     """
+    # a class of the architecture's own knows best what it holds
+    if type(cache).__module__ != "transformers.cache_utils":
+        cache.batch_select_indices(index)
+        return
+
     for layer in cache.layers:
         # transformers selects rows of such states only when it reorders beams, which is the same
         if hasattr(layer, "recurrent_states") or hasattr(layer, "conv_states"):

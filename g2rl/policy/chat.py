@@ -156,9 +156,10 @@ def control_tokens(tokenizer: Tokenizer) -> list[str]:
     Other added tokens, such as runs of spaces, are ordinary text.
     """
     template = template_of(tokenizer) or ""
+    declared = getattr(tokenizer, "all_special_tokens", ())
     found: list[str] = []
     for token in getattr(tokenizer, "added_tokens_decoder", {}).values():
-        is_control = token.special or token.content in template
+        is_control = token.special or token.content in declared or token.content in template
         if is_control and token.content.strip():
             found.append(token.content)
     return found

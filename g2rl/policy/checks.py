@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from g2rl.policy.anatomy import UnsupportedModelError, text_config
 
@@ -172,6 +173,22 @@ def _shape_that_fits(
             if fits_small and fits_large:
                 return shape
     return None
+
+
+def check_class(model: Any) -> None:
+    """Make sure that what a run exports can be loaded as a causal LM again.
+
+    Raises:
+        UnsupportedModelError: transformers knows no causal LM for the model's own configuration,
+            which is that of a part of a larger model.
+    """
+    if type(model.config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return
+    raise UnsupportedModelError(
+        f"{type(model).__name__} is a part of a larger model: transformers would write its "
+        f"{type(model.config).__name__} and then find no causal LM for it, so that neither an "
+        "export nor engine=vllm could load it; train a text model"
+    )
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from g2rl.policy.checks import (
     CAP_KEY,
     SCALE_KEY,
     LogitShape,
+    check_class,
     check_padding,
     logit_keys,
     measure_logits,
@@ -376,9 +377,11 @@ class Policy(nn.Module):
         """Make sure, on a few tokens and before the first rollout, that numbers will be right.
 
         Raises:
-            UnsupportedModelError: the logits are not those of the head, hidden states depend on
-                padding or neighbours, or recomputing activations switches noise on.
+            UnsupportedModelError: the model could not be loaded again, the logits are not those of
+                the head, hidden states depend on padding or neighbours, or recomputing activations
+                switches noise on.
         """
+        check_class(self.model)
         self.check_head()
         was_training = self.training
         self.eval()
@@ -386,7 +389,8 @@ class Policy(nn.Module):
         self.train(was_training)
 
         # noise that nobody has asked for: a block that recomputes is in training mode
-        if self.has_dropout and not self.training_noise and self._has_noise:
+        self._has_noise = self._measure_noise()
+        if self._has_noise and not self.training_noise:
             keys = ", ".join(noise_keys(self.model.config.to_dict())) or "none named so"
             raise UnsupportedModelError(
                 f"model.gradient_checkpointing=true switches on noise in the blocks of "

@@ -83,19 +83,19 @@ def policy_logps(policy: Policy, pairs: Sequences) -> Tensor:
 
 
 def feature_gap(policy: Policy, pairs: Sequences) -> float:
-    """Phi against autograd through the model's own logits, down to what its head reads."""
+    """Phi against autograd through the model's own logits, down to its last hidden states."""
     found = policy(make_micro_batch(pairs, list(range(len(pairs))), policy.device), TAU, True)
     assert found.features_ND is not None
-    head = policy.model.get_output_embeddings()
     worst = 0.0
     for n in range(len(pairs)):
         read: list[Tensor] = []
 
-        def keep(_: Any, inputs: tuple[Tensor, ...], read: list[Tensor] = read) -> Any:
-            read.append(inputs[0].detach().requires_grad_(True))
-            return (read[0], *inputs[1:])
+        def keep(_: Any, __: Any, output: Any, read: list[Tensor] = read) -> Any:
+            read.append(output.last_hidden_state.detach().requires_grad_(True))
+            output.last_hidden_state = read[0]
+            return output
 
-        hook = head.register_forward_pre_hook(keep)
+        hook = policy.decoder.register_forward_hook(keep)
         one = Sequences([pairs.prompts[n]], [pairs.responses[n]])
         with torch.enable_grad():
             logps = own_logps(policy.model, one)

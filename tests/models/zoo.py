@@ -51,6 +51,8 @@ INDEXER = {
 }
 """What Qwen 4's sparse attention wants."""
 SPECIAL: dict[str, dict[str, Any]] = {
+    "bailing_hybrid": {"layer_group_size": 2},
+    "bamba": {"attn_layer_indices": [1, 3]},
     "blt": {"encoder_hash_byte_group_vocab": 500, "max_position_embeddings": 512},
     "cohere_compass_text": {
         "rope_parameters": {
@@ -70,8 +72,13 @@ SPECIAL: dict[str, dict[str, Any]] = {
         }
     },
     "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
+    "granite": {"logits_scaling": 8.0},
+    "granitemoe": {"logits_scaling": 0.25},
+    "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention"] * 2},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
     "mamba2": {"head_dim": 16},
+    "minicpm3": {"dim_model_base": 16},
     "qwen4_exp": {"text_config": INDEXER},
     "qwen4_exp_text": INDEXER,
     "reformer": {"is_decoder": True, "axial_pos_embds": False, "attn_layers": ["local"] * 4},
@@ -81,6 +88,17 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "zaya": {"num_experts_per_tok": 1},
 }
 """What single types want besides."""
+NOT_BUILT = {
+    "dbrx": "transformers 5.23 cannot build it: its attention configuration has no rope_theta",
+    "dots3_note": "no tiny configuration is valid: settings of single layers are numbered",
+    "dots3_note_text": "no tiny configuration: its indexer has fixed sizes",
+    "gemma3n": "needs timm",
+    "gemma4_assistant": "drafts for another model, whose cache it reads",
+    "gemma4_unified_assistant": "drafts for another model, whose cache it reads",
+    "musicgen": "its causal LM takes the configuration of its decoder, under no type of its own",
+    "musicgen_melody": "its causal LM takes the configuration of its decoder, as above",
+}
+"""Types of which there is no tiny model here, and why."""
 SENSES = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4,
     "depth": 1, "image_size": 28, "patch_size": 14, "num_heads": 4, "out_hidden_size": 32,

@@ -499,3 +499,60 @@ def test_a_temperature_must_be_positive(tau: float, feature_tau: float) -> None:
             temperature=tau,
             features=FeatureRequest(SEGMENTS, COUNT, feature_tau),
         )
+
+
+CAP = 2.5
+
+
+def capped(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Soft-capped logits, all at once."""
+    logits = hidden @ weight.T
+    if bias is not None:
+        logits = logits + bias
+    return CAP * torch.tanh(logits / CAP)
+
+
+@pytest.mark.parametrize("rows", [1, 4, T])
+@pytest.mark.parametrize("tau", [0.7, 1.0])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_a_soft_cap_against_autograd(rows: int, tau: float, with_bias: bool) -> None:
+    """Log-probs, entropies, their gradients and Phi, each against the whole (T, V) matrix."""
+    hidden, weight, bias_V, targets = inputs(grad=True)
+    bias = bias_V if with_bias else None
+    request = FeatureRequest(SEGMENTS, COUNT, 0.9, torch.linspace(0.5, 2, T, dtype=torch.float64))
+    found = head_pass(
+        hidden, weight, targets, temperature=tau, bias_V=bias, features=request, cap=CAP,
+        tile_bytes=tile_bytes(rows) + COUNT * V * 8,
+    )  # fmt: skip
+
+    logp = (capped(hidden, weight, bias) / tau).log_softmax(-1)
+    expected = logp[torch.arange(T), targets]
+    entropy = -(logp.exp() * logp).sum(-1)
+    torch.testing.assert_close(found.logps_T, expected)
+    torch.testing.assert_close(found.entropy_T, entropy)
+
+    # a loss of both, by either way
+    slopes = torch.linspace(-1, 1, T, dtype=torch.float64)
+    leaves = [hidden, weight] + ([bias] if bias is not None else [])
+    ours = torch.autograd.grad((slopes * found.logps_T + found.entropy_T).sum(), leaves)
+    theirs = torch.autograd.grad((slopes * expected + entropy).sum(), leaves)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b)
+
+    # Phi is tau' times the gradient of the weighted mean log-prob at tau', down to hidden states
+    hot = (capped(hidden, weight, bias) / 0.9).log_softmax(-1)[torch.arange(T), targets]
+    [slope_TD] = torch.autograd.grad((request.weights_T * hot).sum() * 0.9, [hidden])
+    assert found.features_ND is not None
+    for n in range(COUNT):
+        rows_of = SEGMENTS == n
+        total = request.weights_T[rows_of].sum().clamp_min(1e-300)
+        torch.testing.assert_close(found.features_ND[n], slope_TD[rows_of].sum(0) / total)
+
+
+def test_a_soft_cap_is_not_fused() -> None:
+    """An objective is not called under a cap, so that the caller takes the other way."""
+    hidden, weight, _, targets = inputs(torch.float32, grad=True)
+    calls: list[int] = []
+    found = head_pass(hidden, weight, targets, objective=lambda *_: calls.append(1), cap=CAP)
+    assert found.loss is None
+    assert not calls
