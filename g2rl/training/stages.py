@@ -5,6 +5,7 @@ Each stage holds just what it needs. `g2rl.training.step` calls them in order.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -26,6 +27,7 @@ from g2rl.policy.scoring import ScorePlan, ScoreRequest, Scores, require_scored,
 from g2rl.tasks.task import Task
 from g2rl.training.bad_numbers import NonFiniteError, bad_rows
 from g2rl.training.console import Reporter
+from g2rl.training.observers import NeverFails, Observations, OncePerBatch, observe
 from g2rl.training.settings import TrainerSettings
 from g2rl.training.updater import Updater
 from g2rl.types import GroupBatch, Shaped, Tokenizer, Verdict
@@ -35,6 +37,8 @@ TRAIN_STREAM = 0x7A1B
 
 NEED_EVERY_RESPONSE = frozenset({"features", "entropy", "logps", "token_entropy", "hidden"})
 """Needs for which the policy has to score all responses before the update."""
+FROM_EVERY_SCORE = frozenset({"entropy", "logps", "token_entropy"})
+"""Those of them that any scoring of all responses yields."""
 
 
 class Sampler:
@@ -123,7 +127,8 @@ class Scorer:
         policy: the behaviour policy, with the weights that sampled.
         reference: the frozen policy of the KL term and of signals; None without one.
         updater: says which responses the update needs scored.
-        needs: what the signal and the observers look at.
+        needs: what the signal looks at.
+        observer_needs: what the observers look at; it changes nothing of what the update is given.
         settings: temperatures and the size of micro-batches.
         reporter: is told what is going on.
         world: the ranks that divide the responses.
@@ -136,19 +141,21 @@ class Scorer:
         updater: Updater,
         needs: frozenset[str],
         *,
+        observer_needs: frozenset[str] = frozenset(),
         settings: TrainerSettings,
         reporter: Reporter,
         world: World,
     ) -> None:
         self.policy, self.reference, self.updater = policy, reference, updater
-        self.needs, self.settings = needs, settings
+        self.needs, self.observer_needs = needs, observer_needs
+        self.settings = settings
         self.reporter, self.world = reporter, world
 
     def reference_scores(self, rollouts: Rollouts) -> ReferenceScores:
         """What the KL term and the signals need of the reference policy."""
         if self.reference is None:
             return ReferenceScores()
-        needs = self.needs & {"reference_hidden"}
+        needs = (self.needs | self.observer_needs) & {"reference_hidden"}
         scores = self._score(self.reference, rollouts, hidden=bool(needs), plan=None)
 
         # a reference that only signals look at must not enter the loss
@@ -157,8 +164,29 @@ class Scorer:
             logps = require_scored(scores.logps)
         return ReferenceScores(logps, scores.hidden_ND)
 
+    def observed(self, rollouts: Rollouts) -> Scores | None:
+        """Scores of all responses for the observers, from forwards of their own.
+
+        The update's forwards must be those of a run without observers, to the last bit.
+
+        Returns:
+            None where the observers need no more than what `behaviour` scores for the signal.
+        """
+        for_signal = self.needs
+        if self.needs & NEED_EVERY_RESPONSE:
+            for_signal = self.needs | FROM_EVERY_SCORE
+        if not (self.observer_needs - for_signal) & NEED_EVERY_RESPONSE:
+            return None
+        return self._score(
+            self.policy,
+            rollouts,
+            features="features" in self.observer_needs,
+            hidden="hidden" in self.observer_needs,
+            plan=None,
+        )
+
     def behaviour(self, step: int, rollouts: Rollouts) -> Scores:
-        """Scores under the policy that sampled, as far as signal, observers and update need them.
+        """Scores under the policy that sampled, as far as the signal and the update need them.
 
         Forwards may be kept for the update, except beside an external encoder, which needs the
         memory.
@@ -201,7 +229,9 @@ class Scorer:
 
 
 class Explorer:
-    """Shows the signal and the observers what they may look at, and takes in what they say.
+    """Shows the signal what it may look at, and takes in what it says.
+
+    The observers look afterwards, see `g2rl.training.observers`.
 
     Args:
         signal: shapes the rewards.
@@ -229,11 +259,21 @@ class Explorer:
         answer_key: Callable[[str], str] | None = None,
     ) -> None:
         self.signal, self.observers = signal, list(observers)
-        self.encoder, self.world = encoder, world
+        self.world = world
+        self.encoder: Encoder | None = None
+        self.observers_encoder: Encoder | None = None
+        if encoder is not None:
+            self.encoder = OncePerBatch(encoder)
+            self.observers_encoder = NeverFails(self.encoder)
         self.advantage = advantage or GroupAdvantage()
         self.partitioner, self.answer_key = partitioner, answer_key
-        partition_needs = None if partitioner is None else partitioner.needs
-        self.needs = all_needs([signal, *observers], encoder is not None, partition_needs)
+        self.needs = self._needs_of([signal])
+        self.observer_needs = self._needs_of(self.observers)
+
+    def _needs_of(self, signals: Sequence[Signal]) -> frozenset[str]:
+        """What some signals need, with what the partitioner needs for them."""
+        partition_needs = None if self.partitioner is None else self.partitioner.needs
+        return all_needs(signals, self.encoder is not None, partition_needs)
 
     def group_batch(
         self,
@@ -243,7 +283,7 @@ class Explorer:
         scores: Scores,
         reference_hidden_ND: Tensor | None = None,
     ) -> GroupBatch:
-        """Assemble what signals may look at, as far as one of them needs it."""
+        """Assemble what the signal may look at, as far as it needs it."""
         # what every signal may look at
         shape = rollouts.shape
         batch = GroupBatch(
@@ -284,11 +324,11 @@ class Explorer:
             batch.logp_sum_PG = grouped(torch.stack(sums), shape)
 
         # vectors, one a response
-        if scores.features_ND is not None:
+        if "features" in self.needs and scores.features_ND is not None:
             batch.features_PGD = grouped(scores.features_ND, shape)
-        if scores.hidden_ND is not None:
+        if "hidden" in self.needs and scores.hidden_ND is not None:
             batch.hidden_PGD = grouped(scores.hidden_ND, shape)
-        if reference_hidden_ND is not None:
+        if "reference_hidden" in self.needs and reference_hidden_ND is not None:
             batch.reference_hidden_PGD = grouped(reference_hidden_ND, shape)
 
     def _add_words(self, batch: GroupBatch, rollouts: Rollouts) -> None:
@@ -323,11 +363,10 @@ class Explorer:
         return checked
 
     def shape(self, batch: GroupBatch) -> tuple[Shaped, dict[str, float]]:
-        """Let the signal shape the rewards, and every observer measure.
+        """Let the signal shape the rewards.
 
         Returns:
-            What the signal says, with the observers' diagnostics added, and the metrics of all of
-            them.
+            What the signal says, and its metrics.
 
         Raises:
             NonFiniteError: the signal gave a reward or an advantage that is not finite.
@@ -337,14 +376,6 @@ class Explorer:
         shaped = self.signal(batch)
         metrics = {f"explore/{name}": value for name, value in shaped.metrics.items()}
         self._check(shaped, batch)
-
-        for observer in self.observers:
-            # under the observer's name
-            observed = observer(batch)
-            for name, value in observed.metrics.items():
-                metrics[f"observe/{observer.name}/{name}"] = value
-            for name, values_PG in observed.diagnostics.items():
-                shaped.diagnostics[f"observe_{observer.name}_{name}"] = values_PG
         return shaped, metrics
 
     def _check(self, shaped: Shaped, batch: GroupBatch) -> None:
@@ -381,6 +412,44 @@ class Explorer:
                     f"{who}: a mask must be boolean {tuple(shape)}, got {mask.dtype} "
                     f"{tuple(mask.shape)}"
                 )
+
+    def embed_for_observers(self, rollouts: Rollouts) -> None:
+        """Embed what the observers alone need before any forward is kept, which needs the memory.
+
+        The embeddings are kept until `observe`.
+        """
+        needed = self.observer_needs - self.needs
+        if "embeddings" in needed and self.observers_encoder is not None:
+            texts = [completion.text for completion in rollouts.flat]
+            self.observers_encoder.encode(self.world.deal(texts))
+
+    def observe(
+        self,
+        step: int,
+        rollouts: Rollouts,
+        verdicts: Sequence[Verdict],
+        scores: Scores,
+        reference_hidden_ND: Tensor | None = None,
+    ) -> Observations:
+        """Let the observers measure, each on a batch of its own.
+
+        Args:
+            step: the training step.
+            rollouts: the responses.
+            verdicts: one a response.
+            scores: of all responses, with what the observers need.
+            reference_hidden_ND: mean last hidden states of the reference policy, if one of them
+                needs these.
+        """
+
+        # the same stage, with an observer in the place of the signal
+        def batch_for(observer: Signal) -> GroupBatch:
+            view = copy.copy(self)
+            view.needs = self._needs_of([observer])
+            view.encoder = self.observers_encoder
+            return view.group_batch(step, rollouts, verdicts, scores, reference_hidden_ND)
+
+        return observe(self.observers, batch_for, step)
 
     def _embeddings(self, rollouts: Rollouts) -> Tensor | None:
         """Embeddings of all responses, (P, G, E), where a signal needs them."""

@@ -26,6 +26,7 @@ from g2rl.tasks.grading.grader import Grader
 from g2rl.training.bad_numbers import BadNumbersError, bad_groups, save_failure
 from g2rl.training.dynamic_sampling import DynamicSampler
 from g2rl.training.micro_batch_update import UpdateBatch
+from g2rl.training.observers import Observations
 from g2rl.training.settings import TrainerSettings
 from g2rl.training.stages import Explorer, Sampler, Scorer
 from g2rl.training.step_metrics import Clock, slowest, train_metrics, verdict_shares
@@ -113,13 +114,18 @@ class TrainingStep:
 
         # 3. score: the policy comes last, because it may keep forwards for the update
         reference = self.scorer.reference_scores(rollouts)
+        self.explorer.embed_for_observers(rollouts)
+        observed_scores = self.scorer.observed(rollouts)
         scores = self.scorer.behaviour(step, rollouts)
         clock.lap("score")
         verdicts = pending_verdicts()
         clock.lap("grade_wait")
 
-        # 4. to 6. shape, advantages, update
+        # 4. to 6. shape, advantages, update; the observers look on
         batch = self.explorer.group_batch(step, rollouts, verdicts, scores, reference.hidden_ND)
+        observations = self.explorer.observe(
+            step, rollouts, verdicts, observed_scores or scores, reference.hidden_ND
+        )
         try:
             lesson = self._learn(step, rollouts, batch, scores, reference.logps, clock)
         except BadNumbersError as error:
@@ -132,7 +138,7 @@ class TrainingStep:
             batch = replace(
                 batch, entropy_PG=grouped(lesson.behaviour.mean_entropy_N, rollouts.shape)
             )
-        self._write_tables(step, rollouts, verdicts, batch, lesson)
+        self._write_tables(step, rollouts, verdicts, batch, lesson, observations)
         clock.lap("write")
         sampling_metrics = {f"sample/{name}": value for name, value in drift.items()}
         return {
@@ -140,6 +146,7 @@ class TrainingStep:
             **train_metrics(rollouts, batch, lesson.shaped),
             **sample_metrics,
             **lesson.metrics,
+            **observations.metrics,
             **verdict_shares(self.world, self.grader.metrics()),
             **slowest(self.world, clock.metrics()),
         }
@@ -181,7 +188,7 @@ class TrainingStep:
             BadNumbersError: too many bad updates in a row, or a signal that made them out of good
                 numbers.
         """
-        # 4. shape: the signal and its observers look at whole groups
+        # 4. shape: the signal looks at whole groups
         bad_groups_by_field = bad_groups(batch)
         groups_with_bad_numbers = sorted(set().union(*bad_groups_by_field.values()))
         shaped, metrics = self._shape(batch, groups_with_bad_numbers)
@@ -300,6 +307,7 @@ class TrainingStep:
         verdicts: list[Verdict],
         batch: GroupBatch,
         lesson: Lesson,
+        observations: Observations,
     ) -> None:
         """Write rollouts and geometry of this step as parquet, every `tables_every` steps."""
         if self.settings.tables_every == 0 or step % self.settings.tables_every != 0:
@@ -308,7 +316,12 @@ class TrainingStep:
         # one row a response
         self.tracker.table("rollouts", step, rollout_table(rollouts, verdicts))
         problem_ids = [problem.id for problem in rollouts.problems]
-        geometry = geometry_table(step, problem_ids, batch, lesson.shaped, lesson.advantages_PG)
+        shaped = replace(
+            lesson.shaped, diagnostics={**lesson.shaped.diagnostics, **observations.diagnostics}
+        )
+        if batch.features_PGD is None and observations.batch is not None:
+            batch = replace(batch, features_PGD=observations.batch.features_PGD)
+        geometry = geometry_table(step, problem_ids, batch, shaped, lesson.advantages_PG)
         self.tracker.table("geometry", step, geometry)
 
     # --- checkpoints

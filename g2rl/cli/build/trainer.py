@@ -272,7 +272,16 @@ def assemble_step(
         world=world,
     )
 
-    # the stages before the update, in the order of a step
+    # the stages before the update
+    explorer = Explorer(
+        exploration.signal,
+        exploration.observers,
+        exploration.encoder,
+        world,
+        advantage=settings.advantage,
+        partitioner=exploration.partitioner,
+        answer_key=problems.task.verifier.key,
+    )
     sampler = Sampler(
         problems.task,
         models.engine,
@@ -286,19 +295,11 @@ def assemble_step(
         models.policy,
         models.reference,
         updater,
-        exploration.needs,
+        explorer.needs,
+        observer_needs=explorer.observer_needs,
         settings=settings.trainer,
         reporter=reporter,
         world=world,
-    )
-    explorer = Explorer(
-        exploration.signal,
-        exploration.observers,
-        exploration.encoder,
-        world,
-        advantage=settings.advantage,
-        partitioner=exploration.partitioner,
-        answer_key=problems.task.verifier.key,
     )
 
     return TrainingStep(

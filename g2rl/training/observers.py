@@ -1,0 +1,148 @@
+"""Signals that only measure: they look at copies, and whatever goes wrong costs their own metrics.
+
+Each observer is shown a batch of its own, made of what it needs alone. It cannot change a tensor
+that training uses, and numbers that are not finite, an encoder that fails or an observer that
+raises an error end in one warning and no `observe/NAME/` metrics in that step.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+
+import torch
+from torch import Tensor
+
+from g2rl.exploration.encoders.encoder import Encoder
+from g2rl.exploration.signal import Signal
+from g2rl.training.bad_numbers import bad_groups
+from g2rl.types import GroupBatch, Shaped
+
+log = logging.getLogger(__name__)
+
+
+class ObserverError(RuntimeError):
+    """What an observer measures cannot be used."""
+
+
+@dataclass(slots=True)
+class Observations:
+    """What the observers say of one step."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Named observe/NAME/QUANTITY; those of an observer that failed are its `failed` alone."""
+    diagnostics: dict[str, Tensor] = field(default_factory=dict)
+    """Columns (P, G) of the geometry table, named observe_NAME_QUANTITY."""
+    batch: GroupBatch | None = None
+    """The first batch with gradient features that was shown, for the table of cosines."""
+
+
+class OncePerBatch:
+    """An encoder that embeds the same texts once, for the signal and the observers.
+
+    Args:
+        encoder: does the work.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self.texts: list[str] | None = None
+        self.embeddings = torch.empty(0, 1)
+
+    @property
+    def name(self) -> str:
+        """The name of the encoder that does the work."""
+        return self.encoder.name
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings (N, E), see `Encoder.encode`."""
+        if self.texts != list(texts):
+            self.embeddings = self.encoder.encode(texts)
+            self.texts = list(texts)
+        return self.embeddings
+
+
+class NeverFails(OncePerBatch):
+    """An encoder for observers, whose failure is no error but rows of NaN (N, 1).
+
+    An error on one of several ranks would leave the others waiting for its embeddings.
+    """
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings (N, E); NaN (N, 1) where the encoder fails, and it is not asked again."""
+        try:
+            return super().encode(texts)
+        except Exception as error:
+            log.warning("the encoder of the observers failed: %s", error)
+            self.embeddings = torch.full((len(texts), 1), math.nan)
+            self.texts = list(texts)
+            return self.embeddings
+
+
+def observe(
+    observers: Sequence[Signal], batch_for: Callable[[Signal], GroupBatch], step: int
+) -> Observations:
+    """Let every observer measure one step.
+
+    Args:
+        observers: signals without effect on the training.
+        batch_for: assembles what an observer may look at.
+        step: the training step, for warnings.
+    """
+    observations = Observations()
+    for observer in observers:
+        name = observer.name
+        try:
+            batch = batch_for(observer)
+            observed = _measure(observer, batch)
+        except Exception as error:
+            # training goes on: nothing of it depends on what observers measure
+            log.warning("step %d: the observer %s measured nothing: %s", step, name, error)
+            observations.metrics[f"observe/{name}/failed"] = 1.0
+            continue
+
+        # under the observer's name
+        for quantity, value in observed.metrics.items():
+            observations.metrics[f"observe/{name}/{quantity}"] = value
+        for quantity, values_PG in observed.diagnostics.items():
+            observations.diagnostics[f"observe_{name}_{quantity}"] = values_PG
+        if observations.batch is None and batch.features_PGD is not None:
+            observations.batch = batch
+    return observations
+
+
+def _measure(observer: Signal, batch: GroupBatch) -> Shaped:
+    """What an observer says of a batch, which it sees in a copy.
+
+    Raises:
+        ObserverError: fields that it looks at, or what it returns, are not finite or of another
+            shape than the batch.
+    """
+    bad_fields = bad_groups(batch)
+    if bad_fields:
+        raise ObserverError(f"non-finite {', '.join(bad_fields)}")
+    with torch.random.fork_rng(devices=[]):
+        observed = observer(private_copy(batch))
+
+    # a row of metrics must be finite, and a column of the table must fit
+    for quantity, value in observed.metrics.items():
+        if not math.isfinite(value):
+            raise ObserverError(f"{quantity} is {value}")
+    for quantity, values_PG in observed.diagnostics.items():
+        if values_PG.shape != batch.rewards_PG.shape:
+            raise ObserverError(
+                f"{quantity} has shape {tuple(values_PG.shape)}, the batch has "
+                f"{tuple(batch.rewards_PG.shape)}"
+            )
+    return observed
+
+
+def private_copy(batch: GroupBatch) -> GroupBatch:
+    """A batch that shares no memory with another one, so that it may be changed."""
+    copies = {}
+    for one in fields(batch):
+        copies[one.name] = copy.deepcopy(getattr(batch, one.name))
+    return replace(batch, **copies)
