@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,15 +12,19 @@ import torch
 from torch import Tensor
 
 from g2rl.engines import transformers as engine_module
+from g2rl.engines.drift import DriftError
 from g2rl.engines.engine import uniforms
 from g2rl.engines.next_token import next_tokens
 from g2rl.engines.transformers import TransformersEngine
+from g2rl.policy.anatomy import UnsupportedModelError
 from g2rl.policy.batching import Sequences
 from g2rl.policy.loading import LoadedModel
 from g2rl.policy.policy import Policy
 from g2rl.policy.prompts import encode_prompt
 from g2rl.policy.scoring import ScoreRequest, score
 from g2rl.types import Completion, SamplingParams
+from tests.models.measures import STOPS, Words
+from tests.models.zoo import tiny_model
 
 PROBS = [0.1, 0.2, 0.3, 0.4]
 ALMOST_ONE = float(np.nextafter(1.0, 0.0))
@@ -302,3 +308,111 @@ def test_a_batch_needs_a_row(tiny: LoadedModel) -> None:
 def test_sampling_params_are_checked(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         SamplingParams(**bad)
+
+
+# --- what was sampled from, against what is scored
+
+
+def of_type(model_type: str, **settings: Any) -> TransformersEngine:
+    """An engine over a tiny model of that type, which samples whatever it likes."""
+    return TransformersEngine(Policy(tiny_model(model_type)), Words(), STOPS, **settings)  # type: ignore[arg-type]
+
+
+def test_every_sampling_is_compared_with_scoring(
+    tiny: LoadedModel, prompts: list[list[int]], sampled: list[list[Completion]]
+) -> None:
+    sampler = engine(tiny)
+    assert sampler.metrics() == {}
+    assert sampler.generate(prompts, KEYS, GROUP, PARAMS) == sampled, "nothing else is drawn"
+    assert sampler.drift is not None
+    assert sampler.drift.largest < 1e-5
+    assert sampler.drift.tokens > 40
+    assert sampler.metrics() == {
+        "drift": pytest.approx(sampler.drift.largest / 1e-3),
+        "drift_largest": sampler.drift.largest,
+        "drift_mean": sampler.drift.mean,
+    }
+
+
+@pytest.mark.parametrize(("every", "compared"), [(0, []), (1, [0, 1, 2, 3]), (3, [0, 3])])
+def test_the_first_and_every_kth_sampling_are_compared(
+    tiny: LoadedModel, prompts: list[list[int]], every: int, compared: list[int]
+) -> None:
+    sampler = TransformersEngine(
+        Policy(tiny.model), tiny.tokenizer, tiny.stop_ids, drift_every=every
+    )
+    found: list[int] = []
+    for number in range(4):
+        sampler.generate(prompts[:1], KEYS[:1], 1, SamplingParams(max_tokens=3))
+        found += [number] if sampler.metrics() else []
+    assert found == compared
+
+
+@pytest.mark.parametrize("params", [{"temperature": 0.0}, {"top_p": 0.6, "top_k": 5}])
+def test_greedy_and_truncated_samples_are_compared_too(
+    tiny: LoadedModel, prompts: list[list[int]], params: dict[str, float]
+) -> None:
+    sampler = engine(tiny)
+    sampler.generate(prompts, KEYS, 2, SamplingParams(max_tokens=9, **params))  # type: ignore[arg-type]
+    assert sampler.drift is not None
+    assert sampler.drift.largest < 1e-5
+
+
+def test_samples_of_another_policy_stop_the_run(
+    tiny: LoadedModel, prompts: list[list[int]]
+) -> None:
+    """A model whose numbers change when others stand beside, once there are many rows."""
+    model = copy.deepcopy(tiny.model)
+    decoder = model.model
+    forward = decoder.forward
+
+    def crowded(*args: Any, **options: Any) -> Any:
+        output = forward(*args, **options)
+        if options["input_ids"].shape[0] > 8:
+            output.last_hidden_state = 1.02 * output.last_hidden_state
+        return output
+
+    decoder.forward = crowded
+    sampler = TransformersEngine(Policy(model), tiny.tokenizer, tiny.stop_ids)
+    sampler.push_weights()  # a few rows show nothing
+    with pytest.raises(DriftError, match=r"Qwen3ForCausalLM .*engine\.max_rows=1"):
+        sampler.generate(prompts, KEYS, GROUP, PARAMS)
+    patient = TransformersEngine(Policy(model), tiny.tokenizer, tiny.stop_ids, drift_tolerance=10.0)
+    patient.generate(prompts, KEYS, GROUP, PARAMS)
+    assert 0 < patient.metrics()["drift"] < 1
+
+
+@pytest.mark.parametrize(
+    ("model_type", "message"),
+    [
+        ("bart", "depend on padding"),  # positions are counted from the cache
+        ("mamba", "cannot sample from MambaForCausalLM"),
+        ("xlstm", "cannot sample from xLSTMForCausalLM"),
+        ("openai-gpt", "engine=vllm decodes with kernels of its own"),
+    ],
+)
+def test_what_cannot_be_decoded_is_refused_before_the_first_rollout(
+    model_type: str, message: str
+) -> None:
+    with pytest.raises(UnsupportedModelError, match=message):
+        of_type(model_type).push_weights()
+
+
+def test_logits_are_scaled_and_capped_in_sampling_too() -> None:
+    """Greedy tokens at a cap are those of the model; samples come from its probabilities."""
+    for model_type, changes in (("gemma2", {"final_logit_softcapping": 0.5}), ("granite", {})):
+        model = tiny_model(model_type, **changes)
+        sampler = TransformersEngine(Policy(model), Words(), [])  # type: ignore[arg-type]
+        [[completion]] = sampler.generate([[5, 6, 7]], [(0,)], 1, SamplingParams(max_tokens=6))
+        us, ids = uniforms((0,), 0, 6), [5, 6, 7]
+        for u in us:
+            with torch.no_grad():
+                probs = model(torch.tensor([ids])).logits[0, -1].double().softmax(0)
+            ids.append(int((probs.cumsum(0) <= u).sum()))
+        assert completion.token_ids == ids[3:]
+
+
+def test_settings_of_the_comparison_are_checked(tiny: LoadedModel) -> None:
+    for settings in ({"drift_every": -1}, {"drift_tolerance": 0.0}):
+        with pytest.raises(ValueError, match=r"engine\.drift"):
+            TransformersEngine(Policy(tiny.model), tiny.tokenizer, [1], **settings)  # type: ignore[arg-type]

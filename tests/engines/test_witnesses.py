@@ -10,7 +10,14 @@ from g2rl.engines.witnesses import Witnesses, choose
 
 @pytest.mark.parametrize(
     ("count", "chosen"),
-    [(0, []), (1, [0]), (2, [0, 1]), (4, [0, 1, 2, 3]), (10, [0, 3, 6, 9]), (256, [0, 85, 170, 255])],
+    [
+        (0, []),
+        (1, [0]),
+        (2, [0, 1]),
+        (4, [0, 1, 2, 3]),
+        (10, [0, 3, 6, 9]),
+        (256, [0, 85, 170, 255]),
+    ],
 )
 def test_a_few_rows_are_spread_over_all(count: int, chosen: list[int]) -> None:
     assert choose(range(count)) == chosen

@@ -30,9 +30,7 @@ def test_a_nested_configuration_is_asked_for_its_language_model() -> None:
         ({}, None),
     ],
 )
-def test_positions_by_their_several_names(
-    settings: dict[str, int], positions: int | None
-) -> None:
+def test_positions_by_their_several_names(settings: dict[str, int], positions: int | None) -> None:
     assert positions_of(SimpleNamespace(**settings)) == positions
     assert positions_of(tiny_config("gpt2")) == 512
 

@@ -544,7 +544,7 @@ def test_a_soft_cap_against_autograd(rows: int, tau: float, with_bias: bool) -> 
     [slope_TD] = torch.autograd.grad((request.weights_T * hot).sum() * 0.9, [hidden])
     assert found.features_ND is not None
     for n in range(COUNT):
-        rows_of = SEGMENTS == n
+        rows_of = n == SEGMENTS
         total = request.weights_T[rows_of].sum().clamp_min(1e-300)
         torch.testing.assert_close(found.features_ND[n], slope_TD[rows_of].sum(0) / total)
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from g2rl.policy.loading import (
     ModelError,
+    apply_overrides,
     forget_quantization,
     load,
     resolve_source,
@@ -20,6 +21,7 @@ from g2rl.policy.loading import (
 from g2rl.policy.policy import Policy
 from g2rl.policy.prompts import encode_prompt
 from g2rl.tasks.countdown_policy import build_tokenizer
+from tests.models.zoo import tiny_config
 
 
 def tokenizer(**changes: object) -> SimpleNamespace:
@@ -157,3 +159,28 @@ def test_weights_from_a_gguf_file_can_be_saved(tmp_path: Path) -> None:
     forget_quantization(loaded)
     loaded.save_pretrained(tmp_path / "saved")
     assert (tmp_path / "saved" / "model.safetensors").is_file()
+
+
+def test_overrides_find_a_name_in_either_part_of_a_configuration() -> None:
+    config = tiny_config("gemma3")
+    apply_overrides(
+        config,
+        {
+            "num_hidden_layers": 2,
+            "mm_tokens_per_image": 4,
+            "vision_config": {"num_hidden_layers": 3},
+        },
+        "model.overrides",
+    )
+    assert config.text_config.num_hidden_layers == 2
+    assert config.mm_tokens_per_image == 4
+    assert config.vision_config.num_hidden_layers == 3
+    with pytest.raises(ModelError, match=r"num_hiden_layers.*num_hidden_layers"):
+        apply_overrides(config, {"num_hiden_layers": 2}, "model.overrides")
+    with pytest.raises(ModelError, match=r"vision_config\.colour: .*VisionConfig"):
+        apply_overrides(config, {"vision_config": {"colour": 1}}, "model.overrides")
+
+
+def test_a_misspelt_override_is_refused_when_a_model_is_loaded() -> None:
+    with pytest.raises(ModelError, match="did you mean attention_dropout"):
+        load("builtin:tiny", overrides={"atention_dropout": 0.1})

@@ -30,16 +30,20 @@ from g2rl.policy.lora import (
     has_lora,
     load_adapter,
     merged_state,
+    merged_weight,
     save_lora,
+    share_in_export,
 )
 from g2rl.policy.policy import Policy
 from g2rl.policy.reference import AdaptersOff
 from g2rl.policy.scoring import ScoreRequest, score
+from g2rl.runs.checkpoints import CheckpointError, _check_export
 from g2rl.training.micro_batch_update import UpdateBatch
 from g2rl.training.step import TrainingStep
 from g2rl.training.updater import OptimizerSettings, Updater
 from g2rl.types import SamplingParams
 from tests import commands
+from tests.models.zoo import tiny_model
 from tests.support import composed, untimed_rows
 
 peft = pytest.importorskip("peft")
@@ -287,6 +291,68 @@ def test_a_merged_export_without_the_head_stays_tied(tiny: LoadedModel, tmp_path
     ids = torch.arange(1, 40)[None]
     plain = AutoModelForCausalLM.from_pretrained(tmp_path)
     torch.testing.assert_close(plain(ids).logits, lora(ids).logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("include_head", [False, True])
+def test_a_merged_export_of_bfloat16_weights_holds_the_training(
+    tiny: LoadedModel, tmp_path: Path, include_head: bool
+) -> None:
+    """What an update of 1e-5 has learnt is below the resolution of bfloat16."""
+    lora = adapted(
+        tiny, torch.bfloat16, noise=1e-4, adapters=torch.float32, include_head=include_head
+    )
+    config = lora.config.to_dict()
+    save_lora(lora, tmp_path, "merged")
+    assert share_in_export(lora, tmp_path) > 0.999
+    assert lora.config.to_dict() == config, "saving has changed the model"
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "float32"
+
+    # the export is the policy that was trained, not its base
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert plain.dtype == torch.float32
+    wide = copy.deepcopy(lora).float()
+    ids = torch.arange(1, 40)[None]
+    base = base_model(tiny, torch.bfloat16).float()(ids).logits
+    gap = (plain(ids).logits - wide(ids).logits).abs().max()
+    assert gap < 0.01 * (wide(ids).logits - base).abs().max()
+
+    # the same sums rounded to bfloat16 hold next to nothing of it, and are refused
+    (tmp_path / "coarse").mkdir()
+    for name, tensor in (weights := load_file(tmp_path / "model.safetensors")).items():
+        weights[name] = tensor.bfloat16()
+    save_file(weights, tmp_path / "coarse" / "model.safetensors")
+    assert share_in_export(lora, tmp_path / "coarse") < 0.5
+    with pytest.raises(CheckpointError, match=r"model\.lora\.export=adapter"):
+        _check_export(lora, tmp_path / "coarse")
+
+
+def test_an_adapter_is_not_merged_into_bfloat16_weights(tiny: LoadedModel, tmp_path: Path) -> None:
+    save_lora(adapted(tiny, torch.float32), tmp_path, "adapter")
+    with pytest.raises(ValueError, match=r"model\.dtype=float32"):
+        load_adapter(base_model(tiny, torch.bfloat16), tmp_path)
+
+
+def test_a_merged_head_keeps_updates_below_the_resolution_of_its_base(
+    tiny: LoadedModel, batch: MicroBatch
+) -> None:
+    lora = adapted(tiny, torch.bfloat16, noise=1e-4, adapters=torch.float32, include_head=True)
+    weight = merged_weight(lora.lm_head)
+    assert weight.dtype == torch.float32
+    assert (weight - lora.lm_head.base_layer.weight).abs().max() > 0
+    assert Policy(lora)(batch).logps_T.dtype == torch.float32
+
+
+def test_experts_without_adapters_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    """Stacked experts are no linear layers; the default would leave them out without a word."""
+    for model_type in ("qwen3_moe", "mixtral", "gpt_oss"):
+        with pytest.raises(ValueError, match=r"gate_up_proj.*target_modules=\[q_proj"):
+            add_lora(tiny_model(model_type), LoraSettings(r=2), "x")
+    model = tiny_model("qwen3_moe")
+    add_lora(model, LoraSettings(r=2, target_modules=["q_proj"]), "x")
+    assert "stay as they are" in caplog.text
+    caplog.clear()
+    add_lora(tiny_model("qwen3"), LoraSettings(r=2), "x")
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("include_head", [False, True])

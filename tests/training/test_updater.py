@@ -252,8 +252,17 @@ def test_forwards_are_kept_only_where_the_update_would_hold_them_anyway(
     updater.policy.sharding = ShardSettings()
     assert updater.forwards_to_keep(batch.sequences, batch.group_N, 0) == []
     updater.policy.sharding = None
-    updater.policy.model.config.attention_dropout = 0.1
+    make_noisy(updater)
     assert updater.forwards_to_keep(batch.sequences, batch.group_N, 0) == []
+
+
+def make_noisy(updater: Updater) -> None:
+    """Let the update compute with dropout, as `model.training_noise` does."""
+    for module in updater.policy.model.modules():
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.5
+    updater.policy.training_noise = True
+    updater.policy._has_noise = None  # measured anew
 
 
 def test_several_ranks_keep_nothing() -> None:
@@ -330,7 +339,7 @@ def test_a_later_mini_batch_must_have_been_scored() -> None:
 def test_dropout_needs_every_row_scored() -> None:
     updater = make(OptimizerSettings(mini_batches=2))
     assert not updater.policy.has_dropout
-    updater.policy.model.config.attention_dropout = 0.1
+    make_noisy(updater)
     assert updater.policy.has_dropout
     assert updater.rows_to_score(torch.arange(4) // 2, 0) == [0, 1, 2, 3]
 
