@@ -64,6 +64,16 @@ def probe_caption(row: Mapping[str, float]) -> str:
     )
 
 
+def probe_identity(row: Mapping[str, float]) -> str:
+    """``identity ratio +0.01, 3% of the pairs identical``; "" where it was not measured."""
+    if "probe/identity_ratio" not in row:
+        return ""
+    text = f"identity ratio {row['probe/identity_ratio']:+.2f}"
+    if "probe/identical_pairs" in row:
+        text += f", {row['probe/identical_pairs']:.0%} of the pairs identical"
+    return text
+
+
 def conditions(about: GeometrySettings, sampled_at: float, scored_at: float) -> str:
     """How one cell of `g2rl-analyze geometry` was sampled and scored."""
     return sampled_and_scored(sampled_at, about["top_p"], about["top_k"], scored_at)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from g2rl.engines.graded_text import graded_item
+from g2rl.formulas.feature_sums import first_alike
 from g2rl.policy.batching import Sequences
 from g2rl.types import Completion, Problem
 
@@ -45,6 +46,11 @@ class Rollouts:
         for prompt in self.prompts:
             prompts += [prompt] * group_size
         return Sequences(prompts, [completion.token_ids for completion in self.flat])
+
+    @property
+    def first_alike_PG(self) -> Tensor:
+        """For each response, the place of the first one of its group with the same tokens."""
+        return first_alike([[one.token_ids for one in group] for group in self.completions])
 
     @property
     def sampler_logps(self) -> list[Tensor] | None:

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from g2rl.exploration.signal import Stateless, missing_need, refuse_unknown
 from g2rl.formulas.advantages import SCALES
+from g2rl.formulas.feature_sums import identity_metrics
 from g2rl.formulas.pairs import cosine_metrics
 from g2rl.formulas.tensors import cosine_matrix, midrank, minmax, unit_rows
 from g2rl.types import GroupBatch, Shaped
@@ -137,6 +138,9 @@ class GradientGuided(Stateless):
             "zero_features": zero_PG.float().mean().item(),
             "feature_norm": feature_norm_PG.mean().item(),
             **cosine_metrics(cosine_PGG, batch.correct_PG),
+            **identity_metrics(
+                batch.features_PGD, batch.lengths_PG, cosine_PGG, batch.first_alike_PG
+            ),
         }
         return Shaped(
             shaped_PG,

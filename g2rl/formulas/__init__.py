@@ -2,6 +2,7 @@
 
 tensors       unit rows, cosines, min-max, ranks, sums over segments
 pairs         pairs of responses of a group and their classes; loads no torch
+feature_sums  inner products of summed features, identical responses
 advantages    from rewards to advantages
 overlong      what the length of a response costs (DAPO)
 losses        the policy-gradient loss and its published settings

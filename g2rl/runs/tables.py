@@ -76,7 +76,8 @@ def geometry_table(
 
     Returns:
         Columns of P * G values. With gradient features, `cosine` holds for each response its row of
-        the cosine matrix (G, G) of the group.
+        the cosine matrix (G, G) of the group, and `first_alike` is the place of the first response
+        of the group with the same tokens.
     """
     # rows are prompt-major, like flattened tensors
     prompt_count, group_size = batch.rewards_PG.shape
@@ -102,6 +103,8 @@ def geometry_table(
     for name, values_PG in shaped.diagnostics.items():
         columns[name] = values_PG.flatten().tolist()
     if batch.features_PGD is not None:
+        if batch.first_alike_PG is not None:
+            columns["first_alike"] = batch.first_alike_PG.flatten().tolist()
         columns["feature_norm"] = batch.features_PGD.norm(dim=-1).flatten().tolist()
         columns["cosine"] = cosine_matrix(batch.features_PGD)[0].flatten(0, 1).tolist()
     return columns

@@ -293,6 +293,7 @@ class Explorer:
             step=step,
             embeddings_PGE=self._embeddings(rollouts),
             answers=in_groups([verdict.answer for verdict in verdicts], shape[1]),
+            first_alike_PG=rollouts.first_alike_PG,
         )
 
         # what only some signals need

@@ -12,7 +12,8 @@ from torch import Tensor
 from g2rl.engines.engine import Engine
 from g2rl.engines.rollouts import grouped
 from g2rl.evaluation.evaluate import EvalResult, evaluate
-from g2rl.formulas.pairs import cosine_metrics, pair_table
+from g2rl.formulas.feature_sums import first_alike, identical_pairs, identity_metrics
+from g2rl.formulas.pairs import cosine_metrics, pair_table, pair_values
 from g2rl.formulas.tensors import cosine_matrix
 from g2rl.policy.batching import Sequences
 from g2rl.policy.policy import Policy
@@ -146,6 +147,12 @@ class Validation:
         columns = pair_table(cosine_PGG, correct_PG)
         metrics = cosine_metrics(cosine_PGG, correct_PG)
 
+        # what the zero-mean identity is about, and which pairs are of one response twice
+        first_PG = first_alike(grouped_lists(sequences.responses, sample_count))
+        lengths_PG = grouped(sequences.lengths_N, (prompt_count, sample_count))
+        metrics |= identity_metrics(features_PGD, lengths_PG, cosine_PGG, first_PG)
+        columns["identical"] = pair_values(identical_pairs(first_PG)).flatten().tolist()
+
         # these decide the mean cosine (docs/method.md) and belong into the caption of every figure
         # of it
         metrics["sampled_at"] = params.temperature
@@ -154,6 +161,11 @@ class Validation:
         metrics["scored_at"] = self.settings.feature_temperature or params.temperature
         self.tracker.table("probe", step, columns)
         return {f"probe/{name}": value for name, value in metrics.items()}
+
+
+def grouped_lists(items: Sequence[list[int]], size: int) -> list[list[list[int]]]:
+    """Token ids of responses in groups of `size`, prompt-major."""
+    return [list(items[start : start + size]) for start in range(0, len(items), size)]
 
 
 def probe_sequences(

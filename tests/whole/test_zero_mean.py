@@ -1,5 +1,8 @@
 """The zero-mean identity: E[sum_t phi_t] = 0 for on-policy samples, and only for those.
 
+It is an identity of sums and their inner products. Of their cosines nothing follows, which the
+samples at temperature 0.1 show.
+
 For a response drawn from the policy at the temperature of p_t, E[phi_t | prefix] = 0, hence
 E[T * Phi] = 0 for every prompt, also when sampling stops at a length limit (a stopping time).
 Several thousand samples of the tiny policy are projected on a few fixed directions; Hotelling's
@@ -11,15 +14,19 @@ from __future__ import annotations
 
 import math
 
+import pandas as pd
 import pytest
 import torch
 
+from g2rl.analysis.geometry.numbers import GROUP_METRICS, numbers, pair_frame
+from g2rl.engines.rollouts import Rollouts, grouped
 from g2rl.engines.transformers import TransformersEngine
 from g2rl.policy.batching import Sequences
 from g2rl.policy.loading import LoadedModel
 from g2rl.policy.policy import Policy
 from g2rl.policy.prompts import encode_prompt
 from g2rl.policy.scoring import ScoreRequest, score
+from g2rl.tasks.countdown import held_out_problems
 from g2rl.types import SamplingParams
 
 TEXTS = ("use 3 7 2 make 13 :", "use 8 3 7 2 make 29 :", "use 10 4 6 make 16 :")
@@ -101,3 +108,37 @@ def test_the_sample_holds_stopped_and_truncated_responses(
 ) -> None:
     lengths = torch.cat([sequences.lengths_N for sequences in drawn["tau 1.0"]])
     assert 0.05 < float((lengths == LIMIT).float().mean()) < 0.95
+
+
+def test_at_a_low_temperature_inner_products_vanish_and_cosines_do_not(tiny: LoadedModel) -> None:
+    """25 responses to each of 40 problems, sampled and scored at 0.1; bootstrap over problems."""
+    problems = held_out_problems(40)
+    policy, temperature = Policy(tiny.model), 0.1
+    prompts = [encode_prompt(tiny.tokenizer, problem.prompt, chat=True) for problem in problems]
+    engine = TransformersEngine(policy, tiny.tokenizer, tiny.stop_ids, max_rows=SAMPLES)
+    params = SamplingParams(temperature=temperature, max_tokens=40)
+    keys = [(11, place) for place in range(len(prompts))]
+    rollouts = Rollouts(problems, prompts, engine.generate(prompts, keys, 25, params))
+    scores = score(policy, rollouts.sequences, ScoreRequest(temperature, 8_000, features=True))
+
+    # pairs of each problem: inner products of sums, their size, and cosines
+    pairs = pair_frame(
+        grouped(scores.features_ND, rollouts.shape),
+        torch.zeros(rollouts.shape, dtype=torch.bool),
+        grouped(rollouts.sequences.lengths_N, rollouts.shape),
+        rollouts.first_alike_PG,
+    )
+    groups = pd.DataFrame(dict.fromkeys(GROUP_METRICS, [0.0]))
+    found = numbers(pairs, groups)
+    found = found[found["pair"] == "all"].set_index("metric")
+    print(found[["value", "low", "high"]])
+
+    # zero within its interval, and the interval is narrow
+    ratio = found.loc["identity_ratio"]
+    assert ratio["low"] < 0 < ratio["high"]
+    assert ratio["high"] - ratio["low"] < 0.04
+
+    # the mean cosine is far from zero: a third of the pairs are one response twice
+    assert found.loc["mean_cosine", "low"] > 0.05
+    assert 0.2 < found.loc["identical_ratio", "value"] < 0.5
+    assert found.loc["mean_cosine_distinct", "high"] < 0

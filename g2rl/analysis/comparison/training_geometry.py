@@ -9,15 +9,17 @@ import pandas as pd
 import torch
 
 from g2rl.analysis.comparison.runs import COLUMNS
+from g2rl.formulas.feature_sums import identity_metrics_of
 from g2rl.formulas.pairs import cosine_metrics
 from g2rl.runs.layout import RunFolder
 
+COLUMNS_READ = ("sample", "correct", "cosine", "tokens", "feature_norm", "first_alike")
 PREFIX = "geometry/"
 """Begins the names of these metrics; they end as in `g2rl.formulas.pairs.cosine_metrics`."""
 
 
 def step_numbers(path: Path) -> dict[str, float] | None:
-    """Mean cosine and share of negative pairs of one step's file; None where it holds no cosines.
+    """Cosines, negative pairs and identity ratio of one step's file; None where it holds none.
 
     Raises:
         ValueError: the rows are no whole groups.
@@ -29,7 +31,8 @@ def step_numbers(path: Path) -> dict[str, float] | None:
         return None
 
     # one row a response, group after group
-    table = pd.read_parquet(path, columns=["sample", "correct", "cosine"])
+    names = parquet.read_schema(path).names
+    table = pd.read_parquet(path, columns=[name for name in COLUMNS_READ if name in names])
     group = int(table["sample"].max()) + 1
     if table["sample"].tolist() != list(range(group)) * (len(table) // group):
         raise ValueError(f"{path} does not hold whole groups of {group} responses in order")
@@ -37,7 +40,18 @@ def step_numbers(path: Path) -> dict[str, float] | None:
     # a row's cosines are its row of the group's matrix
     cosine_NG = torch.tensor(np.stack(table["cosine"].to_numpy()), dtype=torch.float64)
     correct_N = torch.tensor(table["correct"].to_numpy(copy=True))
-    return cosine_metrics(cosine_NG.view(-1, group, group), correct_N.view(-1, group))
+    cosine_PGG = cosine_NG.view(-1, group, group)
+    metrics = cosine_metrics(cosine_PGG, correct_N.view(-1, group))
+
+    # files of earlier versions do not say which responses are identical
+    first_PG = None
+    if "first_alike" in table:
+        first_PG = torch.tensor(table["first_alike"].to_numpy(copy=True)).view(-1, group)
+
+    # features of these norms have these cosines: an identity that needs no features
+    lengths_PG = torch.tensor(table["tokens"].to_numpy(copy=True)).view(-1, group)
+    norms_PG = torch.tensor(table["feature_norm"].to_numpy(copy=True)).view(-1, group)
+    return metrics | identity_metrics_of(norms_PG.double() * lengths_PG, cosine_PGG, first_PG)
 
 
 def training_geometry(frame: pd.DataFrame) -> pd.DataFrame:

@@ -241,7 +241,7 @@ def draw_geometry_curves(frame: pd.DataFrame, caption: str, path: Path) -> Path:
             draw_arm(axis, curve(frame, arm, metric), colours[arm])
         tidy_axis(axis, title, unit if axis in axes[:, 0] else "")
 
-    # what the identity of zero mean expects: cosine 0, half of the pairs negative
+    # the levels of two directions that have nothing to do with each other
     few = has_few_seeds(frame)
     for row, level, kind in zip(axes, (0.0, 0.5), ("cosine", "negative_pairs"), strict=True):
         if few:
@@ -250,8 +250,26 @@ def draw_geometry_curves(frame: pd.DataFrame, caption: str, path: Path) -> Path:
             level_line(axis, level)
 
     name_arms(figure, frame, colours)
-    caption_below(figure, f"{caption}; {band_caption(frame, panels, few)}")
+    caption_below(figure, f"{caption}; {band_caption(frame, panels, few)}{identity_note(frame)}")
     return save_figure(figure, path)
+
+
+def identity_note(frame: pd.DataFrame) -> str:
+    """Identity ratio and identical pairs of each arm for captions, means over steps and runs."""
+    lines: list[str] = []
+    for arm, of_arm in frame.groupby("arm", sort=False):
+        means = of_arm.groupby("metric")["value"].mean()
+        ratio = means.get(f"{PREFIX}identity_ratio")
+        if ratio is None:
+            continue
+
+        # files of earlier versions do not tell identical responses
+        text = f"identity ratio {ratio:+.3f}"
+        identical = means.get(f"{PREFIX}identical_pairs")
+        if identical is not None:
+            text += f", {identical:.1%} of the pairs identical"
+        lines.append(f"\n{arm}: {text}")
+    return "".join(lines)
 
 
 def _class_panels(metric: str, name: str, unit: str) -> dict[str, tuple[str, str]]:

@@ -22,7 +22,7 @@ from g2rl.analysis.figures.style import (
 )
 from g2rl.analysis.geometry.numbers import GRADIENT, SEMANTIC
 from g2rl.analysis.geometry.records import GeometrySettings
-from g2rl.analysis.geometry.report import Tables, cells, numbers_of, source
+from g2rl.analysis.geometry.report import Tables, cells, identity_caption, numbers_of, source
 from g2rl.analysis.palette import PAIR_COLOURS
 from g2rl.formulas.pairs import ALL_PAIRS, SHOWN_CLASSES
 
@@ -70,7 +70,8 @@ def draw_geometry(
     gap = " " if columns > 2 else "\n"
     caption_below(
         figure,
-        f"{source(about)};{gap}{conditions(about, *cell)}; bars: 95 % bootstrap over problems",
+        f"{source(about)};{gap}{conditions(about, *cell)}; bars: 95 % bootstrap over problems"
+        f"{identity_caption(tables, cell)}",
     )
     return save_figure(figure, path)
 
@@ -266,9 +267,20 @@ def draw_grid(tables: Tables, about: GeometrySettings, path: Path) -> Path:
     caption_below(
         figure,
         f"{source(about)}; {truncation(about['top_p'], about['top_k'])}; "
-        "ringed: scored at the sampling temperature; bars: 95 % bootstrap over problems",
+        "ringed: scored at the sampling temperature; bars: 95 % bootstrap over problems"
+        f"{grid_identity(tables)}",
     )
     return save_figure(figure, path)
+
+
+def grid_identity(tables: Tables) -> str:
+    """Identity ratio and identical pairs of each cell scored at its sampling temperature."""
+    lines = []
+    for cell in cells(tables):
+        text = identity_caption(tables, cell)
+        if text and np.isclose(cell.sampled_at, cell.scored_at):
+            lines.append(f"\nat {cell.sampled_at:g}: {text.removeprefix('; ')}")
+    return "".join(lines)
 
 
 def _name_grid(axes: Any) -> None:
@@ -307,7 +319,7 @@ def draw_line(
         label=f"{sampled_at:g}",
     )
 
-    # where both temperatures agree the mean over all pairs is about zero
+    # where both temperatures agree the inner product of sums is zero in expectation
     same = np.isclose(x, sampled_at)
     axis.plot(x[same] + shift, value[same], "o", ms=11, mfc="none", mec=colour, mew=1.6)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from g2rl.analysis.captions import probe_caption
+from g2rl.analysis.captions import probe_caption, probe_identity
 from g2rl.analysis.figures.style import caption_below, plt, save_figure, tidy_axis
 from g2rl.analysis.palette import CURVE_COLOURS, PAIR_COLOURS
 from g2rl.runs.layout import RunFolder
@@ -113,8 +113,12 @@ def cosine_distribution(run_dir: Path, before: Path, after: Path) -> Path:
         axis.set_ylim(top=axis.get_ylim()[1] * 1.15)
 
     # the probe's settings are those of every step
-    first_row = read_metrics(RunFolder(run_dir).metrics)[0]
-    caption_below(figure, probe_caption(first_row))
+    rows = [row for row in read_metrics(RunFolder(run_dir).metrics) if "probe/cosine" in row]
+    texts = [probe_caption(rows[0])]
+    for time, row in (("before", rows[0]), ("after", rows[-1])):
+        if probe_identity(row):
+            texts.append(f"{time}: {probe_identity(row)}")
+    caption_below(figure, "; ".join(texts))
     return save_figure(figure, RunFolder(run_dir).cosine_distribution)
 
 

@@ -174,7 +174,9 @@ def add_cell(
     """
     # cosines of gradient features: pairs, groups and their numbers
     temperatures = {"sampled_at": sampled_at, "scored_at": scored_at}
-    pairs = pair_frame(features_PGD, groups.correct_PG)
+    rollouts = groups.rollouts
+    lengths_PG = grouped(rollouts.sequences.lengths_N, rollouts.shape)
+    pairs = pair_frame(features_PGD, groups.correct_PG, lengths_PG, rollouts.first_alike_PG)
     of_groups = group_frame(features_PGD, groups.correct_PG, threshold)
     cell_numbers = numbers(pairs, of_groups, threshold)
 

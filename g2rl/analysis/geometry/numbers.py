@@ -17,7 +17,8 @@ from torch import Tensor
 
 from g2rl.formulas.diversity import BINS, NEAR_ORTHOGONAL, Floats, entropy, group_numbers, histogram
 from g2rl.formulas.estimators import Interval, bootstrap_interval
-from g2rl.formulas.pairs import ALL_PAIRS, SHOWN_CLASSES, pair_table
+from g2rl.formulas.feature_sums import identical_pairs, sum_products
+from g2rl.formulas.pairs import ALL_PAIRS, SHOWN_CLASSES, pair_table, pair_values
 from g2rl.formulas.tensors import cosine_matrix
 
 GRADIENT, SEMANTIC = "gradient", "semantic"
@@ -30,11 +31,36 @@ NUMBER_COLUMNS = ("pair", "metric", "value", "low", "high", "pairs", "problems")
 _CELLS = 4_000_000  # elements of the largest array of a resampling loop
 
 
-def pair_frame(features_PGD: Tensor, correct_PG: Tensor) -> pd.DataFrame:
-    """One row a pair i < j of a group: problem (its number), first, second, cosine, pair (its
-    class)."""
+def pair_frame(
+    features_PGD: Tensor,
+    correct_PG: Tensor,
+    lengths_PG: Tensor | None = None,
+    first_PG: Tensor | None = None,
+) -> pd.DataFrame:
+    """One row a pair i < j of a group.
+
+    Args:
+        features_PGD: gradient features, or embeddings.
+        correct_PG: verdicts.
+        lengths_PG: numbers of tokens; given with gradient features, whose sums they make.
+        first_PG: tells identical responses, see `g2rl.formulas.feature_sums.first_alike`.
+
+    Returns:
+        Columns problem (its number), first, second, cosine, pair (its class); with lengths, inner
+        and size of `sum_products`; with `first_PG`, identical.
+    """
     cosine_PGG, _ = cosine_matrix(features_PGD.double())
-    return pd.DataFrame(pair_table(cosine_PGG, correct_PG))
+    frame = pd.DataFrame(pair_table(cosine_PGG, correct_PG))
+
+    # of gradient features: what the zero-mean identity is about
+    if lengths_PG is not None:
+        sum_norms_PG = features_PGD.double().norm(dim=-1) * lengths_PG
+        inner_PGG, squares_PGG = sum_products(sum_norms_PG, cosine_PGG)
+        frame["inner"] = pair_values(inner_PGG).flatten().numpy()
+        frame["size"] = pair_values(squares_PGG).flatten().numpy()
+    if first_PG is not None:
+        frame["identical"] = pair_values(identical_pairs(first_PG)).flatten().numpy()
+    return frame
 
 
 def group_frame(
@@ -75,7 +101,8 @@ def numbers(
 
         # how many pairs and problems are behind the numbers of this class
         counts = (len(of_class), of_class["problem"].nunique())
-        for metric, interval in _pair_intervals(of_class, threshold, bins).items():
+        intervals = _pair_intervals(of_class, threshold, bins) | _identity_intervals(of_class)
+        for metric, interval in intervals.items():
             rows.append((name, metric, *interval, *counts))
 
     # group statistics are of all responses, whatever their verdicts
@@ -103,6 +130,32 @@ def _pair_intervals(pairs: pd.DataFrame, threshold: float, bins: int) -> dict[st
         intervals[metric] = sums_interval(parts_BK[:, [column, 0]], _ratio)
     first_bin = 1 + len(COUNTED_METRICS)
     intervals["histogram_entropy"] = sums_interval(parts_BK[:, first_bin:], entropy)
+    return intervals
+
+
+def _identity_intervals(pairs: pd.DataFrame) -> dict[str, Interval]:
+    """The identity ratio, the share of identical pairs, and cosines of different responses.
+
+    Empty for pairs of which these columns are not known, such as those of embeddings.
+    """
+    intervals: dict[str, Interval] = {}
+    if "size" in pairs:
+        sums = pairs.groupby("problem")[["inner", "size"]].sum()
+        sums = sums[sums["size"] > 0]
+        if len(sums):
+            intervals["identity_ratio"] = sums_interval(sums.to_numpy(), _ratio)
+    if "identical" not in pairs:
+        return intervals
+
+    # shares of all pairs, and means over those of different responses
+    ones = pairs.assign(one=1.0, negative=pairs["cosine"] < 0)
+    sums = ones.groupby("problem")[["identical", "one"]].sum()
+    intervals["identical_ratio"] = sums_interval(sums.to_numpy(dtype=float), _ratio)
+    distinct = ones[~ones["identical"]]
+    for metric, column in (("mean_cosine_distinct", "cosine"), ("negative_distinct", "negative")):
+        if len(distinct):
+            sums = distinct.groupby("problem")[[column, "one"]].sum()
+            intervals[metric] = sums_interval(sums.to_numpy(dtype=float), _ratio)
     return intervals
 
 

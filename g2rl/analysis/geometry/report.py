@@ -22,7 +22,11 @@ from g2rl.formulas.pairs import ALL_PAIRS, SHOWN_CLASSES
 
 LABELS = {
     "mean_cosine": ("mean cosine", "+.3f"),
+    "mean_cosine_distinct": ("mean cosine of different responses", "+.3f"),
     "negative_ratio": ("negative pairs, share", ".3f"),
+    "negative_distinct": ("negative pairs among different responses, share", ".3f"),
+    "identical_ratio": ("identical pairs, share", ".3f"),
+    "identity_ratio": ("identity ratio (0 expected at equal temperatures, untruncated)", "+.3f"),
     "near_orthogonal_ratio": ("pairs with |cos| < {threshold:g}, share", ".3f"),
     "histogram_entropy": (f"histogram entropy, nats ({BINS} bins)", ".2f"),
     "effective_rank": ("effective rank", ".2f"),
@@ -32,6 +36,8 @@ LABELS = {
     "semantic_spearman": ("correlation with semantic cosine (Spearman)", "+.2f"),
 }
 """Label of each number, and its format."""
+IN_A_GRID = ("mean_cosine", "mean_cosine_distinct", "negative_ratio", "identity_ratio")
+"""The numbers of a grid of cells that the terminal shows."""
 Tables = Mapping[str, pd.DataFrame]
 """pairs, responses, numbers and, for `summary`, groups: of `Geometry.tables` or `read_geometry`."""
 
@@ -200,6 +206,18 @@ def sentences(tables: Tables, cell: Cell) -> list[str]:
     return texts
 
 
+def identity_caption(tables: Tables, cell: Cell) -> str:
+    """Identity ratio and share of identical pairs of one cell, for captions; "" where unknown."""
+    numbers = numbers_of(tables, GRADIENT, *cell)
+    all_pairs = numbers[numbers["pair"] == ALL_PAIRS].set_index("metric")
+    parts: list[str] = []
+    for metric, label in (("identity_ratio", "identity ratio"), ("identical_ratio", "identical")):
+        if metric in all_pairs.index:
+            value, low, high = all_pairs.loc[metric, ["value", "low", "high"]]
+            parts.append(f"{label} {value:.2f} [{low:.2f}, {high:.2f}]")
+    return f"; {', '.join(parts)} of all pairs" if parts else ""
+
+
 def headline(tables: Tables) -> str:
     """The first cell in two lines: mean cosine and negative pairs of all pairs; mean cosine by
     class."""
@@ -239,10 +257,7 @@ def markdown(tables: Tables, about: GeometrySettings) -> str:
 
 
 def cell_table(tables: Tables, about: GeometrySettings) -> Table:
-    """The terminal's table: every number of a single cell, or two rows for each cell of a grid.
-
-    Those are the mean cosine and the negative pairs.
-    """
+    """The terminal's table: every number of a single cell, or `IN_A_GRID` for each of a grid."""
     # one column a class
     table = Table(
         title=f"{source(about)}, 95 % bootstrap intervals over problems",
@@ -255,7 +270,7 @@ def cell_table(tables: Tables, about: GeometrySettings) -> Table:
         table.add_column(name, justify="right")
 
     # a grid of all numbers would fill screens
-    in_a_grid = {f"{GRADIENT}: {LABELS[metric][0]}" for metric in ("mean_cosine", "negative_ratio")}
+    in_a_grid = {f"{GRADIENT}: {LABELS[metric][0]}" for metric in IN_A_GRID}
     is_grid = len(cells(tables)) > 1
     for cell in cells(tables):
         table.add_row(conditions(about, *cell), style="bold")
