@@ -27,7 +27,7 @@ SIZES: dict[str, Any] = {
     "moe_intermediate_size": 16, "num_experts": 4, "num_local_experts": 4, "n_routed_experts": 4,
     "num_experts_per_tok": 2, "shared_expert_intermediate_size": 16, "moe_num_experts": 4,
     "moe_k": 2, "num_shared_experts": 1, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1,
-    "n_shared_experts": 1, "expert_interval": 1, "norm_topk_prob": True, "routed_scaling_factor": 1.0,
+    "n_shared_experts": 1, "expert_interval": 1, "norm_topk_prob": True,
     # latent attention
     "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8,
     "v_head_dim": 8,

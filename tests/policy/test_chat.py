@@ -54,7 +54,7 @@ def test_the_end_of_a_turn_is_what_the_template_writes_behind_it() -> None:
 
 
 def test_a_channel_that_closes_inside_a_response_ends_nothing() -> None:
-    """As gpt-oss: every message ends with <|end|>, the last one of the assistant with <|return|>."""
+    """As gpt-oss: messages end with <|end|>, the last one of the assistant with <|return|>."""
     harmony = (
         "{% for m in messages %}{{ m.role }}{{ m.content }}"
         "{% if m.role == 'assistant' and loop.last %}<|return|>{% else %}<|end|>{% endif %}"
@@ -91,7 +91,8 @@ def test_a_closed_vocabulary_of_words() -> None:
     [
         "{{ strftime_now('%d %b %Y') }}",
         "{% set form = '%d %b %Y' %}{{ strftime_now(form) }}",
-        "{% if strftime_now is defined %}{{ strftime_now('%d ') ~ strftime_now('%b %Y') }}{% endif %}",
+        "{% if strftime_now is defined %}{{ strftime_now('%d ') ~ strftime_now('%b %Y') }}"
+        "{% endif %}",
     ],
 )
 def test_a_template_that_writes_the_date_is_told_a_fixed_day(clock: str) -> None:

@@ -139,9 +139,7 @@ def test_recomputing_activations_works_without_noise_and_is_refused_with_it() ->
 
     loud = Policy(tiny_model("opt", dropout=0.3))
     set_checkpointing(loud.model, True)
-    with pytest.raises(
-        UnsupportedModelError, match=r"gradient_checkpointing=true .* OPTForCausalLM"
-    ):
+    with pytest.raises(UnsupportedModelError, match=r"checkpointing=true .* OPTForCausalLM"):
         loud.check()
     declared = Policy(tiny_model("opt", dropout=0.3), training_noise=True)
     declared.check()

@@ -22,11 +22,13 @@ WELL = {
     "update/skipped": 0.0,
     "update/first_ratio": 1.0001,
     "update/sampler_kl": 0.001,
+    "sample/drift": 0.01,
 }
 SICK = {
     "entropy_collapse": {"train/entropy": 0.01},
     "no_contrast": {"advantage/uniform_correct": 0.5, "advantage/uniform_wrong": 0.48},
     "score_mismatch": {"update/first_ratio": 1.2},
+    "sampler_drift": {"sample/drift": 0.7},
     "sampler_mismatch": {"update/sampler_kl": 0.05},
     "truncation": {"train/truncated": 0.9},
     "grader_failures": {"verify/timeout": 0.04, "verify/killed": 0.04},
@@ -52,7 +54,9 @@ def test_a_healthy_run_raises_nothing() -> None:
 def test_each_alarm_holds_alone_once_its_window_is_full(name: str) -> None:
     sick = SICK[name]
     assert set(alarms(rows(sick, sick, sick), LIMITS)) == {name}
-    needed = {"score_mismatch": 1, "bad_numbers": 1, "no_reward": 3}.get(name, 2)
+    needed = {"score_mismatch": 1, "bad_numbers": 1, "sampler_drift": 1, "no_reward": 3}.get(
+        name, 2
+    )
     for count in (1, 2, 3):
         assert (name in alarms(rows(*[sick] * count), LIMITS)) == (count >= needed)
 
