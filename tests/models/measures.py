@@ -90,12 +90,20 @@ def feature_gap(policy: Policy, pairs: Sequences) -> float:
     for n in range(len(pairs)):
         read: list[Tensor] = []
 
-        def keep(_: Any, __: Any, output: Any, read: list[Tensor] = read) -> Any:
+        def keep_output(_: Any, __: Any, output: Any, read: list[Tensor] = read) -> Any:
             read.append(output.last_hidden_state.detach().requires_grad_(True))
             output.last_hidden_state = read[0]
             return output
 
-        hook = policy.decoder.register_forward_hook(keep)
+        def keep_input(_: Any, inputs: tuple[Any, ...], read: list[Tensor] = read) -> Any:
+            read.append(inputs[0].detach().requires_grad_(True))
+            return (read[0], *inputs[1:])
+
+        # a scale may stand before the head; some models call only a part of their decoder
+        if policy.logit_shape.scale != 1:
+            hook = policy.decoder.register_forward_hook(keep_output)
+        else:
+            hook = policy.model.get_output_embeddings().register_forward_pre_hook(keep_input)
         one = Sequences([pairs.prompts[n]], [pairs.responses[n]])
         with torch.enable_grad():
             logps = own_logps(policy.model, one)
