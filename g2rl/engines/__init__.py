@@ -6,8 +6,10 @@ In reading order:
     rollouts       one rollout batch: problems, prompts, responses
     graded_text    the text of a response as the grader reads it, with markers of reasoning
     next_token     draw the next token of each row
+    caches         keep some rows of a cache, whatever its layers hold
+    witnesses      responses whose log-probabilities are written down while they are drawn
     transformers   sample with the training model itself
     vllm           sample with vLLM inside the trainer's processes
     colocated      what any engine needs that runs a library inside the trainer's processes
-    drift          check that an engine with its own weights samples from the policy
+    drift          check that an engine samples from the policy that is scored and trained
 """

@@ -123,6 +123,7 @@ def measure_drift(
 @torch.no_grad()
 def _scored_at_once(policy: Policy, sequences: Sequences, temperature: float) -> Tensor:
     """Log-probabilities of all response tokens by one forward of the policy, (T,)."""
+    # noise of training mode would be taken for drift
     was_training = policy.training
     policy.eval()
 
@@ -169,6 +170,7 @@ def drift_metrics(drift: Drift | None, tolerance: float, dtype: str) -> dict[str
         tolerance: in nats, see `TOLERANCE`.
         dtype: float32 or bfloat16, in which was compared.
     """
+    # a sampling that was not compared says nothing, not 0
     if drift is None:
         return {}
     return {

@@ -451,8 +451,7 @@ class TransformersEngine:
             # rows that have stopped draw as well, but their tokens do not count
             logits_BV = self.policy.logit_shape(head(output.last_hidden_state[:, -1]))
             batch.last_B = next_tokens(logits_BV, batch.uniforms_BT[:, t], params)
-            if t < TOKENS:
-                witnesses.see(logits_BV, batch.last_B)
+            witnesses.see(logits_BV, batch.last_B, t)
             batch.columns.append(batch.last_B.masked_fill(batch.done_B, -1))
 
             # every row grows by one token, whether it has stopped or not

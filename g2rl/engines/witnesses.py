@@ -21,6 +21,7 @@ TOKENS = 256
 
 def choose(rows: Sequence[int]) -> list[int]:
     """Evenly spaced rows, the first and the last among them; at most `COUNT`."""
+    # ordered by length, the first and the last have least and most padding
     count = min(COUNT, len(rows))
     if count < 2:
         return list(rows)
@@ -43,12 +44,21 @@ class Witnesses:
 
     def enter(self, rows: Sequence[int]) -> None:
         """Look for watched rows in a batch of these rows."""
+        # a row moves up when others before it leave
         self.places = [(row, place) for place, row in enumerate(rows) if row in self.logps]
 
-    def see(self, logits_BV: Tensor, tokens_B: Tensor) -> None:
-        """Write down the log-probabilities of the tokens that were drawn from these logits."""
-        if not self.places:
+    def see(self, logits_BV: Tensor, tokens_B: Tensor, t: int) -> None:
+        """Write down the log-probabilities of the tokens that were drawn from these logits.
+
+        Args:
+            logits_BV: as the tokens were drawn from, but not divided by the temperature.
+            tokens_B: the tokens.
+            t: their number in the responses; those from `TOKENS` on are passed over.
+        """
+        if not self.places or t >= TOKENS:
             return
+
+        # a few rows of many, so that this costs next to nothing beside the sampling
         index_W = torch.tensor([place for _, place in self.places], device=logits_BV.device)
         logps_WV = (logits_BV[index_W].float() / self.temperature).log_softmax(-1)
         self.columns.append(logps_WV.gather(1, tokens_B[index_W].unsqueeze(1)).squeeze(1))
@@ -57,6 +67,8 @@ class Witnesses:
         """Transfer what was written down, before rows leave the batch; call `enter` afterwards."""
         if not self.columns:
             return
+
+        # one transfer for all steps since rows last left
         values_WT = torch.stack(self.columns, dim=1).tolist()
         for (row, _), values in zip(self.places, values_WT, strict=True):
             self.logps[row] += values

@@ -2,8 +2,11 @@
 
 In reading order:
 
+    anatomy     the parts of a causal LM, whatever its architecture calls them
+    chat        chat templates: how a turn ends, which day it is, control tokens in a text
     loading     find, build or load a model and its tokenizer
     prompts     a problem's text as token ids
+    checks      what a few tokens show of a model, and what is refused
     policy      the model and its head as one module: log-probs, entropies, features
     lm_head     the tiled head behind it (a package with a public face)
     batching    micro-batches of similar length

@@ -25,6 +25,7 @@ def text_config(config: Any) -> Any:
     Args:
         config: of transformers; a flat one is returned as it is.
     """
+    # a plain object in the place of a configuration is flat
     find = getattr(config, "get_text_config", None)
     if find is None:
         return config
@@ -37,6 +38,7 @@ def positions_of(config: Any) -> int | None:
     Args:
         config: of the whole model, nested or flat.
     """
+    # transformers maps most older names to the first
     text = text_config(config)
     for key in POSITION_KEYS:
         limit = getattr(text, key, None)

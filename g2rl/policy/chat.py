@@ -43,6 +43,7 @@ def pin_date(tokenizer: Tokenizer, date: str) -> None:
     Raises:
         ModelError: the date is not written like this.
     """
+    # checked here, because a template may be rendered hours later
     try:
         datetime.date.fromisoformat(date)
     except ValueError as error:
@@ -56,6 +57,7 @@ def template_of(tokenizer: Tokenizer) -> str | None:
     Raises:
         ModelError: there are several, and none of them is named default.
     """
+    # transformers reads several templates of one checkpoint as a mapping
     template: Any = tokenizer.chat_template
     if not isinstance(template, Mapping):
         return template
@@ -120,6 +122,7 @@ def turn_end(tokenizer: Tokenizer, alone: bool = False) -> int | None:
     template = dated_template(tokenizer)
     if not template:
         return None
+    # a conversation that ends with what the assistant says
     messages = [{"role": "assistant", "content": ANSWER}]
     if not alone:
         messages = [{"role": "user", "content": "question"}, *messages]
@@ -132,6 +135,8 @@ def turn_end(tokenizer: Tokenizer, alone: bool = False) -> int | None:
         )
     except Exception:
         return None
+
+    # what stands behind it; nothing, if the template leaves such turns out
     _, is_rendered, behind = rendered.rpartition(ANSWER)
     behind = behind.strip()
     if not is_rendered or not behind:
@@ -155,6 +160,7 @@ def control_tokens(tokenizer: Tokenizer) -> list[str]:
     These are its special tokens, and those added tokens that the chat template writes (<think>).
     Other added tokens, such as runs of spaces, are ordinary text.
     """
+    # an end token may be an added token that nobody has marked as special
     template = template_of(tokenizer) or ""
     declared = getattr(tokenizer, "all_special_tokens", ())
     found: list[str] = []
@@ -180,6 +186,7 @@ def cut_control_tokens(tokenizer: Tokenizer, text: str) -> tuple[str, str | None
         ModelError: the text holds all characters that could serve as the mark, or a control token
             of one character.
     """
+    # most texts hold none
     present = [token for token in control_tokens(tokenizer) if token in text]
     if not present:
         return text, None

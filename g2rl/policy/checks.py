@@ -55,6 +55,7 @@ class LogitShape:
 
     def __call__(self, logits: Tensor) -> Tensor:
         """The model's logits from the output of its head; the same tensor if nothing is done."""
+        # in this order: Muse scales its logits before it caps them
         if self.scale != 1.0:
             logits = logits * self.scale
         if self.cap is not None:
@@ -69,6 +70,7 @@ def tolerance_of(tensor: Tensor) -> float:
 
 def relative_gap(expected: Tensor, found: Tensor) -> float:
     """Largest difference of two tensors, as a share of the largest expected number."""
+    # float64 adds no rounding of its own
     expected, found = expected.double(), found.double()
     return float((expected - found).abs().max() / expected.abs().max().clamp_min(1e-12))
 
@@ -81,6 +83,7 @@ def probe_ids(first: int, count: int, vocabulary: int, device: torch.device) -> 
 
 def logit_keys(config: Any, pattern: re.Pattern[str]) -> dict[str, float]:
     """Settings of the language model whose name fits a pattern and whose value is a number."""
+    # true and false are numbers in Python, and 0 switches a setting off
     found: dict[str, float] = {}
     for name, value in text_config(config).to_dict().items():
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -104,6 +107,7 @@ def measure_logits(model: Any, decoder: nn.Module) -> LogitShape:
     Raises:
         UnsupportedModelError: the logits are neither scaled nor capped outputs of the head.
     """
+    # hidden states, the head's outputs and the model's logits of a short input
     head = model.get_output_embeddings()
     name = type(model).__name__
     ids_BL = probe_ids(1, 8, head.weight.shape[0], head.weight.device)
@@ -122,6 +126,8 @@ def measure_logits(model: Any, decoder: nn.Module) -> LogitShape:
     with _inputs_scaled(head, factor):
         large = model(input_ids=ids_BL, use_cache=False).logits
     large_raw = head(hidden * factor)
+
+    # what explains both
     shape = _shape_that_fits(model.config, raw, plain, large_raw, large)
     if shape is None:
         gap = math.nan if plain.shape != raw.shape else relative_gap(plain, raw)
@@ -138,6 +144,7 @@ def measure_logits(model: Any, decoder: nn.Module) -> LogitShape:
 def _inputs_scaled(head: nn.Module, factor: float) -> Iterator[None]:
     """While the context lasts, a head multiplies its inputs by a factor."""
 
+    # the head's other inputs, if it has any, are passed on
     def scale(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         return (inputs[0] * factor, *inputs[1:])
 
@@ -152,6 +159,7 @@ def _shape_that_fits(
     config: Any, raw: Tensor, plain: Tensor, large_raw: Tensor, large: Tensor
 ) -> LogitShape | None:
     """The scale and the cap under which the head's outputs are the model's logits, or None."""
+    # a vocabulary that is cut, or logits that are masked out
     if raw.shape != plain.shape or not torch.isfinite(large).all():
         return None
 
@@ -182,6 +190,7 @@ def check_class(model: Any) -> None:
         UnsupportedModelError: transformers knows no causal LM for the model's own configuration,
             which is that of a part of a larger model.
     """
+    # an outer configuration may have led here, but the model keeps its own alone
     if type(model.config) in MODEL_FOR_CAUSAL_LM_MAPPING:
         return
     raise UnsupportedModelError(
@@ -216,6 +225,7 @@ def check_padding(model: Any, decoder: nn.Module) -> None:
     alone = decoder(input_ids=alone_BL, use_cache=False).last_hidden_state[0]
     beside = decoder(input_ids=both_BL, use_cache=False).last_hidden_state[1, :9]
 
+    # kernels for other shapes may round differently; `not <` also catches what is not a number
     gap = relative_gap(alone, beside)
     if not gap < 10 * tolerance_of(alone):
         raise UnsupportedModelError(
@@ -250,6 +260,7 @@ def modes_differ(forward: Callable[[], Tensor], train: Callable[[bool], Any]) ->
 
 def noise_keys(config: Mapping[str, Any]) -> list[str]:
     """Keys of a configuration that may switch the noise of training mode on, for messages."""
+    # attention_dropout, resid_pdrop, router_jitter_noise, ..., in nested parts too
     found: list[str] = []
     for name, value in config.items():
         if isinstance(value, Mapping):

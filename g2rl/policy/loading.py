@@ -271,6 +271,7 @@ def apply_overrides(config: Any, overrides: Mapping[str, Any], key: str) -> None
     Raises:
         ModelError: the configuration has nothing of that name.
     """
+    # a flat configuration is its own language model
     text = text_config(config)
     for name, value in overrides.items():
         # the language model's own, then the top's

@@ -145,6 +145,7 @@ def _name_what_stays_frozen(model: Any, settings: LoraSettings) -> None:
 
     Named targets are the user's choice; then the log says what stays as it is.
     """
+    # how much of the model no adapter can reach
     frozen = unlayered_weights(model)
     size = sum(parameter.numel() for parameter in frozen.values())
     share = size / sum(parameter.numel() for parameter in model.parameters())
@@ -427,6 +428,7 @@ def _save_adapter(model: Any, folder: Path, state: Mapping[str, Tensor] | None) 
 
 def _save_merged(model: Any, folder: Path, state: Mapping[str, Tensor] | None) -> None:
     """Write a plain model with merged weights; a head with an adapter is no longer tied in it."""
+    # the model itself stays as it is
     config = model.config
     model.config = copy.deepcopy(config)
 
@@ -475,6 +477,7 @@ def share_in_export(model: Any, folder: Path, state: Mapping[str, Tensor] | None
         1 - |file - (W + D)| / |D| over all layers with an adapter, with D = (alpha / r) B A; 1 if
         nothing has been learnt yet.
     """
+    # squared lengths of what is lost and of what was learnt, over all layers
     full_state = model.state_dict() if state is None else state
     missing = learnt = 0.0
     with ExitStack() as stack:

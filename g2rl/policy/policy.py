@@ -149,6 +149,7 @@ class Policy(nn.Module):
     @property
     def logit_shape(self) -> LogitShape:
         """What the model does to the output of its head, measured at the first use."""
+        # a check may have measured it already
         if self._logit_shape is None:
             # a configuration without such a key leaves nothing to measure
             config = self.model.config
@@ -200,6 +201,7 @@ class Policy(nn.Module):
         forward is that of the policy which sampled. Two kinds of modules need training mode
         nevertheless: those that recompute activations, and the dropout of adapters.
         """
+        # everything into evaluation mode, but for the policy itself
         super().train(mode and self.training_noise)
         self.training = mode
         if mode:

@@ -53,6 +53,7 @@ def encode_prompt(
 
 def _encode_parts(tokenizer: Tokenizer, text: str, chat: bool) -> list[int]:
     """Token ids of a prompt, in which control tokens of the text are encoded in two parts."""
+    # marks survive the template, which may trim the text or quote it
     marked_text, mark = cut_control_tokens(tokenizer, text)
     if chat:
         marked_text = render(tokenizer, [{"role": "user", "content": marked_text}], prompt=True)

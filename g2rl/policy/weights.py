@@ -25,6 +25,7 @@ def decoder_blocks(model: Any) -> nn.ModuleList | None:
     The first list of modules is taken for it, provided that it is as long as the language model's
     configuration says. A model that reads images too has lists of other blocks before it.
     """
+    # what a model sees with has blocks of its own, which come first
     config = text_config(model.config)
     root = model if config is model.config else model.get_decoder()
     for module in root.modules():
@@ -82,6 +83,7 @@ EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_
 
 def has_experts(model: Any) -> bool:
     """Whether the model is a mixture of experts."""
+    # 0 or null stands for none in families that have both kinds
     config = text_config(model.config)
     counts = [getattr(config, key, None) for key in EXPERT_KEYS]
     return any(isinstance(count, int) and count > 1 for count in counts)
@@ -93,11 +95,13 @@ def unlayered_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     These are the stacked experts of a mixture of experts, and whatever else an architecture keeps
     in parameters of its own.
     """
+    # parameters of layers of a known kind
     layered: set[int] = set()
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Embedding | nn.modules.conv._ConvNd):
             layered |= {id(parameter) for parameter in module.parameters(recurse=False)}
 
+    # the rest, without norms and biases, which are vectors
     found: dict[str, nn.Parameter] = {}
     for name, parameter in model.named_parameters():
         if parameter.ndim >= 2 and id(parameter) not in layered and ".lora_" not in name:

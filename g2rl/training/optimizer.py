@@ -99,8 +99,11 @@ def refuse_stuck_weights(policy: nn.Module, learning_rate: float) -> None:
     Raises:
         ValueError: most weights would not move; the message says what to set.
     """
+    # a run at learning rate 0 is a trial of something else
     if learning_rate == 0:
         return
+
+    # under LoRA the base is frozen, and adapters are float32
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     share = stuck_share(trained, learning_rate)
     if share > MOST_STUCK:

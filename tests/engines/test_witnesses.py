@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
-from g2rl.engines.witnesses import Witnesses, choose
+from g2rl.engines.witnesses import TOKENS, Witnesses, choose
 
 
 @pytest.mark.parametrize(
@@ -29,16 +31,25 @@ def test_log_probs_follow_a_row_through_a_shrinking_batch() -> None:
     expected = (logits / 0.5).log_softmax(-1)
 
     witnesses.enter([4, 5, 7])
-    witnesses.see(logits, torch.tensor([1, 0, 0]))
+    witnesses.see(logits, torch.tensor([1, 0, 0]), 0)
     witnesses.leave()
     witnesses.enter([7])  # 4 has stopped
-    witnesses.see(logits[1:2], torch.tensor([1]))
+    witnesses.see(logits[1:2], torch.tensor([1]), 1)
     witnesses.leave()
     assert witnesses.logps[4] == pytest.approx([float(expected[0, 1])])
     assert witnesses.logps[7] == pytest.approx([float(expected[2, 0]), float(expected[1, 1])])
 
     # nobody is watched any more
     witnesses.enter([9])
-    witnesses.see(logits[:1], torch.tensor([0]))
+    witnesses.see(logits[:1], torch.tensor([0]), 2)
     witnesses.leave()
     assert len(witnesses.logps[7]) == 2
+
+
+def test_the_end_of_a_long_response_is_passed_over() -> None:
+    witnesses = Witnesses(1.0, {0: []})
+    witnesses.enter([0])
+    for t in range(TOKENS + 5):
+        witnesses.see(torch.zeros(1, 4), torch.tensor([2]), t)
+    witnesses.leave()
+    assert witnesses.logps[0] == pytest.approx([-math.log(4)] * TOKENS)
