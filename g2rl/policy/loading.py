@@ -257,6 +257,15 @@ def refuse_pickles(source: str) -> None:
         )
 
 
+def _has(config: Any, name: str) -> bool:
+    """Whether a configuration has a setting, be it one of single layers."""
+    # transformers has no one value for all layers then, and says so by an error (Gemma 4)
+    try:
+        return hasattr(config, name)
+    except RuntimeError:
+        return True
+
+
 def apply_overrides(config: Any, overrides: Mapping[str, Any], key: str) -> None:
     """Replace values of a model's configuration, in place.
 
@@ -275,17 +284,16 @@ def apply_overrides(config: Any, overrides: Mapping[str, Any], key: str) -> None
     text = text_config(config)
     for name, value in overrides.items():
         # the language model's own, then the top's
-        owner = text if hasattr(text, name) else config
-        if not hasattr(owner, name):
+        owner = text if _has(text, name) else config
+        if not _has(owner, name):
             known = sorted(set(config.to_dict()) | set(text.to_dict()))
             near = difflib.get_close_matches(name, known, n=3)
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
             raise ModelError(f"{key}.{name}: {type(config).__name__} has no such setting{hint}")
 
         # a nested part is changed, any other value is replaced
-        part = getattr(owner, name)
-        if isinstance(value, Mapping) and hasattr(part, "to_dict"):
-            apply_overrides(part, value, f"{key}.{name}")
+        if isinstance(value, Mapping) and hasattr(getattr(owner, name), "to_dict"):
+            apply_overrides(getattr(owner, name), value, f"{key}.{name}")
         else:
             setattr(owner, name, value)
 

@@ -20,6 +20,7 @@ from g2rl.policy.weights import decoder_blocks
 from g2rl.training.memory import Estimate, Job, Shape, estimate
 
 GIB = 1 << 30
+MIXED = "differs between layers"
 NEEDED_SIZES = (
     "num_hidden_layers",
     "hidden_size",
@@ -66,8 +67,9 @@ def shape_of(config: Any, lora: LoraSettings | None = None) -> Shape:
     # what a plan has to know, of the language model alone
     outer, config = config, text_config(config)
     blocks = decoder_blocks(model)
-    sizes = [getattr(config, name, None) for name in NEEDED_SIZES]
-    if blocks is None or not all(isinstance(size, int) for size in sizes):
+    sizes = [_size(config, name) for name in NEEDED_SIZES]
+    optional = [_size(config, name) for name in ("num_key_value_heads", "head_dim")]
+    if blocks is None or not all(isinstance(size, int) for size in sizes) or MIXED in optional:
         raise ValueError(
             f"no memory plan for model type {outer.model_type}; plan=off goes on without"
         )
@@ -94,6 +96,15 @@ def shape_of(config: Any, lora: LoraSettings | None = None) -> Shape:
         lora_head=on_head,
         lora_ranks=ranks,
     )
+
+
+def _size(config: Any, name: str) -> Any:
+    """A size of the model; None if it has none of that name, `MIXED` if layers differ in it."""
+    # transformers refuses to name one value for all layers (Gemma 4)
+    try:
+        return getattr(config, name, None)
+    except RuntimeError:
+        return MIXED
 
 
 def _adapters(
