@@ -181,6 +181,9 @@ class GroupBatch:
     partition_PG: Tensor | None = None
     """Cluster of each response (int64), needs={"partition"}: equal numbers in one group mean the
     same cluster. Made by the partitioner of `partition=...`."""
+    first_alike_PG: Tensor | None = None
+    """Place of the first response of the group with the same tokens (int64), see
+    `g2rl.formulas.feature_sums.first_alike`."""
 
     @property
     def r01_PG(self) -> Tensor:
@@ -197,9 +200,6 @@ class GroupBatch:
         if self.logp_sum_PG is None:
             return None
         return self.logp_sum_PG / self.lengths_PG.clamp(min=1)
-    first_alike_PG: Tensor | None = None
-    """Place of the first response of the group with the same tokens (int64), see
-    `g2rl.formulas.feature_sums.first_alike`."""
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors of the batch by field name, without those that are None.

@@ -2,8 +2,51 @@
 
 from __future__ import annotations
 
-from g2rl.policy.chat import ModelError, cut_control_tokens, render, template_of
+        chat: render the text as one user turn through the tokenizer's chat template, behind the
+            system turn of `set_system_prompt`; otherwise it is encoded as it stands, without an end
+            token behind it.
 from g2rl.types import Tokenizer
+
+_SYSTEM_PROMPT = "_g2rl_system_prompt"
+
+
+def set_system_prompt(tokenizer: Tokenizer, text: str | None) -> None:
+    """Let every prompt that goes through the chat template begin with a system turn.
+
+    Args:
+        tokenizer: remembers the text; nothing of it is saved with its files.
+        text: what the system turn says; None for no such turn. Some templates then write one of
+            their own.
+    """
+    setattr(tokenizer, _SYSTEM_PROMPT, text)
+
+
+def messages_of(tokenizer: Tokenizer, text: str) -> list[dict[str, str]]:
+    """The turns of a prompt: the system turn, if one is set, and the user's.
+
+    Args:
+        tokenizer: see `set_system_prompt`.
+        text: what the user turn says.
+    """
+    messages = [{"role": "user", "content": text}]
+    system: str | None = getattr(tokenizer, _SYSTEM_PROMPT, None)
+    if system is not None:
+        messages.insert(0, {"role": "system", "content": system})
+    return messages
+
+
+def refuse_lost_system(messages: Sequence[Mapping[str, str]], rendered: str) -> None:
+    """Refuse a chat template that passes over the system turn without a word.
+
+    Raises:
+        ModelError: the system prompt is not in the rendered text.
+    """
+    first = messages[0]
+    if first["role"] == "system" and first["content"].strip() not in rendered:
+        raise ModelError(
+            f"the chat template leaves out model.system_prompt ({first['content'][:80]!r}): set it "
+            "to null, and put the words into the user turn with task.source.instruction"
+        )
 
 
 def encode_prompt(
@@ -17,8 +60,7 @@ def encode_prompt(
     Args:
         tokenizer: of the policy.
         text: what the user turn says.
-        chat: render the text as one user turn through the tokenizer's chat template; otherwise it
-            is encoded as it stands, without an end token behind it.
+        ids = _encode_parts(tokenizer, text, chat)
         max_tokens: longest prompt that is allowed; None allows any.
 
     Raises:
@@ -31,7 +73,20 @@ def encode_prompt(
         )
 
     try:
+<<<<<<< HEAD
         ids = _encode_parts(tokenizer, text, chat)
+=======
+        if chat:
+            messages = messages_of(tokenizer, text)
+            rendered = tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+            refuse_lost_system(messages, rendered)
+            # the template has written the special tokens
+            ids = tokenizer.encode(rendered, add_special_tokens=False)
+        else:
+            ids = tokenizer.encode(text)
+>>>>>>> 151fdf4 (Science: claims that the identity or the intervals do not carry are withdrawn; the paper's system prompt and boxes; EVOL-RL's constants; what a comparison covers; GAR's re-run quoted)
     except ModelError:
         raise
     except Exception as error:  # tokenizers raises bare Exception for a word outside the vocabulary
@@ -56,7 +111,9 @@ def _encode_parts(tokenizer: Tokenizer, text: str, chat: bool) -> list[int]:
     # marks survive the template, which may trim the text or quote it
     marked_text, mark = cut_control_tokens(tokenizer, text)
     if chat:
-        marked_text = render(tokenizer, [{"role": "user", "content": marked_text}], prompt=True)
+        messages = messages_of(tokenizer, marked_text)
+        marked_text = render(tokenizer, messages, prompt=True)
+        refuse_lost_system(messages, marked_text)
     parts = [marked_text] if mark is None else marked_text.split(mark)
 
     # a chat template has written the special tokens, behind which nothing is added

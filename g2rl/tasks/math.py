@@ -51,8 +51,9 @@ class Source(TypedDict, total=False):
     answer_column: str
     """"auto": `answer` if the row has it, else the last box of `solution_column`."""
     solution_column: str
-    instruction: str
-    """Second line of the prompt."""
+    instruction: str | None
+    """Second line of the prompt; "" for the problem alone, as beside a system prompt that holds the
+    instruction (`model.system_prompt`); None for that of the paper."""
 
 
 def math_problems(name: str, **given: Unpack[Source]) -> tuple[list[Problem], int]:
@@ -71,7 +72,9 @@ def math_problems(name: str, **given: Unpack[Source]) -> tuple[list[Problem], in
     # where the rows come from, and how errors name it
     source = locate(given["source"], given.get("data_dir"), given.get("local_name"))
     where = Path(source).name if is_local(source) else source
-    instruction = given.get("instruction", PAPER_INSTRUCTION)
+    instruction = given.get("instruction")
+    if instruction is None:
+        instruction = PAPER_INSTRUCTION
     split = given.get("split", "train")
     rows = read_rows(source, split, given.get("config"), given.get("revision"))
 
@@ -93,7 +96,8 @@ def math_problems(name: str, **given: Unpack[Source]) -> tuple[list[Problem], in
         if row.get("subject"):
             meta["group"] = str(row["subject"])
         id_ = f"{name}/{row_id(row, number)}"
-        problems.append(Problem(id_, f"{text}\n{instruction}", gold, meta))
+        prompt = f"{text}\n{instruction}" if instruction else text
+        problems.append(Problem(id_, prompt, gold, meta))
 
     # something must be left, and be told apart by its ids
     if not problems:

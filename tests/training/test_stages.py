@@ -108,7 +108,7 @@ def test_a_signal_that_asks_for_nothing_gets_nothing(scored: tuple[Policy, Score
     bare = Scores(scores.logps, scores.entropies)
     batch = explorer(Asking(frozenset())).group_batch(3, rollouts(), verdicts(), bare)
     given = {name for name in GroupBatch.__slots__ if getattr(batch, name) is not None}
-    assert given == {"rewards_PG", "correct_PG", "lengths_PG", "step", "answers"}
+    assert given == {"rewards_PG", "correct_PG", "lengths_PG", "step", "answers", "first_alike_PG"}
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_at_a_low_temperature_inner_products_vanish_and_cosines_do_not(tiny: Loa
         grouped(rollouts.sequences.lengths_N, rollouts.shape),
         rollouts.first_alike_PG,
     )
-    groups = pd.DataFrame(dict.fromkeys(GROUP_METRICS, [0.0]))
+    groups = pd.DataFrame({name: [0.0] for name in GROUP_METRICS})
     found = numbers(pairs, groups)
     found = found[found["pair"] == "all"].set_index("metric")
     print(found[["value", "low", "high"]])

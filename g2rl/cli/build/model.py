@@ -25,6 +25,7 @@ from g2rl.policy.loading import (
 )
 from g2rl.policy.lora import add_lora, has_lora, load_adapter
 from g2rl.policy.policy import Policy
+from g2rl.policy.prompts import set_system_prompt
 from g2rl.policy.reference import AdaptersOff
 from g2rl.runs.layout import RunFolder
 from g2rl.world import World, environment_size
@@ -55,6 +56,8 @@ def load_model(
         seed=seed,
         date=settings.date,
     )
+
+    set_system_prompt(loaded.tokenizer, settings.system_prompt)
 
     # an adapter that is merged into the weights, then new ones that train
     if settings.adapter is not None:

@@ -54,6 +54,7 @@ class ModelSettings:
     device: str = "auto"
     attention: str = "sdpa"
     chat: bool = True
+    system_prompt: str | None = None
     stop_tokens: tuple[str, ...] | None = None
     gradient_checkpointing: bool = False
     overrides: Mapping[str, Any] = field(default_factory=dict)
@@ -67,6 +68,11 @@ class ModelSettings:
     def __post_init__(self) -> None:
         if self.tile_mb < 1:
             raise ValueError(f"model.tile_mb must be >= 1, got {self.tile_mb}")
+        if self.system_prompt is not None and not self.chat:
+            raise ValueError(
+                "model.system_prompt needs a chat template: set model.chat=true, or put the words "
+                "into task.source.instruction"
+            )
 
         # an exported adapter names its base; these two change the base in memory only
         if self.lora is None or self.lora.export != "adapter":

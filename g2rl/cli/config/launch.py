@@ -13,7 +13,14 @@ from omegaconf import DictConfig, OmegaConf
 from g2rl.cli.config.choices import choices, config_dir
 from g2rl.cli.config.labels import run_label
 from g2rl.cli.config.mistakes import refuse_mistakes
-from g2rl.cli.config.names import arm_name, eval_dir, run_group, run_tag, unnamed_settings
+from g2rl.cli.config.names import (
+    arm_name,
+    eval_dir,
+    instruction_beside,
+    run_group,
+    run_tag,
+    unnamed_settings,
+)
 
 ASKING_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--info", "-i"}
 """Flags that print something and start no run."""
@@ -36,6 +43,7 @@ def register_resolvers() -> None:
     """Make the functions known that the YAML files of conf/ call as ${NAME:...}."""
     OmegaConf.register_new_resolver("run_tag", run_tag, replace=True)
     OmegaConf.register_new_resolver("eval_dir", eval_dir, replace=True)
+    OmegaConf.register_new_resolver("instruction_beside", instruction_beside, replace=True)
     OmegaConf.register_new_resolver("arm_name", arm_name, replace=True)
     OmegaConf.register_new_resolver("run_group", run_group, replace=True)
     OmegaConf.register_new_resolver("run_label", run_label, replace=True)

@@ -29,6 +29,20 @@ def run_tag(overrides: str) -> str:
     return f"-{name}"
 
 
+def instruction_beside(system_prompt: str | None) -> str | None:
+    """What the user turn of a mathematical problem adds to the problem.
+
+    Args:
+        system_prompt: what the system turn says, or None.
+
+    Returns:
+        "", nothing, if the system turn asks for a box already; None, the task's own sentence, else.
+    """
+    if system_prompt is not None and "\\boxed" in system_prompt:
+        return ""
+    return None
+
+
 def arm_name(words: Sequence[str], swept: Mapping[str, Any] | None, excluded: Sequence[str]) -> str:
     """Folder of a sweep's arm: what the study sweeps, then other overrides, hashed when long.
 
