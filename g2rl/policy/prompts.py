@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-        chat: render the text as one user turn through the tokenizer's chat template, behind the
-            system turn of `set_system_prompt`; otherwise it is encoded as it stands, without an end
-            token behind it.
+from collections.abc import Mapping, Sequence
+
+from g2rl.policy.chat import ModelError, cut_control_tokens, render, template_of
 from g2rl.types import Tokenizer
+
 
 _SYSTEM_PROMPT = "_g2rl_system_prompt"
 
@@ -60,7 +61,9 @@ def encode_prompt(
     Args:
         tokenizer: of the policy.
         text: what the user turn says.
-        ids = _encode_parts(tokenizer, text, chat)
+        chat: render the text as one user turn through the tokenizer's chat template, behind the
+            system turn of `set_system_prompt`; otherwise it is encoded as it stands, without an end
+            token behind it.
         max_tokens: longest prompt that is allowed; None allows any.
 
     Raises:
@@ -73,20 +76,7 @@ def encode_prompt(
         )
 
     try:
-<<<<<<< HEAD
         ids = _encode_parts(tokenizer, text, chat)
-=======
-        if chat:
-            messages = messages_of(tokenizer, text)
-            rendered = tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True
-            )
-            refuse_lost_system(messages, rendered)
-            # the template has written the special tokens
-            ids = tokenizer.encode(rendered, add_special_tokens=False)
-        else:
-            ids = tokenizer.encode(text)
->>>>>>> 151fdf4 (Science: claims that the identity or the intervals do not carry are withdrawn; the paper's system prompt and boxes; EVOL-RL's constants; what a comparison covers; GAR's re-run quoted)
     except ModelError:
         raise
     except Exception as error:  # tokenizers raises bare Exception for a word outside the vocabulary
