@@ -110,10 +110,9 @@ def add_lora(model: Any, settings: LoraSettings, source: str, revision: str | No
 
     Raises:
         ImportError: peft is not installed.
-        ValueError: the model does not have the target modules, or has experts that the default
-            would leave out.
+        ValueError: the model does not have the target modules.
     """
-    _name_what_stays_frozen(model, settings)
+    _name_what_stays_frozen(model)
     config = _peft().LoraConfig(
         r=settings.r,
         lora_alpha=settings.effective_alpha,
@@ -140,12 +139,9 @@ def _inject(model: Any, config: Any) -> None:
     _peft().tuners.tuners_utils.cast_adapter_dtype(model, ADAPTER)
 
 
-def _name_what_stays_frozen(model: Any, settings: LoraSettings) -> None:
-    """Refuse the default targets for a model that keeps much of itself outside of linear layers.
-
-    Named targets are the user's choice; then the log says what stays as it is.
-    """
-    # how much of the model no adapter can reach
+def _name_what_stays_frozen(model: Any) -> None:
+    """Say which part of the model no adapter can reach, if it is more than a small one."""
+    # how much of the model that is
     frozen = unlayered_weights(model)
     size = sum(parameter.numel() for parameter in frozen.values())
     share = size / sum(parameter.numel() for parameter in model.parameters())
@@ -154,17 +150,14 @@ def _name_what_stays_frozen(model: Any, settings: LoraSettings) -> None:
 
     # one example of each kind
     kinds = sorted({name.rpartition(".")[2] for name in frozen})
-    said = (
-        f"{type(model).__name__} holds {share:.0%} of its weights ({', '.join(kinds)}: experts, or "
-        "weights like theirs) outside of linear layers, where adapters do not reach"
+    log.warning(
+        "model.lora: %s keeps %.0f %% of its weights (%s: stacked experts, or the like) outside of "
+        "linear layers, where adapters do not reach; they stay as they are. model.lora.r=null "
+        "trains every weight",
+        type(model).__name__,
+        100 * share,
+        ", ".join(kinds),
     )
-    if settings.target_modules is None:
-        raise ValueError(
-            f"model.lora: {said}. Name the layers that get one, e.g. "
-            "model.lora.target_modules=[q_proj,k_proj,v_proj,o_proj], to train these alone, or "
-            "train every weight with model.lora.r=null"
-        )
-    log.warning("model.lora: %s; they stay as they are", said)
 
 
 def target_modules(model: Any, settings: LoraSettings) -> list[str]:

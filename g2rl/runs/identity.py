@@ -42,6 +42,9 @@ def _not_named(*keys: str) -> tuple[FreeSetting, ...]:
     return tuple(FreeSetting(key, name=True) for key in keys)
 
 
+# comparisons that stop a run or let it go on, and change nothing else
+_CHECKS = ("engine.drift_every", "engine.drift_tolerance")
+
 # of g2rl-train, alone or as an arm of a study
 _FREE_IN_TRAINING = _free(
     "resume",
@@ -53,6 +56,7 @@ _FREE_IN_TRAINING = _free(
     "verify.workers",
     "health",
     "parallel",
+    *_CHECKS,
 )
 
 # what decides verdicts was never shown in the names of folders
@@ -64,6 +68,7 @@ _FREE_IN_MEASURING = (
     *_not_named("run", "model", "benchmark"),
     FreeSetting("data_dir", resume=True, name=True),
     FreeSetting("verify.workers", resume=True, name=True),
+    *(FreeSetting(key, resume=True, name=True) for key in _CHECKS),
 )
 
 FREE_SETTINGS: dict[str, tuple[FreeSetting, ...]] = {
@@ -150,6 +155,8 @@ ADDED_SETTINGS: dict[str, Any] = {
     "algorithm.overlong_buffer": 0.0,
     "algorithm.overlong_penalty": 1.0,
     "algorithm.sampling_rounds": 1,
+    "model.date": "2025-01-01",  # of use to few templates; theirs wrote the day of every start
+    "model.training_noise": False,  # the noise of a checkpoint was on, which few have
 }
 """Settings that runs of earlier versions do not have, with the value by which a run does what it
 did without them."""
