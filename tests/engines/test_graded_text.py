@@ -1,4 +1,4 @@
-"""What the grader reads of a completion: markers that the prompt opened or that decoding dropped."""
+"""What the grader reads: markers that the prompt opened or that decoding dropped come back."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ PIECES = ["Q", "<think>", "</think>", "[THINK]", "[/THINK]", r"\boxed{7}", "<end
 class Pieces:
     """A tokenizer of whole pieces; those with index 3, 4 and 6 are special."""
 
-    added_tokens_decoder = {
-        place: SimpleNamespace(content=piece, special=place in (3, 4, 6))
-        for place, piece in enumerate(PIECES)
-    }
+    def __init__(self) -> None:
+        self.added_tokens_decoder = {}
+        for place, piece in enumerate(PIECES):
+            is_special = place in (3, 4, 6)
+            self.added_tokens_decoder[place] = SimpleNamespace(content=piece, special=is_special)
 
     def decode(self, token_ids: list[int], skip_special_tokens: bool = False) -> str:
         kept = [place for place in token_ids if not (skip_special_tokens and place in (3, 4, 6))]

@@ -363,6 +363,39 @@ def test_answers_are_grouped_by_meaning_and_failures_stand_alone() -> None:
     assert votes.values["distinct"][0] == 1
 
 
+def test_the_estimates_do_not_depend_on_the_order_of_samples() -> None:
+    """Percentages and tolerances are not transitive: the classes must not show it."""
+    said = [
+        "10",
+        "10%",
+        "10%",
+        "0.1",
+        "0.1",
+        "1/3",
+        "0.3333333",
+        "0.33333366",
+        "x+1",
+        "1+x",
+        None,
+        "7",
+    ]
+    for gold in ("10", "0.1", "7"):
+        problem, rng, found = Problem("p", "", gold), random.Random(0), set()
+        with graders(MathVerifier()) as grader:
+            items = [(rf"\boxed{{{answer}}}" if answer else "", problem) for answer in said]
+            group = grader.grade(items)
+            for _ in range(6):
+                rng.shuffle(group)
+                estimates = estimate_accuracies([group], [1, 4, 12], grader)
+                values = {name: float(column[0]) for name, column in estimates.values.items()}
+                votes = [(vote.answer, vote.count, vote.correct) for vote in estimates.votes[0]]
+                found.add((tuple(sorted(values.items())), tuple(votes)))
+        assert len(found) == 1
+        right = {"10": 3, "0.1": 4, "7": 1}[gold]
+        assert max(vote.correct for vote in estimates.votes[0]) == right
+        assert values["distinct"] == 1
+
+
 def test_comparison_pairs_problems_and_resamples_seeds(tmp_path: Path) -> None:
     for seed in range(3):
         run(tmp_path / str(seed), [letters(8)], MadeUp(), seed=seed)

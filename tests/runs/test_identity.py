@@ -82,3 +82,18 @@ def test_settings_that_were_added_have_the_value_that_changes_nothing_in_older_r
 def test_moved_modules_are_the_same_setting(old: str, new: str) -> None:
     assert with_present_names({"node": [{"_target_": old}]}) == {"node": [{"_target_": new}]}
     assert differences({"encoder": {"_target_": old}}, {"encoder": {"_target_": new}}) == []
+
+
+def test_an_argument_that_was_added_later_is_no_difference_if_it_changes_nothing() -> None:
+    """Wherever the node stands, and under a name of an earlier version too."""
+    old = {"_target_": "g2rl.benchmarks.math.math_benchmark", "name": "m"}
+    new = {
+        "_target_": "g2rl.tasks.benchmarks.math.math_benchmark",
+        "name": "m",
+        "boxed_only": False,
+    }
+    assert differences({"suite": {"m": old}}, {"suite": {"m": new}}) == []
+    changed = {**new, "boxed_only": True}
+    assert differences({"suite": {"m": old}}, {"suite": {"m": changed}}) == [
+        "suite.m.boxed_only: False -> True"
+    ]

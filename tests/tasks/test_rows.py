@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
+import numpy
 import pandas as pd
 import pytest
 
 from g2rl.tasks.math import PAPER_INSTRUCTION, MathTask, math_problems
-from g2rl.tasks.rows import DataError, read_rows
+from g2rl.tasks.rows import DataError, gold_text, read_rows
 from g2rl.tasks.task import stream_from_rows
 from g2rl.types import Problem
 
@@ -129,3 +131,43 @@ def test_every_epoch_visits_every_row_once_and_splits_agree() -> None:
 def test_the_real_math_train_split_loses_two_empty_golds() -> None:
     task = MathTask(source="unused", data_dir=str(SHARED), local_name="math_train.jsonl")
     assert (len(task.problems), task.dropped) == (7498, 2)
+
+
+@pytest.mark.parametrize(
+    ("value", "gold"),
+    [
+        ("5 ", "5"),
+        (27.0, "27"),
+        (0.5, "0.5"),
+        (7, "7"),
+        (2**60, str(2**60)),
+        (numpy.int64(7), "7"),
+        (numpy.float64(2.0), "2"),
+        (None, ""),
+        (float("nan"), ""),
+        ("NaN", ""),
+        ("None", ""),
+        ("null", ""),
+        (" ", ""),
+        ("no solution", "no solution"),
+    ],
+)
+def test_golds_are_text_or_numbers_or_missing(value: object, gold: str) -> None:
+    assert gold_text(value, "answer", "x.jsonl", 3) == gold
+
+
+@pytest.mark.parametrize(
+    "value", [[1, 2], {"a": 1}, True, float("inf"), 2.0**53, -1e300, numpy.array([1, 2])]
+)
+def test_golds_that_are_no_answer_are_refused_by_row(value: object) -> None:
+    with pytest.raises(DataError, match=r"x\.jsonl, row 3: answer holds"):
+        gold_text(value, "answer", "x.jsonl", 3)
+
+
+def test_missing_golds_are_dropped_and_counted(tmp_path: Path) -> None:
+    golds = ["5", None, math.nan, 27.0, "none"]
+    lines = [json.dumps({"problem": f"{n}?", "answer": gold}) for n, gold in enumerate(golds)]
+    (tmp_path / "x.jsonl").write_text("\n".join(lines))
+    problems, dropped = math_problems("m", source=str(tmp_path / "x.jsonl"))
+    assert [problem.answer for problem in problems] == ["5", "27"]
+    assert dropped == 3

@@ -26,7 +26,7 @@ from g2rl.tasks.grading.normalize import Answer, as_words, has_percent, key, rea
 from g2rl.tasks.grading.numbers import close, is_decimal, rational
 from g2rl.tasks.grading.staged import PENDING
 from g2rl.tasks.grading.structure import Part, parse
-from g2rl.tasks.grading.units import conversion
+from g2rl.tasks.grading.units import conversion, meanings
 from g2rl.types import Problem, Verdict
 
 BOXED_ONLY = "boxed_only"
@@ -87,7 +87,13 @@ class MathVerifier:
 
     def key(self, answer: str) -> str:
         """Normal form of an extracted answer: equal keys mean equivalent answers."""
-        return key(answer)
+        form = key(answer)
+        if has_percent(answer):
+            form += "%"
+
+        # 5 hours are not 5 minutes
+        units = meanings(read_answer(answer).unit)
+        return f"{form} {units[0]}" if units else form
 
     def screen_equivalent(self, left: str, right: str) -> bool | None:
         """`equivalent` as far as it is cheap; None when only mathematics can tell."""

@@ -9,7 +9,7 @@ import re
 from fractions import Fraction
 
 TOLERANCE = Fraction(1, 1_000_000)
-"""Relative to the gold (at most 1): a decimal counts as right when it is this close."""
+"""Relative to the larger of the two (at most 1): a decimal counts as right when it is this close."""
 
 # the forms of an exact number, and a decimal with a comma, which may be a list
 _DECIMAL = re.compile(r"([+-]?)\s?(\d{1,60}(?:\.\d{0,60})?)")
@@ -73,4 +73,5 @@ def close(gold: Fraction, answer: Fraction, is_decimal: bool) -> bool:
         return True
     if not is_decimal:
         return False
-    return abs(gold - answer) <= TOLERANCE * min(abs(gold), Fraction(1))
+    size = max(abs(gold), abs(answer))
+    return abs(gold - answer) <= TOLERANCE * min(size, Fraction(1))

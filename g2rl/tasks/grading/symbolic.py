@@ -22,7 +22,7 @@ from functools import lru_cache
 from typing import Any
 
 TOLERANCE = 1e-6
-"""Relative difference (to the gold, at most to 1) that is allowed where one side is a decimal."""
+"""Difference relative to the larger of the two (at most 1) that is allowed where one side is a decimal."""
 MOST_DIGITS = 2000
 """Digits with which a difference of numbers is told from 0."""
 _DIGITS = 100  # with which expressions with unknowns are evaluated
@@ -233,7 +233,7 @@ def _number(value: Any, digits: int) -> Any:
 
 def _close(gold: Any, answer: Any) -> bool:
     """Whether a number is as close to the gold as a decimal has to be."""
-    return bool(abs(gold - answer) <= TOLERANCE * min(abs(gold), 1))
+    return bool(abs(gold - answer) <= TOLERANCE * min(max(abs(gold), abs(answer)), 1))
 
 
 def _same_numbers(left: Any, right: Any) -> bool:

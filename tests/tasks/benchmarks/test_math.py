@@ -13,7 +13,7 @@ from g2rl.tasks.benchmarks.benchmark import Benchmark, powers_of_two
 from g2rl.tasks.benchmarks.math import math_benchmark
 from g2rl.tasks.grading.grader import Grader
 from g2rl.tasks.grading.math import MathVerifier
-from g2rl.tasks.math import PAPER_INSTRUCTION
+from g2rl.tasks.math import PAPER_INSTRUCTION, MathTask
 from g2rl.tasks.rows import DataError, locate, read_rows
 from g2rl.types import Problem, SamplingParams
 from tests.support import composed
@@ -116,3 +116,13 @@ def test_ks_are_checked_or_made() -> None:
     for ks in ([8], [0], []):
         with pytest.raises(ValueError, match="1 <= k <= samples"):
             Benchmark("b", [problem], MathVerifier(), samples=4, ks=ks, params=SamplingParams())
+
+
+def test_boxed_only_reaches_the_verifier(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"problem": "a", "answer": "1"}')
+    for boxed_only in (False, True):
+        benchmark = math_benchmark("m", source=str(path), boxed_only=boxed_only)
+        assert benchmark.verifier.boxed_only is boxed_only  # type: ignore[attr-defined]
+        task = MathTask(source=str(path), boxed_only=boxed_only)
+        assert task.verifier.boxed_only is boxed_only  # type: ignore[attr-defined]

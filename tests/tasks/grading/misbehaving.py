@@ -25,9 +25,9 @@ def count_forever() -> None:
 class Misbehaving:
     """Obeys its completion; anything else is right and answers with itself.
 
-    "busy" is Python code, which an exception ends; "deaf" the same, but it drops the first exception; "spin"
-    is a C call that no Python signal handler interrupts. "sleep", "crash", "segv", "hog", ... are what they
-    say.
+    "busy" is Python code, which an exception ends; "deaf" the same, but it drops the first
+    exception; "spin" is a C call that no Python signal handler interrupts. "sleep", "crash",
+    "segv", "hog", ... are what they say.
     """
 
     bounded = False

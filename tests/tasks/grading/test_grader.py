@@ -4,6 +4,7 @@ failure."""
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -243,6 +244,26 @@ def test_answers_are_clustered_by_meaning(math_grader: Grader) -> None:
         "(2,1)",
     ]
     assert math_grader.cluster(answers) == [0, -1, 1, 0, 1, 2, 2, 2, -1, 3, 0, 4, 5]
+
+
+def test_classes_do_not_depend_on_the_order_of_answers(math_grader: Grader) -> None:
+    """Equivalence up to a tolerance is not transitive, and neither are percentages."""
+    answers = ["10", "10%", "0.1", "1/3", "0.3333333", "0.33333366", "x+1", "1+x", None, "x=5", "5"]
+    rng = random.Random(0)
+    expected = None
+    for _ in range(12):
+        order = list(range(len(answers)))
+        rng.shuffle(order)
+        classes = math_grader.cluster([answers[place] for place in order])
+        members: dict[int, set[str | None]] = {}
+        for place, class_id in zip(order, classes, strict=True):
+            members.setdefault(class_id, set()).add(answers[place])
+        found = {frozenset(group) for group in members.values()}
+        expected = expected or found
+        assert found == expected
+    assert frozenset({"10%", "0.1"}) in found  # n % is n/100 where no gold says otherwise
+    assert frozenset({"1/3", "0.3333333", "0.33333366"}) in found  # a chain
+    assert frozenset({"x=5", "5"}) in found
 
 
 def test_a_comparison_that_times_out_is_not_equivalent(grader: Grader) -> None:

@@ -1,4 +1,4 @@
-r"""Pairs of answers by kind of difficulty: what is one answer in two spellings, and what only looks like it.
+r"""Pairs of answers by kind: what is one answer in two spellings, and what only looks like it.
 
 Each kind has both, so a rule that accepts too much fails here as one does that accepts too little.
 """

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 import subprocess
 import sys
-import time
 from fractions import Fraction
 
 import pytest
@@ -166,22 +166,33 @@ def test_golds_may_be_bare_delimited_or_whole_solutions() -> None:
     )
 
 
-def test_values_at_a_point_only_decide_what_is_certain() -> None:
-    differ = symbolic._differ_at_a_point
-    assert differ("x+1", "x+2")
-    assert differ(r"\sqrt{2}", r"\sqrt{3}")
-    for left, right in (
-        ("(x+1)^2", "x^2+2x+1"),
-        (r"\frac{x^2-1}{x-1}", "x+1"),
-        (r"\sqrt{x^2}", "x"),
-        ("(1,2)", "(1,3)"),
-        ("x<1", "x<2"),
-        (r"\begin{pmatrix}1\end{pmatrix}", r"\begin{pmatrix}2\end{pmatrix}"),
-        ("0.333333", "1/3"),
-        ("f(x)", "g(x)"),
-        ("E", "e"),
-    ):
-        assert not differ(left, right), (left, right)
+def test_numbers_are_told_apart_by_as_many_digits_as_it_takes() -> None:
+    same = symbolic.same_expressions
+    assert same(r"\sqrt{5+2\sqrt{6}}", r"\sqrt{2}+\sqrt{3}")
+    assert not same(r"\sqrt{5+2\sqrt{6}}", r"\sqrt{2}+\sqrt{3}+10^{-400}")
+    assert same(r"\frac{x^2-1}{x-1}", "x+1")
+    assert not same(r"\sqrt{x^2}", "x")
+    assert not same("x+10^{-60}", "x")
+    assert same("0.333333", r"\frac{1}{3}")
+    assert not same("0.33333", r"\frac{1}{3}")
+    assert not same("f(x)", "g(x)")
+    assert not same("E", "e")
+
+
+def test_points_are_of_both_signs_and_differ_between_unknowns() -> None:
+    from sympy import Symbol
+
+    found = symbolic.points({Symbol("x"), Symbol("y")})
+    values = [value for point in found for value in point.values()]
+    assert min(values) < 0 < max(values)
+    assert all(len(set(point.values())) == 2 for point in found)
+    assert all(value > 0 for point in found[:3] for value in point.values())
+
+
+def test_equations_with_a_constant_ratio_are_one() -> None:
+    value = symbolic.expression
+    assert symbolic.ratio(value("2x-2y").value, value("x-y").value) == 2
+    assert symbolic.ratio(value("x^2-1").value, value("x-1").value) is None
 
 
 def test_boxed_only_is_stricter() -> None:
@@ -280,10 +291,7 @@ def test_cases_of_public_graders() -> None:
 
 def test_every_math500_gold_is_right_against_itself() -> None:
     golds = [row["answer"] for row in rows("math500")]
-    start = time.perf_counter()
-    wrong = [gold for gold in golds if not grade(rf"\boxed{{{gold}}}", gold).correct]
-    assert wrong == []
-    assert time.perf_counter() - start < 10
+    assert [gold for gold in golds if not grade(rf"\boxed{{{gold}}}", gold).correct] == []
 
 
 def test_math500_golds_are_wrong_against_each_other() -> None:
@@ -308,3 +316,17 @@ def test_every_math_train_gold_is_right_against_itself_and_readable() -> None:
     ]
     unreadable = [gold for gold in pending if not VERIFIER.decide(gold, gold)[0]]
     assert len(unreadable) <= 0.005 * len(pending), unreadable
+
+
+@pytest.mark.slow
+def test_golds_with_one_digit_changed_are_wrong() -> None:
+    rng = random.Random(0)
+    golds = [row["answer"] for row in rows("math_train") if re.search(r"\d", row["answer"] or "")]
+    taken = []
+    for gold in rng.sample(golds, 1500):
+        place = rng.choice([match.start() for match in re.finditer(r"\d", gold)])
+        digit = rng.choice([digit for digit in "0123456789" if digit != gold[place]])
+        changed = gold[:place] + digit + gold[place + 1 :]
+        if grade(rf"\boxed{{{changed}}}", gold).correct:
+            taken.append((gold, changed))
+    assert len(taken) <= 3, taken  # 0.2 %

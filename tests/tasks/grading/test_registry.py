@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from g2rl.evaluation.files import verifier_name
 from g2rl.tasks.countdown import CountdownVerifier
 from g2rl.tasks.grading.choice import ChoiceVerifier
+from g2rl.tasks.grading.grader import Graders
 from g2rl.tasks.grading.gym import GymVerifier
 from g2rl.tasks.grading.math import MathVerifier
 from g2rl.tasks.grading.registry import VERIFIERS, UnknownVerifierError, verifier_named
+from g2rl.types import Problem
 
 
 @pytest.mark.parametrize(
@@ -50,3 +53,27 @@ def test_the_path_of_each_class_finds_it() -> None:
 def test_a_name_stands_for_no_other_code(name: str) -> None:
     with pytest.raises(UnknownVerifierError, match="no verifier"):
         verifier_named(name)
+
+
+def test_a_setting_stands_behind_a_name() -> None:
+    for name in ("math:boxed_only", "g2rl.tasks.grading.math.MathVerifier:boxed_only"):
+        verifier = verifier_named(name)
+        assert verifier.boxed_only is True  # type: ignore[attr-defined]
+        assert verifier_name(verifier) == "g2rl.tasks.grading.math.MathVerifier:boxed_only"
+    assert verifier_named("math").boxed_only is False  # type: ignore[attr-defined]
+    assert verifier_name(verifier_named("math")) == "g2rl.tasks.grading.math.MathVerifier"
+    for name in ("math:other", "choice:boxed_only", "math:__class__"):
+        with pytest.raises(UnknownVerifierError):
+            verifier_named(name)
+
+
+def test_verifiers_with_different_settings_have_graders_of_their_own() -> None:
+    graders = Graders(workers=1, timeout_seconds=5.0, memory_mb=2048)
+    try:
+        loose, strict = (graders(MathVerifier(boxed_only)) for boxed_only in (False, True))
+        problem = Problem("p", "", "4")
+        assert loose.grade([("The answer is 4.", problem)])[0].correct
+        assert not strict.grade([("The answer is 4.", problem)])[0].correct
+        assert graders(MathVerifier(True)) is strict
+    finally:
+        graders.close()
