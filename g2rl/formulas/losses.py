@@ -153,11 +153,11 @@ class PolicyLoss:
     normalizer: str = "token_mean"
     kl_coef: float = 0.001
     kl_estimator: str = "k3"
-    kl_bias_correction: bool = False
     sampler_correction: str = "token"
+    sampler_cap: float = 2.0
+    kl_bias_correction: bool = False
     sampler_mode: str = "truncate"
     sampler_floor: float = 0.0
-    sampler_cap: float = 2.0
 
     def __post_init__(self) -> None:
         choices = (
