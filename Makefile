@@ -17,6 +17,7 @@ export TOKENIZERS_PARALLELISM := false
 .DEFAULT_GOAL := help
 .PHONY: help train test test-slow test-vllm test-trl test-verl bench chaos lint format typecheck smollm2 warmstart wheel clean
 .PHONY: help train test test-slow test-vllm test-models bench chaos lint format typecheck smollm2 warmstart wheel clean
+.PHONY: help train test test-slow test-vllm test-extras bench chaos lint format typecheck smollm2 warmstart wheel clean
 
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -89,6 +90,8 @@ $(VERL_VENV)/.installed: pyproject.toml constraints.txt
 
 test-verl: $(VERL_VENV)/.installed  ## the plug-in inside the real verl, as far as a CPU goes
 	$(VERL_VENV)/bin/pytest tests/integrations/test_verl.py tests/integrations/test_groups.py $(ARGS)
+test-extras: $(BIN)/python  ## every extra and README command in an environment of its own (half an hour)
+	$(BIN)/python tests/extras.py $(ARGS)
 
 bench: $(VENV)/.installed-dev  ## compare with named peers and write speed/RESULTS.md (twenty minutes)
 	$(BIN)/python speed/run_all.py $(ARGS)

@@ -253,7 +253,7 @@ CURATED = (
     ),
     Curated(
         _G,
-        "Probe: identity ratio",
+        "Probe: identical pairs",
         "probe/identical_pairs",
         "share",
         "pairs of held-out responses with the same tokens",

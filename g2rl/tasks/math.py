@@ -72,9 +72,6 @@ def math_problems(name: str, **given: Unpack[Source]) -> tuple[list[Problem], in
     # where the rows come from, and how errors name it
     source = locate(given["source"], given.get("data_dir"), given.get("local_name"))
     where = Path(source).name if is_local(source) else source
-    instruction = given.get("instruction")
-    if instruction is None:
-        instruction = PAPER_INSTRUCTION
     split = given.get("split", "train")
     rows = read_rows(source, split, given.get("config"), given.get("revision"))
 
@@ -96,14 +93,23 @@ def math_problems(name: str, **given: Unpack[Source]) -> tuple[list[Problem], in
         if row.get("subject"):
             meta["group"] = str(row["subject"])
         id_ = f"{name}/{row_id(row, number)}"
-        prompt = f"{text}\n{instruction}" if instruction else text
-        problems.append(Problem(id_, prompt, gold, meta))
+        problems.append(Problem(id_, with_instruction(text, given), gold, meta))
 
     # something must be left, and be told apart by its ids
     if not problems:
         raise DataError(f"{where}: every gold answer is empty")
     refuse_twins([problem.id for problem in problems], where)
     return problems, dropped
+
+
+def with_instruction(text: str, given: Source) -> str:
+    """A question with the instruction of its source on a line below, if there is one."""
+    instruction = given.get("instruction")
+
+    # nothing said means the paper's; an empty one means none
+    if instruction is None:
+        instruction = PAPER_INSTRUCTION
+    return f"{text}\n{instruction}" if instruction else text
 
 
 def _gold(row: Mapping[str, Any], given: Source, where: str, number: int) -> str:
