@@ -177,13 +177,17 @@ class TransformersEngine:
         # ranks meet here, and not in the samplings, of which they make different numbers
         self.pushes += 1
         if self.pushes == 1:
-            self.check_model()
+            drift = self.check_model()
+            self.drift = drift if is_sharded and self.drift_every else None
         elif is_sharded and self.drift_every and (self.pushes - 1) % self.drift_every == 0:
             self.drift = self._probe()
             self._refuse_drift(self.drift)
 
-    def check_model(self) -> None:
+    def check_model(self) -> Drift:
         """Sample a few tokens after prompts of different lengths and compare them with scoring.
+
+        Returns:
+            What was found.
 
         Raises:
             UnsupportedModelError: the architecture cannot be decoded this way, or not exactly.
@@ -206,6 +210,7 @@ class TransformersEngine:
                 f"by {drift}, over the {self.compared_in} tolerance of {self.tolerance:g}: its "
                 f"numbers depend on padding or on the other rows of a batch. {instead}"
             )
+        return drift
 
     def _probe(self) -> Drift:
         """Compare a few sampled tokens, after prompts that need padding, with scoring."""

@@ -47,7 +47,12 @@ def assert_same_run(ours: Path, theirs: Path, atol: float = 1e-5, without: str =
     """Metrics but one, tables and exported weights."""
     for found, expected in zip(untimed_rows(ours), untimed_rows(theirs), strict=True):
         found.pop(without, None)
-        assert found == pytest.approx(expected, abs=atol)
+        assert found.keys() == expected.keys()
+
+        # several processes compare other tokens with scoring; both are next to the same
+        for name, value in expected.items():
+            room = 0.01 if name.startswith("sample/") else atol
+            assert found[name] == pytest.approx(value, abs=room), name
     for kind in ("rollouts", "geometry", "probe"):
         names = sorted(path.name for path in (theirs / kind).iterdir())
         assert sorted(path.name for path in (ours / kind).iterdir()) == names
