@@ -161,7 +161,8 @@ ADDED_SETTINGS: dict[str, Any] = {
 """Settings that runs of earlier versions do not have, with the value by which a run does what it
 did without them."""
 
-ADDED_ARGUMENTS = {
+ADDED_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "g2rl.exploration.g2rl.GradientGuided": {"reward": "pm1"},
     "g2rl.tasks.math.MathTask": {"boxed_only": False},
     "g2rl.tasks.benchmarks.math.math_benchmark": {"boxed_only": False},
 }

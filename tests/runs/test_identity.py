@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from omegaconf import OmegaConf
 
 from g2rl.runs.identity import (
     ADDED_SETTINGS,
@@ -54,15 +55,14 @@ def test_differences_name_the_setting_and_both_values() -> None:
 
 
 def test_settings_that_were_added_have_the_value_that_changes_nothing_in_older_runs() -> None:
-    older = {"algorithm": {"name": "grpo"}}
-    as_then = composed().algorithm
+    as_now = composed()
     for key, value in ADDED_SETTINGS.items():
         node, name = key.split(".")
-        assert node == "algorithm"
-        assert as_then[name] == value, "the default must be what older runs did"
-        present = {"algorithm": {"name": "grpo", name: value}}
+        assert as_now[node][name] == value, "the default must be what older runs did"
+        older = {node: {"name": "as then"}}
+        present = {node: {"name": "as then", name: value}}
         assert differences(older, present) == []
-        changed = {"algorithm": {"name": "grpo", name: "other"}}
+        changed = {node: {"name": "as then", name: "other"}}
         assert differences(older, changed) == [f"{key}: {value} -> other"]
     assert differences({"a": 1}, {"a": 1, "algorithm": {"sampling_rounds": 1}}) != []
 
@@ -82,6 +82,14 @@ def test_settings_that_were_added_have_the_value_that_changes_nothing_in_older_r
 def test_moved_modules_are_the_same_setting(old: str, new: str) -> None:
     assert with_present_names({"node": [{"_target_": old}]}) == {"node": [{"_target_": new}]}
     assert differences({"encoder": {"_target_": old}}, {"encoder": {"_target_": new}}) == []
+
+
+def test_a_run_of_g2rl_from_before_its_reward_was_a_choice_continues() -> None:
+    present = OmegaConf.to_container(composed("exploration=g2rl").exploration, resolve=True)
+    assert isinstance(present, dict)
+    added = ("reward", "spread")
+    older = {name: value for name, value in present.items() if name not in added}
+    assert differences({"exploration": older}, {"exploration": present}) == []
 
 
 def test_an_argument_that_was_added_later_is_no_difference_if_it_changes_nothing() -> None:

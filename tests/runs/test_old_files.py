@@ -48,9 +48,10 @@ def test_an_old_run_resumes_and_ends_as_the_old_code_would_have_ended_it(old_run
     rows = untimed_rows(old_run)
     assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
     for row, expected_row in zip(rows, expected, strict=True):
-        # the old code measured less
-        row = {name: value for name, value in row.items() if name in expected_row}
-        assert row == pytest.approx(expected_row, rel=1e-3, abs=1e-5)
+        # the old code measured less, and an observer made the update compare two forwards
+        expected_row.pop("update/first_ratio", None)
+        common = {name: value for name, value in row.items() if name in expected_row}
+        assert common == pytest.approx(expected_row, rel=1e-3, abs=1e-5)
 
 
 def test_an_old_run_is_still_refused_with_other_settings(old_run: Path) -> None:
