@@ -2,13 +2,14 @@ r"""Accuracy of the graders on published cases, kind by kind, beside math-verify
 
     python experiments/grader/accuracy.py FOLDER               # tables of every case file in FOLDER
     python experiments/grader/accuracy.py FOLDER --wrong       # and every disagreement
-    python experiments/grader/accuracy.py FOLDER --golds 6000  # golds against themselves and mutated
+    python experiments/grader/accuracy.py FOLDER --golds 6000  # golds, also with a digit changed
 
-FOLDER holds `verifier_cases_dev.jsonl`, `verifier_cases_dev2.jsonl` or `mcq_extraction_dev.jsonl` (any
-of them), and `math_train.jsonl` for ``--golds``. A case is a line with `kind` ("math" or "mcq"),
-`gold`, `prediction`, `expected` (1 if the prediction is right) and perhaps `choices`.
+FOLDER holds `verifier_cases_dev.jsonl`, `verifier_cases_dev2.jsonl` or `mcq_extraction_dev.jsonl`
+(any of them), and `math_train.jsonl` for ``--golds``. A case is a line with `kind` ("math" or
+"mcq"), `gold`, `prediction`, `expected` (1 if the prediction is right) and perhaps `choices`.
 
-math-verify alone is its `parse` and `verify` with their defaults. Its gold is put into a box when it
+math-verify alone is its `parse` and `verify` with their defaults. Its gold is put into a box when
+it
 cannot be read bare, which favours it: bare LaTeX is not what its parser expects.
 """
 

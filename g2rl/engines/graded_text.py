@@ -1,8 +1,9 @@
-"""The text of a completion as the grader must read it: from the reasoning that the prompt opened on.
+"""The text of a completion as the grader must read it, with all markers of reasoning.
 
-A decoded completion lacks two things that decide where its answer stands. A chat template may open the
-reasoning in the prompt ("<think>"), and decoding drops markers of reasoning that are special tokens
-("[THINK]", "<|channel|>"). `with_markers` puts both back. And a completion that the token limit ended counts
+A decoded completion lacks two things that decide where its answer stands. A chat template may open
+the reasoning in the prompt ("<think>"), and decoding drops markers of reasoning that are special
+tokens ("[THINK]", "<|channel|>"). `with_markers` puts both back. And a completion that the token
+limit ended counts
 only with what it has put into a box: `graded_item` tells the verifier.
 """
 
@@ -32,6 +33,8 @@ def with_markers(
         completions: P lists of completions of them.
     """
     special_markers = marker_tokens(tokenizer)
+
+    # one prompt opens the same for all of its completions
     marked: list[list[Completion]] = []
     for prompt, group in zip(prompts, completions, strict=True):
         opened = opened_by(tokenizer.decode(list(prompt[-PROMPT_END:])))
@@ -50,6 +53,7 @@ def with_markers(
 
 def marker_tokens(tokenizer: Tokenizer) -> set[int]:
     """Ids of the special tokens that are markers of reasoning, which decoding leaves out."""
+    # the names of all markers
     names = {*_CHANNEL_TOKENS}
     for opening, closing in MARKERS:
         names |= {opening, closing}

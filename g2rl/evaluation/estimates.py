@@ -165,9 +165,9 @@ def estimate_accuracies(
 def answer_classes(group: Sequence[Verdict], grader: Grader) -> list[int]:
     """Number the classes of equivalent answers among the samples of one problem.
 
-    Where a problem has one right answer, all right samples are one class, so that "10" and "10 %" are
-    counted together if the gold is either of them. No class holds a right and a wrong sample: a wrong
-    answer may be close to a right one, but it is not it.
+    Where a problem has one right answer, all right samples are one class, so that "10" and "10 %"
+    are counted together if the gold is either of them. No class holds a right and a wrong sample: a
+    wrong answer may be close to a right one, but it is not it.
 
     Args:
         group: verdicts of the samples.

@@ -108,7 +108,8 @@ def verdict_columns(verdict: Verdict) -> Row:
 def verifier_name(verifier: Verifier) -> str:
     """Where a verifier's class is defined, and its settings behind a colon if it has any.
 
-    E.g. "g2rl.tasks.grading.math.MathVerifier" or "g2rl.tasks.grading.math.MathVerifier:boxed_only".
+    E.g. "g2rl.tasks.grading.math.MathVerifier" or
+    "g2rl.tasks.grading.math.MathVerifier:boxed_only".
     """
     class_path = f"{type(verifier).__module__}.{type(verifier).__qualname__}"
     settings = getattr(verifier, "identity", "")

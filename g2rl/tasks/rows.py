@@ -208,7 +208,8 @@ def gold_text(value: Any, name: str, source: str, number: int) -> str:
     """A gold answer as text; an empty string where the row has none (null, NaN).
 
     Raises:
-        DataError: the value is no answer: a list, an object, a truth value, an infinite number, or a
+        DataError: the value is no answer: a list, an object, a truth value, an infinite number, or
+        a
             number that its file has rounded.
     """
     # nothing, as JSON and as tables write it
@@ -222,8 +223,8 @@ def gold_text(value: Any, name: str, source: str, number: int) -> str:
     value = value.item() if hasattr(value, "item") and not hasattr(value, "__len__") else value
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise DataError(
-            f"{source}, row {number}: {name} holds {value!r}, a {type(value).__name__}; a gold answer is "
-            "text or a number: write it as text, or remove the row"
+            f"{source}, row {number}: {name} holds {value!r}, a {type(value).__name__}; a gold "
+            "answer is text or a number: write it as text, or remove the row"
         )
     if isinstance(value, int):
         return str(value)
@@ -231,7 +232,8 @@ def gold_text(value: Any, name: str, source: str, number: int) -> str:
     # 27.0 is 27, as in published AMC files; beyond 2^53 a float may stand for its neighbours
     if not math.isfinite(value) or abs(value) >= LARGEST_EXACT:
         raise DataError(
-            f"{source}, row {number}: {name} holds {value!r}, which is no exact number; write it as text"
+            f"{source}, row {number}: {name} holds {value!r}, which is no exact number; write it "
+            "as text"
         )
     return str(int(value)) if value.is_integer() else repr(value)
 

@@ -2,10 +2,20 @@
 
 verifier   the interface of a verifier
 staged     the interface of a verifier that does its cheap part in the calling process
+reasoning  markers of reasoning, and what is said behind them
 extract    the final answer in a completion
+spelling   ASCII and LaTeX for other characters
+rewrites   LaTeX for functions, decimals and decoration as models write them
+units      quantities: values with a unit
 normalize  one spelling for mathematical answers
+structure  lists, tuples, sets, tables and relations in an answer
+numbers    exact numbers
+bombs      signs of an answer on which mathematics could run away
+compare    two answers part by part
+symbolic   equality of expressions by symbolic mathematics
+relations  equality of equations, inequalities and sets by their solutions
 math       the verifier of mathematical answers
-symbolic   equality by symbolic mathematics
+labels     letters and numbers that label parts of a text
 choice     the verifier of multiple-choice answers
 gym        the verifier of reasoning-gym answers
 registry   verifiers by the name that a samples file gives them

@@ -42,7 +42,7 @@ _ITERATED = re.compile(r"\\(?:sum|prod|int|lim|iint|iiint|oint)(?![a-z])")
 
 
 def is_much_longer(answer: str, gold: str) -> bool:
-    """Whether an answer is so much longer than the gold that it cannot be a form of it worth trying."""
+    """Whether an answer is so much longer than the gold that trying is not worth while."""
     return len(answer) > 3 * len(gold) + MAX_LONGER
 
 

@@ -5,19 +5,19 @@ yields an offered letter decides:
 
 1. the last box: ``\boxed{B}``, ``\boxed{\text{(B) because}}``, or one with the text of one option;
 2. the last explicit statement: "the answer is (B)", "Answer: B", "option B is correct", or a
-   correction of one ("no wait, B"); "the answer is A or B" states nothing, nor does a letter that is not
-   offered;
+   correction of one ("no wait, B"); "the answer is A or B" states nothing, nor does a letter that
+   is not offered;
 3. the text of exactly one option after the last "answer is" or "Answer:";
 4. a letter that begins the text and is set off from it ("B. It ..."), or makes up its last line, or
    a last line that is the text of exactly one option;
 5. in the last paragraph, the one letter with the text of its option behind it ("is J. Sb."), or the
    one letter in parentheses that ends it or follows a verb ("which is (J).").
 
-A small letter counts only where it cannot be a word: in a box, in parentheses, or alone behind the colon
-of an "Answer:" in a text without sentences.
-A letter that labels a part of an enumeration, or a line that was cut off, names nothing (see `labels`).
-Of a completion that the token limit ended, only a box counts. An answer that cannot be read is wrong (route ``unparsed``); published scripts draw a letter at random
-there.
+A small letter counts only where it cannot be a word: in a box, in parentheses, or alone behind the
+colon of an "Answer:" in a text without sentences. A letter that labels a part of an enumeration, or
+a line that was cut off, names nothing (see `labels`). Of a completion that the token limit ended,
+only a box counts. An answer that cannot be read is wrong (route ``unparsed``); published scripts
+draw a letter at random there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 r"""Compare two answers part by part, as far as a comparison of expressions can tell.
 
-The trees come from `structure.parse`. Order counts in tuples, not in lists and sets; a list stands for a
-tuple when the other side is one. An equation stands for its last member only with a reason
+The trees come from `structure.parse`. Order counts in tuples, not in lists and sets; a list stands
+for a tuple when the other side is one. An equation stands for its last member only with a reason
 (`stated_values`). What may decide a leaf, an equation or a set is given by the caller: nothing but
 strings and exact numbers in the calling process, symbolic mathematics in a worker.
 """
@@ -20,9 +20,9 @@ Known = bool | None
 
 _COMMANDS_OF_NAMES = r"\\(?!sqrt|frac|ln|log|exp|sum|prod|int|lim|binom|infty|pi\b)[A-Za-z]{1,12}"
 # a name of what was asked for: x, f(x), P(A), \angle ABC, x_1, \sin\theta
-_NAME = re.compile(
-    rf"(?:[A-Za-z' :|/]|{_COMMANDS_OF_NAMES}|[_^]?\{{[A-Za-z0-9, ]{{1,20}}\}}|_\w|[(\[][A-Za-z0-9,+. -]{{1,20}}[)\]]){{1,60}}"
-)
+_INDEX = r"[_^]?\{[A-Za-z0-9, ]{1,20}\}|_\w"
+_ARGUMENTS = r"[(\[][A-Za-z0-9,+. -]{1,20}[)\]]"
+_NAME = re.compile(rf"(?:[A-Za-z' :|/]|{_COMMANDS_OF_NAMES}|{_INDEX}|{_ARGUMENTS}){{1,60}}")
 # a ratio of two segments
 _SEGMENTS = re.compile(r"\\frac\{[A-Z]{2,3}\}\{[A-Z]{2,3}\}|[A-Z]{2,3}\s?[/:]\s?[A-Z]{2,3}")
 _LETTER = re.compile(r"\\[A-Za-z]+|[A-Za-z](?:_\{?\w{1,8}\}?)?")
@@ -67,10 +67,13 @@ class Means(Protocol):
 
 def same(gold: Part, answer: Part, means: Means) -> Known:
     """Whether two parts mean the same."""
+    # what needs no comparison of structure: one spelling, or two expressions
     if gold.text == answer.text and means.is_plain:
         return True
     if gold.kind == answer.kind == "leaf":
         return means.expressions(gold.text, answer.text)
+
+    # what has a structure of its own
     if "chain" in (gold.kind, answer.kind):
         return _with_relations(gold, answer, means)
     if gold.kind in ("list", "set") and answer.kind in ("list", "set"):
@@ -94,16 +97,20 @@ def stated_values(chain: Part, is_gold: bool, means: Means) -> tuple[Part, ...] 
 
     A reason to take the last member alone is one of these:
 
-    - the first member is a name ("x = 2+3 = 5", "f(x) = x^2", "x \in [0,1]"), or the last is ("5 = x");
+    - the first member is a name ("x = 2+3 = 5", "f(x) = x^2", "x \in [0,1]"), or the last is ("5 =
+      x");
     - the last two members are one number ("28 + 32 = 60");
     - in an answer, the first member is an expression in two or more letters, and the last a number
       ("x + y = 5"). An equation in one unknown ("x^2 = 9") does not state that its value is 9.
 
-    Where the last member only approximates (``\sqrt2 \approx 1.41``), the one before it is stated as well.
+    Where the last member only approximates (``\sqrt2 \approx 1.41``), the one before it is stated
+    as well.
     """
     first, last = chain.parts[0], chain.parts[-1]
     if chain.signs == ("in",):
         return (last,) if _NAME.fullmatch(first.text) else ()
+
+    # inequalities state no value
     if not set(chain.signs) <= {"=", "~"}:
         return ()
 
@@ -159,6 +166,8 @@ def _with_relations(gold: Part, answer: Part, means: Means) -> Known:
         return None
     if not values:
         return means.sets(gold, answer) if _may_be_a_set(other) else False
+
+    # of an exact value and its approximation, one has to fit
     verdicts: list[Known] = []
     for value in values:
         pair = (value, other) if chain is gold else (other, value)
@@ -167,10 +176,13 @@ def _with_relations(gold: Part, answer: Part, means: Means) -> Known:
 
 
 def _of_different_kinds(gold: Part, answer: Part, means: Means) -> Known:
-    """Compare parts of two kinds: a set of one member is that member, and sets have many spellings."""
+    """Compare parts of two kinds: sets have many spellings, and one member may stand alone."""
+    # a set of one member is that member
     for one, other in ((gold, answer), (answer, gold)):
         if one.kind == "set" and len(one.parts) == 1 and other.kind == "leaf":
             return means.expressions(one.parts[0].text, other.text)
+
+    # a matrix against a computation with matrices, and what may be sets
     if "matrix" in gold.text and "matrix" in answer.text:
         return means.expressions(gold.text, answer.text)
     if _may_be_a_set(gold) and _may_be_a_set(answer):
@@ -214,10 +226,14 @@ def _same_tables(gold: Part, answer: Part, means: Means) -> Known:
     shape, other_shape = ([len(row.parts) for row in table.parts] for table in (gold, answer))
     if shape != other_shape or gold.signs != answer.signs:
         return False
+
+    # the cases of a function may come in any order
     if gold.signs == ("cases",):
         rows = [parse(",".join(f"({cell.text})" for cell in row.parts)) for row in gold.parts]
         others = [parse(",".join(f"({cell.text})" for cell in row.parts)) for row in answer.parts]
         return _same_members(rows, others, means, ordered_members=True)
+
+    # the rows of a matrix may not
     rows_agree = []
     for row, other in zip(gold.parts, answer.parts, strict=True):
         rows_agree.append(_same_sequence(row.parts, other.parts, means))
@@ -230,6 +246,7 @@ def _same_members(
     """Whether each member has a partner of its own on the other side, in any order."""
     if len(golds) != len(answers):
         return False
+    # each finds a partner among those that are left
     left = list(answers)
     is_certain = True
     for gold in golds:
@@ -241,6 +258,8 @@ def _same_members(
                 verdicts.append(same(gold, answer, means))
             if verdicts[-1]:
                 break
+
+        # a partner, perhaps one, or certainly none
         if verdicts and verdicts[-1]:
             left.pop(len(verdicts) - 1)
         elif None in verdicts:

@@ -2,16 +2,16 @@ r"""Find the final answer in model output, in time linear in the length of the t
 
 The first rule that applies decides:
 
-1. Reasoning does not count (see `reasoning`): only the text behind the last marker that closes it is
-   read, and reasoning that was never closed means that the model did not come to an answer.
+1. Reasoning does not count (see `reasoning`): only the text behind the last marker that closes it
+   is read, and reasoning that was never closed means that the model did not come to an answer.
 2. The text ends at the first end-of-turn marker, and only its last `MAX_TAIL` characters are read.
 3. The last ``\boxed{...}`` (or ``\fbox{...}``, or ``\boxed 5``) is the answer. Boxes joined by
    nothing but a separator ("\boxed{1} and \boxed{2}") are one answer in parts. A box that is never
-   closed is not an answer. An empty one repeats the instruction, and is passed over if another box holds
-   something or an answer is stated behind it.
-4. Without any box (and unless `boxed_only`): what ``<answer>...</answer>`` holds; else what follows the
-   last "answer is" or "Answer:"; else the whole text when it is one bare expression; else the last
-   formula, bold text or number. A tag around a box does not matter.
+   closed is not an answer. An empty one repeats the instruction, and is passed over if another box
+   holds something or an answer is stated behind it.
+4. Without any box (and unless `boxed_only`): what ``<answer>...</answer>`` holds; else what follows
+   the last "answer is" or "Answer:"; else the whole text when it is one bare expression; else the
+   last formula, bold text or number. A tag around a box does not matter.
 
 Answers hold neither null bytes nor lone surrogates, whatever the completion holds.
 """

@@ -4,8 +4,9 @@ A bounded verifier runs in the calling process. Any other runs in worker process
 uses more than `timeout_seconds` of CPU time is ended and counts as wrong (route ``timeout``);
 one that takes the worker down counts as wrong too (route ``killed``). Neither touches other items.
 
-CPU time, and not the clock, decides, so that a verdict does not depend on what else the machine does. The
-clock is a backstop for an item that waits instead of computing (`wall_seconds`, generous).
+CPU time, and not the clock, decides, so that a verdict does not depend on what else the machine
+does. The clock is a backstop for an item that waits instead of computing (`wall_seconds`,
+generous).
 
 A verifier may be staged (see `Staged`). Then the cheap part is done in the calling process, and
 only extracted answers that it could not decide travel to workers. So a verdict names its answer
@@ -37,7 +38,7 @@ MAX_TASKS = 5000
 """A worker is replaced after this many items, because the parsers' caches grow without bound."""
 WALL_FACTOR = 20.0
 LEAST_WALL_SECONDS = 60.0
-"""An item is given up by the clock after so many times its CPU time, and not before so many seconds."""
+"""By the clock an item is given up after so many times its CPU time, and no less than so long."""
 START_SECONDS = 600.0
 """A pool that is not ready after this many seconds cannot start."""
 REPORTED_ROUTES = ("timeout", "killed", "unparsed", "error")
@@ -150,9 +151,10 @@ class Grader:
     def cluster(self, answers: Sequence[str | None]) -> list[int]:
         """Equivalence classes of answers as ids 0, 1, ... by first appearance; None gives -1.
 
-        Two answers are in one class if a chain of equivalent answers leads from one to the other. So the
-        classes do not depend on the order of the answers, although equivalence up to a tolerance is not
-        transitive. Answers with equal keys are equivalent; a comparison that times out says no.
+        Two answers are in one class if a chain of equivalent answers leads from one to the other.
+        So the classes do not depend on the order of the answers, although equivalence up to a
+        tolerance is not transitive. Answers with equal keys are equivalent; a comparison that times
+        out says no.
         """
         # one spelling stands for all that have its key
         spelling_of: dict[str, str] = {}

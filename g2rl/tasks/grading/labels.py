@@ -1,7 +1,7 @@
 """Labels of enumerations: letters and numbers at the beginning of a line that name no answer.
 
-A completion that works through the options ("A. ... B. ...") or through parts of its own ("(I) ... (II)
-...") has letters that look like answers, above all where it was cut off behind one.
+A completion that works through the options ("A. ... B. ...") or through parts of its own ("(I) ...
+(II) ...") has letters that look like answers, above all where it was cut off behind one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ _DISPLAY = re.compile(r"\$\$|\\\[|\\\]")
 def begins_an_enumeration(text: str, letter: str) -> bool:
     """Whether a text that begins with the label `letter` goes on with the next one."""
     following = chr(ord(letter) + 1)
+    # at the beginning of a line, or in parentheses
     labels = [rf"(?:^|\n)\s*(?:\*\*)?[(\[]?{following}(?:[)\].:]|\s)", rf"\({following}\)"]
     labels.append(rf"[.!?]\s+{following}[.)]\s")  # in one line: "A. False. B. True."
 
@@ -28,10 +29,13 @@ def begins_an_enumeration(text: str, letter: str) -> bool:
 
 
 def is_label(text: str, place: int, letter: str) -> bool:
-    """Whether the letter at `place` begins a line, as the letter before or behind it does elsewhere."""
+    """Whether the letter at `place` begins a line, as one of its neighbours does elsewhere."""
+    # nothing but mark-up stands before it
     start_of_line = text.rfind("\n", 0, place) + 1
     if text[start_of_line:place].strip(" *([-"):
         return False
+
+    # the letter before it, or the one behind it, begins a line as well
     neighbours = f"[{chr(ord(letter) - 1)}{chr(ord(letter) + 1)}]"
     return bool(re.search(rf"(?:^|\n)[\s*(\[-]*{neighbours}[)\].:]", text))
 

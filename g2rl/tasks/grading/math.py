@@ -36,7 +36,8 @@ Factors = tuple[Fraction, Fraction]
 
 # a numeral with its base: 204_5
 _BASED = re.compile(r"([0-9A-Z]{1,60})_\{?(\d{1,2})\}?")
-# what its spelling alone tells apart: a letter (A is not a), the name of a figure, a based numeral, a time of day
+# what its spelling alone tells apart: a letter (A is not a), the name of a figure, a based
+# numeral, a time of day
 _LABEL = re.compile(
     r"[A-Za-z]|[A-Z]{3,60}|[0-9A-Z]{1,60}_\{?\d{1,2}\}?|\d{1,2}:\d\d(?:[AaPp]\.?[Mm]\.?)?"
 )
@@ -45,8 +46,8 @@ _LABEL = re.compile(
 class MathVerifier:
     """Grades mathematical answers, e.g. ``MathVerifier().grade(r"is \\boxed{\\frac12}", problem)``.
 
-    `boxed_only` makes an answer outside a box count as unparsed. Of a completion that was cut off, only an
-    answer in a box counts in any case.
+    `boxed_only` makes an answer outside a box count as unparsed. Of a completion that was cut off,
+    only an answer in a box counts in any case.
     """
 
     bounded = False
@@ -149,6 +150,8 @@ def screen_pair(gold: str, answer: str, is_strict: bool = False) -> tuple[bool |
     # too long for anything but a comparison of characters
     if len(gold) > MAX_ANSWER or len(answer) > MAX_ANSWER:
         return gold == answer, "refused"
+
+    # units of two kinds, or two conditions, set answers apart
     screen = Screen(gold, answer, is_strict)
     left, right = screen.gold.text, screen.answer.text
     if not left or not right or screen.conversion is None or clauses_differ(screen):
@@ -189,6 +192,7 @@ class Screen:
 
     def expressions(self, gold: str, answer: str) -> Known:
         """Whether two expressions have one value, as far as strings and exact numbers tell."""
+        # quantities of two kinds are never equal
         left, right = read_answer(gold), read_answer(answer)
         factors = self.factors(left, right)
         if not factors:
@@ -235,13 +239,16 @@ class Screen:
 
 
 class Mathematics(Screen):
-    """Compares expressions, relations and sets by symbolic mathematics as well. Only in a worker."""
+    """Compares by symbolic mathematics what the screen cannot tell. Only in a worker."""
 
     def expressions(self, gold: str, answer: str) -> Known:
         """Whether two expressions have one value."""
+        # what is cheap comes first
         known = super().expressions(gold, answer)
         if known is not None:
             return known
+
+        # an expression that cannot be read equals nothing
         left, right = read_answer(gold), read_answer(answer)
         try:
             return symbolic.same_expressions(left.text, right.text, self.factors(left, right))
@@ -262,6 +269,7 @@ class Mathematics(Screen):
 
 def clauses_differ(screen: Screen) -> bool:
     """Whether both answers end in a condition with a formula, and the formulas differ."""
+    # words do not count: "for all x > 0" is "where x > 0"
     formulas = []
     for answer in (screen.gold, screen.answer):
         formula = re.sub(r"\\text\s?\{[^{}]*\}|(?<!\\)\b[A-Za-z]{2,}\b|[\s$,()]", "", answer.clause)

@@ -179,9 +179,12 @@ def _respelled(text: str) -> str:
 
 
 def _with_logic(text: str) -> str:
-    r"""The text with "or" and "and" between inequalities as \\lor and \\land; elsewhere they divide a list."""
+    r"""The text with "or" and "and" between inequalities as \\lor and \\land, else as commas."""
+    # between values they divide a list, but not in a sentence
     if not _INEQUALITY.search(text):
         return text if _SENTENCE.search(text) else _OR.sub(",", _AND.sub(",", text))
+
+    # some write a union of conditions
     if all(_INEQUALITY.search(piece) for piece in text.split(r"\cup")):
         text = text.replace(r"\cup", r" \lor ")
     text = _OR.sub(r" \\lor ", text)

@@ -9,7 +9,7 @@ import re
 from fractions import Fraction
 
 TOLERANCE = Fraction(1, 1_000_000)
-"""Relative to the larger of the two (at most 1): a decimal counts as right when it is this close."""
+"""Relative to the larger of the two (at most 1): so close a decimal counts as right."""
 
 # the forms of an exact number, and a decimal with a comma, which may be a list
 _DECIMAL = re.compile(r"([+-]?)\s?(\d{1,60}(?:\.\d{0,60})?)")

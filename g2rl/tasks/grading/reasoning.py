@@ -1,10 +1,10 @@
 r"""What of a completion is reasoning, and what is said to the reader.
 
-Models set their reasoning apart by markers (`MARKERS`), or by named channels (gpt-oss, "harmony"). Only
-what follows the reasoning may hold an answer; reasoning that was never closed means that the model did
-not come to an answer. A chat template may open the reasoning in the prompt already
-(DeepSeek-R1, QwQ, Qwen3-Thinking): then nothing in the completion shows that it is reasoning, so whoever
-samples puts `opened_by(prompt)` in front of the completion that it has graded.
+Models set their reasoning apart by markers (`MARKERS`), or by named channels (gpt-oss, "harmony").
+Only what follows the reasoning may hold an answer; reasoning that was never closed means that the
+model did not come to an answer. A chat template may open the reasoning in the prompt already
+(DeepSeek-R1, QwQ, Qwen3-Thinking): then nothing in the completion shows that it is reasoning, so
+whoever samples puts `opened_by(prompt)` in front of the completion that it has graded.
 """
 
 from __future__ import annotations
@@ -56,15 +56,17 @@ def spoken(completion: str) -> str:
 def opened_by(prompt: str) -> str:
     """The marker of reasoning that the end of a rendered prompt leaves open, or an empty string.
 
-    Only a marker at the very end counts, perhaps with a few words behind it. One that an instruction
-    mentions further up does not.
+    Only a marker at the very end counts, perhaps with a few words behind it. One that an
+    instruction mentions further up does not.
     """
     for opening in (*(opening for opening, _ in MARKERS), "<|channel|>analysis<|message|>"):
         place = prompt.rfind(opening)
         if place < 0:
             continue
+        # little may stand behind it, and nothing that begins a turn or a line
         rest = prompt[place + len(opening) :].strip()
         if len(rest) <= _PREFILLED and not re.search(r"[<\[◁\n]", rest):
+            # an instruction that ends with a mention of the marker opens nothing
             is_mentioned = bool(re.match(r"[`'\"”]|\s?(?:tag|and\b|or\b|to\b)", rest))
             if not is_mentioned:
                 return opening
@@ -73,6 +75,7 @@ def opened_by(prompt: str) -> str:
 
 def _final_channel(completion: str) -> str:
     """The last message in the channel "final"; empty without one."""
+    # other channels hold reasoning and calls of tools
     messages = list(_CHANNEL.finditer(completion))
     if not messages or messages[-1]["name"] != "final":
         return ""

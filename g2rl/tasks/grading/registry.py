@@ -45,8 +45,8 @@ def verifier_named(name: str) -> Verifier:
 
     Args:
         name: a short name ("math"), the path of the class ("g2rl.tasks.grading.math.MathVerifier"),
-            or the path it had in an earlier version ("g2rl.verify.math.MathVerifier"); perhaps with a
-            setting behind it ("math:boxed_only").
+            or the path it had in an earlier version ("g2rl.verify.math.MathVerifier"); perhaps with
+            a setting behind it ("math:boxed_only").
 
     Raises:
         UnknownVerifierError: for any other name. Nothing is imported then.

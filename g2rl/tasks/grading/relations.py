@@ -1,7 +1,7 @@
 r"""Equations, inequalities and sets of real numbers, compared by their solutions (with sympy).
 
-Nothing is claimed that was not found: two relations are equal when they are about the same unknowns and
-their solutions are shown to be the same. Call this only in a worker that can be killed.
+Nothing is claimed that was not found: two relations are equal when they are about the same unknowns
+and their solutions are shown to be the same. Call this only in a worker that can be killed.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ def same_relations(gold: Part, answer: Part) -> bool:
 
 
 def same_sets(gold: Part, answer: Part) -> bool:
-    """Whether two parts describe one set of real numbers, about the same unknown if both name one."""
+    """Whether two parts describe one set of real numbers, about one unknown if both name one."""
     from sympy import S
 
+    # both sets, and the unknowns that they are about
     gold_names: set[str] = set()
     answer_names: set[str] = set()
     try:
@@ -75,6 +76,7 @@ def as_set(part: Part, names: set[str]) -> Any:
     """
     from sympy import FiniteSet, Intersection, Interval, S, Union
 
+    # an interval, a list of values, a condition, a name
     if part.kind == "tuple" and len(part.parts) == 2:
         ends = [expression(end.text).value for end in part.parts]
         return Interval(*ends, left_open=part.signs[0] == "(", right_open=part.signs[1] == ")")
@@ -101,14 +103,19 @@ def _named_set(part: Part, names: set[str]) -> Any:
     """The set that a leaf names: the reals, the empty set, a difference, a single value."""
     from sympy import Complement, FiniteSet, S
 
+    # a difference of two sets
     pieces, _ = split(part.text, _DIFFERENCE)
     if len(pieces) == 2:
         return Complement(as_set(parse(pieces[0]), names), as_set(parse(pieces[1]), names))
+
+    # a set that has a name
     text = part.text.replace(" ", "")
     if text in _NUMBER_SETS:
         return getattr(S, _NUMBER_SETS[text])
     if text == r"\emptyset":
         return S.EmptySet
+
+    # a single number
     value = expression(part.text).value
     if value.free_symbols:
         raise ValueError("an expression with unknowns is no set")
@@ -138,6 +145,7 @@ def _solved(relation: Relation, names: set[str]) -> Any:
     from sympy import Ge, Gt, Le, Lt, Ne, S, Symbol, solveset
     from sympy.solvers.inequalities import solve_univariate_inequality
 
+    # the unknown, which stands for real numbers here
     left, sign, right = relation
     symbols = left.value.free_symbols | right.value.free_symbols
     if len(symbols) != 1:
@@ -146,6 +154,8 @@ def _solved(relation: Relation, names: set[str]) -> Any:
     names.add(unknown.name)
     real = Symbol(unknown.name, real=True)
     sides = [side.value.subs(unknown, real) for side in (left, right)]
+
+    # equations, what they leave out, inequalities
     if sign == "=":
         return solveset(sides[0] - sides[1], real, S.Reals)
     classes = {"<": Lt, ">": Gt, "<=": Le, ">=": Ge, "!=": Ne}
@@ -199,6 +209,7 @@ def _has_equation(chain: Part) -> bool:
 
 def _same_relation(gold: Relation, answer: Relation) -> bool:
     """Whether two relations have the same solutions, as far as that can be found."""
+    # they must be about the same unknowns
     gold_left, gold_sign, gold_right = gold
     left, sign, right = answer
     is_decimal = any(side.has_decimal for side in (gold_left, gold_right, left, right))
@@ -217,6 +228,7 @@ def _same_relation(gold: Relation, answer: Relation) -> bool:
     # one side's difference is a multiple of the other's
     factor = ratio(gold_left.value - gold_right.value, left.value - right.value, is_decimal)
     if factor is not None:
+        # a negative factor turns an inequality round
         if sign in "=!=":
             return gold_sign == sign
         if abs(factor.imag) == 0:
@@ -237,6 +249,7 @@ def _same_zeros(gold: Relation, answer: Relation) -> bool:
 
     polynomials = []
     for left, _, right in (gold, answer):
+        # a zero of the denominator is no solution, so it may not be one of the numerator
         numerator, denominator = fraction(together(left.value - right.value))
         try:
             polynomial = Poly(numerator)

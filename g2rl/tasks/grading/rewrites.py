@@ -1,4 +1,4 @@
-r"""Rewrite what models write instead of plain LaTeX: functions by name, decoration, repeating decimals.
+r"""Rewrite what models write instead of plain LaTeX: functions by name, decoration, decimals.
 
 Each function takes one spelling to another of the same meaning, in linear time; `normalize` applies
 them in order.
@@ -39,13 +39,17 @@ _LEAD = re.compile(
 # words behind it: "\text{ since } x>0", "for all x"
 _CLAUSE = re.compile(
     r"\s*(?:,\s?)?(?:\\text\s?\{\s*\(?(?P<word>since|because|as|for|where|when|if|with|at|provided|by|so)\b"
-    r"|(?<![a-zA-Z\\])(?P<plain>since|because|for all|for every|for any|where|provided)\b|\\(?:forall|pmod)(?![a-zA-Z])"
+    r"|(?<![a-zA-Z\\])(?P<plain>since|because|for all|for every|for any|where|provided)\b"
+    r"|\\(?:forall|pmod)(?![a-zA-Z])"
     r"|,\s?[a-zA-Z]\s?\\in\s?\\(?:mathbb|Z|N)(?![a-zA-Z])).*$",
     re.DOTALL,
 )
 
 # functions that are written without a backslash
-_FUNCTIONS = "arcsin|arccos|arctan|arccot|asin|acos|atan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|ln|log|lg|exp|gcd|lcm"
+_FUNCTIONS = (
+    "arcsin|arccos|arctan|arccot|asin|acos|atan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc"
+    "|ln|log|lg|exp|gcd|lcm"
+)
 _LONG_NAMES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan"}
 _PLAIN_FUNCTION = re.compile(
     rf"(?<![\\a-zA-Z])({_FUNCTIONS})(?=\s?[\\({{\d^_\[]|\s[a-zA-Z](?![a-zA-Z]))"
@@ -98,7 +102,7 @@ def without_lead(text: str) -> str:
 
 
 def without_clause(text: str) -> tuple[str, str]:
-    """The text without the reason or condition behind it, and that clause; ("x", "") without one."""
+    """The text without the reason or condition behind it, and that clause (perhaps empty)."""
     match = _CLAUSE.search(text)
     if not match or not text[: match.start()].strip() or r"\begin" in text:
         return text, ""
@@ -166,7 +170,7 @@ def _absolute(text: str) -> str:
 
 
 def with_fractions(text: str) -> str:
-    r"""The text with repeating decimals as fractions: 0.\overline{3}, 0.(3) and 0.333... are 1/3."""
+    r"""The text with repeating decimals as fractions: 0.\overline{3} and 0.(3) are 1/3."""
     for pattern in (_OVERLINE, _PARENTHESISED, _ELLIPSIS):
         text = pattern.sub(_fraction, text)
     return text

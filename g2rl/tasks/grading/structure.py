@@ -1,7 +1,7 @@
 r"""Take a normalised answer apart: lists, tuples, intervals, sets, unions, tables, relations.
 
-`parse` gives a tree whose leaves are expressions. It looks at brackets and separators only, in linear
-time for each level of nesting, so it may run in the calling process:
+`parse` gives a tree whose leaves are expressions. It looks at brackets and separators only, in
+linear time for each level of nesting, so it may run in the calling process:
 
     parse(r"(-1,3),(1,2)")   list of two tuples
     parse(r"[0,1)\cup\{5\}") union of an interval and a set
@@ -55,7 +55,7 @@ _SIGN = re.compile(r"\\(pm|mp)(?![a-zA-Z])")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A node of the tree, e.g. ``Part("tuple", "(1,2)", (Part("leaf", "1"), Part("leaf", "2")))``."""
+    """A node of the tree, such as a tuple with its members."""
 
     kind: str
     """leaf, list, tuple, set, union, or, and, chain, table, row."""
@@ -95,11 +95,12 @@ def parse(text: str, depth: int = 0) -> Part:
 
 
 def split(text: str, separators: set[str]) -> tuple[list[str], list[str]]:
-    """The pieces of a text between separators that stand outside all brackets, and the separators."""
+    """The pieces of a text between separators outside all brackets, and these separators."""
     pieces: list[str] = []
     found: list[str] = []
     depth, start = 0, 0
     for match in _TOKEN.finditer(text):
+        # brackets of any kind count alike, because intervals mix them
         token = match.group()
         if token in _OPENING:
             depth += 1
@@ -198,6 +199,8 @@ def _enclosed(text: str, depth: int) -> Part:
     opening = r"\{" if text.startswith(r"\{") else text[:1]
     if opening not in ("(", "[", r"\{") or closing_place(text, 0) != len(text):
         return Part("leaf", text)
+
+    # their members
     closing = r"\}" if text.endswith(r"\}") else text[-1:]
     pieces, _ = split(text[len(opening) : len(text) - len(closing)], {","})
     if opening == r"\{" and closing == r"\}":
@@ -212,6 +215,7 @@ def _enclosed(text: str, depth: int) -> Part:
 
 def _table(text: str, name: str, body: str, depth: int) -> Part:
     """A matrix, or the cases of a function: rows of cells."""
+    # an empty last line is the end of the one before it
     rows = []
     lines, _ = split(body, {r"\\"})
     for line in lines:

@@ -1,14 +1,14 @@
 r"""Equality by symbolic mathematics, in unbounded time and memory.
 
-latex2sympy (of math-verify) reads an expression, sympy evaluates it. Call this only in a worker that can
-be killed.
+latex2sympy (of math-verify) reads an expression, sympy evaluates it. Call this only in a worker
+that can be killed.
 
 Two expressions are equal when they have one value:
 
 - without unknowns, both are compared exactly. The difference is evaluated with as many digits as it
   takes to tell it from 0, up to `MOST_DIGITS`; a difference that is 0 in all of them is 0.
-- with unknowns, both are evaluated at several points, which follow from the names of the unknowns, to 100
-  digits. Expressions that agree at all of them are the same function.
+- with unknowns, both are evaluated at several points, which follow from the names of the unknowns,
+  to 100 digits. Expressions that agree at all of them are the same function.
 - where one side is written with a decimal, a relative difference of `TOLERANCE` is allowed.
 """
 
@@ -22,7 +22,7 @@ from functools import lru_cache
 from typing import Any
 
 TOLERANCE = 1e-6
-"""Difference relative to the larger of the two (at most 1) that is allowed where one side is a decimal."""
+"""Relative difference that is allowed where one side is a decimal (of the larger, at most of 1)."""
 MOST_DIGITS = 2000
 """Digits with which a difference of numbers is told from 0."""
 _DIGITS = 100  # with which expressions with unknowns are evaluated
@@ -50,6 +50,8 @@ class Expression:
         if r"\{" in text:
             raise UnreadableError(text[:80])  # a set is no expression, and the parser goes astray
         read, options = _reader()
+
+        # the parser would drop primes
         prepared = _PRIMES.sub(lambda match: f"_{{{'p' * len(match.group())}}}", text)
         try:
             value = read(prepared, **options)
@@ -67,6 +69,7 @@ def _reader() -> tuple[Any, dict[str, Any]]:
 
     for library in ("latex2sympy2_extended", "sympy"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
+    # A is not a
     config = ConversionConfig(lowercase_symbols=False)
     return latex2sympy, {
         "is_real": None,
@@ -78,7 +81,7 @@ def _reader() -> tuple[Any, dict[str, Any]]:
 
 def reset() -> None:
     """Undo what an interrupted computation may have left behind: a changed precision."""
-    import mpmath
+    import mpmath  # type: ignore[import-untyped]
 
     mpmath.mp.dps = 15
 
@@ -101,12 +104,15 @@ def same_expressions(
     """
     from sympy import Expr, MatrixBase, Rational
 
+    # matrices and whatever else is no number
     left, right = expression(gold), expression(answer)
     is_decimal = left.has_decimal or right.has_decimal
     if isinstance(left.value, MatrixBase) and isinstance(right.value, MatrixBase):
         return _same_matrices(left.value, right.value, is_decimal)
     if not isinstance(left.value, Expr) or not isinstance(right.value, Expr):
         return bool(left.value == right.value)
+
+    # numbers, under any of the readings
     for gold_factor, answer_factor in factors:
         scaled_gold = left.value * Rational(gold_factor.numerator, gold_factor.denominator)
         scaled_answer = right.value * Rational(answer_factor.numerator, answer_factor.denominator)
@@ -134,6 +140,8 @@ def same_values(left: Any, right: Any, is_decimal: bool = False) -> bool:
         return True
     if left.is_infinite or right.is_infinite:
         return False
+
+    # functions, decimals, exact numbers
     symbols = left.free_symbols | right.free_symbols
     if symbols:
         return _same_functions(left, right, symbols, is_decimal)
@@ -147,6 +155,7 @@ def ratio(left: Any, right: Any, is_decimal: bool = False) -> Any:
 
     Equations left = 0 and right = 0 with such a constant have the same solutions.
     """
+    # the ratio at each point at which it can be told
     symbols = left.free_symbols | right.free_symbols
     ratios = []
     for point in points(symbols):
@@ -156,6 +165,8 @@ def ratio(left: Any, right: Any, is_decimal: bool = False) -> Any:
         ratios.append(left_value / right_value)
     if len(ratios) < 3 or abs(ratios[0]) < 1e-12:
         return None
+
+    # it must be the same everywhere
     allowed = (TOLERANCE if is_decimal else _NEGLIGIBLE) * abs(ratios[0])
     return ratios[0] if all(abs(other - ratios[0]) <= allowed for other in ratios[1:]) else None
 
@@ -163,14 +174,15 @@ def ratio(left: Any, right: Any, is_decimal: bool = False) -> Any:
 def points(symbols: set[Any]) -> list[dict[Any, Any]]:
     """Points at which expressions in these symbols are evaluated: {symbol: rational number}.
 
-    Coordinates follow from the symbol's name, are different for different names in nearly all cases,
-    and are positive at the first points and of both signs at the others.
+    Coordinates follow from the symbol's name, are different for different names in nearly all
+    cases, and are positive at the first points and of both signs at the others.
     """
     from sympy import Rational
 
     found = []
     for place in range(6):
         point = {}
+        # the names alone decide, so that both sides of a comparison meet the same point
         for order, symbol in enumerate(sorted(symbols, key=str)):
             seed = sum((index + 1) * ord(char) for index, char in enumerate(str(symbol)))
             size = Rational(101 + (seed * (31 + 14 * place) + 57 * order + 13 * place) % 389, 211)
@@ -184,11 +196,14 @@ def _same_functions(left: Any, right: Any, symbols: set[Any], is_decimal: bool) 
     """Whether two expressions agree at every point at which both have a value."""
     agreed = 0
     for point in points(symbols):
+        # where one has no value, the other must not have one
         left_value, right_value = _at(left, point), _at(right, point)
         if left_value is None and right_value is None:
             continue
         if left_value is None or right_value is None:
             return False
+
+        # the values agree up to rounding, or as decimals do
         scale = max(abs(left_value), abs(right_value))
         if is_decimal:
             scale = TOLERANCE * min(scale, 1.0)
@@ -223,6 +238,7 @@ def _number(value: Any, digits: int) -> Any:
     """
     import mpmath
 
+    # real and imaginary part, both finite
     evaluated = value.evalf(digits, maxn=MOST_DIGITS)
     real, imaginary = evaluated.as_real_imag()
     if not (real.is_Number and imaginary.is_Number and real.is_finite and imaginary.is_finite):
@@ -233,7 +249,7 @@ def _number(value: Any, digits: int) -> Any:
 
 def _close(gold: Any, answer: Any) -> bool:
     """Whether a number is as close to the gold as a decimal has to be."""
-    return bool(abs(gold - answer) <= TOLERANCE * min(max(abs(gold), abs(answer)), 1))
+    return bool(abs(gold - answer) <= TOLERANCE * min(max(abs(gold), abs(answer)), 1) * (1 + 1e-9))
 
 
 def _same_numbers(left: Any, right: Any) -> bool:
@@ -241,9 +257,12 @@ def _same_numbers(left: Any, right: Any) -> bool:
     from sympy import Float
     from sympy.core.evalf import PrecisionExhausted
 
+    # rational numbers need no digits
     difference = left - right
     if difference.is_Rational:
         return bool(difference == 0)
+
+    # the strict evaluation ends with a few digits that are certain, or gives up at a number near 0
     try:
         return bool(difference.evalf(3, maxn=MOST_DIGITS, strict=True) == 0)
     except PrecisionExhausted:
@@ -267,11 +286,15 @@ def _evaluated(value: Any, may_be_complex: bool) -> Any:
         return value.applyfunc(lambda entry: _evaluated(entry, may_be_complex))
     if not isinstance(value, Basic):
         return value
+
+    # decimals exactly, and i where it does not count something
     exact: dict[Any, Any] = {number: Rational(str(number)) for number in value.atoms(Float)}
     for symbol in value.atoms(Symbol):
-        if symbol.name in ("i", "j") and may_be_complex and symbol.name == "i":
+        if symbol.name == "i" and may_be_complex:
             exact[symbol] = I
     value = value.xreplace(exact)
+
+    # what the parser left alone is computed now
     value = value.replace(lambda part: isinstance(part, UnevaluatedExpr), lambda part: part.args[0])
     value = value.doit()
     return value.as_explicit() if isinstance(value, MatrixExpr) else value

@@ -1,6 +1,7 @@
 r"""Quantities: a value with a unit, e.g. ``5\text{ hours}`` or ``3 m/s``.
 
-A unit that only one side names repeats what the question said, and is dropped by the caller. Where both
+A unit that only one side names repeats what the question said, and is dropped by the caller. Where
+both
 sides name one, the quantities count: 5 hours are 300 minutes and not 5 minutes. What is not in the
 table (apples, students, "square units") has no dimension and is dropped from either side.
 """
@@ -13,7 +14,7 @@ from typing import NamedTuple
 
 
 class Unit(NamedTuple):
-    """How many of the base units one of this unit is, and their powers, e.g. (3600, (("s", 1),))."""
+    """How many base units one of this unit is, and the powers of these, such as m^1 s^-1."""
 
     factor: Fraction
     powers: tuple[tuple[str, int], ...]
@@ -114,7 +115,8 @@ _IN_COMMAND = re.compile(
 )
 _PLAIN = re.compile(
     r"(?P<value>-?(?:[\d.,/ ]|\\frac\{[^{}]{1,40}\}\{[^{}]{1,40}\}|\\sqrt\{[^{}]{1,40}\}|\\pi ?)"
-    r"{1,60}?(?<![,/ ]))(?P<gap>[ ~-]?)(?P<unit>(?:\\Omega|[A-Za-zμΩ¢€£])[A-Za-zμΩ¢ ./^{}\d\\*·-]{0,40})"
+    r"{1,60}?(?<![,/ ]))(?P<gap>[ ~-]?)"
+    r"(?P<unit>(?:\\Omega|[A-Za-zμΩ¢€£])[A-Za-zμΩ¢ ./^{}\d\\*·-]{0,40})"
 )
 _NOT_A_UNIT = re.compile(
     r"(?:[ap]\.?m\.?|mod|sqrt|sin|cos|tan|log|ln|to|times|over|if|for|base|pi|e|i|x|y|z|n|k)\b"
@@ -140,6 +142,8 @@ def split_unit(text: str) -> tuple[str, str]:
     match = _PLAIN.fullmatch(text)
     if not match or _NOT_A_UNIT.match(match["unit"]):
         return text, ""
+
+    # one letter without a space is a factor: 5m may be 5 times m
     unit = match["unit"].strip()
     is_known = bool(meanings(unit))
     is_single = len(re.match(r"[A-Za-z]*", unit).group()) == 1  # type: ignore[union-attr]
@@ -171,6 +175,7 @@ def meanings(unit: str) -> list[Unit]:
     found: list[Unit] = [Unit(Fraction(1), ())]
     place, over = 0, False
     while place < len(text):
+        # what divides this factor from the one before it
         joint = _PRODUCT.match(text, place)
         assert joint is not None  # it may be empty
         over = over or bool(joint["over"])
@@ -188,6 +193,7 @@ def meanings(unit: str) -> list[Unit]:
 
 def _times(unit: Unit, factor: re.Match[str], meaning: tuple[str, Fraction], over: bool) -> Unit:
     """A unit times (or divided by) one more factor."""
+    # the power, which may stand in front ("square") or behind
     base, size = meaning
     exponent = int(factor["exponent"] or 1)
     if factor["power"]:
@@ -207,10 +213,11 @@ def _times(unit: Unit, factor: re.Match[str], meaning: tuple[str, Fraction], ove
 
 
 def conversion(gold_unit: str, answer_unit: str) -> tuple[Fraction, Fraction] | None:
-    """Factors for (gold, answer) under which two quantities are compared; None if they differ in kind.
+    """Factors under which (gold, answer) are compared; None for quantities of two kinds.
 
     A unit without a dimension, or none at all, is dropped from both.
     """
+    # "degrees" may mean several units: one of them has to fit
     golds, answers = meanings(gold_unit), meanings(answer_unit)
     if not golds or not answers:
         return Fraction(1), Fraction(1)

@@ -1,9 +1,9 @@
 """What starts the grading workers, and the functions that run in them.
 
-An item may use so many seconds of its worker's CPU time, whatever else the machine does meanwhile. When they
-are up, an exception (`OutOfTimeError`) ends the item, and the worker goes on with the next. A call in C that
-lets no exception through is ended together with its worker, by the kernel's limit of CPU time,
-`GRACE_SECONDS` later.
+An item may use so many seconds of its worker's CPU time, whatever else the machine does meanwhile.
+When they are up, an exception (`OutOfTimeError`) ends the item, and the worker goes on with the
+next. A call in C that lets no exception through is ended together with its worker, by the kernel's
+limit of CPU time, `GRACE_SECONDS` later.
 
 Every worker imports this module, so it imports nothing heavy.
 """
