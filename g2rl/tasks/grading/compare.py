@@ -78,6 +78,8 @@ def same(gold: Part, answer: Part, means: Means) -> Known:
         return _with_relations(gold, answer, means)
     if gold.kind in ("list", "set") and answer.kind in ("list", "set"):
         return _same_members(gold.parts, answer.parts, means)
+    if gold.kind == answer.kind == "union" and _same_members(gold.parts, answer.parts, means):
+        return True
     if gold.kind == answer.kind == "table":
         return _same_tables(gold, answer, means)
 

@@ -54,8 +54,9 @@ _TURNING = re.compile(
 
 # phrases behind which an answer stands
 _ANSWER_IS = re.compile(
-    r"\banswers?\b(?:\*\*|__|[*_])?"
+    r"(?<![A-Za-z])answers?(?![A-Za-z])[*_]{0,2}"
     r"(?:\s?[:：=]|[^\n.:：$\\]{0,80}?\b(?:is|are|equals)\b\s?:?|(?=\s?(?:\$|\\[(\[])))"
+    r"(?!\s?not\b)|\b(?:solutions|roots) are\b\s?:?|####"
     r"|答案\s?(?:是|为|為|[:：])",
     re.IGNORECASE,
 )
@@ -65,13 +66,14 @@ _FINAL_ANSWER_IS = re.compile(
 # the end of the sentence that such a phrase begins
 _SENTENCE_END = re.compile(
     r"\n\s{0,8}\n|(?<=[^\s.])\.(?=\s{1,3}[A-Z])|。|\s(?=I hope it is correct)"
+    r"|,\s(?=(?:not|which|since|because|where|so|as)\b)"
 )
 
 # a number in running text, with thousands separators or as a ratio
 _VULGAR = "[" + "".join(VULGAR_FRACTIONS) + "]"
 _NUMBER = (
     r"(?<![A-Za-z0-9_.,/])-?(?:(?:\d{1,40}(?:,\d{1,40}){0,9}(?:\.\d{1,40})?|\.\d{1,40})"
-    rf"(?:\s?/\s?\d{{1,40}}|\s?{_VULGAR})?|{_VULGAR})"
+    rf"(?:\s?/\s?\d{{1,40}}|:\d{{1,40}}|\s?{_VULGAR})?|{_VULGAR})"
 )
 # what may be an answer in running text: a formula, bold text, a number
 _SPAN = re.compile(
@@ -79,6 +81,7 @@ _SPAN = re.compile(
     r"|(?<![\\$])\$(?P<inline>(?:[^$\\]|\\.){1,2000})\$"
     r"|\\\((?P<paren>(?:[^\\]|\\[^()]){1,2000})\\\)"
     r"|\\\[(?P<bracket>(?:[^\\]|\\[^\[\]]){1,2000})\\\]"
+    r"|(?P<root>-?\d{0,20}\\sqrt\s?\{[^{}]{1,40}\}|-?\d{1,20}(?:\\pi(?![a-z])|π))"
     r"|(?P<frac>-?\\[dtc]?frac\s?\{[^{}]{1,40}\}\s?\{[^{}]{1,40}\})"
     r"|\*\*(?P<bold>[^*\n]{1,200})\*\*"
     rf"|(?P<number>{_NUMBER})",
@@ -86,13 +89,21 @@ _SPAN = re.compile(
 )
 _PERCENT = re.compile(r"\s{0,2}(?:\\?%|percent\b)")
 
+# an equation at the end of a sentence: "so y = 3x + 2."
+_EQUATION_AT_END = re.compile(
+    r"(?<![A-Za-z\d])[A-Za-z](?:_\w|\([a-z]\))?\s?=\s?(?:(?![A-Za-z]{2})[-+*/^().\w ]){1,60}$"
+)
+
+# a text that ends with what is not the answer
+_DENIED = re.compile(r"(?<![A-Za-z])answer\s(?:\w{1,20}\s){0,3}?is\snot\s[^\n.]{0,100}\.?\Z", re.I)
+
 # two words in a row, or letters of another script: no expression
 _PROSE = re.compile(
     r"(?<![\\A-Za-z{])[A-Za-z]{2,30}\s+[A-Za-z]{2,30}\b|[\u0590-\u1fff\u3040-\uffff]"
 )
 # a word in front of an answer ("Answer: 5"); names of functions are none
 _LABEL = re.compile(
-    r"(?!(?:pi|sqrt|sin|cos|tan|log|ln)\b)[A-Za-z]{2,30}[ :]{1,3}(?=.{0,300}[\d$\\])", re.DOTALL
+    r"(?!(?:pi|sqrt|sin|cos|tan|log|ln)\b)[A-Za-z]{2,30}[ :,]{1,3}(?=.{0,300}[\d$\\])", re.DOTALL
 )
 _WORD = re.compile(r"[A-Za-z]{2}")
 
@@ -281,6 +292,8 @@ def _tagged(text: str) -> str:
 def _unboxed(text: str) -> str:
     """Rule 4: the answer of a text without boxes, or an empty string."""
     stripped = text.strip()
+    if _DENIED.search(stripped[-200:]):
+        return ""
     return _answer_after(stripped) or _bare(stripped) or _last_span(stripped[-MAX_ANSWER:])
 
 
@@ -314,6 +327,11 @@ def _bare(text: str) -> str:
 
 def _last_span(text: str) -> str:
     """The last formula, bold text or number, with the formulas that a separator joins to it."""
+    # an equation without delimiters, at the very end
+    equation = _EQUATION_AT_END.search(text.rstrip(" .\n")[-100:])
+    if equation:
+        return equation.group()
+
     contents: list[str] = []  # from the last span to the first of the run
     next_start = None
     for span in reversed(list(_SPAN.finditer(text))):

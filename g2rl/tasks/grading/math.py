@@ -206,7 +206,7 @@ class Screen:
 
         # different words or labels are different answers
         if as_words(left_text) is not None or as_words(right_text) is not None:
-            return False
+            return left_key.isalpha() and left_key.casefold() == right_key.casefold()
         if _LABEL.fullmatch(left_key) and _LABEL.fullmatch(right_key):
             return False
 
@@ -272,7 +272,9 @@ def clauses_differ(screen: Screen) -> bool:
     # words do not count: "for all x > 0" is "where x > 0"
     formulas = []
     for answer in (screen.gold, screen.answer):
-        formula = re.sub(r"\\text\s?\{[^{}]*\}|(?<!\\)\b[A-Za-z]{2,}\b|[\s$,()]", "", answer.clause)
+        formula = re.sub(
+            r"\\text\s?\{[^{}]*\}|(?<!\\)\b[A-Za-z]{2,}\b|[\s$,(){}]", "", answer.clause
+        )
         if re.search(r"[<>=\d]|\\[gln]", formula):
             formulas.append(formula)
     return len(formulas) == 2 and formulas[0] != formulas[1]

@@ -64,7 +64,7 @@ _REWRITES = (
     # \frac12, \frac\pi2, \frac ab; then "about" at the beginning
     (r"\\frac\s?(\d)\s?(\d)", r"\\frac{\1}{\2}"),
     (r"\\frac\s?(\\pi|\\theta|[a-zA-Z])\s?(\d|[a-zA-Z])(?![a-zA-Z])", r"\\frac{\1}{\2}"),
-    (r"^\s?\\approx", ""),
+    (r"^\s?(?:\\approx|=)", ""),
     # \frac1{2}, \frac{1}2, \frac {1}{2}
     (r"\\frac\s?(\d)\s?\{", r"\\frac{\1}{"),
     (r"\\frac\s?\{(\d{1,40})\}\s?(\d)", r"\\frac{\1}{\2}"),
@@ -97,6 +97,11 @@ _REWRITES = (
     (r"(?<![\\a-zA-Z])pi(?![a-zA-Z])", r"\\pi "),
     (r"(?<![\\a-zA-Z])(?:infinity|inf|infty|oo)(?![a-zA-Z])", r"\\infty "),
     (r"\*\*", "^"),
+    # combinations as school books write them
+    (
+        r"(?:\{\}\s?)?[\^_]\s?\{?\s?(\d{1,4})\s?\}?\s?C\s?_\s?\{?\s?(\d{1,4})\s?\}?",
+        r"\\binom{\1}{\2}",
+    ),
     (r"^\s?(\d{1,9})\s?\\choose\s?(\d{1,9})\s?$", r"\\binom{\1}{\2}"),
     (r"\\bmod(?![a-zA-Z])", r"\\mod "),
     (r"\{([^{}]{1,60})\\choose(?![a-zA-Z])([^{}]{1,60})\}", r"\\binom{\1}{\2}"),
@@ -135,6 +140,17 @@ _SHORT_WORDS = {"yes", "no", "odd", "all"}  # words of fewer than four letters t
 _SINGLE = re.compile(r"\(([A-Za-z])\)|\[([^\[\](),]*)\]")  # one letter or value in brackets
 
 
+PHRASES = {
+    "all real numbers": r"\mathbb{R}",
+    "all reals": r"\mathbb{R}",
+    "no solution": r"\emptyset",
+    "no solutions": r"\emptyset",
+    "empty set": r"\emptyset",
+    "the empty set": r"\emptyset",
+}
+"""Words that are the name of a set."""
+
+
 class Answer(NamedTuple):
     """An answer in one spelling, and what was taken away from it."""
 
@@ -166,6 +182,7 @@ def read_answer(answer: str) -> Answer:
     # what stands around the value
     text = _without_brackets(_strip_delimiters(_PERCENT.sub("", text)))
     value, unit = split_unit(text)
+    value = PHRASES.get(as_words(value) or "", value)
     return Answer(_without_thousands(_without_brackets(value)), money or unit, clause)
 
 

@@ -28,6 +28,9 @@ _ALIGNED = re.compile(
 _CONDITION_WORD = re.compile(
     r",?\s?\\(?:text|mathrm|textrm|mbox)\s?\{\s?,?\s?(?:if|for|when|where)?\s?\}|,(?=\s?(?:&|\\\\))"
 )
+# a quantity that is written as text: \text{12 hours}; a line that ends in front of a single letter
+_NUMBER_IN_TEXT = re.compile(r"^\s?\\text\s?\{(\s?-?\d[^{}]{0,60})\}\s?$")
+_NEW_LINE = re.compile(r"\\\\(?=\s?[a-zA-Z](?![a-zA-Z]))")
 _ROW_SPACING = re.compile(r"\\\\\s?\[\s?-?[\d.]{1,6}\s?(?:pt|ex|em|cm|mm|in)\s?\]")
 
 # words in front of the value: "\text{The answer is }", "Answer:"
@@ -85,7 +88,9 @@ def undecorated(text: str) -> str:
     """The text without decoration, colours, font commands, and environments of aligned lines."""
     text = _ROW_SPACING.sub(r"\\\\ ", text)
     text = _COLOURED.sub("", _DECORATION.sub("", text))
-    text = _FONT.sub("", text)
+    text = _NUMBER_IN_TEXT.sub(r"\1", _FONT.sub("", text))
+    if r"\begin" not in text:
+        text = _NEW_LINE.sub(",", text)
     if r"\begin{cases}" in text:
         text = _CONDITION_WORD.sub(" ", text)
     if _ALIGNED.search(text):
