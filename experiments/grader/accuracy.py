@@ -35,6 +35,8 @@ from g2rl.types import Problem
 CASE_FILES = ("verifier_cases_dev.jsonl", "verifier_cases_dev2.jsonl")
 LETTER_FILE = "mcq_extraction_dev.jsonl"
 GOLD_FILE = "math_train.jsonl"
+PEER_GOLDS = 500
+"""So many golds are given to math-verify as well."""
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -125,6 +127,12 @@ def mutated(gold: str, rng: random.Random) -> str | None:
     return gold[:place] + other + gold[place + 1 :]
 
 
+def peer_accepts(gold: str, answer: str) -> bool:
+    """Whether math-verify takes a boxed answer for right, with the better of two readings."""
+    case = {"id": gold, "gold": gold, "prediction": rf"\boxed{{{answer}}}"}
+    return math_verify_alone(case)
+
+
 def print_golds(golds: list[str], limit: int, show: bool) -> None:
     """Print how many golds are right against themselves, and with one digit changed."""
     rng = random.Random(0)
@@ -146,6 +154,14 @@ def print_golds(golds: list[str], limit: int, show: bool) -> None:
         taken = [pair for pair, verdict in zip(pairs, verdicts, strict=True) if verdict.correct]
         seconds = time.perf_counter() - started
         print(f"one digit changed: {len(taken)} of {len(pairs)} judged right ({seconds:.0f} s)")
+        # the peer takes too long for all of them
+        sample = pairs[:PEER_GOLDS]
+        themselves_right = sum(peer_accepts(gold, gold) for gold, _ in sample)
+        mutated_right = sum(peer_accepts(gold, other) for gold, other in sample)
+        print(
+            f"math-verify alone on the first {len(sample)}: {themselves_right} golds right against "
+            f"themselves, {mutated_right} judged right with one digit changed"
+        )
         if show:
             for pair in taken:
                 print("  ", *pair, sep="   ")
