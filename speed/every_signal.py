@@ -57,6 +57,9 @@ def own_work(trainer: Trainer) -> Callable[[], object]:
     scores.take_forwards()
 
     def explore() -> object:
+        # a step has texts of its own, so its embeddings are not at hand
+        if step.explorer.encoder is not None:
+            step.explorer.encoder.texts = None  # type: ignore[attr-defined]
         batch = step.explorer.group_batch(1, rollouts, verdicts, scores, reference.hidden_ND)
         return step.explorer.shape(batch)
 
