@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,8 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from g2rl.cli.config.choices import choices, config_dir
 from g2rl.exploration.combined import Combined
-from g2rl.exploration.signal import Signal
+from g2rl.exploration.signal import ESTIMATOR, Signal, level_of
 from g2rl.formulas.advantages import GroupAdvantage
+
+log = logging.getLogger(__name__)
 
 NOT_OF_THE_SIGNAL = ("observe", "feature_temperature")
 """Keys of node `exploration` that are not arguments of the signal's constructor."""
@@ -38,6 +41,8 @@ def build_signals(
     signal = build_signal(node, advantage)
     observers = build_observers(list(node.observe), advantage)
     check_group_size([signal, *observers], group_size)
+    if advantage is not None:
+        warn_of_unused_settings(signal, advantage)
     return signal, observers
 
 
@@ -110,6 +115,23 @@ def build_observers(names: Sequence[str], advantage: GroupAdvantage | None = Non
     for name in names:
         observers.append(build_signal(signal_file(name, "exploration.observe"), advantage))
     return observers
+
+
+def warn_of_unused_settings(signal: Signal, advantage: GroupAdvantage) -> None:
+    """Warn that a policy for uniform groups which the user has set does nothing.
+
+    The advantages of an estimator are used as they are.
+    """
+    # an estimator alone, or as a part
+    parts: Sequence[Signal] = getattr(signal, "parts", [signal])
+    estimators = [part.name for part in parts if level_of(part) == ESTIMATOR]
+    if estimators and advantage.uniform_groups != GroupAdvantage().uniform_groups:
+        log.warning(
+            "algorithm.uniform_groups=%s has no effect: the advantages of exploration=%s are used "
+            "as they are",
+            advantage.uniform_groups,
+            estimators[0],
+        )
 
 
 def check_group_size(signals: Sequence[Signal], group_size: int) -> None:

@@ -84,3 +84,21 @@ def test_groups_that_are_too_small_are_refused(
 def test_a_signal_that_compares_nothing_takes_groups_of_one() -> None:
     for choice in ("nsr", "maxrl", "none"):
         build_signals(composed(f"exploration={choice}").exploration, 1)
+
+
+@pytest.mark.parametrize(
+    ("exploration", "uniform_groups", "warned"),
+    [
+        ("maxrl", "drop", True),
+        ("combined", "floor", True),
+        ("maxrl", "shape", False),  # the default, which nobody has asked for
+        ("darling", "drop", False),
+        ("uniqueness", "drop", False),  # it changes what the algorithm makes, by this policy
+    ],
+)
+def test_a_policy_that_has_no_effect_is_warned_of(
+    exploration: str, uniform_groups: str, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = composed(f"exploration={exploration}").exploration
+    build_signals(node, 4, GroupAdvantage(uniform_groups=uniform_groups))
+    assert (f"uniform_groups={uniform_groups} has no effect" in caplog.text) == warned
