@@ -89,7 +89,8 @@ $(VERL_VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 test-verl: $(VERL_VENV)/.installed  ## the plug-in inside the real verl, as far as a CPU goes
-	$(VERL_VENV)/bin/pytest tests/integrations/test_verl.py tests/integrations/test_groups.py $(ARGS)
+	$(VERL_VENV)/bin/pytest tests/integrations/test_verl.py tests/integrations/test_groups.py tests/exploration/test_clip_cov.py tests/exploration/test_kl_cov.py $(ARGS)
+
 test-extras: $(BIN)/python  ## every extra and README command in an environment of its own (half an hour)
 	$(BIN)/python tests/extras.py $(ARGS)
 
