@@ -22,6 +22,7 @@ WHEN = {
     "evol": "every step under exploration=evol",
     "apart": "exploration=g2rl with forwards that are not kept for the update",
     "observe": "every step with exploration.observe=[g2rl]",
+    "compared": "every step whose sampling was compared with scoring (`engine.drift_every`)",
     "reference": "every step with algorithm.kl_coef > 0",
 }
 """When metrics are logged: a short name and the words of docs/tracking.md."""
@@ -269,6 +270,14 @@ CURATED = (
         "policy loss with KL and entropy terms, mean over updates",
     ),
     Curated(_H, "KL to the reference", "update/kl", "nats", "mean estimate per token", "reference"),
+    Curated(
+        _H,
+        "Sampling against scoring",
+        "sample/drift",
+        "share",
+        "log-probs that responses were drawn from against those scored, of the tolerance",
+        "compared",
+    ),
     Curated(_H, "Clipped tokens", "update/clip_fraction", "share", "tokens whose ratio is clipped"),
     # the step of the optimizer
     Curated(

@@ -65,6 +65,7 @@ def expected(when: str, name: str, logged: dict[str, list[set[str]]]) -> list[se
     steps = {run: rows[1:] for run, rows in logged.items()}
     return {
         "step": [row for rows in steps.values() for row in rows],
+        "compared": [row for rows in steps.values() for row in rows],
         "reference": [row for rows in steps.values() for row in rows],
         "eval": everything,
         "ends": [row for rows in logged.values() for row in (rows[0], rows[-1])],

@@ -25,9 +25,12 @@ from g2rl.policy.loading import (
 )
 from g2rl.policy.lora import add_lora, has_lora, load_adapter
 from g2rl.policy.policy import Policy
+from g2rl.policy.prompts import encode_prompt
 from g2rl.policy.prompts import set_system_prompt
 from g2rl.policy.reference import AdaptersOff
 from g2rl.runs.layout import RunFolder
+from g2rl.tasks.benchmarks.benchmark import Benchmark
+from g2rl.types import Tokenizer
 from g2rl.world import World, environment_size
 
 
@@ -120,6 +123,32 @@ def check_context(
     limit = positions_of(model_config)
     if limit is not None and tokens > limit:
         raise ValueError(f"{what} = {tokens}, over the model's {limit} positions; {remedy}")
+
+
+def check_benchmark_prompts(
+    benchmarks: Sequence[Benchmark], tokenizer: Tokenizer, chat: bool, model_config: Any
+) -> None:
+    """Encode every held-out prompt once, and refuse what does not fit the model.
+
+    Raises:
+        ValueError: the longest prompt of a benchmark with its response exceeds the positions of the
+            model.
+        ModelError: a prompt that the tokenizer cannot encode.
+    """
+    for benchmark in benchmarks:
+        longest = 0
+        for problem in benchmark.problems:
+            longest = max(longest, len(encode_prompt(tokenizer, problem.prompt, chat)))
+
+        # a longer text gets wrong numbers from some models, and an error from others
+        limit = benchmark.params.max_tokens
+        check_context(
+            model_config,
+            longest + limit,
+            f"benchmark {benchmark.name}: the longest prompt ({longest} tokens) + max_tokens "
+            f"({limit})",
+            "lower benchmark.max_tokens",
+        )
 
 
 def join_world(settings: ParallelSettings, device: str) -> World:

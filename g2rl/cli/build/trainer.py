@@ -16,6 +16,7 @@ from g2rl.cli.build.memory import plan_memory
 from g2rl.cli.build.model import (
     build_engine,
     build_policy,
+    check_benchmark_prompts,
     check_context,
     frozen_copy,
     load_model,
@@ -342,29 +343,3 @@ def check_lengths(settings: TrainSettings, problems: Problems, loaded: LoadedMod
     if dropped:
         limit = trainer.max_prompt_tokens
         log.warning("task %s: %d prompts over %d tokens left out", task.name, dropped, limit)
-
-
-def check_benchmark_prompts(
-    benchmarks: Sequence[Benchmark], tokenizer: Tokenizer, chat: bool, model_config: Any
-) -> None:
-    """Encode every held-out prompt once, and refuse what does not fit the model.
-
-    Raises:
-        ValueError: the longest prompt of a benchmark with its response exceeds the positions of the
-            model.
-        ModelError: a prompt that the tokenizer cannot encode.
-    """
-    for benchmark in benchmarks:
-        longest = 0
-        for problem in benchmark.problems:
-            longest = max(longest, len(encode_prompt(tokenizer, problem.prompt, chat)))
-
-        # a longer text gets wrong numbers from some models, and an error from others
-        limit = benchmark.params.max_tokens
-        check_context(
-            model_config,
-            longest + limit,
-            f"benchmark {benchmark.name}: the longest prompt ({longest} tokens) + max_tokens "
-            f"({limit})",
-            "lower benchmark.max_tokens",
-        )

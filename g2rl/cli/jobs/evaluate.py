@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 from g2rl.cli.build.benchmarks import build_benchmarks, build_graders
 from g2rl.cli.build.inputs import files_of_model, held_out_problems, revision_of
-from g2rl.cli.build.model import build_sampler, model_of_run
+from g2rl.cli.build.model import build_sampler, check_benchmark_prompts, model_of_run
 from g2rl.cli.build.settings import plain, read_grading_settings, read_model_settings
 from g2rl.cli.folder import prepare
 from g2rl.evaluation.compare import COMPARISON, compare, problems_file
@@ -117,6 +117,9 @@ def sample(
         engine, loaded = build_sampler(config)
         try:
             check_inputs(folder, revision_of(loaded), continued)
+            check_benchmark_prompts(
+                benchmarks, loaded.tokenizer, config.model.chat, loaded.model.config
+            )
             engine.push_weights()
             evaluation.sample(engine, loaded.tokenizer, graders, reporter, chat=config.model.chat)
         finally:

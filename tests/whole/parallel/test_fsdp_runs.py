@@ -51,7 +51,7 @@ def assert_same_run(ours: Path, theirs: Path, atol: float = 1e-5, without: str =
 
         # several processes compare other tokens with scoring; both are next to the same
         for name, value in expected.items():
-            room = 0.01 if name.startswith("sample/") else atol
+            room = 0.01 if name.startswith("sample/drift") else atol
             assert found[name] == pytest.approx(value, abs=room), name
     for kind in ("rollouts", "geometry", "probe"):
         names = sorted(path.name for path in (theirs / kind).iterdir())

@@ -1,0 +1,68 @@
+"""Before the first rollout: lengths that do not fit, engines that could not notice a fault."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from g2rl.cli.build.model import check_benchmark_prompts, check_context
+from g2rl.cli.jobs.evaluate import evaluate
+from g2rl.engines.vllm import refuse_rough_experts
+from g2rl.policy.loading import LoadedModel
+from g2rl.policy.policy import Policy
+from g2rl.tasks.benchmarks.benchmark import Benchmark
+from g2rl.training.memory_plan import shape_of
+from g2rl.types import Problem, SamplingParams
+from tests.models.zoo import tiny_config, tiny_model
+from tests.support import composed
+
+
+def held_out(tokens: int) -> Any:
+    """A benchmark of one problem, whose prompt is eight tokens of the tiny policy."""
+    return SimpleNamespace(
+        name="held_out",
+        problems=[Problem("a", "use 3 7 2 make 13 :", "13")],
+        params=SamplingParams(max_tokens=tokens),
+    )
+
+
+def test_an_evaluation_longer_than_the_positions_is_refused(tiny: LoadedModel) -> None:
+    benchmarks: list[Benchmark] = [held_out(504)]
+    check_benchmark_prompts(benchmarks, tiny.tokenizer, True, tiny.model.config)
+    with pytest.raises(ValueError, match=r"held_out.*\(8 tokens\).*\(505\) = 513.*512 positions"):
+        check_benchmark_prompts([held_out(505)], tiny.tokenizer, True, tiny.model.config)
+    short = tiny_config("gpt2", n_positions=16, max_position_embeddings=16)
+    with pytest.raises(ValueError, match="16 positions"):
+        check_benchmark_prompts([held_out(9)], tiny.tokenizer, True, short)
+
+
+def test_the_positions_of_a_nested_configuration_count() -> None:
+    check_context(tiny_config("gemma3"), 512)
+    with pytest.raises(ValueError, match="513, over the model's 512 positions"):
+        check_context(tiny_config("gemma3"), 513)
+
+
+def test_g2rl_eval_refuses_it_before_it_samples(tmp_path: Any) -> None:
+    config = composed(
+        "tracking=local", "benchmark.problems=2", "benchmark.max_tokens=700", command="evaluate"
+    )
+    with pytest.raises(ValueError, match=r"benchmark countdown.*lower benchmark\.max_tokens"):
+        evaluate(config, tmp_path / "evaluation")
+
+
+def test_experts_under_vllm_are_refused_where_rounding_would_hide_a_fault() -> None:
+    experts, dense = Policy(tiny_model("qwen3_moe")), Policy(tiny_model("qwen3"))
+    with pytest.raises(ValueError, match=r"Qwen3MoeForCausalLM.*engine=transformers"):
+        refuse_rough_experts(experts, "bfloat16")
+    refuse_rough_experts(experts, "float32")
+    refuse_rough_experts(dense, "bfloat16")
+
+
+def test_a_memory_plan_of_a_nested_configuration_and_none_of_mixed_layers() -> None:
+    config = tiny_config("gemma3")
+    shape = shape_of(config)
+    assert (shape.layers, shape.width, shape.vocabulary) == (4, 32, 160)
+    with pytest.raises(ValueError, match=r"gemma4_text; plan=off"):
+        shape_of(tiny_config("gemma4_text"))
