@@ -31,6 +31,7 @@ from g2rl.engines.drift import (
 )
 from g2rl.engines.engine import Key, SamplerMemory, seed_of
 from g2rl.policy.anatomy import text_config
+from g2rl.policy.lora import has_lora
 from g2rl.policy.policy import Policy
 from g2rl.policy.weights import has_experts
 from g2rl.types import Completion, SamplingParams, Tokenizer
@@ -158,6 +159,12 @@ class VllmEngine:
         self.drift_every = drift_every
         dtype, self.compared_in = colocated.resolve_dtype(dtype, policy)
         refuse_rough_experts(policy, self.compared_in)
+        if has_lora(policy.model) and dtype == "bfloat16":
+            log.warning(
+                "engine=vllm in bfloat16 merges adapters into its weights and rounds most of a small "
+                "update away: it samples from an older policy than is trained, see "
+                "update/sampler_kl; engine.dtype=float32 or engine=transformers does not"
+            )
         self.tolerance = TOLERANCE[self.compared_in] if drift_tolerance is None else drift_tolerance
 
         # the settings in vLLM's words

@@ -25,8 +25,7 @@ from g2rl.policy.loading import (
 )
 from g2rl.policy.lora import add_lora, has_lora, load_adapter
 from g2rl.policy.policy import Policy
-from g2rl.policy.prompts import encode_prompt
-from g2rl.policy.prompts import set_system_prompt
+from g2rl.policy.prompts import encode_prompt, set_system_prompt
 from g2rl.policy.reference import AdaptersOff
 from g2rl.runs.layout import RunFolder
 from g2rl.tasks.benchmarks.benchmark import Benchmark
@@ -204,6 +203,8 @@ def frozen_copy(policy: Policy) -> Policy | AdaptersOff:
 def model_of_run(run: Path, overrides: Sequence[str]) -> DictConfig:
     """The model node of a run with its exported model as the source.
 
+    What a run with LoRA has left is computed with in float32.
+
     Args:
         run: the run's folder.
         overrides: what was typed; `model.KEY=` settings among them win.
@@ -236,6 +237,11 @@ def model_of_run(run: Path, overrides: Sequence[str]) -> DictConfig:
         exported["gguf_file"] = exported["revision"] = None
         exported["random_init"] = False
         node.overrides = {}
+
+    # what adapters have learnt is a small part of merged weights: bfloat16 rounds most of it away
+    if OmegaConf.select(node, "lora.r") is not None:
+        exported["dtype"] = "float32"
+        exported["compute_dtype"] = None
 
     # settings that the user typed have the last word
     typed_settings = [word for word in overrides if word.startswith("model.")]

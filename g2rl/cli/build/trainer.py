@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -44,7 +43,7 @@ from g2rl.training.step import TrainingStep
 from g2rl.training.trainer import Trainer
 from g2rl.training.updater import Updater
 from g2rl.training.validation import HeldOut, Validation
-from g2rl.types import Problem, Tokenizer
+from g2rl.types import Problem
 from g2rl.world import World
 
 log = logging.getLogger(__name__)

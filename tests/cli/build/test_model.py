@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
-from g2rl.cli.build.model import check_benchmark_prompts, check_context
+from g2rl.cli.build.model import check_benchmark_prompts, check_context, model_of_run
 from g2rl.cli.jobs.evaluate import evaluate
 from g2rl.engines.vllm import refuse_rough_experts
 from g2rl.policy.loading import LoadedModel
@@ -44,7 +46,7 @@ def test_the_positions_of_a_nested_configuration_count() -> None:
         check_context(tiny_config("gemma3"), 513)
 
 
-def test_g2rl_eval_refuses_it_before_it_samples(tmp_path: Any) -> None:
+def test_g2rl_eval_refuses_it_before_it_samples(tmp_path: Path) -> None:
     config = composed(
         "tracking=local", "benchmark.problems=2", "benchmark.max_tokens=700", command="evaluate"
     )
@@ -66,3 +68,18 @@ def test_a_memory_plan_of_a_nested_configuration_and_none_of_mixed_layers() -> N
     assert (shape.layers, shape.width, shape.vocabulary) == (4, 32, 160)
     with pytest.raises(ValueError, match=r"gemma4_text; plan=off"):
         shape_of(tiny_config("gemma4_text"))
+
+
+@pytest.mark.parametrize("rank", [None, 4])
+def test_what_adapters_have_learnt_is_evaluated_in_float32(
+    tmp_path: Path, rank: int | None
+) -> None:
+    """Rounded to the dtype of the run, most of it would be gone again."""
+    config = composed("model.dtype=bfloat16", "model.compute_dtype=bfloat16")
+    config.model.lora.r = rank
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+    (tmp_path / "model").mkdir()
+    node = model_of_run(tmp_path, [])
+    expected = ("bfloat16", "bfloat16") if rank is None else ("float32", None)
+    assert (node.dtype, node.compute_dtype) == expected
+    assert model_of_run(tmp_path, ["model.dtype=bfloat16"]).dtype == "bfloat16", "typed"
