@@ -161,8 +161,8 @@ class VllmEngine:
         refuse_rough_experts(policy, self.compared_in)
         if has_lora(policy.model) and dtype == "bfloat16":
             log.warning(
-                "engine=vllm in bfloat16 merges adapters into its weights and rounds most of a small "
-                "update away: it samples from an older policy than is trained, see "
+                "engine=vllm in bfloat16 merges adapters into its weights and rounds most of a "
+                "small update away: it samples from an older policy than is trained, see "
                 "update/sampler_kl; engine.dtype=float32 or engine=transformers does not"
             )
         self.tolerance = TOLERANCE[self.compared_in] if drift_tolerance is None else drift_tolerance
