@@ -82,6 +82,7 @@ class OutcomeSignal:
             ValueError: groups of different sizes, rewards that are no verdicts, advantages that are
                 not finite, or a part of the signal that has no place in an advantage.
         """
+        # members of a group one after another, and the way back
         order_N, group_size = order_by_group(group_ids)
         back_N = order_N.argsort()
         check_group_size([self.signal, *self.observers], group_size)
@@ -112,6 +113,7 @@ class OutcomeSignal:
 
     def _correct(self, rewards_PG: Tensor) -> Tensor:
         """Which responses are right, (P, G) boolean; refuses rewards that are no verdicts."""
+        # in the dtype of the rewards, so that 0.1 equals 0.1
         wrong, right = (torch.tensor(value) for value in self.wrong_right)
         is_other_PG = (rewards_PG != wrong) & (rewards_PG != right)
         if is_other_PG.any():
@@ -142,6 +144,7 @@ class OutcomeSignal:
 
 def parts_set(shaped: Shaped) -> set[str]:
     """Names of the fields that a signal has set, those of a later version of g2rl included."""
+    # None, 0 and False are what a field holds that nobody has set
     names = {"rewards_PG"}
     for part in fields(shaped):
         value = getattr(shaped, part.name)
@@ -161,6 +164,7 @@ def verl_advantages(rewards_PG: Tensor, divide: bool = True) -> Tensor:
         rewards_PG: outcome rewards.
         divide: whether to divide by the spread.
     """
+    # verl takes the mean 0 and the spread 1 for a group of one
     if rewards_PG.shape[1] == 1:
         return rewards_PG / (1 + 1e-6) if divide else rewards_PG
     centred_PG = rewards_PG - rewards_PG.mean(1, keepdim=True)
@@ -181,6 +185,7 @@ def order_by_group(group_ids: Sequence[Any]) -> tuple[Tensor, int]:
     Raises:
         ValueError: there is no response, or groups have different sizes.
     """
+    # numbers of the responses of each group, in the order of their appearance
     members: dict[Any, list[int]] = {}
     for number, group_id in enumerate(group_ids):
         members.setdefault(group_id, []).append(number)

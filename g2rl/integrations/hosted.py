@@ -32,6 +32,7 @@ def add_head_pass(model: Any) -> None:
     Args:
         model: a causal LM of transformers, without the wrappers of PEFT or of a trainer.
     """
+    # what other libraries have made of the forward stays under this one
     before = model.forward
 
     # transformers' generate checks its arguments against the signature of the class
@@ -123,6 +124,7 @@ class HostedPolicy:
         hidden: bool = False,
     ) -> HeadOutput:
         """Score the response tokens of a micro-batch, see `g2rl.policy.policy.Policy.forward`."""
+        # the head may have been replaced since, by an adapter or by sharding
         head = self.policy.model.get_output_embeddings()
 
         def run() -> HeadOutput:

@@ -67,6 +67,7 @@ def text_of(completion: str | Messages) -> str:
 
     Parts of a message that are no text, such as images and calls of tools, are left out.
     """
+    # a data set of plain texts has completions of plain texts
     if isinstance(completion, str):
         return completion
     parts: list[str] = []
@@ -113,6 +114,7 @@ class VerifierReward:
         Raises:
             KeyError: the data set lacks a column of `rows_of`.
         """
+        # columns become rows again
         rows: list[dict[str, Any]] = []
         for number, prompt in enumerate(prompts):
             row = {name: columns[name][number] for name in ("problem_id", "answer", "meta")}
@@ -136,6 +138,7 @@ class VerifierReward:
 
     def _grade(self, texts: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
         """Verdicts on some completions, which are remembered until the next call."""
+        # the problem of each completion, as `rows_of` has written it down
         items: list[tuple[str, Problem]] = []
         for text, row in zip(texts, rows, strict=True):
             problem = Problem(

@@ -31,6 +31,7 @@ from trl.trainer.utils import maybe_gather_lm_head_ctx, nanstd, use_adapter
 from g2rl.cli.build.named import build_named
 from g2rl.cli.build.signals import check_group_size
 from g2rl.engines.rollouts import Rollouts
+from g2rl.exploration.combine import Combined
 from g2rl.exploration.encoders.encoder import Encoder
 from g2rl.exploration.partitions import Partitioner
 from g2rl.exploration.signal import ESTIMATOR, Signal, level_of
@@ -84,8 +85,11 @@ def trl_advantages(rewards_N: Tensor, group_size: int, scale: str) -> Tensor:
     Returns:
         (N,), 0 where the reward is NaN. A group of equal rewards has advantage 0.
     """
+    # a response that nobody judged takes part in no mean and no spread
     rewards_PG = rewards_N.view(-1, group_size)
     centred_PG = rewards_PG - torch.nanmean(rewards_PG, dim=1, keepdim=True)
+
+    # the spread of what is compared
     if scale == "group":
         centred_PG = centred_PG / (nanstd(rewards_PG, dim=1, keepdim=True) + 1e-4)
     elif scale == "batch":
@@ -164,7 +168,8 @@ class ExplorationGRPOTrainer(GRPOTrainer):
 
     Args:
         args, kwargs: what GRPOTrainer takes.
-        signal: the signal, or the name of its file in conf/exploration.
+        signal: the signal, or the name of its file in conf/exploration; several of them act
+            together as in `g2rl.exploration.combine`.
         observers: signals that measure without effect, likewise.
         verdict: the reward function that says whether an answer is right: its number, or its name
             in TRL's logs. Others may stand beside it.
@@ -191,7 +196,7 @@ class ExplorationGRPOTrainer(GRPOTrainer):
     def __init__(
         self,
         *args: Any,
-        signal: Signal | str,
+        signal: Signal | str | Sequence[Signal | str],
         observers: Sequence[Signal | str] = (),
         verdict: int | str = 0,
         wrong_right: tuple[float, float] = (0.0, 1.0),
@@ -203,6 +208,8 @@ class ExplorationGRPOTrainer(GRPOTrainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+
+        # how verdicts, answers and scores are read
         self._answers, self._wrong_right = answers, wrong_right
         self._verdict = self._number_of(verdict)
         self._score_request = ScoreRequest(
@@ -213,8 +220,8 @@ class ExplorationGRPOTrainer(GRPOTrainer):
         self._world = World(self.accelerator.process_index, self.accelerator.num_processes)
         self._rule = TrlAdvantage(self.scale_rewards, self.num_generations, self._unit())
         self._explorer = Explorer(
-            with_rule(_named("exploration", signal), self._rule),
-            [with_rule(_named("exploration", observer), self._rule) for observer in observers],
+            _signal(signal, self._rule),
+            [_signal(observer, self._rule) for observer in observers],
             None if encoder is None else _named("encoder", encoder),
             self._world,
             advantage=cast(GroupAdvantage, self._rule),  # it is called like one
@@ -229,6 +236,7 @@ class ExplorationGRPOTrainer(GRPOTrainer):
         self.reward_processing_classes.append(None)
         self.reward_weights = torch.cat([self.reward_weights, torch.ones(1)])
 
+        # what passes from one extended method to the next
         self._own_entropy_coef = self.entropy_coef
         self._sampled: tuple[Any, Any] | None = None
         self._outcome: Outcome | None = None
@@ -238,6 +246,7 @@ class ExplorationGRPOTrainer(GRPOTrainer):
 
     def _number_of(self, verdict: int | str) -> int:
         """The column of the reward function that judges."""
+        # the added column is not there yet
         names = list(self.reward_func_names)
         if isinstance(verdict, str) and verdict in names:
             return names.index(verdict)
@@ -258,6 +267,7 @@ class ExplorationGRPOTrainer(GRPOTrainer):
 
     def _refuse_settings(self) -> None:
         """Refuse what cannot be carried out, as far as it is known before the first batch."""
+        # groups of one, and settings that leave no place for what a signal adds
         signal, needs = self._explorer.signal, self._explorer.needs
         who = f"signal {signal.name} inside TRL"
         check_group_size([signal, *self._explorer.observers], self.num_generations)
@@ -279,6 +289,8 @@ class ExplorationGRPOTrainer(GRPOTrainer):
                 f"{who} gives advantages of the verdict alone, but there are the reward functions "
                 f"{self._other_rewards()} besides: give them the weight 0, or use another signal"
             )
+
+        # what the policy and the rows do not offer
         if "answers" in needs and self._answers is None:
             raise ValueError(f"{who}, its observers or partition need answers=, a reader of them")
         if needs & NEED_EVERY_RESPONSE | needs & {"reference_hidden"}:
@@ -286,6 +298,7 @@ class ExplorationGRPOTrainer(GRPOTrainer):
 
     def _other_rewards(self) -> list[str]:
         """Names of the reward functions beside the verdict that have a weight."""
+        # a reward function of weight 0 is only logged
         names: list[str] = []
         for number, name in enumerate(self.reward_func_names):
             if number != self._verdict and float(self.reward_weights[number]) != 0:
@@ -294,6 +307,7 @@ class ExplorationGRPOTrainer(GRPOTrainer):
 
     def _refuse_policies(self, who: str) -> None:
         """Refuse policies that cannot be scored for a signal that needs it."""
+        # g2rl scores token ids alone
         if getattr(self, "_is_vlm", False):
             raise ValueError(f"{who} needs scores of the policy, and models with images have none")
 
@@ -318,6 +332,7 @@ class ExplorationGRPOTrainer(GRPOTrainer):
 
     def _host_policies(self) -> None:
         """Make policy and reference scorable, if a signal needs it."""
+        # a forward is extended only where it is used
         self._policy: HostedPolicy | None = None
         self._reference: HostedPolicy | None = None
         needs = self._explorer.needs
@@ -328,6 +343,7 @@ class ExplorationGRPOTrainer(GRPOTrainer):
 
     def _hosted(self, model: Any, call: Any) -> HostedPolicy:
         """A model of the trainer that g2rl can score with."""
+        # the causal LM under the wrappers of the trainer and of PEFT
         inner = self.accelerator.unwrap_model(model)
         if hasattr(inner, "get_base_model"):
             inner = inner.get_base_model()
@@ -348,6 +364,7 @@ class ExplorationGRPOTrainer(GRPOTrainer):
 
     def _generate(self, prompts: list[Any], *rest: Any) -> Any:
         """As TRL generates; the token ids are remembered."""
+        # token ids come back in the same places whatever engine has sampled
         output = super()._generate(prompts, *rest)
         prompt_ids, completion_ids, tool_mask = output[:3]
         if tool_mask is not None and self.model.training:
@@ -362,6 +379,7 @@ class ExplorationGRPOTrainer(GRPOTrainer):
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
     ) -> Tensor:
         """Rewards of all processes, (N, F), with what the signal adds in the last column."""
+        # evaluation sees the reward functions alone
         rewards_NF = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         own_NF = rewards_NF[:, :-1]
         added_N = torch.zeros_like(own_NF[:, 0])
@@ -375,6 +393,7 @@ class ExplorationGRPOTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         """As TRL does, with the advantages, masks and bonuses of the signal."""
+        # `_calculate_rewards`, which is called in between, says what is to be done
         self._outcome = None
         output = super()._generate_and_score_completions(inputs)
         if self._outcome is not None:
@@ -391,6 +410,7 @@ class ExplorationGRPOTrainer(GRPOTrainer):
         Returns:
             What the signal adds to the rewards, (N,), in TRL's unit.
         """
+        # the groups that have verdicts, of all processes
         verdict_N = rewards_NF[:, self._verdict]
         judged_P = self._judged(verdict_N)
         rollouts, verdicts = self._gathered(inputs, completions, verdict_N, judged_P)
@@ -425,6 +445,7 @@ class ExplorationGRPOTrainer(GRPOTrainer):
             ValueError: a verdict that is neither of the two values, or a group that is judged in
                 part.
         """
+        # TRL writes NaN where a function has returned None
         verdict_PG = verdict_N.view(-1, self.num_generations)
         is_missing_PG = verdict_PG.isnan()
         name = self.reward_func_names[self._verdict]
@@ -449,6 +470,7 @@ class ExplorationGRPOTrainer(GRPOTrainer):
         self, inputs: Any, completions: Any, verdict_N: Tensor, judged_P: Tensor
     ) -> tuple[Rollouts, list[Verdict]]:
         """The judged groups of all processes, and their verdicts."""
+        # what this process has sampled
         assert self._sampled is not None
         prompt_ids, completion_ids = self._sampled
         texts = [text_of(completion) for completion in completions]
@@ -482,6 +504,7 @@ class ExplorationGRPOTrainer(GRPOTrainer):
 
     def _group_batch(self, rollouts: Rollouts, verdicts: list[Verdict]) -> GroupBatch:
         """What signal and observers may look at."""
+        # one forward of every response, divided among the processes
         needs, sequences = self._explorer.needs, rollouts.sequences
         nothing: list[Tensor | None] = [None] * len(sequences)
         scores = Scores(nothing, list(nothing))
@@ -564,6 +587,7 @@ class ExplorationGRPOTrainer(GRPOTrainer):
 
     def _carry_out(self, outcome: Outcome, output: dict[str, Any]) -> None:
         """Put the signal's advantages, masks and bonuses where TRL's loss reads them."""
+        # the responses of this process stand together in those of all
         own_count = len(output["completion_ids"])
         first = self.accelerator.process_index * own_count
         own = slice(first, first + own_count)
@@ -598,6 +622,7 @@ class ExplorationGRPOTrainer(GRPOTrainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """As TRL saves, with the state of signal and observers."""
+        # every process has the same state, and one of them writes
         super()._save_checkpoint(model, trial)
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial=trial))
@@ -655,6 +680,8 @@ def add_group(rollouts: Rollouts, group: Sequence[Record], token_limit: int) -> 
             f"the responses to {first.problem_id[:60]!r} have different prompts; a signal compares "
             "responses to one prompt"
         )
+
+    # in the records of g2rl's own loop
     completions: list[Completion] = []
     for record in group:
         finish = "stop" if len(record.completion_ids) < token_limit else "length"
@@ -664,13 +691,23 @@ def add_group(rollouts: Rollouts, group: Sequence[Record], token_limit: int) -> 
     rollouts.completions.append(completions)
 
 
-def with_rule(signal: Signal, rule: TrlAdvantage) -> Signal:
-    """The signal; a combination, which makes advantages itself, makes them as TRL does."""
-    if not hasattr(signal, "parts"):
-        return signal
-    combination: Any = copy.copy(signal)
-    combination.advantage = rule
-    return combination
+def _signal(choice: Signal | str | Sequence[Signal | str], rule: TrlAdvantage) -> Signal:
+    """A signal that makes advantages, where it does so itself, as TRL does.
+
+    Args:
+        choice: a signal, its name, or several of both, which act together.
+        rule: TRL's advantages.
+    """
+    if isinstance(choice, Sequence) and not isinstance(choice, str):
+        parts = [_named("exploration", part) for part in choice]
+        return Combined(parts, cast(GroupAdvantage, rule))
+
+    # a combination that was made elsewhere has another rule, and belongs to the caller
+    signal = _named("exploration", choice)
+    if isinstance(signal, Combined):
+        signal = copy.copy(signal)
+        signal.advantage = cast(GroupAdvantage, rule)
+    return signal
 
 
 def _named(group: str, choice: Any) -> Any:

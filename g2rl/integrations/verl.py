@@ -98,11 +98,14 @@ def exploration_advantage(
     Returns:
         Advantages (N, T), the same for every token of a response, and returns, which are equal.
     """
+    # verl's own default is to divide
     divide = True
     if config is not None:
         divide = bool(config.get("norm_adv_by_std_in_grpo", True))
     if divide not in _signals:
         _signals[divide] = signal_of_environment(frozenset(), divide)
+
+    # one verdict a response, and one advantage for all of its tokens
     rewards_N, lengths_N = token_level_rewards.sum(-1), response_mask.sum(-1).long()
     advantages_N, _metrics = _signals[divide](rewards_N, lengths_N, list(index))
     advantages_NT = advantages_N.to(token_level_rewards).unsqueeze(1) * response_mask
@@ -125,6 +128,7 @@ def response_positions(offsets: Sequence[int], lengths: Sequence[int]) -> Tensor
     Raises:
         ValueError: a row is all response, so its first token has no prediction.
     """
+    # the state before a token predicts it, so positions begin one before the response
     parts: list[Tensor] = []
     for first, end, length in zip(offsets[:-1], offsets[1:], lengths, strict=True):
         if length >= end - first:
@@ -145,6 +149,7 @@ class FeatureForward:
             ValueError: padding is not removed, rows are divided among processes, or temperatures
                 differ from row to row.
         """
+        # a forward with a loss is that of the update
         parent: Any = super()
         if not forward_only or loss_function is not None:
             return parent.forward_step(micro_batch, loss_function, forward_only)
@@ -169,6 +174,7 @@ class FeatureForward:
 
     def _refuse(self, micro_batch: TensorDict) -> None:
         """Refuse layouts of rows that are not read here; see `forward_step`."""
+        # only rows that are packed whole, one after another, are read
         packed = tensordict_utils.get_non_tensor_data(micro_batch, "use_remove_padding", True)
         if not packed or getattr(self, "ulysses_sequence_parallel_size", 1) > 1:
             raise ValueError(
@@ -180,6 +186,7 @@ class FeatureForward:
     @torch.no_grad()
     def _features(self, model: Any, states_LD: Tensor, micro_batch: TensorDict) -> Tensor:
         """Phi of each row, (B, D), from the hidden states of all packed tokens."""
+        # where the tokens of the responses are predicted, and which row each belongs to
         ids = micro_batch["input_ids"]
         lengths = [int(row.numel()) for row in micro_batch["responses"].unbind()]
         positions_T = response_positions(ids.offsets().tolist(), lengths).to(states_LD.device)
@@ -230,6 +237,7 @@ class ExplorationTrainer(PPOTrainerSync):
     """
 
     def __init__(self, config: Any) -> None:
+        # the group of a response and its length are those of GRPO
         if str(config.algorithm.adv_estimator) != "grpo":
             raise ValueError(
                 "trainer_mode=g2rl makes advantages out of those of GRPO: set "
@@ -280,6 +288,7 @@ def replaced_advantages(
     Raises:
         ValueError: Phi is not there, because another engine has made the forward.
     """
+    # the engine is chosen by the environment of the workers, which may lack the variable
     if "features" in exploration.needs and FEATURES not in data.keys():  # noqa: SIM118
         raise ValueError(
             f"signal {exploration.signal.name} needs features, which the engine has not made: "

@@ -17,10 +17,13 @@ from torch import Tensor
 pytest.importorskip("trl")
 from trl import GRPOTrainer
 
+from g2rl.cli.config.choices import choices
 from g2rl.exploration import GroupBatch, Shaped
+from g2rl.exploration.combine import Combined
 from g2rl.exploration.entropy import EntropyBonus
 from g2rl.exploration.g2rl import GradientGuided
 from g2rl.exploration.none import NoExploration
+from g2rl.formulas.advantages import GroupAdvantage
 from g2rl.integrations.rewards import VerifierReward
 from g2rl.policy.batching import Sequences
 from g2rl.policy.loading import LoadedModel
@@ -42,6 +45,14 @@ from tests.integrations.small_trl import (
 from tests.whole.parallel.twins import free_ports
 
 TAU = 0.8
+PLANS = "plans single tokens"
+REFUSED = {
+    "clip_cov": PLANS,
+    "entropy_advantage": PLANS,
+    "forking_tokens": PLANS,
+    "kl_cov": PLANS,
+}
+"""Signals that TRL's loss has no place for."""
 SEEN = ("features", "entropy", "logps", "hidden", "token_entropy")
 
 
@@ -272,27 +283,64 @@ def test_advantages_of_a_signal_are_used_as_they_are(tiny: LoadedModel, tmp_path
 
 
 def test_a_combination_makes_advantages_as_trl_does(tiny: LoadedModel, tmp_path: Path) -> None:
-    @dataclass
-    class Both(Watch):
-        """Has parts and a rule for advantages, as `exploration=combined`."""
+    """One part shapes rewards, the other doubles the advantages that TRL makes of them."""
+    doubler = Watch("advantages", level="advantage")
+    doubler.name = "doubler"
 
-        advantage: Any = None
-        parts: tuple[Any, ...] = ()
+    def say(batch: GroupBatch) -> Shaped:
+        assert batch.advantages_PG is not None
+        return Shaped(batch.rewards_PG, advantages_PG=2 * batch.advantages_PG)
 
-        def __post_init__(self) -> None:
-            super().__init__("advantages")
+    doubler.say = say
+    parts = [Watch(say=shaping(ramp)), doubler]
+    expected = 2 * one_batch(trainer(tiny, tmp_path, signal=parts[0]))["advantages"]
+    close(one_batch(trainer(tiny, tmp_path, signal=parts))["advantages"], expected)
 
-        def __call__(self, batch: GroupBatch) -> Shaped:
-            shaped_PG = batch.rewards_PG + ramp(batch)
-            advantages_PG, _ = self.advantage(shaped_PG, batch.rewards_PG, None)
-            return Shaped(shaped_PG, advantages_PG=advantages_PG)
+    # a combination that was made for another trainer stays as it was
+    rule = GroupAdvantage()
+    combined = Combined(parts, rule)
+    close(one_batch(trainer(tiny, tmp_path, signal=combined))["advantages"], expected)
+    assert combined.advantage is rule
 
-    combination = Both(advantage="another rule", parts=(Watch(),))
-    found = one_batch(trainer(tiny, tmp_path, signal=combination))["advantages"]
-    shaping_alone = Watch(say=shaping(ramp))
-    expected = one_batch(trainer(tiny, tmp_path, signal=shaping_alone))["advantages"]
-    close(found, expected)
-    assert combination.advantage == "another rule", "the caller's object was changed"
+
+@pytest.mark.parametrize("scale", ["std", "none"])
+def test_a_signal_may_bring_its_own_scale(scale: str, tiny: LoadedModel, tmp_path: Path) -> None:
+    watch = Watch(say=lambda batch: Shaped(batch.rewards_PG + ramp(batch), advantage_scale=scale))
+    other = {"std": "none", "none": "group"}[scale]
+    made = trainer(tiny, tmp_path, signal=watch, settings={"scale_rewards": other})
+    rewards: list[float] = []
+    for number in range(COUNT):
+        rewards.append(float(number in RIGHT) + 0.1 * (number + 1) / 2)
+    expected = trl_by_hand(rewards, {"std": "group", "none": "none"}[scale])
+    close(one_batch(made)["advantages"], torch.tensor(expected), 1e-5)
+
+
+@pytest.mark.parametrize("name", choices("exploration"))
+def test_every_signal_works_or_is_refused_by_name(
+    name: str, tiny: LoadedModel, tmp_path: Path
+) -> None:
+    peft = pytest.importorskip("peft")
+    reward = VerifierReward(Countdown().verifier)
+
+    def make() -> Any:
+        return trainer(
+            tiny,
+            tmp_path,
+            signal=name,
+            reward_funcs=reward,
+            answers=reward,
+            encoder="ngram",
+            partition="answer",
+            peft_config=peft.LoraConfig(r=2, target_modules=["q_proj"]),
+        )
+
+    if name in REFUSED:
+        with pytest.raises(ValueError, match=REFUSED[name]):
+            make()
+    else:
+        advantages = one_batch(make())["advantages"]
+        assert advantages.isfinite().all()
+        assert len(advantages) == COUNT
 
 
 def loss_of(made: Any, output: dict[str, Any]) -> Tensor:
