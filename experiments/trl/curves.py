@@ -1,6 +1,6 @@
-"""The same signals inside TRL and in g2rl's own loop: accuracy in training, and on held-out problems.
+"""The same signals inside TRL and in g2rl's own loop: training and held-out accuracy.
 
-    python experiments/trl/curves.py --signal g2rl --seed 0 --where trl       # or g2rl; a few minutes
+    python experiments/trl/curves.py --signal g2rl --seed 0 --where trl    # or g2rl; minutes
     python experiments/trl/curves.py --table
 
 The settings are the same as far as both have them: 8 problems x 8 responses a step, one update a
@@ -101,7 +101,7 @@ def own_loop(signal: str, seed: int, steps: int) -> dict[str, Any]:
         f"trainer.prompts_per_step={PROMPTS}",
         f"trainer.group_size={GROUP}",
         "trainer.eval_every=0",
-        "trainer.checkpoint_every=0",
+        "trainer.checkpoint_every=1000",
         "trainer.tables_every=0",
         "trainer.probe_problems=0",
         "optimizer.mini_batches=1",
@@ -116,11 +116,17 @@ def own_loop(signal: str, seed: int, steps: int) -> dict[str, Any]:
     subprocess.run([sys.executable, "-m", "g2rl.cli.train", *settings], check=True)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     steps_of_run = [row for row in rows if "train/accuracy" in row]
-    last = {name: value for row in rows for name, value in row.items() if "pass@" in name}
+
+    # of the evaluation after the last step
+    last: dict[str, float] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name.startswith("eval/") and "pass@" in name and "/ci" not in name:
+                last[name.removeprefix("eval/countdown/")] = value
     return {
         "accuracy": [row["train/accuracy"] for row in steps_of_run],
         "entropy": [row.get("train/entropy") for row in steps_of_run],
-        "all": last,
+        **last,
     }
 
 
