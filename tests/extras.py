@@ -188,7 +188,7 @@ def try_extra(name: str, trial: Trial, folder: Path) -> list[str]:
 def install(trial: Trial, environment: Path) -> str:
     """Make the environment; returns what went wrong, or an empty text."""
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
-    pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+    pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-compile"]
     pip += ["--disable-pip-version-check", "-c", str(ROOT / "constraints.txt")]
     target = str(ROOT) if trial.extra is None else f"{ROOT}[{trial.extra}]"
     requests = [["-e", target]]
