@@ -15,5 +15,6 @@
     interrupt            stop signals: finish the step, save, leave
     progress             the progress bar of every command
 
-Importing layout, identity, inputs, lock, files, tracking, metric_names, interrupt or progress loads no torch.
+Importing layout, identity, inputs, lock, files, tracking, metric_names, interrupt or progress loads
+no torch.
 """

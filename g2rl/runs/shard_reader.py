@@ -109,9 +109,11 @@ class PlainReader(dcp.FileSystemReader):
             raise UnsafeFileError("it holds no description of a checkpoint")
 
         # objects that are no tensors would be unpickled by the library without a question
+        described_bytes = 0
         for name, entry in found.state_dict_metadata.items():
-            if type(entry) is not metadata.TensorStorageMetadata:
+            if not isinstance(entry, metadata.TensorStorageMetadata):
                 raise UnsafeFileError(f"{name} is stored as an object, not as a tensor")
+            described_bytes += entry.size.numel() * entry.properties.dtype.itemsize
 
         # files elsewhere, and streams that pass through another library first
         for info in found.storage_data.values():
@@ -121,9 +123,6 @@ class PlainReader(dcp.FileSystemReader):
                 raise UnsafeFileError("its tensors are stored in a transformed form")
 
         # room is made for what is described before anything is read
-        described_bytes = 0
-        for entry in found.state_dict_metadata.values():
-            described_bytes += entry.size.numel() * entry.properties.dtype.itemsize
         stored_bytes = sum(path.stat().st_size for path in self.folder.iterdir())
         if described_bytes > stored_bytes:
             raise UnsafeFileError(

@@ -6,6 +6,7 @@ whoever can plant a file can write them too.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -246,10 +247,9 @@ def test_a_payload_in_any_file_of_a_model_does_not_run(
     for name in [path.name for path in TINY.iterdir()]:
         folder = exported_tiny(tmp_path / name)
         (folder / name).write_bytes(form(mark))
-        try:
+        # files that only help to generate may be passed over
+        with contextlib.suppress(ModelError):
             load(str(folder), device="cpu")
-        except ModelError:
-            pass  # files that only help to generate may be passed over
         assert not mark.exists(), name
 
 
