@@ -48,14 +48,9 @@ class OncePerBatch:
     """
 
     def __init__(self, encoder: Encoder) -> None:
-        self.encoder = encoder
+        self.encoder, self.name = encoder, encoder.name
         self.texts: list[str] | None = None
         self.embeddings = torch.empty(0, 1)
-
-    @property
-    def name(self) -> str:
-        """The name of the encoder that does the work."""
-        return self.encoder.name
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Embeddings (N, E), see `Encoder.encode`."""

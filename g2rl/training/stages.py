@@ -263,8 +263,8 @@ class Explorer:
         self.encoder: Encoder | None = None
         self.observers_encoder: Encoder | None = None
         if encoder is not None:
-            self.encoder = OncePerBatch(encoder)
-            self.observers_encoder = NeverFails(self.encoder)
+            shared = OncePerBatch(encoder)
+            self.encoder, self.observers_encoder = shared, NeverFails(shared)
         self.advantage = advantage or GroupAdvantage()
         self.partitioner, self.answer_key = partitioner, answer_key
         self.needs = self._needs_of([signal])
