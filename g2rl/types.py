@@ -85,10 +85,14 @@ class Verdict:
     """The rule that decided: string, math, letter, expression, unparsed, timeout, killed, ..."""
     seconds: float = 0.0
     """Wall-clock time the decision took."""
+    graded: float | None = None
+    """The reward of a verifier that gives more than right and wrong; None of any other."""
 
     @property
     def reward(self) -> float:
-        """Base reward: +1 for a right answer, -1 for a wrong one."""
+        """Base reward: the graded one, else +1 for a right answer and -1 for a wrong one."""
+        if self.graded is not None:
+            return self.graded
         return 1.0 if self.correct else -1.0
 
 
@@ -139,7 +143,8 @@ class GroupBatch:
 
     # what the verifier says
     rewards_PG: Tensor
-    """Base rewards as graded, -1 or +1; see `r01_PG` for the other convention."""
+    """Base rewards as graded: -1 or +1, or any finite numbers where a verifier gives them; see
+    `r01_PG` for another convention."""
     correct_PG: Tensor
     """Boolean verdicts."""
     lengths_PG: Tensor

@@ -1,20 +1,21 @@
 """Read the rows of a data set from the hub or from a local file, and fields of the rows.
 
 source="HuggingFaceH4/MATH-500", split="test"    hub id (needs network or a cached copy)
-source="data/math500.jsonl"                      local .jsonl, .json (a list) or .parquet
+source="data/math500.jsonl"                      local .jsonl, .json (a list), .csv or .parquet
 
 Errors name a row by `source` and `number`, its place from 0.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-LOCAL_SUFFIXES = (".jsonl", ".json", ".parquet")
+LOCAL_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
 ID_COLUMNS = ("unique_id", "question_id", "Record ID", "id")
 """Columns that name a row in published data sets. The first of them that a row has is taken."""
 
@@ -111,7 +112,7 @@ def _read_file(path: Path) -> list[dict[str, Any]]:
         return _parse_file(path)
     except DataError:
         raise
-    except (ValueError, OSError) as error:  # from pyarrow, json, or text that is not UTF-8
+    except (ValueError, OSError, csv.Error) as error:  # from pyarrow, json, csv, or not UTF-8
         raise DataError(
             f"{path} cannot be read as {path.suffix[1:]}: {error}; make it again or name another "
             "file"
@@ -119,11 +120,13 @@ def _read_file(path: Path) -> list[dict[str, Any]]:
 
 
 def _parse_file(path: Path) -> list[dict[str, Any]]:
-    """The rows of a parquet, JSON or JSON-lines file."""
+    """The rows of a parquet, CSV, JSON or JSON-lines file."""
     if path.suffix == ".parquet":
         import pandas
 
         return pandas.read_parquet(path).to_dict("records")
+    if path.suffix == ".csv":
+        return _parse_csv(path)
 
     # .json: a list of objects
     if path.suffix == ".json":
@@ -154,6 +157,22 @@ def _parse_file(path: Path) -> list[dict[str, Any]]:
             if not isinstance(row, dict):
                 raise DataError(
                     f"{path}, line {number}: expected an object, found {type(row).__name__}"
+                )
+            rows.append(row)
+    return rows
+
+
+def _parse_csv(path: Path) -> list[dict[str, Any]]:
+    """The rows of a CSV file whose first line names the columns; every value is text."""
+    rows: list[dict[str, Any]] = []
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, restkey="", restval=None, strict=True)
+        for number, row in enumerate(reader):
+            # too many values stand under "", too few leave None
+            if "" in row or None in row.values():
+                raise DataError(
+                    f"{path}, row {number}: the first line names {len(reader.fieldnames or ())} "
+                    "columns, and the row has another number of values; mend the row"
                 )
             rows.append(row)
     return rows

@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from g2rl.tasks.grading.grader import Grader
 from g2rl.tasks.grading.verifier import Verifier
 from g2rl.types import Problem
 
@@ -36,6 +37,17 @@ class Finite(Protocol):
     """A task over a list of problems, which training visits in shuffled epochs."""
 
     problems: list[Problem]
+
+
+@runtime_checkable
+class Rehearsed(Protocol):
+    """A task whose data or functions are the user's own, and are tried before training."""
+
+    verifier: Verifier
+
+    def rehearse(self, grader: Grader) -> None:
+        """Grade what is known to be right; raises `ValueError` if that cannot work."""
+        ...
 
 
 OVERLONG = ("error", "drop")
@@ -92,8 +104,8 @@ def refuse_leaks(task: Task, held_out: list[Problem], benchmark: str) -> None:
     if leaked:
         raise ValueError(
             f"{len(leaked)} of {len(held_out)} problems of benchmark {benchmark} are training "
-            f"problems of task {task.name} (first: {leaked[0]}); for countdown raise "
-            "task.source.held_out to benchmark.problems"
+            f"problems of task {task.name} (first: {leaked[0]}); hold them out of training: "
+            "raise task.source.held_out (for countdown and detour to benchmark.problems)"
         )
 
 

@@ -35,7 +35,7 @@ from g2rl.runs.layout import RunFolder
 from g2rl.runs.tracking import SilentTracker, Tracker
 from g2rl.tasks.benchmarks.benchmark import Benchmark
 from g2rl.tasks.grading.grader import Graders
-from g2rl.tasks.task import Task, fit_prompts, refuse_leaks
+from g2rl.tasks.task import Rehearsed, Task, fit_prompts, refuse_leaks
 from g2rl.training.console import Reporter
 from g2rl.training.optimizer import refuse_stuck_weights
 from g2rl.training.stages import Explorer, Sampler, Scorer
@@ -165,7 +165,7 @@ def build_problems(config: DictConfig, settings: TrainSettings) -> Problems:
     """The training task, the held-out benchmarks and the graders.
 
     Raises:
-        ValueError: a held-out problem is among those of the task.
+        ValueError: a held-out problem is among those of the task, or the task's rehearsal fails.
     """
     task: Task = instantiate(config.task.source)
 
@@ -173,7 +173,16 @@ def build_problems(config: DictConfig, settings: TrainSettings) -> Problems:
     benchmarks = build_benchmarks(config.benchmark)
     for benchmark in benchmarks:
         refuse_leaks(task, benchmark.problems, benchmark.name)
-    return Problems(task, benchmarks, build_graders(settings.grading))
+
+    # data and functions of the user's own are tried before anything is loaded
+    graders = build_graders(settings.grading)
+    if isinstance(task, Rehearsed):
+        try:
+            task.rehearse(graders(task.verifier))
+        except BaseException:
+            graders.close()
+            raise
+    return Problems(task, benchmarks, graders)
 
 
 def build_models(

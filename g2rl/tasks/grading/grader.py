@@ -305,7 +305,9 @@ class Grader:
         if isinstance(outcome, Verdict):
             return outcome
         seconds = min(time.perf_counter() - job.submitted, self.timeout_seconds)
-        return Verdict(False, job.answer, outcome, seconds)
+        # where rewards are graded, the verifier says what a lost response gets
+        failed_reward = getattr(self.verifier, "failed_reward", None)
+        return Verdict(False, job.answer, outcome, seconds, graded=failed_reward)
 
     def _classes_of(self, answer: str, classes: Sequence[list[str]]) -> list[list[str]]:
         """The classes with a member that `answer` is equivalent to."""

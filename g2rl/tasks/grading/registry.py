@@ -16,6 +16,10 @@ VERIFIERS = {
     "choice": "g2rl.tasks.grading.choice.ChoiceVerifier",
     "reasoning_gym": "g2rl.tasks.grading.gym.GymVerifier",
     "countdown": "g2rl.tasks.countdown.CountdownVerifier",
+    "detour": "g2rl.tasks.detour.DetourVerifier",
+    "forked_skills": "g2rl.tasks.forked_skills.ForkedSkillsVerifier",
+    "exact": "g2rl.tasks.grading.plain.ExactVerifier",
+    "number": "g2rl.tasks.grading.plain.NumberVerifier",
 }
 """Every verifier of g2rl: its short name and the path of its class. A new verifier is added
 here."""

@@ -1,0 +1,365 @@
+"""A reward function of the user's own as a verifier, with the signature that TRL gives them.
+
+    def closeness(prompts, completions, answer, **columns):
+        return [1.0 / (1.0 + abs(len(text) - len(gold))) for text, gold in zip(completions, answer)]
+
+A function is named by where it is, so that it can be sent to workers: ``package.module:function``
+or ``folder/file.py:function``. It is called in a worker that can be killed, once for every
+response, with lists of one. So it cannot compare the responses of a group, and what one response
+does to it touches no other.
+
+It gets ``prompts``, ``completions`` and every kept column of the row, each as a list of one; of
+these only the ones that it names, unless it takes ``**columns``. With `messages` a prompt is a list
+of chat messages, and so is a completion. The arguments ``trainer_state``, ``environments``,
+``log_extra`` and ``log_metric`` of TRL are given where they are named: None, None, and functions
+that do nothing. A function may be a coroutine.
+
+The reward of a response is the weighted sum of what the functions return; one that returns None
+does not apply to the response and is left out. The response counts as correct from `right_from` on.
+
+A function that raises, or returns anything but one finite number or None, stops the run with a
+`RewardFunctionError`, unless `on_error` is "count": then the response gets `failed_reward` and the
+verdict has the route ``error``. One that does not come back in time is always counted (``timeout``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import inspect
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+from g2rl.tasks.grading.extract import clean, final_text, last_boxed
+from g2rl.types import Problem, Verdict
+
+ON_ERROR = ("stop", "count")
+LARGEST_REWARD = 1e6
+"""A reward of a larger size is refused: it would drown all others, and overflow in float32."""
+MAX_ANSWER = 200
+"""Characters of a response without a box that stand for its answer."""
+COLUMNS = "columns"
+"""Key of `Problem.meta` under which the kept columns of a row are."""
+
+
+class RewardFunctionError(ValueError):
+    """A reward function cannot be found or called, or returned no reward; the message names it."""
+
+
+@dataclass(slots=True, frozen=True)
+class RewardFunction:
+    """One function and its weight: ``RewardFunction("rewards.py:closeness", 0.5)``."""
+
+    name: str
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        place, colon, function = self.name.rpartition(":")
+        if not colon or not place or not function.isidentifier():
+            raise ValueError(
+                f"task.source.reward: {self.name!r} names no function; write "
+                "package.module:function or path/to/file.py:function"
+            )
+        if not math.isfinite(self.weight):
+            raise ValueError(f"task.source.reward: weight of {self.name} must be finite")
+
+
+@dataclass(slots=True)
+class RewardVerifier:
+    """Judges a response by reward functions.
+
+    Args:
+        functions: one or more.
+        right_from: a response with this reward or more is correct.
+        failed_reward: of a response whose reward cannot be had (see the head of this module).
+        on_error: "stop" or "count".
+        messages: prompts and completions are given as chat messages rather than as text.
+
+    Raises:
+        ValueError: a setting that cannot be, named by its key.
+    """
+
+    functions: tuple[RewardFunction, ...]
+    right_from: float = 1.0
+    failed_reward: float = 0.0
+    on_error: str = "stop"
+    messages: bool = False
+    _loaded: dict[str, Callable[..., Any]] = field(default_factory=dict, repr=False, compare=False)
+    """Functions by name, in a worker."""
+
+    bounded = False
+
+    def __post_init__(self) -> None:
+        if not self.functions:
+            raise ValueError("task.source.reward names no function")
+        if self.on_error not in ON_ERROR:
+            raise ValueError(f"task.source.on_error must be one of {ON_ERROR}: {self.on_error!r}")
+        for name in ("right_from", "failed_reward"):
+            if not abs(getattr(self, name)) <= LARGEST_REWARD:
+                raise ValueError(f"task.source.{name} must be a finite number")
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What tells two verifiers of this class apart."""
+        return (
+            self.functions,
+            self.right_from,
+            self.failed_reward,
+            self.on_error,
+            self.messages,
+        )
+
+    def grade(self, completion: str, problem: Problem) -> Verdict:
+        """Judge one completion.
+
+        Raises:
+            RewardFunctionError: a function failed and `on_error` is "stop".
+        """
+        start = time.perf_counter()
+        answer = answer_of(completion)
+        try:
+            reward = self._reward(completion, problem)
+        except RewardFunctionError:
+            if self.on_error == "stop":
+                raise
+            seconds = time.perf_counter() - start
+            return Verdict(False, answer, "error", seconds, graded=self.failed_reward)
+        seconds = time.perf_counter() - start
+        return Verdict(reward >= self.right_from, answer, "reward", seconds, graded=reward)
+
+    def key(self, answer: str) -> str:
+        """The answer without extra spaces."""
+        return " ".join(answer.split())
+
+    def equivalent(self, left: str, right: str) -> bool:
+        """Whether two answers read the same, spaces aside."""
+        return self.key(left) == self.key(right)
+
+    def warm_up(self) -> None:
+        """Import the functions before the memory limit and the clock of an item apply.
+
+        What is wrong with them is said when the first response is graded.
+        """
+        for function in self.functions:
+            try:
+                self._function(function.name)
+            except RewardFunctionError:
+                return
+
+    def _reward(self, completion: str, problem: Problem) -> float:
+        """The weighted sum over the functions that apply."""
+        row = self._row(completion, problem)
+        total, is_rewarded = 0.0, False
+        for function in self.functions:
+            returned = call(self._function(function.name), function.name, row, problem.id)
+            reward = one_reward(returned, function.name, problem.id)
+            if reward is not None:
+                total += function.weight * reward
+                is_rewarded = True
+
+        # TRL makes a nan of this; here every response needs a reward
+        if not is_rewarded:
+            names = ", ".join(function.name for function in self.functions)
+            raise RewardFunctionError(
+                f"reward function {names} returned None for a response to {problem.id}: some "
+                "function must return a number for every response"
+            )
+        if not abs(total) <= LARGEST_REWARD:
+            raise RewardFunctionError(
+                f"the weighted rewards of a response to {problem.id} come to {total}, beyond "
+                f"{LARGEST_REWARD:g}"
+            )
+        return total
+
+    def _row(self, completion: str, problem: Problem) -> dict[str, Any]:
+        """What the functions are told, as lists of one."""
+        columns: Mapping[str, Any] = problem.meta.get(COLUMNS, {})
+        row = {name: [value] for name, value in columns.items()}
+        row["prompts"], row["completions"] = [problem.prompt], [completion]
+        if self.messages:
+            row["prompts"] = [[{"role": "user", "content": problem.prompt}]]
+            row["completions"] = [[{"role": "assistant", "content": completion}]]
+        return row
+
+    def _function(self, name: str) -> Callable[..., Any]:
+        """The function of a name, imported once a process."""
+        if name not in self._loaded:
+            self._loaded[name] = load_function(name)
+        return self._loaded[name]
+
+
+def answer_of(completion: str) -> str | None:
+    """What stands for the answer of a response: its last box, else the end of its text."""
+    text = final_text(completion)
+    boxed = last_boxed(text)
+    answer = clean(text).strip()[-MAX_ANSWER:] if boxed is None else boxed
+    return answer.strip() or None
+
+
+def load_function(name: str) -> Callable[..., Any]:
+    """Import the function that is named ``package.module:function`` or ``file.py:function``.
+
+    Raises:
+        RewardFunctionError: there is no such module, file or function, or its import fails.
+    """
+    place, _, function_name = name.rpartition(":")
+    try:
+        module = _module_of(place)
+    except (Exception, SystemExit) as error:
+        raise RewardFunctionError(
+            f"reward function {name}: {place} cannot be imported ({type(error).__name__}: {error})"
+        ) from None
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise RewardFunctionError(f"reward function {name}: {place} has no function of that name")
+    return function  # type: ignore[no-any-return]
+
+
+def _module_of(place: str) -> Any:
+    """Import a file, or a module by its dotted name, also from the current folder."""
+    if not place.endswith(".py"):
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
+        return importlib.import_module(place)
+
+    # a file, and modules beside it
+    path = Path(place).expanduser().resolve()
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(path.stem, module)  # dataclasses of the file look themselves up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def _ignore(*_: Any) -> None:
+    """Stands for TRL's functions that write to its log."""
+
+
+TRL_EXTRAS: dict[str, Any] = {
+    "trainer_state": None,
+    "environments": None,
+    "log_extra": _ignore,
+    "log_metric": _ignore,
+}
+"""Further arguments of TRL, given to functions that name them."""
+
+
+def call(function: Callable[..., Any], name: str, row: Mapping[str, Any], problem_id: str) -> Any:
+    """Call a reward function with what it asks for; a coroutine is run to its end.
+
+    Args:
+        function: the function.
+        name: of it, for messages.
+        row: prompts, completions and columns, each a list of one.
+        problem_id: for messages.
+
+    Raises:
+        RewardFunctionError: it asks for what there is not, or raises.
+    """
+    arguments = _arguments(function, name, row)
+    try:
+        returned = function(**arguments)
+        if inspect.isawaitable(returned):
+            returned = asyncio.run(_awaited(returned))
+    except MemoryError:
+        raise  # the worker's limit; the grader counts it as killed
+    except (Exception, SystemExit) as error:
+        raise RewardFunctionError(
+            f"reward function {name} raised {type(error).__name__}: {str(error)[:300]} (for a "
+            f"response to {problem_id})"
+        ) from None
+    return returned
+
+
+async def _awaited(awaitable: Any) -> Any:
+    return await awaitable
+
+
+def _arguments(
+    function: Callable[..., Any], name: str, row: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Those of the row's values, and of TRL's extras, that the function takes."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return dict(row)
+
+    # everything for a function that takes **columns
+    arguments: dict[str, Any] = {}
+    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
+        arguments = dict(row)
+    for parameter in parameters:
+        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            continue
+        if parameter.name in row:
+            arguments[parameter.name] = row[parameter.name]
+        elif parameter.name in TRL_EXTRAS:
+            arguments[parameter.name] = TRL_EXTRAS[parameter.name]
+        elif parameter.default is parameter.empty:
+            raise RewardFunctionError(
+                f"reward function {name} asks for {parameter.name!r}, which no row has; there is "
+                f"{', '.join(sorted(row))} (task.source.columns says which columns are kept)"
+            )
+    return arguments
+
+
+def one_reward(returned: Any, name: str, problem_id: str) -> float | None:
+    """The reward in what a function returned for one response.
+
+    Args:
+        returned: should be a sequence of one number or None.
+        name: of the function, for messages.
+        problem_id: for messages.
+
+    Raises:
+        RewardFunctionError: it is anything else.
+    """
+    where = f"(for a response to {problem_id})"
+    values = returned
+    if hasattr(values, "tolist"):
+        values = values.tolist()  # of an array or a tensor
+    if not isinstance(values, Sequence) or isinstance(values, str | bytes):
+        raise RewardFunctionError(
+            f"reward function {name} returned {_short(returned)} instead of a list with one "
+            f"number for each of the completions {where}"
+        )
+    if len(values) != 1:
+        raise RewardFunctionError(
+            f"reward function {name} returned {len(values)} values for 1 completion {where}; it "
+            "must return one for each"
+        )
+
+    # one number; true and false are 1 and 0, as in TRL
+    if values[0] is None:
+        return None
+    if not isinstance(values[0], Real):
+        raise RewardFunctionError(
+            f"reward function {name} returned {_short(values[0])}, which is no number {where}"
+        )
+    reward = float(values[0])
+    if not abs(reward) <= LARGEST_REWARD:
+        raise RewardFunctionError(
+            f"reward function {name} returned {reward}, which is no reward {where}: it must be "
+            f"finite, and at most {LARGEST_REWARD:g} in size"
+        )
+    return reward
+
+
+def _short(value: Any) -> str:
+    """The beginning of how a value is written."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
