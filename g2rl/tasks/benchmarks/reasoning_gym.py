@@ -7,19 +7,19 @@ of the package.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from g2rl.tasks.benchmarks.benchmark import Benchmark
-from g2rl.tasks.grading.gym import SAFE, GymVerifier, scorer_of
+from g2rl.tasks.grading.gym import SAFE, GymVerifier
 from g2rl.tasks.math import PAPER_INSTRUCTION
+from g2rl.tasks.reasoning_gym import check_configs, config_of, held_out_problem
 from g2rl.types import Problem, SamplingParams
-
-SEED = 0x9E1D  # a seed that no training set would use
 
 
 def reasoning_gym_benchmark(
     families: Sequence[str] = tuple(SAFE),
+    configs: Mapping[str, Mapping[str, Any]] | None = None,
     per_family: int = 20,
     limit: int | None = None,
     samples: int = 8,
@@ -34,6 +34,7 @@ def reasoning_gym_benchmark(
 
     Args:
         families: names of reasoning-gym data sets, all in `SAFE`.
+        configs: settings of families by name, as in the task `ReasoningGymTask`.
         per_family: number of problems of each family.
         limit: keeps the first problems only; families take turns, so the mixture stays.
         samples, ks: as in `Benchmark`.
@@ -49,24 +50,16 @@ def reasoning_gym_benchmark(
             f"reasoning_gym: per_family must be >= 1 and families not empty, got {per_family}"
         )
 
+    check_configs(families, configs)
+
     # families take turns
     problems: list[Problem] = []
     for index in range(per_family):
         for family in families:
-            problems.append(gym_problem(family, index, per_family, instruction))
+            config = config_of(family, configs)
+            problems.append(held_out_problem(family, index, per_family, instruction, config))
 
     params = SamplingParams(temperature, top_p, top_k, max_tokens)
     return Benchmark(
         "reasoning_gym", problems[:limit], GymVerifier(), samples=samples, ks=ks, params=params
     )
-
-
-def gym_problem(family: str, index: int, size: int, instruction: str) -> Problem:
-    """Problem `index` of the `size` problems of a family."""
-    # the scorer needs the entry, which is reduced to what JSON can hold, as a file would hold it
-    entry = json.loads(json.dumps(scorer_of(family, SEED, size)[index], default=str))
-    question = str(entry.pop("question"))
-    meta = {"kind": "reasoning_gym", "group": family, "family": family, "entry": entry}
-
-    id_ = f"reasoning_gym/{family}/{index}"
-    return Problem(id_, f"{question}\n{instruction}", str(entry["answer"]), meta)

@@ -95,11 +95,18 @@ def find_answer(completion: str) -> str | None:
 
 
 @lru_cache(maxsize=64)
-def scorer_of(family: str, seed: int = 0, size: int = 1) -> Any:
+def scorer_of(
+    family: str, seed: int = 0, size: int = 1, config: tuple[tuple[str, Any], ...] = ()
+) -> Any:
     """The package's data set of a family, which holds its scorer.
 
+    Args:
+        family: name of the data set.
+        seed, size: of the data set.
+        config: settings of the family, as pairs of name and value.
+
     Raises:
-        ValueError: the family is not in `SAFE`.
+        ValueError: the family is not in `SAFE`, or refuses a setting.
         ImportError: the package is missing; the message names the extra to install.
     """
     if family not in SAFE:
@@ -111,7 +118,12 @@ def scorer_of(family: str, seed: int = 0, size: int = 1) -> Any:
         import reasoning_gym
     except ImportError as error:
         raise ImportError(
-            f"benchmark=reasoning_gym needs reasoning-gym ({error}): pip install "
+            f"reasoning_gym as a task or a benchmark needs the package ({error}): pip install "
             "'g2rl[reasoning-gym]'"
         ) from error
-    return reasoning_gym.create_dataset(family, seed=seed, size=size)
+    try:
+        return reasoning_gym.create_dataset(family, seed=seed, size=size, **dict(config))
+    except (TypeError, AssertionError, ValueError) as error:
+        raise ValueError(
+            f"reasoning-gym family {family} refuses its settings {dict(config)}: {error}"
+        ) from error
