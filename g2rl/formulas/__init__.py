@@ -8,6 +8,7 @@ overlong      what the length of a response costs (DAPO)
 losses        the policy-gradient loss and its published settings
 estimators    pass@k, maj@k and bootstrap intervals; numpy alone
 intervals     t-intervals over training runs that differ in their seed
+contrasts     paired tests over seeds, Holm's adjustment, detectable differences
 correlation   correlations over pairs, with intervals over groups
 diversity     effective rank, Vendi score and other numbers of a group
 """

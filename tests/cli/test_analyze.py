@@ -180,6 +180,10 @@ def test_runs_are_compared(
     assert not (out / "differences.png").exists()
     against = compare([trained], tmp_path / "against", against="none")
     assert (against / "differences.png").stat().st_size > 500
+    contrasts = pd.read_parquet(against / "contrasts.parquet")
+    assert set(contrasts["arm"]) == {"g2rl"}
+    assert set(contrasts["family"]) == {len(contrasts)}
+    assert f"The family has {len(contrasts)} members" in (against / "table.md").read_text()
     assert "no gradient cosines in none" in capsys.readouterr().out
 
 
@@ -193,6 +197,10 @@ def test_comparison_takes_chosen_metrics_and_keys(trained: Path, tmp_path: Path)
     assert "| arm | seeds | train/accuracy | update/kl |" in (out / "table.md").read_text()
     with pytest.raises(ValueError, match="did you mean train/accuracy"):
         compare([trained], tmp_path, metrics=["train/acuracy"])
+    with pytest.raises(ValueError, match="did you mean train/accuracy"):
+        compare([trained], tmp_path, against="none", family=["train/acuracy"])
+    with pytest.raises(ValueError, match="--family needs --against"):
+        compare([trained], tmp_path, family=["train/accuracy"])
     with pytest.raises(ValueError, match="no run has the setting 'lam'"):
         compare([trained], tmp_path, by=["lam"])
 

@@ -2,6 +2,7 @@
 
 runs.py                find runs, tell arms apart by their settings, one long table
 paired.py              differences between arms, seed by seed
+contrasts.py           the same with p values, adjusted over a family, and detectable differences
 training_geometry.py   gradient cosines during training, from the files of runs
 sweep.py               the tables at the end of a sweep
 """

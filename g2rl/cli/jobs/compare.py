@@ -8,6 +8,7 @@ import fnmatch
 import hashlib
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,12 +22,14 @@ EPILOG = """examples
   g2rl-analyze compare runs/A-seed0 runs/A-seed1 runs/B-seed0    these
   g2rl-analyze compare runs --by exploration.lam --out evals/lambda
   g2rl-analyze compare runs --against none                       and paired differences to an arm
+  g2rl-analyze compare runs --against none --family 'eval/*/pass@1' 'eval/*/distinct'
   g2rl-analyze compare runs --metrics 'eval/*/pass@1' train/entropy
 
 It writes runs.parquet (arm, seed, run, step, metric, value), table.md, compare.png and, where runs
 wrote gradient cosines, geometry.png; with --against also differences.png. Arms are told apart by
 the settings that differ in the runs' config.yaml, the seed left out; intervals are 95 % t-intervals
-over seeds. More in docs/analysis.md."""
+over seeds. With --against, p values of all contrasts in the table are adjusted together (Holm), or
+of those that --family names; contrasts.parquet holds the numbers. More in docs/analysis.md."""
 
 WIDTH = 200
 """Columns of a table that is printed to a file, where nothing need be wrapped."""
@@ -72,6 +75,14 @@ def parser() -> argparse.ArgumentParser:
         "--against", metavar="ARM", help="also the differences to this arm, seed by seed (paired)"
     )
     command_line.add_argument(
+        "--family",
+        metavar="NAME",
+        nargs="+",
+        default=[],
+        action="extend",
+        help="metrics whose contrasts are one family of tests, with --against (default: all)",
+    )
+    command_line.add_argument(
         "--partial", action="store_true", help="also take unfinished runs as far as they are"
     )
     return command_line
@@ -81,7 +92,15 @@ def main() -> None:
     """Entry point of `g2rl-analyze compare`, the command's own word already removed."""
     words = parser().parse_args()
     try:
-        compare(words.runs, words.out, words.by, words.metrics, words.partial, words.against)
+        compare(
+            words.runs,
+            words.out,
+            words.by,
+            words.metrics,
+            words.partial,
+            words.against,
+            words.family,
+        )
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
@@ -94,6 +113,7 @@ def compare(
     metrics: Sequence[str] = (),
     partial: bool = False,
     against: str | None = None,
+    family: Sequence[str] = (),
 ) -> Path:
     """Join runs and write tables and figures.
 
@@ -104,27 +124,30 @@ def compare(
         metrics: columns of the table, as patterns; none: the usual ones.
         partial: take unfinished runs too.
         against: label of the arm to which differences are taken.
+        family: metrics whose contrasts are tested as one family, as patterns; none: all columns.
 
     Returns:
         The folder that was written.
 
     Raises:
         ValueError: no run, unfinished runs without `partial`, a seed twice in an arm, an unknown
-            metric or arm.
+            metric or arm, or a family without `against`.
     """
     import pandas as pd
 
-    from g2rl.analysis.comparison.paired import paired_rows
     from g2rl.analysis.comparison.runs import long_table, read_arms
     from g2rl.analysis.comparison.training_geometry import training_geometry
     from g2rl.runs.files import atomic_path
     from g2rl.runs.lock import one_process_in
 
+    if family and against is None:
+        raise ValueError("--family needs --against ARM: it names tests of differences to an arm")
+
     # one long table of all runs, and what is derived from it
     groups = read_arms(folders, by, partial)
     frame = long_table(groups)
     columns = chosen_metrics(frame, metrics)
-    differences = paired_rows(frame, columns, against) if against is not None else []
+    differences = Differences.of(frame, columns, against, family)
     geometry = training_geometry(frame)
 
     # tables, in files and on the terminal, and figures
@@ -134,6 +157,7 @@ def compare(
             pd.concat([frame, geometry], ignore_index=True).to_parquet(aside, index=False)
         with atomic_path(out / "table.md") as aside:
             aside.write_text(report(frame, columns, groups, differences), encoding="utf-8")
+        differences.write(out / "contrasts.parquet")
         show_tables(frame, columns, differences)
         figures = draw_figures(frame, geometry, groups, against, out)
 
@@ -143,6 +167,52 @@ def compare(
     return out
 
 
+@dataclass(slots=True, frozen=True)
+class Differences:
+    """What every other arm changes against one, in the forms that are written and shown."""
+
+    paired: list[list[str]] = field(default_factory=list)
+    """Cells, one row an arm; empty where no arm was named."""
+    tests: list[list[str]] = field(default_factory=list)
+    """Cells, one row a contrast."""
+    explanation: str = ""
+    numbers: pd.DataFrame | None = None
+
+    @classmethod
+    def of(
+        cls,
+        frame: pd.DataFrame,
+        columns: dict[str, str],
+        against: str | None,
+        family: Sequence[str],
+    ) -> Differences:
+        """Differences to an arm on the columns of the table; nothing without an arm."""
+        if against is None:
+            return cls()
+        from g2rl.analysis.comparison import contrasts as tests
+        from g2rl.analysis.comparison.paired import paired_rows
+
+        # the family is stated by name, or is all that the table shows
+        members = list(columns)
+        if family:
+            members = list(chosen_metrics(frame, family))
+        found = tests.contrasts(frame, columns, against, members)
+        return cls(
+            paired_rows(frame, columns, against),
+            tests.contrast_rows(found, columns, against),
+            tests.explanation(found, against),
+            tests.contrast_frame(found, against),
+        )
+
+    def write(self, path: Path) -> None:
+        """Write the numbers of the contrasts, if there are any."""
+        from g2rl.runs.files import atomic_path
+
+        if self.numbers is not None:
+            with atomic_path(path) as aside:
+                self.numbers.to_parquet(aside, index=False)
+
+
 def default_folder(folders: Sequence[Path], by: Sequence[str]) -> Path:
     """A folder of evals/ for these runs and settings: the same words write in the same place."""
     words = repr(([str(folder.resolve()) for folder in folders], list(by)))
@@ -150,15 +220,17 @@ def default_folder(folders: Sequence[Path], by: Sequence[str]) -> Path:
 
 
 def show_tables(
-    frame: pd.DataFrame, columns: dict[str, str], differences: Sequence[Sequence[str]]
+    frame: pd.DataFrame, columns: dict[str, str], differences: Differences
 ) -> None:
     """The table of the arms and, if asked for, that of the differences, on the terminal."""
     from g2rl.analysis.tables import comparison_rows
 
     title = "last value of each run: mean over seeds, 95 % t-interval over seeds"
     show(comparison_rows(frame, columns), title)
-    if differences:
-        show(differences, "paired differences: mean over shared seeds, 95 % t-interval")
+    if differences.paired:
+        show(differences.paired, "paired differences: mean over shared seeds, 95 % t-interval")
+        show(differences.tests, "contrasts: p adjusted over the family (Holm)")
+        print(differences.explanation)
 
 
 def tell(out: Path, figures: Sequence[Path], arms_without_cosines: Sequence[str]) -> None:
@@ -236,7 +308,7 @@ def report(
     frame: pd.DataFrame,
     columns: dict[str, str],
     groups: dict[str, list[Run]],
-    differences: Sequence[Sequence[str]] = (),
+    differences: Differences,
 ) -> str:
     """table.md: values after and before training, what the runs differ in, each arm's folders."""
     from g2rl.analysis.comparison.runs import differing
@@ -258,9 +330,10 @@ def report(
     ]
 
     # a third one, if asked for
-    if differences:
+    if differences.paired:
         lines += ["Paired differences: mean over shared seeds [95 % t-interval].", ""]
-        lines += [markdown(differences), ""]
+        lines += [markdown(differences.paired), ""]
+        lines += [differences.explanation, "", markdown(differences.tests), ""]
 
     # what was compared
     runs = [run for members in groups.values() for run in members]
