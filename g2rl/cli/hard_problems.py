@@ -1,6 +1,6 @@
 """Make the problems of the task countdown_hard again, by sampling the tiny policy.
 
-    python -m g2rl.cli.hard_problems --out problems.json       # some minutes on one core
+    python -m g2rl.cli.hard_problems --out problems.json       # ten minutes on one core
 
 Every candidate has four numbers. It gets `FIRST_SAMPLES` responses, and if it is not solved too
 often, the rest up to `countdown_hard.SAMPLES`. Training problems come from the training stream of a
@@ -27,7 +27,7 @@ from g2rl.tasks.grading.grader import Grader
 from g2rl.types import Problem, SamplingParams
 
 TRAIN_SEED = 9_001
-FIRST_SAMPLES = 32
+FIRST_SAMPLES = 16
 TRAINING, HELD_OUT = 512, 256
 """Problems of the two parts."""
 AT_A_TIME = 64

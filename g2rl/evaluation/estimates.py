@@ -60,8 +60,8 @@ class Estimates:
     """What graded samples say of each of B problems."""
 
     values: dict[str, np.ndarray]
-    """Metric name ("pass@4", "maj@4", "distinct", "length", "truncated") to its value on each
-    problem, (B,)."""
+    """Metric name ("pass@4", "maj@4", "distinct", "length", "truncated", and "reward" where rewards
+    are graded) to its value on each problem, (B,)."""
     errors: dict[str, np.ndarray]
     """Monte Carlo standard errors of each "maj@k", (B,); zero where it was enumerated."""
     exact: dict[str, bool]
@@ -94,6 +94,13 @@ def measure_samples(samples: GradedSamples, ks: Sequence[int], grader: Grader) -
         truncated.append(share_of(finish == "length" for finish in finishes))
     estimates.values["length"] = np.array(lengths)
     estimates.values["truncated"] = np.array(truncated)
+
+    # the mean reward, where it says more than the accuracy
+    if any(verdict.graded is not None for verdicts in samples.verdicts for verdict in verdicts):
+        rewards: list[float] = []
+        for verdicts in samples.verdicts:
+            rewards.append(float(np.mean([verdict.reward for verdict in verdicts])))
+        estimates.values["reward"] = np.array(rewards)
 
     # what the grader could not read, and where it gave up
     unparsed: list[float] = []

@@ -7,7 +7,7 @@ within reach, but most groups of 16 responses hold no right one. Held-out proble
 the same way and never occur in training. `python -m g2rl.cli.hard_problems` makes the list again.
 
 The answer of a verdict is the canonical expression, as in Countdown. A problem is *hard* (in
-`meta["group"]`) if the tiny policy solved it once or twice in `SAMPLES` responses.
+`meta["group"]`) if the tiny policy solved it only once in `SAMPLES` responses.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from g2rl.tasks.countdown import TINY_TEMPLATE, CountdownVerifier, problem_of, s
 from g2rl.tasks.task import stream_from_rows
 from g2rl.types import Problem
 
-SAMPLES = 128
+SAMPLES = 64
 """Responses of the tiny policy to each candidate."""
 K, MOST_PASS = 16, 0.5
 """A candidate is taken if 0 < pass@K <= MOST_PASS."""
-HARD_UP_TO = 2
+HARD_UP_TO = 1
 """A problem that was solved so often or less in `SAMPLES` responses is hard."""
 FILE = Path(__file__).resolve().parent.parent / "assets" / "countdown_hard" / "problems.json"
 

@@ -12,6 +12,7 @@ the benchmark agree on them whatever the order of the file. Rows with one prompt
 from __future__ import annotations
 
 import hashlib
+import json
 import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -137,7 +138,7 @@ def _problem(
     kept: dict[str, Any] = {}
     names = given.get("columns")
     for key in row if names is None else names:
-        kept[key] = plain(column(row, key, where, number))
+        kept[key] = kept_value(column(row, key, where, number), key, where, number)
     return Problem(id_, prompt, gold, {"kind": "rows", COLUMNS: kept})
 
 
@@ -184,6 +185,24 @@ def gold_text(value: Any, given: RowSettings, where: str, number: int) -> str:
     return gold
 
 
+def kept_value(value: Any, name: str, where: str, number: int) -> Any:
+    """A field that travels with the problem, as plain Python.
+
+    Raises:
+        DataError: it is of a type that the files of an evaluation cannot hold.
+    """
+    value = plain(value)
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        raise DataError(
+            f"{where}, row {number}: {name} holds a {type(value).__name__}, which is no plain "
+            "value; write it as text, or name the columns that are to be kept: "
+            "task.source.columns=[...]"
+        ) from None
+    return value
+
+
 def plain(value: Any) -> Any:
     """A value of a row as plain Python: arrays of a parquet file become lists."""
     if hasattr(value, "tolist"):
@@ -210,11 +229,15 @@ def _part(problems: list[Problem], part: str | None, held_out: int, where: str) 
             "be held out; lower task.source.held_out, or give held-out rows of their own: "
             "task.source.held_out=0 benchmark.source=FILE"
         )
-    ordered = sorted(prompts, key=lambda prompt: hashlib.sha256(prompt.encode()).digest())
-    chosen = set(ordered[:held_out])
+    chosen = set(sorted(prompts, key=_hash)[:held_out])
 
     wanted = part == "heldout"
     return [problem for problem in problems if (problem.prompt in chosen) == wanted]
+
+
+def _hash(prompt: str) -> bytes:
+    """A hash of a prompt, whatever characters it holds."""
+    return hashlib.sha256(prompt.encode("utf-8", "replace")).digest()
 
 
 # who judges

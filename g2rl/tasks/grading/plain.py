@@ -14,7 +14,9 @@ from g2rl.tasks.grading.extract import MAX_ANSWER, final_text, last_boxed
 from g2rl.types import Problem, Verdict
 
 # 1,234.5 or -3 or 1/2, of so many digits at most that its value is cheap
-_NUMBER = re.compile(r"[-\u2212]?(?:\d{1,3}(?:,\d{3}){1,10}|\d{1,40})(?:\.\d{1,40}|/\d{1,40})?")
+_NUMBER = re.compile(
+    r"[-\u2212]?(?:\d{1,3}(?:,\d{3}){1,10}|\d{1,40})(?:\.\d{1,40}|/\d{1,40})?", re.ASCII
+)
 
 
 class ExactVerifier:

@@ -22,11 +22,20 @@ from g2rl.training.optimizer import OptimizerSettings
 from tests import support
 
 DATA = Path(__file__).resolve().parents[3] / "tests" / "data"
+ROWS = (
+    f"task.source.source={DATA / 'math_train.jsonl'}",
+    "task.source.prompt_column=problem",
+    "task.source.held_out=3",
+    "task.source.verifier=math",
+)
+"""What task=rows needs: it has no data of its own."""
 CASES = [(group, choice) for group in groups() for choice in choices(group)]
 
 
-def composed(*overrides: str, command: str = "train") -> DictConfig:
-    return support.composed(f"data_dir={DATA}", *overrides, command=command)
+def composed(*overrides: str, command: str = "train", with_hydra: bool = False) -> DictConfig:
+    return support.composed(
+        f"data_dir={DATA}", *overrides, command=command, with_hydra=with_hydra
+    )
 
 
 @pytest.mark.parametrize(("group", "choice"), CASES)
@@ -49,7 +58,10 @@ def test_signals_are_built(choice: str) -> None:
 
 @pytest.mark.parametrize("choice", choices("task"))
 def test_tasks_are_built_and_give_problems(choice: str) -> None:
-    task = instantiate(composed(f"task={choice}").task.source)
+    if choice == "reasoning_gym":
+        pytest.importorskip("reasoning_gym")
+    more = ROWS if choice == "rows" else ()
+    task = instantiate(composed(f"task={choice}", *more).task.source)
     batch = task.batch(0, 0, 5)
     assert len({problem.id for problem in batch}) == 5
     assert batch[2:] == task.batch(0, 2, 3)
@@ -60,7 +72,10 @@ def test_benchmarks_are_built(choice: str) -> None:
     if choice == "reasoning_gym":
         pytest.importorskip("reasoning_gym")
     for command in ("train", "evaluate"):
-        benchmarks = build_benchmarks(composed(f"benchmark={choice}", command=command).benchmark)
+        words = [f"benchmark={choice}"]
+        if choice == "rows":
+            words += [word.replace("task.source", "benchmark") for word in ROWS]
+        benchmarks = build_benchmarks(composed(*words, command=command).benchmark)
         assert len({benchmark.name for benchmark in benchmarks}) == len(benchmarks) > 0
         for benchmark in benchmarks:
             assert benchmark.problems
@@ -105,6 +120,23 @@ def test_the_model_chooses_the_encoder_and_the_task_the_benchmark() -> None:
     assert composed("model=qwen3_4b").encoder.name == "Qwen/Qwen3-Embedding-4B"
     assert composed("model=qwen3_4b", "encoder=ngram").encoder._target_.endswith("NgramHashing")
     assert composed("task=math").benchmark.name == "math500"
+
+
+def test_tasks_with_a_policy_of_their_own_choose_the_model() -> None:
+    """Unless another one is named, on the command line or by an experiment."""
+    for task in ("detour", "forked_skills"):
+        config = composed(f"task={task}", with_hydra=True)
+        assert config.model.source == f"builtin:{task}"
+        assert config.hydra.runtime.choices.model == task
+        assert config.benchmark.samples >= 32
+        assert config.encoder._target_.endswith("NgramHashing")
+        assert composed(f"task={task}", "model=tiny").model.source == "builtin:tiny"
+        for command in ("analyze_geometry", "analyze_fidelity"):
+            assert composed(f"task={task}", command=command).model.name == task
+    assert composed("task=countdown_hard").model.name == "tiny"
+    assert composed("experiment=detour").model.name == "detour"
+    assert composed("experiment=detour").optimizer.lr == 5e-4
+    assert composed("experiment=math_smoke").model.name == "smollm2_135m"
 
 
 def test_an_unknown_observer_is_named() -> None:

@@ -1,0 +1,188 @@
+"""Reward functions of one's own: what they are given, what they may return, and what happens when
+they fail, hang or take too much memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from g2rl.tasks.grading.grader import Grader, Graders
+from g2rl.tasks.grading.reward_function import (
+    RewardFunction,
+    RewardFunctionError,
+    RewardVerifier,
+    load_function,
+)
+from g2rl.types import Problem, Verdict
+
+HERE = Path(__file__).parent
+MODULE = "tests.tasks.grading.own_rewards"
+PROBLEM = Problem("rows/7", "a question", "42", {"columns": {"answer": "42", "level": 3}})
+
+
+def verifier(*names: str, **settings: Any) -> RewardVerifier:
+    functions = tuple(RewardFunction(f"{MODULE}:{name}") for name in names)
+    return RewardVerifier(functions, **settings)
+
+
+def reward(name: str, completion: str, **settings: Any) -> float:
+    return verifier(name, **settings).grade(completion, PROBLEM).reward
+
+
+def test_rewards_are_those_of_the_function() -> None:
+    assert reward("length", "x" * 7) == pytest.approx(0.7)
+    assert reward("level", "anything") == 3.0
+    assert reward("hits", "it is 42") == 1.0
+    assert reward("hits", "it is 41") == 0.0
+    assert reward("content", "four", messages=True) == 4.0
+    assert reward("logging", "") == 0.5
+    assert reward("slow", "") == 0.25
+    assert reward("obey", "1e6") == 0.75
+
+
+def test_correct_is_a_threshold_and_the_answer_is_read_from_the_response() -> None:
+    judge = verifier("length", right_from=0.7)
+    assert judge.grade("x" * 7, PROBLEM).correct
+    assert not judge.grade("x" * 6, PROBLEM).correct
+    verdict = judge.grade("so \\boxed{ 6 } or so", PROBLEM)
+    assert (verdict.answer, verdict.route) == ("6", "reward")
+    assert judge.grade("the end", PROBLEM).answer == "the end"
+    assert judge.grade("", PROBLEM).answer is None
+    assert judge.key(" a  b ") == "a b"
+    assert judge.equivalent("a  b", "a b")
+    # rewards of verifiers that know right and wrong only
+    assert [Verdict(flag, None, "-").reward for flag in (True, False)] == [1.0, -1.0]
+    assert Verdict(True, None, "-", graded=0.0).reward == 0.0
+
+
+def test_functions_are_weighed_and_none_leaves_one_out() -> None:
+    pair = RewardVerifier(
+        (RewardFunction(f"{MODULE}:length", 2.0), RewardFunction(f"{MODULE}:sometimes", 0.5))
+    )
+    assert pair.grade("yes", PROBLEM).reward == pytest.approx(2 * 0.3 + 0.5)
+    assert pair.grade("no", PROBLEM).reward == pytest.approx(2 * 0.2)
+    with pytest.raises(RewardFunctionError, match=r"own_rewards:sometimes returned None .* rows/7"):
+        reward("sometimes", "no")
+
+
+@pytest.mark.parametrize(
+    ("word", "complaint"),
+    [
+        ("raise", "raised KeyError: 'a bug'"),
+        ("exit", "raised SystemExit: 3"),
+        ("few", "returned 0 values for 1 completion"),
+        ("many", "returned 2 values for 1 completion"),
+        ("scalar", "returned 1.0 instead of a list"),
+        ("text", "returned '1' instead of a list"),
+        ("nothing", "returned None instead of a list"),
+        ("mapping", "instead of a list"),
+        ("nan", "returned nan, which is no reward"),
+        ("infinite", "returned inf, which is no reward"),
+        ("huge", "returned 1000000000.0, which is no reward"),
+        ("word", "returned '0.5', which is no number"),
+        ("list", r"returned \[1.0\], which is no number"),
+        ("none", "returned None for a response"),
+    ],
+)
+def test_what_is_no_reward_is_named_with_function_and_problem(word: str, complaint: str) -> None:
+    with pytest.raises(RewardFunctionError, match=complaint) as caught:
+        reward("obey", word)
+    assert f"{MODULE}:obey" in str(caught.value)
+    assert "rows/7" in str(caught.value)
+
+    # counted instead, if that is asked for
+    verdict = verifier("obey", on_error="count", failed_reward=-0.5).grade(word, PROBLEM)
+    assert (verdict.correct, verdict.route, verdict.reward) == (False, "error", -0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("no.such.module:f", "no.such.module cannot be imported"),
+        (f"{MODULE}:absent", "has no function of that name"),
+        (f"{MODULE}:not_callable", "has no function of that name"),
+        ("absent.py:f", "no such file"),
+    ],
+)
+def test_functions_that_cannot_be_found_are_named(name: str, complaint: str) -> None:
+    judge = RewardVerifier((RewardFunction(name),))
+    judge.warm_up()  # says nothing yet
+    with pytest.raises(RewardFunctionError, match=complaint):
+        judge.grade("x", PROBLEM)
+
+
+def test_a_file_may_have_errors_or_modules_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "beside_it_g2rl.py").write_text("PAY = 0.125\n")
+    good = tmp_path / "my rewards.py"
+    good.write_text("from beside_it_g2rl import PAY\ndef f(completions): return [PAY]\n")
+    assert load_function(f"{good}:f")(completions=["x"]) == [0.125]
+    for name, text in (("syntax.py", "def f(:"), ("raises.py", "1 / 0"), ("exits.py", "exit(1)")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(RewardFunctionError, match=f"{name} cannot be imported"):
+            load_function(f"{tmp_path / name}:f")
+
+
+def test_an_argument_that_no_row_has_is_named_with_those_there_are() -> None:
+    with pytest.raises(RewardFunctionError, match="asks for 'completion_ids'.*answer, completions"):
+        reward("needs_ids", "x")
+
+
+@pytest.mark.parametrize("name", ["", "f", "module:", ":f", "module:f g", "module.f"])
+def test_what_names_no_function_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"task\.source\.reward"):
+        RewardFunction(name)
+
+
+def test_settings_that_cannot_be_are_refused() -> None:
+    for settings, key in (
+        ({"right_from": float("nan")}, "right_from"),
+        ({"failed_reward": float("inf")}, "failed_reward"),
+        ({"on_error": "ignore"}, "on_error"),
+    ):
+        with pytest.raises(ValueError, match=f"task.source.{key}"):
+            verifier("length", **settings)
+    with pytest.raises(ValueError, match="names no function"):
+        RewardVerifier(())
+    with pytest.raises(ValueError, match="must be finite"):
+        RewardFunction("a:b", float("nan"))
+
+
+def test_workers_kill_what_hangs_or_hogs_and_go_on() -> None:
+    judge = verifier("obey", failed_reward=-0.25)
+    words = ["hang", "fine", "hog", "fine"]
+    with Grader(judge, workers=2, timeout_seconds=6.0) as grader:
+        verdicts = grader.grade([(word, PROBLEM) for word in words])
+        routes = [verdict.route for verdict in verdicts]
+        assert routes == ["timeout", "reward", "killed", "reward"]
+        assert [verdict.reward for verdict in verdicts] == [-0.25, 0.75, -0.25, 0.75]
+        assert not any(verdict.correct for verdict in verdicts)
+
+        # an error of the function reaches the trainer with its message
+        with pytest.raises(RewardFunctionError, match="raised KeyError"):
+            grader.grade([("raise", PROBLEM)])
+
+
+class Bounded(RewardVerifier):
+    """Graded in this process, so that no workers start."""
+
+    bounded = True
+
+
+def test_verifiers_with_other_settings_get_graders_of_their_own() -> None:
+    graders = Graders(workers=1, timeout_seconds=1.0, memory_mb=2048)
+    length, level = RewardFunction(f"{MODULE}:length"), RewardFunction(f"{MODULE}:level")
+    first = graders(Bounded((length,)))
+    assert graders(Bounded((length,))) is first
+    for other in (Bounded((level,)), Bounded((length,), right_from=2.0)):
+        assert graders(other) is not first
+        assert graders(other).verifier is other
+
+
+def test_accuracy_reward_of_trl_works_as_it_is() -> None:
+    pytest.importorskip("trl")
+    judge = RewardVerifier((RewardFunction("trl.rewards:accuracy_reward"),), messages=True)
+    problem = Problem("x", "1/2 + 1/4?", "", {"columns": {"solution": "$\\frac{3}{4}$"}})
+    assert judge.grade("So it is \\boxed{0.75}.", problem).reward == 1.0
+    assert judge.grade("So it is \\boxed{0.7}.", problem).reward == 0.0

@@ -1,0 +1,72 @@
+"""The worked example of docs/own_data.md runs as shown, and its graded rewards reach the update."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from g2rl.cli.jobs.train import train
+from tests.support import ROOT, composed, metric_rows
+
+PAGE = (ROOT / "docs" / "own_data.md").read_text(encoding="utf-8")
+SMALL = (
+    "tracking=local",
+    "exploration=none",
+    "trainer.prompts_per_step=4",
+    "trainer.group_size=4",
+    "trainer.eval_every=0",
+    "trainer.probe_problems=2",
+    "trainer.probe_samples=2",
+    "benchmark.samples=4",
+    "verify.workers=1",
+    "verify.timeout_seconds=60",
+)
+
+
+@pytest.fixture
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files of the example in the current folder, and the words of its command."""
+    [rows] = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
+    [code] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    (tmp_path / "sums.jsonl").write_text(rows, encoding="utf-8")
+    (tmp_path / "rewards.py").write_text(code, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+
+    command = re.findall(r"\$ g2rl-train (task=rows .*?)\n```", PAGE, re.DOTALL)[0]
+    return shlex.split(command.replace("\\\n", " "))
+
+
+def test_the_worked_example_trains_on_graded_rewards(example: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    train(composed(*example, *SMALL), folder)
+
+    # rewards between 0 and 1 that are those of the function
+    table = pd.read_parquet(folder / "geometry" / "step_000002.parquet")
+    assert table["reward"].between(0, 1).all()
+    assert table["reward"].nunique() > 3
+    assert (table["correct"] == (table["reward"] >= 1)).all()
+
+    # advantages are those of GRPO on these rewards
+    for _, group in table.groupby("problem"):
+        centred = group["reward"] - group["reward"].mean()
+        expected = centred / ((centred**2).mean() + 1e-6) ** 0.5
+        assert group["advantage"].tolist() == pytest.approx(expected.tolist(), abs=1e-4)
+
+    # as are the held-out rewards
+    first, *steps, last = metric_rows(folder)
+    assert 0 < first["eval/rows/reward"] < 1
+    assert last["train/reward"] == pytest.approx(table["reward"].mean(), abs=1e-6)
+    assert all(row["verify/total"] == 16 and row["verify/error"] == 0 for row in [*steps, last])
+
+
+def test_a_function_that_fails_is_refused_before_anything_is_loaded(
+    example: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "rewards.py").write_text("def closeness(completions): return []\n")
+    with pytest.raises(ValueError, match=r"rewards\.py:closeness returned 0 values .* rows/\d"):
+        train(composed(*example, *SMALL, "model.source=nowhere"), tmp_path / "run")
