@@ -1,7 +1,7 @@
 """The commands: g2rl-train, g2rl-eval, g2rl-grade and g2rl-analyze; the only rooms that know Hydra.
 
     train, evaluate, analyze, grade     entry points
-    dashboard, warmstart                `python -m g2rl.cli.NAME`
+    dashboard, warmstart, hard_problems `python -m g2rl.cli.NAME`
     errors                              one line for the user, the traceback in the folder
     folder                              a run's folder: new, continued or wiped; its lock
     config/                             names, labels, mistakes in what was typed, start under Hydra

@@ -46,6 +46,7 @@ class Sampler:
     """The tiny policy, and who judges it."""
 
     def __init__(self, seed: int) -> None:
+        # before any reinforcement learning
         loaded = load("builtin:tiny")
         self.seed = seed
         self.tokenizer = loaded.tokenizer
@@ -55,6 +56,7 @@ class Sampler:
 
     def right(self, problems: list[Problem], samples: int) -> list[int]:
         """How many of so many responses to each problem are right."""
+        # sampled like a benchmark, so that the random numbers belong to problem and sample
         benchmark = Benchmark(
             "candidates",
             problems,
@@ -106,6 +108,7 @@ def choose(sampler: Sampler, candidates: Iterator[Problem], count: int) -> list[
         if not batch:
             raise ValueError(f"only {len(chosen)} of {count} problems among the candidates")
 
+        # the last batch may give more than are needed
         chosen += hard_ones(sampler, batch)
         print(f"{min(len(chosen), count)}/{count} of {len(seen)} candidates", flush=True)
     return chosen[:count]
@@ -142,6 +145,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--held-out", type=int, default=HELD_OUT)
     args = parser.parse_args(argv)
 
+    # held-out problems are chosen like those of training
     sampler = Sampler(args.seed)
     held_out = iter(countdown.held_out_problems(HELD_OUT_CANDIDATES))
     parts = {

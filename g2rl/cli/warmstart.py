@@ -1,6 +1,6 @@
 """Make a policy that ships with g2rl again from nothing: supervised training on demonstrations.
 
-    python -m g2rl.cli.warmstart --out my_tiny                    # Countdown: ten minutes on one core
+    python -m g2rl.cli.warmstart --out my_tiny                    # Countdown: ten minutes on a core
     python -m g2rl.cli.warmstart --task detour --out my_detour    # another task
 
 The loss is on the completion only. A batch holds demonstrations of similar length, so that little

@@ -30,7 +30,7 @@ _GRID = 2_000  # points at which the power is integrated
 
 
 class Contrast(NamedTuple):
-    """A difference between two arms over seeds, e.g. ``Contrast(0.02, 0.01, 0.03, 0.004, 5, 0.008)``.
+    """A difference between two arms: ``Contrast(0.02, 0.01, 0.03, 0.004, 5, 0.008)``.
 
     The interval and the p value are those of this difference alone; see `holm`.
     """
@@ -52,6 +52,7 @@ def by_seed(differences: ArrayLike) -> np.ndarray:
     Raises:
         ValueError: another number of axes, no seed, or a value that is not finite.
     """
+    # problems of a seed are averaged, whatever their number
     values = np.asarray(differences, dtype=np.float64)
     if values.ndim not in (1, 2) or values.size == 0 or not np.isfinite(values).all():
         raise ValueError(
@@ -82,6 +83,7 @@ def paired_contrast(differences: ArrayLike, confidence: float = 0.95) -> Contras
         differences: one a seed (S,), or one a seed and problem (S, B).
         confidence: of the interval.
     """
+    # one seed shows no spread, so nothing can be tested
     differences_S = by_seed(differences)
     seeds = differences_S.size
     mean, low, high = seed_interval(differences_S, confidence)
@@ -112,6 +114,8 @@ def t_tail(t: float, freedom: int) -> float:
     """
     if freedom < 1 or math.isnan(t):
         raise ValueError(f"need freedom >= 1 and a number, got {freedom} and {t}")
+
+    # an infinite t gives x = 0, and so a tail of 0
     x = mpf(freedom) / (freedom + mpf(t) * mpf(t))
     return float(betainc(mpf(freedom) / 2, mpf(1) / 2, 0, x, regularized=True))
 
@@ -179,7 +183,7 @@ def _detectable_in_spreads(seeds: int, level: float, power: float) -> float:
     low, high = 0.0, 1.0
     while paired_power(high, seeds, level) < power:
         low, high = high, 2 * high
-    for _ in range(40):
+    for _ in range(40):  # to 12 digits
         middle = (low + high) / 2
         if paired_power(middle, seeds, level) < power:
             low = middle
@@ -200,6 +204,7 @@ def paired_power(effect: float, seeds: int, level: float = 0.05) -> float:
         seeds: S >= 2.
         level: of the test.
     """
+    # where the test rejects, and how far the truth shifts the statistic
     freedom = seeds - 1
     critical = t_quantile(1 - level, freedom)
     shift = effect * math.sqrt(seeds)

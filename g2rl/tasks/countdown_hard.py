@@ -23,6 +23,7 @@ from g2rl.types import Problem
 
 SAMPLES = 64
 """Responses of the tiny policy to each candidate."""
+# the rule by which problems were chosen
 K, MOST_PASS = 16, 0.5
 """A candidate is taken if 0 < pass@K <= MOST_PASS."""
 HARD_UP_TO = 1
@@ -33,11 +34,12 @@ FILE = Path(__file__).resolve().parent.parent / "assets" / "countdown_hard" / "p
 @lru_cache(maxsize=1)
 def _chosen() -> dict[str, list[dict[str, Any]]]:
     """The list that ships with g2rl: "train" and "heldout", each with numbers, target, right."""
-    return json.loads(FILE.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    return json.loads(FILE.read_text(encoding="utf-8"))
 
 
 def problems(part: str, template: str = TINY_TEMPLATE) -> list[Problem]:
     """All problems of one part, "train" or "heldout"."""
+    # how often the tiny policy solved a problem says whether it is one of the hard ones
     listed: list[Problem] = []
     for index, row in enumerate(_chosen()[part]):
         more = {"group": "hard" if row["right"] <= HARD_UP_TO else "easy"}
@@ -58,6 +60,7 @@ class CountdownHard:
     def __init__(self, template: str = TINY_TEMPLATE) -> None:
         self.problems = problems("train", template)
         self.verifier = CountdownVerifier()
+        # what training meets, whatever the order of the numbers
         self._signatures = {
             signature(problem.meta["numbers"], problem.meta["target"]) for problem in self.problems
         }

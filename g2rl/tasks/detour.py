@@ -55,6 +55,7 @@ class Grid:
 
     def is_free(self, cell: Cell) -> bool:
         """Whether a cell lies inside and is no wall."""
+        # a walk may try to leave the grid on any side
         column, row = cell
         inside = 0 <= column < self.size and 0 <= row < self.size
         return inside and cell not in self.walls
@@ -108,6 +109,7 @@ def search(grid: Grid, preferences: Sequence[str]) -> tuple[str, int]:
         ValueError: the grid has no shortest path.
     """
     deepest = 0
+
     # moves that are still to be tried, by the number of moves before them
     path = ""
     untried: list[list[str]] = [_ordered(preferences[0])]
@@ -200,6 +202,7 @@ def held_out_grids(count: int, size: int = SIZE, walls: int = WALLS) -> tuple[Gr
     Raises:
         ValueError: there are too few different grids of this shape.
     """
+    # a grid that comes again is passed over
     grids: dict[Grid, None] = {}
     for index in range(count + _MOST_TRIES):
         if len(grids) == count:
@@ -218,6 +221,7 @@ def draw_training(
     Raises:
         ValueError: nearly every grid of this shape is held out.
     """
+    # another attempt is another grid with the same number
     avoided = _avoided(held_out, size, walls)
     for attempt in range(_MOST_TRIES):
         grid = draw(_TRAIN_STREAM, seed, index, attempt, size, walls)
@@ -246,6 +250,7 @@ def _problem(id_: str, grid: Grid) -> Problem:
 
     The gold answer is one of the shortest paths, the one that the right-first search finds.
     """
+    # one search finds the gold answer and how late the habit is blocked
     gold, deepest = search(grid, "R" * (2 * (grid.size - 1)))
     meta = {
         "size": grid.size,
@@ -290,6 +295,8 @@ class DetourVerifier:
         """The moves of a response, or None if it is anything else, or too long."""
         if len(completion) > _MAX_CHARACTERS:
             return None
+
+        # with or without spaces
         moves = "".join(completion.split())
         if not 0 < len(moves) <= MAX_MOVES or not set(moves) <= set(MOVES):
             return None
@@ -327,6 +334,7 @@ class Detour:
 
     def may_draw(self, problem: Problem) -> bool:
         """Whether training could meet a problem: a grid of this shape that is not held out."""
+        # problems of other tasks, and grids of another shape, cannot be drawn
         meta = problem.meta
         if "walls" not in meta or meta["size"] != self.size or len(meta["walls"]) != self.walls:
             return False

@@ -57,6 +57,7 @@ def accepted(family: int) -> tuple[int, ...]:
 
     Family i of the first six accepts pair number i of the four common strategies.
     """
+    # the hard families accept nothing else
     rare = COMMON + family
     if family >= EASY_FAMILIES:
         return (rare,)
@@ -66,6 +67,7 @@ def accepted(family: int) -> tuple[int, ...]:
 
 def strategy_odds() -> list[float]:
     """The probability of each strategy in the demonstrations of the warm start."""
+    # what is left is shared by the strategies that no family accepts
     idle = STRATEGIES - COMMON - FAMILIES
     idle_mass = 1 - COMMON * COMMON_MASS - FAMILIES * RARE_MASS
     return [COMMON_MASS] * COMMON + [RARE_MASS] * FAMILIES + [idle_mass / idle] * idle
@@ -73,6 +75,7 @@ def strategy_odds() -> list[float]:
 
 def carried_out(strategy: int, digits: Sequence[int]) -> list[int]:
     """What a strategy makes of the digits: ``carried_out(12, [4, 7, 1])`` is [6, 9, 3]."""
+    # the work differs from strategy to strategy, so that gradients can tell them apart
     derived = [(digit + strategy) % 10 for digit in digits]
     if strategy >= STRATEGIES // 2:
         derived.reverse()
@@ -96,6 +99,7 @@ def _different_digits(
     kind: int, family: int, avoided: set[tuple[int, ...]]
 ) -> tuple[tuple[int, ...], ...]:
     """Digits of the problems of one family, none of them in `avoided`, to which they are added."""
+    # drawn one after the other; what is taken already is drawn again
     rng = stream(kind, family)
     chosen: list[tuple[int, ...]] = []
     while len(chosen) < PROBLEMS_PER_FAMILY:
@@ -125,6 +129,7 @@ def problems(held_out: bool) -> list[Problem]:
     if held_out:
         kind, digits_of_family = "heldout", _digits_of_problems()[1]
 
+    # families take turns, so that any first part of the list is balanced
     listed: list[Problem] = []
     for index in range(PROBLEMS_PER_FAMILY):
         for family in range(FAMILIES):
@@ -148,6 +153,7 @@ class ForkedSkillsVerifier:
 
     def grade(self, completion: str, problem: Problem) -> Verdict:
         """Judge one completion. The verdict's answer is the strategy, such as ``s10``."""
+        # the first word decides what the others have to be
         start = time.perf_counter()
         words = completion[: _MAX_CHARACTERS + 1].split()
         strategy = _strategy_of(words[0]) if words else None
@@ -209,6 +215,7 @@ def trace(seed: int, index: int) -> tuple[str, str, int]:
 
     Held-out problems never occur.
     """
+    # a problem that is not held out
     rng = stream(_TRACE_STREAM, seed, index)
     while True:
         family = rng.randrange(FAMILIES)

@@ -33,6 +33,7 @@ Config = tuple[tuple[str, Any], ...]
 
 def config_of(family: str, configs: Mapping[str, Mapping[str, Any]] | None) -> Config:
     """The settings that `configs` holds for a family, sorted by name."""
+    # data sets are cached by their settings, so these must be hashable
     pairs = []
     for name, value in sorted(dict((configs or {}).get(family) or {}).items()):
         pairs.append((name, tuple(value) if isinstance(value, list) else value))
@@ -71,10 +72,9 @@ def held_out_problem(
 
 
 @lru_cache(maxsize=64)
-def _held_out_prompts(
-    family: str, size: int, instruction: str, config: Config
-) -> frozenset[str]:
+def _held_out_prompts(family: str, size: int, instruction: str, config: Config) -> frozenset[str]:
     """Prompts of the first `size` held-out problems of a family."""
+    # made once a task: the package needs milliseconds for each
     prompts = set()
     for index in range(size):
         prompts.add(held_out_problem(family, index, size, instruction, config).prompt)
@@ -124,6 +124,7 @@ class ReasoningGymTask:
 
     def batch(self, seed: int, start: int, size: int) -> list[Problem]:
         """Problems number `start` to `start + size` of the stream with this seed."""
+        # families take turns
         problems: list[Problem] = []
         for index in range(start, start + size):
             family = self.families[index % len(self.families)]
@@ -154,14 +155,13 @@ class ReasoningGymTask:
         return _held_out_prompts(family, self.held_out, self.instruction, config)
 
 
-def check_configs(
-    families: Sequence[str], configs: Mapping[str, Mapping[str, Any]] | None
-) -> None:
+def check_configs(families: Sequence[str], configs: Mapping[str, Mapping[str, Any]] | None) -> None:
     """Refuse settings of families that are not among those of the task.
 
     Raises:
         ValueError: naming them.
     """
+    # most likely a family that is misspelt
     strangers = sorted(set(configs or {}) - set(families))
     if strangers:
         raise ValueError(

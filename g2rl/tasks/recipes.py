@@ -48,6 +48,9 @@ class Recipe:
     seed: int
 
 
+# demonstrations of each task, in one form
+
+
 def _countdown(seed: int, index: int) -> Demonstration:
     return Demonstration(*countdown_traces.trace(seed, index, HELD_OUT))
 

@@ -1,7 +1,7 @@
 """Problems of one's own: rows of a file or of a hub data set, judged by a verifier or by functions.
 
-An example row is ``{"prompt": "Name a colour of the flag of France.", "answer": "blue"}``; the names
-of the columns are settings, and `docs/own_data.md` walks through a whole example. A row becomes a
+An example row is ``{"prompt": "Name a colour of the flag.", "answer": "blue"}``. The names of the
+columns are settings, and `docs/own_data.md` walks through a whole example. A row becomes a
 `Problem` whose prompt is the template filled with the row's prompt. Kept columns travel with it
 for reward functions.
 
@@ -34,7 +34,9 @@ REHEARSED = 32
 
 
 class RowSettings(TypedDict, total=False):
-    """Which rows, and what becomes of them: keys of conf/task/rows.yaml; only `source` is needed."""
+    """Which rows, and what becomes of them: keys of conf/task/rows.yaml.
+
+    Only `source` is needed."""
 
     source: str | None
     """Local .jsonl, .json, .parquet or .csv file, or a hub id."""
@@ -106,10 +108,13 @@ def row_problems(name: str, part: str | None, given: RowSettings) -> list[Proble
             "task=rows needs data: task.source.source=FILE.jsonl (or .json, .parquet, .csv, or a "
             "hub id); for g2rl-eval benchmark.source=..."
         )
+
+    # errors name a file without its folder
     where = Path(source).name if is_local(source) else source
     split = given.get("split", "train")
     rows = read_rows(source, split, given.get("config"), given.get("revision"))
 
+    # every row is read, also those of another part: a bad row is refused wherever it lands
     problems: list[Problem] = []
     for number, row in enumerate(rows):
         problems.append(_problem(f"{name}/{row_id(row, number)}", row, given, where, number))
@@ -148,6 +153,7 @@ def prompt_text(value: Any, name: str, where: str, number: int) -> str:
     Raises:
         DataError: it is neither, or empty.
     """
+    # TRL's data sets hold either form
     value = plain(value)
     if not isinstance(value, list):
         return text_of(value, name, where, number)
@@ -166,6 +172,7 @@ def gold_text(value: Any, given: RowSettings, where: str, number: int) -> str:
     Raises:
         DataError: it is empty, or lacks the words that `answer_after` names.
     """
+    # a column of whole numbers becomes floats where one of them is missing
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     gold = "" if value is None else str(value).strip()
@@ -249,6 +256,7 @@ def row_verifier(given: GradeSettings) -> Verifier:
     Raises:
         ValueError: both or neither are named, or a name is unknown.
     """
+    # with two judges nobody could tell which one decided
     name, reward = given.get("verifier"), plain(given.get("reward"))
     if (name is None) == (not reward):
         raise ValueError(
@@ -256,6 +264,8 @@ def row_verifier(given: GradeSettings) -> Verifier:
             " or task.source.reward=package.module:function (or file.py:function), and null for "
             f"the other; got {name!r} and {reward!r}"
         )
+
+    # a verifier of g2rl
     if name is not None:
         if name not in NAMED_VERIFIERS:
             raise ValueError(
@@ -279,6 +289,7 @@ def reward_functions(reward: Any) -> tuple[RewardFunction, ...]:
     Raises:
         ValueError: it is neither a name nor a list of names and of mappings.
     """
+    # a single name is a list of one
     functions: list[RewardFunction] = []
     for entry in reward if isinstance(reward, list) else [reward]:
         if isinstance(entry, str):
@@ -312,7 +323,9 @@ class RowsTask:
         rows, grading = split_settings(given)
         self.verifier = row_verifier(grading)
         if rows.get("answer_column") is None and not isinstance(self.verifier, RewardVerifier):
-            raise ValueError("task.source.verifier needs gold answers: name task.source.answer_column")
+            raise ValueError(
+                "task.source.verifier needs gold answers: name task.source.answer_column"
+            )
         self.problems = row_problems("rows", "train", rows)
         self._prompts = {problem.prompt for problem in self.problems}
 
@@ -336,26 +349,28 @@ class RowsTask:
             RewardFunctionError: a reward function fails.
         """
         if isinstance(self.verifier, RewardVerifier):
-            self._rehearse_functions(grader)
+            self._rehearse_functions(self.verifier.functions, grader)
             return
 
+        # in a box, which every verifier reads
         problems = self.problems[:REHEARSED]
         items = [(f"\\boxed{{{problem.answer}}}", problem) for problem in problems]
         for verdict, problem in zip(grader.grade(items), problems, strict=True):
             if not verdict.correct:
                 raise ValueError(
-                    f"{problem.id}: the gold answer {problem.answer[:80]!r} is not right by its own "
-                    f"verifier ({verdict.route}), so no response to it could be; mend the row, "
+                    f"{problem.id}: the gold answer {problem.answer[:80]!r} is not right by its "
+                    f"own verifier ({verdict.route}), so no response to it could be; mend the row, "
                     "choose another task.source.verifier, or say where the answer begins by "
                     "task.source.answer_after"
                 )
 
-    def _rehearse_functions(self, grader: Grader) -> None:
+    def _rehearse_functions(self, functions: Sequence[RewardFunction], grader: Grader) -> None:
         """Call the reward functions once, with the gold answer of the first row as the response."""
+        # a function that raises or returns nonsense ends this by its own error
         problem = self.problems[0]
         [verdict] = grader.grade([(problem.answer, problem)])
         if verdict.route in ("timeout", "killed"):
-            names = ", ".join(function.name for function in self.verifier.functions)  # type: ignore[attr-defined]
+            names = ", ".join(function.name for function in functions)
             ending = f"did not return within verify.timeout_seconds={grader.timeout_seconds:g}"
             if verdict.route == "killed":
                 ending = f"took its worker down; verify.memory_mb={grader.memory_mb} may be too few"

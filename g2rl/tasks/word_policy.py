@@ -22,6 +22,7 @@ def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
 
     There is no <unk>: a word outside the vocabulary is an error.
     """
+    # the order of the words is part of a policy: ids are places in it
     core = Tokenizer(WordLevel({word: id_ for id_, word in enumerate([*SPECIALS, *words])}))
     core.pre_tokenizer = WhitespaceSplit()
 

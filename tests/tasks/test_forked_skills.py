@@ -1,4 +1,4 @@
-"""Forked skills: which strategies are accepted, exact answers, held-out problems, the mass of each."""
+"""Forked skills: accepted strategies, exact answers, held-out problems, the mass of a strategy."""
 
 from __future__ import annotations
 

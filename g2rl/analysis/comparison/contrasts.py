@@ -67,7 +67,9 @@ def contrasts(
     """
     strangers = sorted(set(family) - set(metrics))
     if strangers:
-        raise ValueError(f"the family names {', '.join(strangers)}, which is no column of the table")
+        raise ValueError(
+            f"the family names {', '.join(strangers)}, which is no column of the table"
+        )
 
     # the tests, metric by metric
     results: list[tuple[str, str, Contrast | None]] = []
@@ -81,6 +83,7 @@ def contrasts(
     p_values = [_p_value(results[place][2]) for place in members]
     adjusted_at = dict(zip(members, holm(p_values), strict=True))
 
+    # each with what it could have found
     found: list[ArmContrast] = []
     for place, (arm, metric, result) in enumerate(results):
         size = len(members) if place in adjusted_at else 0
@@ -101,6 +104,7 @@ def _p_value(result: Contrast | None) -> float:
 
 def contrast_frame(found: list[ArmContrast], against: str) -> pd.DataFrame:
     """The contrasts as a table of numbers: contrasts.parquet."""
+    # what could not be measured is NaN
     rows = []
     for one in found:
         result = one.result or Contrast(math.nan, math.nan, math.nan, math.nan, 0, math.nan)
@@ -132,14 +136,17 @@ def contrast_rows(
         headings: of the metrics.
         against: the arm that is subtracted.
     """
+    # p of each contrast alone beside the one that counts
     title = f"difference to {against}"
     rows = [["metric", "arm", "seeds", title, "p", "p adjusted", "detectable"]]
     for one in found:
+        # arms that share no seed cannot be compared
         difference, p_value, seeds = NOTHING, NOTHING, "0"
         if one.result is not None:
             difference = interval_cell(*one.result[:3], "+.3f")
             p_value, seeds = p_text(one.result.p_value), str(one.result.seeds)
 
+        # bold is for findings only
         adjusted = p_text(one.adjusted) if one.family else "unadjusted"
         if one.stands_out:
             difference, adjusted = f"**{difference}**", f"**{adjusted}**"
@@ -159,13 +166,14 @@ def p_text(p_value: float) -> str:
 
 def explanation(found: list[ArmContrast], against: str) -> str:
     """What the table of contrasts says, in sentences: the family, its size, and what was found."""
+    # all members of a family know its size
     size = max((one.family for one in found), default=0)
     standing_out = sum(one.stands_out for one in found)
     return (
-        f"Contrasts to {against}, paired by seed: mean difference [95 % t-interval of it alone], p "
-        f"of the paired t-test. The family has {size} members, over which p is adjusted by Holm's "
-        f"method; {standing_out} of them stand out at {LEVEL:g} (in bold). `detectable` is the true "
-        f"difference that would have been found with probability {POWER:g} at level {LEVEL:g} / "
-        f"{max(size, 1)}, given the spread that was seen: a contrast that does not stand out says "
-        "nothing about smaller ones."
+        f"Contrasts to {against}, paired by seed: mean difference [95 % t-interval of it alone], "
+        f"p of the paired t-test. The family has {size} members, over which p is adjusted by "
+        f"Holm's method; {standing_out} of them stand out at {LEVEL:g} (in bold). `detectable` is "
+        f"the true difference that would have been found with probability {POWER:g} at level "
+        f"{LEVEL:g} / {max(size, 1)}, given the spread that was seen: a contrast that does not "
+        "stand out says nothing about smaller ones."
     )

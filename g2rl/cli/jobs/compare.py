@@ -219,9 +219,7 @@ def default_folder(folders: Sequence[Path], by: Sequence[str]) -> Path:
     return Path("evals") / f"runs-{hashlib.sha256(words.encode()).hexdigest()[:8]}"
 
 
-def show_tables(
-    frame: pd.DataFrame, columns: dict[str, str], differences: Differences
-) -> None:
+def show_tables(frame: pd.DataFrame, columns: dict[str, str], differences: Differences) -> None:
     """The table of the arms and, if asked for, that of the differences, on the terminal."""
     from g2rl.analysis.tables import comparison_rows
 

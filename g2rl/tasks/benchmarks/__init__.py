@@ -1,7 +1,12 @@
 """Held-out problem sets. Another data set of an existing kind needs a YAML file only.
 
 benchmark      the record: problems, verifier, number of samples, sampling parameters
+subset         one group of problems of a benchmark, such as the hard ones
 countdown      held-out Countdown problems
+countdown_hard those that the tiny policy hardly solves
+detour         held-out grids
+forked_skills  held-out problems of eight families
+rows           held-out rows of one's own
 math           MATH500, AMC23, AIME24, AIME25
 choice         GPQA-Diamond and MMLU-Pro
 reasoning_gym  procedural problems of the reasoning-gym package

@@ -35,6 +35,7 @@ def countdown_hard_benchmark(
     Raises:
         ValueError: there is no such subset.
     """
+    # in file order, so that a limit keeps the same problems in every run
     held_out = subset_of(problems("heldout", template), subset)[:limit]
     params = SamplingParams(temperature, top_p, top_k, max_tokens)
     return Benchmark(name, held_out, CountdownVerifier(), samples=samples, ks=ks, params=params)

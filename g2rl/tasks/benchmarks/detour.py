@@ -37,7 +37,10 @@ def detour_benchmark(
     Raises:
         ValueError: there are no such grids, or too few.
     """
+    # a shape that cannot be drawn would be searched for without end
     check_shape(size, walls)
+
+    # the subset first: a limit then counts problems of that subset
     held_out = subset_of(held_out_problems(problems, size, walls), subset)[:limit]
     params = SamplingParams(temperature, top_p, top_k, max_tokens)
     return Benchmark(name, held_out, DetourVerifier(), samples=samples, ks=ks, params=params)

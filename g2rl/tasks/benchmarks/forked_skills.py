@@ -29,6 +29,7 @@ def forked_skills_benchmark(
         samples, ks, name: as in `Benchmark`.
         temperature, top_p, top_k, max_tokens: as in `SamplingParams`.
     """
+    # the subset first: a limit then counts problems of that subset
     held_out = subset_of(problems(held_out=True), subset)[:limit]
     params = SamplingParams(temperature, top_p, top_k, max_tokens)
     return Benchmark(name, held_out, ForkedSkillsVerifier(), samples=samples, ks=ks, params=params)

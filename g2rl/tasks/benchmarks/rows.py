@@ -32,9 +32,12 @@ def rows_benchmark(
     Raises:
         DataError, ValueError: as in `RowsTask`.
     """
+    # a file of its own is taken whole
     rows, grading = split_settings(given)
     part = "heldout" if rows.get("held_out", 0) > 0 else None
     problems = row_problems(name, part, rows)[:limit]
+
+    # judged as in training
     params = SamplingParams(temperature, top_p, top_k, max_tokens)
     verifier = row_verifier(grading)
     return Benchmark(name, problems, verifier, samples=samples, ks=ks, params=params)

@@ -13,8 +13,11 @@ def subset_of(problems: Sequence[Problem], subset: str | None) -> list[Problem]:
     Raises:
         ValueError: no problem is of this group; the message lists those there are.
     """
+    # most benchmarks are evaluated whole
     if subset is None:
         return list(problems)
+
+    # a name that fits nothing is a typing error
     chosen = [problem for problem in problems if problem.meta.get("group") == subset]
     if not chosen:
         groups = sorted({str(problem.meta.get("group")) for problem in problems})

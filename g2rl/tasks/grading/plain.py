@@ -28,6 +28,8 @@ class ExactVerifier:
     def grade(self, completion: str, problem: Problem) -> Verdict:
         """Judge one completion."""
         start = time.perf_counter()
+
+        # a box says where the answer is; without one it is expected at the end
         text = final_text(completion)
         answer = last_boxed(text)
         if answer is None:
@@ -56,11 +58,15 @@ class NumberVerifier:
     def grade(self, completion: str, problem: Problem) -> Verdict:
         """Judge one completion. The verdict's answer is the number as it was written."""
         start = time.perf_counter()
+
+        # a box may hold words beside the number
         text = final_text(completion)
         boxed = last_boxed(text)
         answer = last_number(text if boxed is None else boxed)
         if answer is None:
             return Verdict(False, None, "unparsed", time.perf_counter() - start)
+
+        # the gold may be part of a sentence too
         correct = self.equivalent(answer, last_number(problem.answer) or "")
         return Verdict(correct, answer, "number", time.perf_counter() - start)
 
@@ -86,6 +92,8 @@ def value_of(text: str) -> Fraction | None:
     text = text.strip()
     if not _NUMBER.fullmatch(text):
         return None
+
+    # a decimal numerator is not read with a fraction, see the pattern
     numerator, slash, denominator = text.replace(",", "").replace("\u2212", "-").partition("/")
     if slash and int(denominator) == 0:
         return None

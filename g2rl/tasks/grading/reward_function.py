@@ -19,7 +19,8 @@ does not apply to the response and is left out. The response counts as correct f
 
 A function that raises, or returns anything but one finite number or None, stops the run with a
 `RewardFunctionError`, unless `on_error` is "count": then the response gets `failed_reward` and the
-verdict has the route ``error``. One that does not come back in time is always counted (``timeout``).
+verdict has the route ``error``. One that does not come back in time is always counted, as
+``timeout``.
 """
 
 from __future__ import annotations
@@ -98,6 +99,7 @@ class RewardVerifier:
     bounded = False
 
     def __post_init__(self) -> None:
+        # settings are checked in the command's own process, before any worker starts
         if not self.functions:
             raise ValueError("task.source.reward names no function")
         if self.on_error not in ON_ERROR:
@@ -125,6 +127,8 @@ class RewardVerifier:
         """
         start = time.perf_counter()
         answer = answer_of(completion)
+
+        # a failure ends the run, or is counted and paid as the settings say
         try:
             reward = self._reward(completion, problem)
         except RewardFunctionError:
@@ -132,6 +136,8 @@ class RewardVerifier:
                 raise
             seconds = time.perf_counter() - start
             return Verdict(False, answer, "error", seconds, graded=self.failed_reward)
+
+        # the reward itself trains; the threshold says what counts as right
         seconds = time.perf_counter() - start
         return Verdict(reward >= self.right_from, answer, "reward", seconds, graded=reward)
 
@@ -181,6 +187,7 @@ class RewardVerifier:
 
     def _row(self, completion: str, problem: Problem) -> dict[str, Any]:
         """What the functions are told, as lists of one."""
+        # prompts and completions win over columns of these names
         columns: Mapping[str, Any] = problem.meta.get(COLUMNS, {})
         row = {name: [value] for name, value in columns.items()}
         row["prompts"], row["completions"] = [problem.prompt], [completion]
@@ -198,6 +205,7 @@ class RewardVerifier:
 
 def answer_of(completion: str) -> str | None:
     """What stands for the answer of a response: its last box, else the end of its text."""
+    # only used to count distinct answers and to vote, never for the reward
     text = final_text(completion)
     boxed = last_boxed(text)
     answer = clean(text).strip()[-MAX_ANSWER:] if boxed is None else boxed
@@ -210,6 +218,7 @@ def load_function(name: str) -> Callable[..., Any]:
     Raises:
         RewardFunctionError: there is no such module, file or function, or its import fails.
     """
+    # importing runs the user's code, which may do anything
     place, _, function_name = name.rpartition(":")
     try:
         module = _module_of(place)
@@ -217,14 +226,17 @@ def load_function(name: str) -> Callable[..., Any]:
         raise RewardFunctionError(
             f"reward function {name}: {place} cannot be imported ({type(error).__name__}: {error})"
         ) from None
+
+    # a class that can be called is as good as a function
     function = getattr(module, function_name, None)
     if not callable(function):
         raise RewardFunctionError(f"reward function {name}: {place} has no function of that name")
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 def _module_of(place: str) -> Any:
     """Import a file, or a module by its dotted name, also from the current folder."""
+    # the console script does not look into the current folder by itself
     if not place.endswith(".py"):
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())
@@ -271,6 +283,8 @@ def call(function: Callable[..., Any], name: str, row: Mapping[str, Any], proble
         RewardFunctionError: it asks for what there is not, or raises.
     """
     arguments = _arguments(function, name, row)
+
+    # whatever it raises is its own fault, and is told with its name
     try:
         returned = function(**arguments)
         if inspect.isawaitable(returned):
@@ -289,10 +303,9 @@ async def _awaited(awaitable: Any) -> Any:
     return await awaitable
 
 
-def _arguments(
-    function: Callable[..., Any], name: str, row: Mapping[str, Any]
-) -> dict[str, Any]:
+def _arguments(function: Callable[..., Any], name: str, row: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the row's values, and of TRL's extras, that the function takes."""
+    # functions written in C may not tell
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
@@ -303,6 +316,7 @@ def _arguments(
     if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
         arguments = dict(row)
     for parameter in parameters:
+        # *args and **columns are no arguments of their own
         if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             continue
         if parameter.name in row:
@@ -328,6 +342,7 @@ def one_reward(returned: Any, name: str, problem_id: str) -> float | None:
     Raises:
         RewardFunctionError: it is anything else.
     """
+    # lists, tuples, arrays and tensors are all right; a single number is not
     where = f"(for a response to {problem_id})"
     values = returned
     if hasattr(values, "tolist"):

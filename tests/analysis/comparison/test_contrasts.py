@@ -39,7 +39,9 @@ def frame() -> pd.DataFrame:
 
 
 def test_p_values_are_adjusted_over_the_stated_family() -> None:
-    found = {(one.arm, one.metric): one for one in contrasts(frame(), ["acc", "cov"], "none", ["acc"])}
+    found = {
+        (one.arm, one.metric): one for one in contrasts(frame(), ["acc", "cov"], "none", ["acc"])
+    }
     near = paired_contrast([0.002 + noise for noise in NOISE])
     far = paired_contrast([0.2 + noise for noise in NOISE])
     assert found["near", "acc"].result == pytest.approx(near)

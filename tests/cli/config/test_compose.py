@@ -33,9 +33,7 @@ CASES = [(group, choice) for group in groups() for choice in choices(group)]
 
 
 def composed(*overrides: str, command: str = "train", with_hydra: bool = False) -> DictConfig:
-    return support.composed(
-        f"data_dir={DATA}", *overrides, command=command, with_hydra=with_hydra
-    )
+    return support.composed(f"data_dir={DATA}", *overrides, command=command, with_hydra=with_hydra)
 
 
 @pytest.mark.parametrize(("group", "choice"), CASES)

@@ -125,7 +125,9 @@ def test_a_file_may_have_errors_or_modules_beside_it(tmp_path: Path) -> None:
 
 
 def test_an_argument_that_no_row_has_is_named_with_those_there_are() -> None:
-    with pytest.raises(RewardFunctionError, match="asks for 'completion_ids'.*answer, completions"):
+    with pytest.raises(
+        RewardFunctionError, match=r"asks for 'completion_ids'.*answer, completions"
+    ):
         reward("needs_ids", "x")
 
 
