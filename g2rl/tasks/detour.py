@@ -9,9 +9,9 @@ Every grid has at least `LEAST_PATHS` shortest paths. So one problem has many ri
 many of them a policy still finds can be counted exactly: the answer of a verdict is the walk itself
 without its loops, so that going to and fro does not count as a path of its own.
 
-A grid is *hard* if the walk that goes right wherever it can runs into a dead end late (see
-`late_block`). Problem number i of a stream is a function of (seed, i) alone. Held-out grids come
-from a stream of their own and never occur in training.
+A grid is *hard* if it has only `HARD_PATHS` shortest paths or fewer. Problem number i of a stream is
+a function of (seed, i) alone. Held-out grids come from a stream of their own and never occur in
+training.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ SIZE, WALLS = 6, 10
 LEAST_PATHS = 4
 """The fewest shortest paths of a grid."""
 MAX_MOVES = 18
-LATE = 7
-"""A dead end after so many moves or more makes a grid hard."""
+HARD_PATHS = 5
+"""A grid with so few shortest paths is hard."""
 
 Cell = tuple[int, int]
 """(column, row), from 0."""
@@ -93,7 +93,7 @@ def shortest_paths(grid: Grid) -> int:
     return ways[grid.goal]
 
 
-def search(grid: Grid, preferences: Sequence[str]) -> tuple[str, int]:
+def search(grid: Grid, preferences: Sequence[str]) -> str:
     """Search for a shortest path by backtracking.
 
     Args:
@@ -102,21 +102,17 @@ def search(grid: Grid, preferences: Sequence[str]) -> tuple[str, int]:
             "D" is tried first there: 2 (size - 1) letters.
 
     Returns:
-        The path, such as "RRDRDD...", and the most moves after which the search met a dead end (0
-        if it met none).
+        The path, such as "RRDRDD...".
 
     Raises:
         ValueError: the grid has no shortest path.
     """
-    deepest = 0
-
     # moves that are still to be tried, by the number of moves before them
     path = ""
     untried: list[list[str]] = [_ordered(preferences[0])]
     while len(path) < 2 * (grid.size - 1):
         # no move is left here: take the last one back
         if not untried[-1]:
-            deepest = max(deepest, len(path))
             untried.pop()
             if not untried:
                 raise ValueError("the grid has no shortest path")
@@ -128,18 +124,12 @@ def search(grid: Grid, preferences: Sequence[str]) -> tuple[str, int]:
         if grid.is_free(walk(path + move)[-1]):
             path += move
             untried.append(_ordered(preferences[min(len(path), len(preferences) - 1)]))
-    return path, deepest
+    return path
 
 
 def _ordered(first: str) -> list[str]:
     """The two forward moves, the one to be tried first at the end of the list."""
     return ["D", "R"] if first == "R" else ["R", "D"]
-
-
-def late_block(grid: Grid) -> bool:
-    """Whether the right-first search meets a dead end after `LATE` moves or more."""
-    _, deepest = search(grid, "R" * (2 * (grid.size - 1)))
-    return deepest >= LATE
 
 
 def walk(moves: str) -> list[Cell]:
@@ -250,13 +240,13 @@ def _problem(id_: str, grid: Grid) -> Problem:
 
     The gold answer is one of the shortest paths, the one that the right-first search finds.
     """
-    # one search finds the gold answer and how late the habit is blocked
-    gold, deepest = search(grid, "R" * (2 * (grid.size - 1)))
+    gold = search(grid, "R" * (2 * (grid.size - 1)))
+    paths = shortest_paths(grid)
     meta = {
         "size": grid.size,
         "walls": sorted(list(cell) for cell in grid.walls),
-        "paths": shortest_paths(grid),
-        "group": "hard" if deepest >= LATE else "easy",
+        "paths": paths,
+        "group": "hard" if paths <= HARD_PATHS else "easy",
     }
     return Problem(id_, prompt_of(grid), gold, meta)
 

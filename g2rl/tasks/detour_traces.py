@@ -30,7 +30,7 @@ def write_trace(grid: Grid, rng: Random) -> str:
         preferences = rng.choices("RD", k=places)
     else:
         preferences = ["R" if style == "right" else "D"] * places
-    path, _ = search(grid, preferences)
+    path = search(grid, preferences)
 
     # slips, of which one in four changes nothing
     moves = list(path)

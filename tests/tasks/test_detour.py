@@ -3,7 +3,6 @@ policy."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import product
 from random import Random
 
@@ -15,7 +14,6 @@ from g2rl.policy.loading import ModelError, load
 from g2rl.policy.prompts import encode_prompt
 from g2rl.tasks.benchmarks.detour import detour_benchmark
 from g2rl.tasks.detour import (
-    LATE,
     LEAST_PATHS,
     MAX_MOVES,
     Detour,
@@ -24,7 +22,6 @@ from g2rl.tasks.detour import (
     draw_training,
     held_out_grids,
     held_out_problems,
-    late_block,
     prompt_of,
     search,
     shortest_paths,
@@ -61,22 +58,6 @@ def forward_paths(grid: Grid) -> list[str]:
     return [word for word in words if end_of(grid, word) == (grid.size - 1, grid.size - 1)]
 
 
-def dead_ends(grid: Grid, moves: str = "") -> Iterator[int]:
-    """Depths of the dead ends that a right-first search meets before its first path."""
-    if len(moves) == 2 * (grid.size - 1):
-        yield -1  # the path
-        return
-    found = False
-    for move in "RD":
-        if end_of(grid, moves + move) is not None:
-            for depth in dead_ends(grid, moves + move):
-                yield depth
-                found |= depth == -1
-            if found:
-                return
-    yield len(moves)
-
-
 def test_paths_are_counted_and_found_as_brute_force_does() -> None:
     solvable = 0
     for grid in grids(300):
@@ -89,22 +70,20 @@ def test_paths_are_counted_and_found_as_brute_force_does() -> None:
 
         # right first is the last word in the alphabet, down first the first one
         solvable += 1
-        assert search(grid, "R" * 6) == (max(paths), max([0, *dead_ends(grid)]))
-        assert search(grid, "D" * 6)[0] == min(paths)
-        assert search(grid, "RDRDRD")[0] in paths
+        assert search(grid, "R" * 6) == max(paths)
+        assert search(grid, "D" * 6) == min(paths)
+        assert search(grid, "RDRDRD") in paths
     assert solvable > 50
 
 
-def test_a_hard_grid_blocks_the_habit_late() -> None:
-    # right first runs along the top row and down the last column into the wall above the goal
-    late = Grid(6, frozenset({(5, 4), (0, 1)}))
-    early = Grid(6, frozenset({(1, 0), (2, 2)}))
-    assert late_block(late)
-    assert not late_block(early)
-    assert search(late, "R" * 10)[1] == 8 >= LATE
-    groups = [problem.meta["group"] for problem in held_out_problems(200)]
-    assert groups == ["hard" if late_block(grid) else "easy" for grid in held_out_grids(200)]
-    assert 30 <= groups.count("hard") <= 70
+def test_a_hard_grid_has_few_paths() -> None:
+    problems = held_out_problems(200)
+    for grid, problem in zip(held_out_grids(200), problems, strict=True):
+        assert problem.meta["paths"] == shortest_paths(grid) >= LEAST_PATHS
+        assert (problem.meta["group"] == "hard") == (len(forward_paths(grid)) <= 5)
+    hard = detour_benchmark(subset="hard").problems
+    assert 20 <= len(hard) <= 70
+    assert hard == [problem for problem in problems if problem.meta["paths"] <= 5]
 
 
 @settings(max_examples=300, deadline=None)
