@@ -23,6 +23,7 @@ from g2rl.policy.policy import Policy
 from g2rl.runs.files import atomic_path
 from g2rl.tasks import countdown, countdown_hard
 from g2rl.tasks.benchmarks.benchmark import Benchmark
+from g2rl.tasks.countdown_solutions import solutions
 from g2rl.tasks.grading.grader import Grader
 from g2rl.types import Problem, SamplingParams
 
@@ -129,8 +130,9 @@ def hard_ones(sampler: Sampler, batch: list[Problem]) -> list[dict[str, object]]
     rows: list[dict[str, object]] = []
     for problem, right in zip(left, sampler.right(left, countdown_hard.SAMPLES), strict=True):
         if is_wanted(right):
-            meta = problem.meta
-            rows.append({"numbers": meta["numbers"], "target": meta["target"], "right": right})
+            numbers, target = problem.meta["numbers"], problem.meta["target"]
+            row = {"numbers": numbers, "target": target, "right": right}
+            rows.append({**row, "solutions": len(solutions(numbers, target))})
     return rows
 
 

@@ -9,6 +9,7 @@ streams            random streams that are named by a key
 countdown          the built-in task: reach a target with given numbers
 countdown_grammar  the parser of its answers
 countdown_hard     a fixed list of Countdown problems that the tiny policy hardly solves
+countdown_solutions  all solutions of a Countdown problem
 detour             walk around walls: many right paths in every grid
 forked_skills      choose a strategy and carry it out: some that work are rare
 countdown_traces   written solutions for the warm start of the tiny policy

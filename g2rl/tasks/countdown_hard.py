@@ -6,8 +6,9 @@ to solve it in at most half of all attempts of 16 responses, 0 < pass@16 <= 0.5.
 within reach, but most groups of 16 responses hold no right one. Held-out problems were chosen in
 the same way and never occur in training. `python -m g2rl.cli.hard_problems` makes the list again.
 
-The answer of a verdict is the canonical expression, as in Countdown. A problem is *hard* (in
-`meta["group"]`) if the tiny policy solved it only once in `SAMPLES` responses.
+The answer of a verdict is the canonical expression, as in Countdown. How many of them are right was
+counted by trying everything (`g2rl.tasks.countdown_solutions`). A problem is *hard* (in
+`meta["group"]`) if there is only one.
 """
 
 from __future__ import annotations
@@ -26,23 +27,28 @@ SAMPLES = 64
 # the rule by which problems were chosen
 K, MOST_PASS = 16, 0.5
 """A candidate is taken if 0 < pass@K <= MOST_PASS."""
-HARD_UP_TO = 1
-"""A problem that was solved so often or less in `SAMPLES` responses is hard."""
+HARD_SOLUTIONS = 1
+"""A problem with so few solutions is hard."""
 FILE = Path(__file__).resolve().parent.parent / "assets" / "countdown_hard" / "problems.json"
 
 
 @lru_cache(maxsize=1)
 def _chosen() -> dict[str, list[dict[str, Any]]]:
-    """The list that ships with g2rl: "train" and "heldout", each with numbers, target, right."""
+    """The list that ships with g2rl: "train" and "heldout", lists of rows.
+
+    A row has the numbers, the target, how many of `SAMPLES` responses were right, and how many
+    different solutions there are.
+    """
     return json.loads(FILE.read_text(encoding="utf-8"))
 
 
 def problems(part: str, template: str = TINY_TEMPLATE) -> list[Problem]:
     """All problems of one part, "train" or "heldout"."""
-    # how often the tiny policy solved a problem says whether it is one of the hard ones
+    # how many solutions there are travels with the problem
     listed: list[Problem] = []
     for index, row in enumerate(_chosen()[part]):
-        more = {"group": "hard" if row["right"] <= HARD_UP_TO else "easy"}
+        is_hard = row["solutions"] <= HARD_SOLUTIONS
+        more = {"solutions": row["solutions"], "group": "hard" if is_hard else "easy"}
         id_ = f"countdown_hard/{part}/{index}"
         listed.append(problem_of(id_, row["numbers"], row["target"], template, more))
     return listed

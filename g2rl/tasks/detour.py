@@ -9,8 +9,8 @@ Every grid has at least `LEAST_PATHS` shortest paths. So one problem has many ri
 many of them a policy still finds can be counted exactly: the answer of a verdict is the walk itself
 without its loops, so that going to and fro does not count as a path of its own.
 
-A grid is *hard* if it has only `HARD_PATHS` shortest paths or fewer. Problem number i of a stream is
-a function of (seed, i) alone. Held-out grids come from a stream of their own and never occur in
+A grid is *hard* if it has only `HARD_PATHS` shortest paths or fewer. Problem number i of a stream
+is a function of (seed, i) alone. Held-out grids come from a stream of their own and never occur in
 training.
 """
 

@@ -1,9 +1,11 @@
-"""countdown_hard: the list that ships is what the rule says, solvable, and held-out problems differ."""
+"""countdown_hard: the list that ships is what the rule says, solvable, and divided."""
 
 from __future__ import annotations
 
 import json
+from itertools import permutations, product
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -13,6 +15,7 @@ from g2rl.tasks.benchmarks.countdown_hard import countdown_hard_benchmark
 from g2rl.tasks.countdown import Countdown, signature
 from g2rl.tasks.countdown_grammar import parse
 from g2rl.tasks.countdown_hard import FILE, SAMPLES, CountdownHard, problems
+from g2rl.tasks.countdown_solutions import solutions
 from g2rl.tasks.task import refuse_leaks
 from g2rl.types import Problem
 
@@ -53,6 +56,35 @@ def test_problems_can_be_solved() -> None:
         assert problem.meta["target"] in values(tuple(problem.meta["numbers"]))
 
 
+def all_expressions(numbers: list[int]) -> set[str]:
+    """Texts of all bracketings, orders and operators of three numbers."""
+    texts = set()
+    for a, b, c in permutations(numbers):
+        for first, second in product("+-*/", repeat=2):
+            texts |= {f"( {a} {first} {b} ) {second} {c}", f"{a} {first} ( {b} {second} {c} )"}
+    return texts
+
+
+def test_solutions_are_those_of_brute_force() -> None:
+    rng = Random(5)
+    counts = set()
+    for _ in range(40):
+        numbers, target = [rng.randint(1, 9) for _ in range(3)], rng.randint(1, 20)
+        expected = set()
+        for text in all_expressions(numbers):
+            expression = parse(text)
+            if expression.value == target:
+                expected.add(expression.canonical)
+        assert solutions(numbers, target) == expected
+        counts.add(len(expected))
+    assert len(counts) >= 3
+
+    # what the file says of its problems
+    for problem in problems("heldout")[::32]:
+        found = solutions(problem.meta["numbers"], problem.meta["target"])
+        assert len(found) == problem.meta["solutions"] >= 1
+
+
 def test_held_out_problems_are_never_drawn_whatever_their_order() -> None:
     task = CountdownHard()
     held_out = problems("heldout")
@@ -70,7 +102,7 @@ def test_held_out_problems_are_never_drawn_whatever_their_order() -> None:
     assert any(Countdown().may_draw(problem) for problem in task.problems)
 
 
-def test_answers_are_canonical_expressions_and_the_hard_subset_was_solved_once() -> None:
+def test_answers_are_canonical_expressions_and_the_hard_subset_has_one_solution() -> None:
     task = CountdownHard()
     assert task.batch(1, 510, 6)[2:] == task.batch(1, 512, 4)
     problem = Problem("x", "", "29", {"numbers": [8, 3, 7, 2], "target": 29})
@@ -82,7 +114,7 @@ def test_answers_are_canonical_expressions_and_the_hard_subset_was_solved_once()
     assert one.answer == two.answer == parse("8 * 3 + 7 - 2").canonical
     rows = json.loads(FILE.read_text(encoding="utf-8"))["heldout"]
     hard = countdown_hard_benchmark("hard")
-    assert len(hard.problems) == sum(row["right"] == 1 for row in rows) > 50
+    assert len(hard.problems) == sum(row["solutions"] == 1 for row in rows) > 50
     assert len(countdown_hard_benchmark(limit=7).problems) == 7
 
 
@@ -99,12 +131,12 @@ def test_the_command_writes_what_the_task_reads(
             return [1 if problem.meta["target"] % 2 else 9 for problem in batch]
 
     monkeypatch.setattr(hard_problems, "Sampler", Counting)
-    monkeypatch.setattr(hard_problems, "HELD_OUT_CANDIDATES", 300)
+    monkeypatch.setattr(hard_problems, "HELD_OUT_CANDIDATES", 60)
     out = tmp_path / "problems.json"
-    words = ["--out", str(out), "--training", "20", "--held-out", "10"]
+    words = ["--out", str(out), "--training", "20", "--held-out", "5"]
     assert hard_problems.main(words) == 0
     written = json.loads(out.read_text())
-    assert [len(written[part]) for part in ("train", "heldout")] == [20, 10]
+    assert [len(written[part]) for part in ("train", "heldout")] == [20, 5]
     for row in [*written["train"], *written["heldout"]]:
         assert row["target"] % 2 == 1
         assert len(row["numbers"]) == 4

@@ -51,9 +51,9 @@ def test_the_base_of_forked_skills_hardly_ever_solves_hard_families() -> None:
 
 
 def test_the_base_of_countdown_hard_hardly_ever_solves_its_problems() -> None:
-    found = evaluated("builtin:tiny", countdown_hard_benchmark(limit=40, samples=16))
+    found = evaluated("builtin:tiny", countdown_hard_benchmark(limit=24, samples=16))
     assert 0.003 < found.metrics["pass@1"] < 0.08
-    assert 0.1 < found.metrics["pass@16"] < 0.75
+    assert 0.08 < found.metrics["pass@16"] < 0.8
 
 
 @pytest.mark.slow
