@@ -23,7 +23,7 @@ from tests import support
 
 DATA = Path(__file__).resolve().parents[3] / "tests" / "data"
 ROWS = (
-    f"task.source.source={DATA / 'math_train.jsonl'}",
+    f"task.source.source={DATA / 'own_rows.jsonl'}",
     "task.source.prompt_column=problem",
     "task.source.held_out=3",
     "task.source.verifier=math",
