@@ -56,7 +56,11 @@ class GroupAdvantage:
             raise ValueError("algorithm.advantage_eps and algorithm.uniform_floor must be > 0")
 
     def __call__(
-        self, rewards_PG: Tensor, base_rewards_PG: Tensor, scale: str | None = None
+        self,
+        rewards_PG: Tensor,
+        base_rewards_PG: Tensor,
+        scale: str | None = None,
+        correct_PG: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, float]]:
         """Advantages of the shaped rewards, and metrics.
 
@@ -66,6 +70,7 @@ class GroupAdvantage:
             rewards_PG: shaped rewards.
             base_rewards_PG: rewards of the verifier, which say what groups are uniform.
             scale: "std" or "none" for this batch; None takes the setting.
+            correct_PG: boolean verdicts, for the metrics; None takes base rewards above 0.
 
         Returns:
             The advantages (P, G), and what `advantage_metrics` says of them.
@@ -93,7 +98,7 @@ class GroupAdvantage:
         if self.uniform_groups == "drop":
             advantages_PG = advantages_PG.masked_fill(uniform_P.unsqueeze(-1), 0.0)
 
-        return advantages_PG, advantage_metrics(advantages_PG, base_rewards_PG)
+        return advantages_PG, advantage_metrics(advantages_PG, base_rewards_PG, correct_PG)
 
 
 def centred(rewards_PG: Tensor) -> Tensor:
@@ -118,12 +123,16 @@ def uniform_groups(base_rewards_PG: Tensor) -> Tensor:
     return (base_rewards_PG == base_rewards_PG[:, :1]).all(-1)
 
 
-def advantage_metrics(advantages_PG: Tensor, base_rewards_PG: Tensor) -> dict[str, float]:
+def advantage_metrics(
+    advantages_PG: Tensor, base_rewards_PG: Tensor, correct_PG: Tensor | None = None
+) -> dict[str, float]:
     """What a batch of advantages looks like, whoever made them.
 
     Args:
         advantages_PG: advantages of P groups.
         base_rewards_PG: rewards of the verifier, which say what groups are uniform.
+        correct_PG: boolean verdicts; None takes base rewards above 0, which graded rewards are not
+            to be judged by.
 
     Returns:
         The shares of groups that are uniform and correct, uniform and wrong, or have no advantage
@@ -131,7 +140,9 @@ def advantage_metrics(advantages_PG: Tensor, base_rewards_PG: Tensor) -> dict[st
     """
     # a uniform group is solved if its first response is right
     uniform_P = uniform_groups(base_rewards_PG)
-    solved_P = uniform_P & (base_rewards_PG[:, 0] > 0)
+    if correct_PG is None:
+        correct_PG = base_rewards_PG > 0
+    solved_P = uniform_P & correct_PG[:, 0]
     failed_P = uniform_P & ~solved_P
 
     # a group in which every advantage is 0 teaches nothing

@@ -257,13 +257,15 @@ class TrainingStep:
             lost_PG = self.overlong(batch.lengths_PG)
             rewards_PG = shaped.rewards_PG - lost_PG
             scale = shaped.advantage_scale
-            advantages_PG, metrics = self.advantage(rewards_PG, batch.rewards_PG, scale)
+            advantages_PG, metrics = self.advantage(
+                rewards_PG, batch.rewards_PG, scale, batch.correct_PG
+            )
             if self.overlong.is_on:
                 metrics["overlong"] = lost_PG.mean().item()
             return advantages_PG, metrics
         self._refuse_overlong_shaping()
 
-        metrics = advantage_metrics(shaped.advantages_PG, batch.rewards_PG)
+        metrics = advantage_metrics(shaped.advantages_PG, batch.rewards_PG, batch.correct_PG)
         if shaped.kept_PG is not None:
             metrics["kept"] = shaped.kept_PG.float().mean().item()
         return shaped.advantages_PG, metrics

@@ -165,3 +165,13 @@ def test_metrics_are_those_of_any_advantages() -> None:
         "zero_advantage": 0.5,
         "abs_mean": 0.5,
     }
+
+
+def test_verdicts_say_which_uniform_groups_of_graded_rewards_are_solved() -> None:
+    base_PG = torch.tensor([[0.3, 0.3], [0.9, 0.9], [-0.5, -0.5], [0.2, 0.4]])
+    correct_PG = torch.tensor([[False, False], [True, True], [True, True], [False, True]])
+    _, metrics = GroupAdvantage()(base_PG, base_PG, correct_PG=correct_PG)
+    assert (metrics["uniform_correct"], metrics["uniform_wrong"]) == (0.5, 0.25)
+    _, metrics = GroupAdvantage()(base_PG, base_PG)
+    assert (metrics["uniform_correct"], metrics["uniform_wrong"]) == (0.5, 0.25), "by the sign"
+    assert advantage_metrics(base_PG, base_PG[2:], correct_PG[2:])["uniform_correct"] == 0.5
