@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from g2rl.policy.chat import ModelError, cut_control_tokens, render, template_of
 from g2rl.types import Tokenizer
 
-
 _SYSTEM_PROMPT = "_g2rl_system_prompt"
 
 
