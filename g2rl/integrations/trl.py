@@ -31,7 +31,7 @@ from trl.trainer.utils import maybe_gather_lm_head_ctx, nanstd, use_adapter
 from g2rl.cli.build.named import build_named
 from g2rl.cli.build.signals import check_group_size
 from g2rl.engines.rollouts import Rollouts
-from g2rl.exploration.combine import Combined
+from g2rl.exploration.combined import Combined
 from g2rl.exploration.encoders.encoder import Encoder
 from g2rl.exploration.partitions import Partitioner
 from g2rl.exploration.signal import ESTIMATOR, Signal, level_of
@@ -169,7 +169,7 @@ class ExplorationGRPOTrainer(GRPOTrainer):
     Args:
         args, kwargs: what GRPOTrainer takes.
         signal: the signal, or the name of its file in conf/exploration; several of them act
-            together as in `g2rl.exploration.combine`.
+            together as in `g2rl.exploration.combined`.
         observers: signals that measure without effect, likewise.
         verdict: the reward function that says whether an answer is right: its number, or its name
             in TRL's logs. Others may stand beside it.

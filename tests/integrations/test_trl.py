@@ -19,7 +19,7 @@ from trl import GRPOTrainer
 
 from g2rl.cli.config.choices import choices
 from g2rl.exploration import GroupBatch, Shaped
-from g2rl.exploration.combine import Combined
+from g2rl.exploration.combined import Combined
 from g2rl.exploration.entropy import EntropyBonus
 from g2rl.exploration.g2rl import GradientGuided
 from g2rl.exploration.none import NoExploration

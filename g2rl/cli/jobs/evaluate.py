@@ -114,16 +114,7 @@ def sample(
     mirror.start(folder, settings, [])
     if evaluation.missing_parts():
         reporter.say(f"{config.model.source} on {sizes_of(benchmarks)}")
-        engine, loaded = build_sampler(config)
-        try:
-            check_inputs(folder, revision_of(loaded), continued)
-            check_benchmark_prompts(
-                benchmarks, loaded.tokenizer, config.model.chat, loaded.model.config
-            )
-            engine.push_weights()
-            evaluation.sample(engine, loaded.tokenizer, graders, reporter, chat=config.model.chat)
-        finally:
-            engine.close()
+        draw_missing_parts(config, evaluation, continued, graders, reporter)
     else:
         reporter.say("every sample is there already (resume=never samples again)")
 
@@ -132,6 +123,27 @@ def sample(
     tell(mirror, findings, evaluation.samples_file)
     reporter.findings(findings, config.model.source)
     return findings
+
+
+def draw_missing_parts(
+    config: DictConfig,
+    evaluation: Evaluation,
+    continued: bool,
+    graders: Graders,
+    reporter: EvalReporter,
+) -> None:
+    """Load the model of an evaluation and sample and grade what its folder lacks."""
+    engine, loaded = build_sampler(config)
+    chat = config.model.chat
+    try:
+        # the weights that these samples go on with, and prompts that fit the model
+        check_inputs(evaluation.folder, revision_of(loaded), continued)
+        check_benchmark_prompts(evaluation.benchmarks, loaded.tokenizer, chat, loaded.model.config)
+
+        engine.push_weights()
+        evaluation.sample(engine, loaded.tokenizer, graders, reporter, chat=chat)
+    finally:
+        engine.close()
 
 
 def sizes_of(benchmarks: Sequence[Benchmark]) -> str:
