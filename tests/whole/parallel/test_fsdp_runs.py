@@ -18,6 +18,8 @@ from safetensors.torch import load_file
 from torch.distributed.checkpoint import FileSystemReader
 from transformers import AutoModelForCausalLM
 
+from g2rl.analysis.figures.one_run import plot_run
+from g2rl.cli.jobs import train as train_job
 from g2rl.policy.loading import load
 from g2rl.policy.policy import Policy
 from g2rl.runs.checkpoints import CheckpointError, Checkpoints
@@ -73,7 +75,9 @@ def assert_same_run(ours: Path, theirs: Path, atol: float = 1e-5) -> None:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of one process and of two, whole, and continued by one, two and one sharded process."""
     place = tmp_path_factory.mktemp("runs")
-    train_in(place / "one", RUN)
+    with pytest.MonkeyPatch.context() as patch:  # the figures, too, are those of one process
+        patch.setattr(train_job, "plot_run", plot_run)
+        train_in(place / "one", RUN)
     with pytest.raises(Interrupted):
         train_in(place / "one_two", RUN, stop_at=2)
     jobs = [
