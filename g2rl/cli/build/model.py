@@ -89,10 +89,19 @@ def build_engine(node: DictConfig, policy: Policy, loaded: LoadedModel) -> Engin
     return instantiate(node, policy=policy, tokenizer=loaded.tokenizer, stop_ids=loaded.stop_ids)
 
 
-def build_sampler(config: DictConfig) -> tuple[Engine, LoadedModel]:
-    """The model of a command that only samples, and its engine; weights are not pushed yet."""
+def build_sampler(
+    config: DictConfig, benchmarks: Sequence[Benchmark]
+) -> tuple[Engine, LoadedModel]:
+    """The model of a command that only samples, and its engine; weights are not pushed yet.
+
+    Raises:
+        ValueError: a benchmark's prompts and responses do not fit the model.
+    """
     settings = without_checkpointing(read_model_settings(config.model))
     loaded = load_model(settings)
+
+    # before the engine, which may take long to start
+    check_benchmark_prompts(benchmarks, loaded.tokenizer, settings.chat, loaded.model.config)
     policy = build_policy(loaded, settings)
     return build_engine(config.engine, policy, loaded), loaded
 

@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 from g2rl.cli.build.benchmarks import build_benchmarks, build_graders
 from g2rl.cli.build.inputs import files_of_model, held_out_problems, revision_of
-from g2rl.cli.build.model import build_sampler, check_benchmark_prompts, model_of_run
+from g2rl.cli.build.model import build_sampler, model_of_run
 from g2rl.cli.build.settings import plain, read_grading_settings, read_model_settings
 from g2rl.cli.folder import prepare
 from g2rl.evaluation.compare import COMPARISON, compare, problems_file
@@ -133,15 +133,12 @@ def draw_missing_parts(
     reporter: EvalReporter,
 ) -> None:
     """Load the model of an evaluation and sample and grade what its folder lacks."""
-    engine, loaded = build_sampler(config)
-    chat = config.model.chat
+    engine, loaded = build_sampler(config, evaluation.benchmarks)
     try:
-        # the weights that these samples go on with, and prompts that fit the model
+        # the weights that these samples go on with
         check_inputs(evaluation.folder, revision_of(loaded), continued)
-        check_benchmark_prompts(evaluation.benchmarks, loaded.tokenizer, chat, loaded.model.config)
-
         engine.push_weights()
-        evaluation.sample(engine, loaded.tokenizer, graders, reporter, chat=chat)
+        evaluation.sample(engine, loaded.tokenizer, graders, reporter, chat=config.model.chat)
     finally:
         engine.close()
 
