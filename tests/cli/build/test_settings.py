@@ -66,3 +66,12 @@ def test_every_node_becomes_a_record() -> None:
 def test_a_wrong_setting_is_named_by_its_full_key(override: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message.replace('[', '.')}"):
         settings_of(override)
+
+
+@pytest.mark.parametrize("setting", ["task.top_p=0.9", "task.top_k=5"])
+def test_truncation_with_sampler_weights_is_refused_before_anything_is_loaded(setting: str) -> None:
+    words = ["engine=vllm", "algorithm.sampler_correction=token", setting]
+    with pytest.raises(ValueError, match=r"truncated distribution.*sampler_correction=token"):
+        settings_of(*words)
+    settings_of("engine=transformers", *words[1:])
+    settings_of("engine=vllm", "algorithm.sampler_correction=none", setting)

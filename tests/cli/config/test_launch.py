@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from g2rl.cli.config.choices import choices, config_dir
-from g2rl.cli.config.launch import register_resolvers
+from g2rl.cli.config.launch import launch, register_resolvers
 from g2rl.cli.config.mistakes import _compose, explain_mistakes, groups, overrides_of
 from g2rl.cli.config.names import run_tag
 from g2rl.runs.identity import free_keys
@@ -111,3 +111,14 @@ def test_settings_that_matter_to_no_result_make_no_other_folder(words: list[str]
             else [name]
         )
         assert set(leaves) <= left_out, name
+
+
+def test_the_flag_that_unpickles_a_file_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (["--experimental-rerun", "x.pickle"], ["--experimental-rerun=x.pickle"]):
+        monkeypatch.setattr("sys.argv", ["g2rl-train", *words])
+        with pytest.raises(SystemExit) as stopped:
+            launch("train", lambda config: None, ())
+        assert stopped.value.code == 2
+        assert "unpickle" in capsys.readouterr().err
