@@ -22,7 +22,16 @@ from g2rl.tasks.grading.grader import Grader
 from g2rl.tasks.grading.registry import VERIFIERS, verifier_named
 from g2rl.tasks.grading.reward_function import COLUMNS, RewardFunction, RewardVerifier
 from g2rl.tasks.grading.verifier import Verifier
-from g2rl.tasks.rows import DataError, column, is_local, read_rows, refuse_twins, row_id, text_of
+from g2rl.tasks.rows import (
+    DataError,
+    column,
+    gold_text,
+    is_local,
+    read_rows,
+    refuse_twins,
+    row_id,
+    text_of,
+)
 from g2rl.tasks.task import stream_from_rows
 from g2rl.types import Problem
 
@@ -134,16 +143,12 @@ def _problem(
         raise DataError(f"task.source.template lacks $prompt: {template!r}")
     prompt = string.Template(template).safe_substitute(prompt=asked)
 
-    # the gold answer
-    gold, answer_column = "", given.get("answer_column")
-    if answer_column is not None:
-        gold = gold_text(column(row, answer_column, where, number), given, where, number)
-
     # what reward functions may ask for; a name that the row lacks is an error
     kept: dict[str, Any] = {}
     names = given.get("columns")
     for key in row if names is None else names:
         kept[key] = kept_value(column(row, key, where, number), key, where, number)
+    gold = gold_of(row, given, where, number)
     return Problem(id_, prompt, gold, {"kind": "rows", COLUMNS: kept})
 
 
@@ -166,30 +171,28 @@ def prompt_text(value: Any, name: str, where: str, number: int) -> str:
     return text_of(value[0].get("content"), f"{name}[0].content", where, number)
 
 
-def gold_text(value: Any, given: RowSettings, where: str, number: int) -> str:
-    """The gold answer of a row as text, 27.0 as 27.
+def gold_of(row: Mapping[str, Any], given: RowSettings, where: str, number: int) -> str:
+    """The gold answer of a row as text; empty where no answer column is named.
 
     Raises:
-        DataError: it is empty, or lacks the words that `answer_after` names.
+        DataError: it is empty or no answer, or lacks the words that `answer_after` names.
     """
-    # a column of whole numbers becomes floats where one of them is missing
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    gold = "" if value is None else str(value).strip()
+    name = given.get("answer_column")
+    if name is None:
+        return ""
+    gold = gold_text(column(row, name, where, number), name, where, number)
 
     # what follows the last of these words
     mark = given.get("answer_after")
-    if mark:
+    if mark and gold:
         _, found, gold = gold.rpartition(mark)
         if not found:
             raise DataError(f"{where}, row {number}: the answer lacks {mark!r}")
-        gold = gold.strip()
-    if not gold or gold == "nan":
+    if not gold.strip():
         raise DataError(
-            f"{where}, row {number}: {given.get('answer_column')} holds no answer ({value!r}); "
-            "mend or remove the row"
+            f"{where}, row {number}: {name} holds no answer ({row[name]!r}); mend or remove the row"
         )
-    return gold
+    return gold.strip()
 
 
 def kept_value(value: Any, name: str, where: str, number: int) -> Any:
