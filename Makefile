@@ -12,12 +12,11 @@ VLLM_INDEX ?=
 TRL_VERSIONS ?= 1.9.2 1.12.0 1.14.2
 TRL_VENVS ?= .venv-trl
 VERL_VENV ?= .venv-verl
+VERIFIERS_VENV ?= .venv-verifiers
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow test-vllm test-trl test-verl bench chaos lint format typecheck smollm2 warmstart wheel clean
-.PHONY: help train test test-slow test-vllm test-models bench chaos lint format typecheck smollm2 warmstart wheel clean
-.PHONY: help train test test-slow test-vllm test-extras bench chaos lint format typecheck smollm2 warmstart wheel clean
+.PHONY: help train test test-slow test-vllm test-trl test-verl test-verifiers test-extras test-models bench chaos lint format typecheck smollm2 warmstart wheel clean
 
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -94,6 +93,18 @@ test-verl: $(VERL_VENV)/.installed  ## the plug-in inside the real verl, as far 
 test-extras: $(BIN)/python  ## every extra and README command in an environment of its own (half an hour)
 	$(BIN)/python tests/extras.py $(ARGS)
 
+$(VERIFIERS_VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "g2rl needs Python >= 3.11; name one with: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "setting up $(VERIFIERS_VENV) (some minutes) ..."
+	$(PYTHON) -m venv --clear $(VERIFIERS_VENV) || { rm -rf $(VERIFIERS_VENV); exit 1; }
+	$(VERIFIERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -e . 'verifiers>=0.4,<0.5' pytest pytest-timeout
+	@touch $@
+
+test-verifiers: $(VERIFIERS_VENV)/.installed  ## tasksets of the real package verifiers as tasks
+	$(VERIFIERS_VENV)/bin/pytest tests/tasks/test_taskset.py $(ARGS)
+
 bench: $(VENV)/.installed-dev  ## compare with named peers and write speed/RESULTS.md (twenty minutes)
 	$(BIN)/python speed/run_all.py $(ARGS)
 
@@ -126,4 +137,4 @@ wheel: $(VENV)/.installed-dev  ## build dist/g2rl-*.whl, conf/ inside
 	$(BIN)/python -m pip wheel --quiet --no-deps -w dist .
 
 clean:  ## remove the environments and build products; runs/ stays
-	rm -rf $(VENV) $(VLLM_VENV) $(TRL_VENVS) $(VERL_VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) $(TRL_VENVS) $(VERL_VENV) $(VERIFIERS_VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -17,6 +17,7 @@ countdown_policy   the tiny policy's tokenizer and architecture
 detour_traces      demonstrations for the warm start of the detour policy
 word_policy        tokenizer and architecture of all policies that ship with g2rl
 recipes            how these policies are made from nothing
+taskset            tasksets of the package verifiers as tasks
 benchmarks/        held-out problem sets
 grading/           verifiers, and the processes in which they run
 """

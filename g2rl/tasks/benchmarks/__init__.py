@@ -10,4 +10,5 @@ rows           held-out rows of one's own
 math           MATH500, AMC23, AIME24, AIME25
 choice         GPQA-Diamond and MMLU-Pro
 reasoning_gym  procedural problems of the reasoning-gym package
+taskset        held-out tasks of a taskset of the verifiers package
 """
