@@ -228,6 +228,7 @@ class ExplorationGRPOTrainer(GRPOTrainer):
             partitioner=None if partition is None else _named("partition", partition),
             answer_key=None if answers is None else answers.key,
         )
+        self._needs = self._explorer.needs | self._explorer.observer_needs
         self._refuse_settings()
 
         # what it adds is one more reward function, of weight 1; TRL adds those of environments so
@@ -268,7 +269,7 @@ class ExplorationGRPOTrainer(GRPOTrainer):
     def _refuse_settings(self) -> None:
         """Refuse what cannot be carried out, as far as it is known before the first batch."""
         # groups of one, and settings that leave no place for what a signal adds
-        signal, needs = self._explorer.signal, self._explorer.needs
+        signal, needs = self._explorer.signal, self._needs
         who = f"signal {signal.name} inside TRL"
         check_group_size([signal, *self._explorer.observers], self.num_generations)
         if self.multi_objective_aggregation != "sum_then_normalize":
@@ -312,7 +313,7 @@ class ExplorationGRPOTrainer(GRPOTrainer):
             raise ValueError(f"{who} needs scores of the policy, and models with images have none")
 
         # a reference policy is there for the KL term, or under an adapter
-        if "reference_hidden" in self._explorer.needs:
+        if "reference_hidden" in self._needs:
             is_there = self.ref_model is not None or self._has_adapter()
             if not is_there or self.args.sync_ref_model:
                 raise ValueError(
@@ -335,7 +336,7 @@ class ExplorationGRPOTrainer(GRPOTrainer):
         # a forward is extended only where it is used
         self._policy: HostedPolicy | None = None
         self._reference: HostedPolicy | None = None
-        needs = self._explorer.needs
+        needs = self._needs
         if needs & NEED_EVERY_RESPONSE | needs & {"reference_hidden"}:
             self._policy = self._hosted(self.model, lambda: self.model_wrapped)
         if "reference_hidden" in needs and self.ref_model is not None:
@@ -425,9 +426,11 @@ class ExplorationGRPOTrainer(GRPOTrainer):
         totals_N[rewards_NF.isnan().all(dim=1)] = torch.nan
         self._rule.totals_N, self._rule.judged_P = totals_N, judged_P
 
-        # the signal and the observers
-        batch = self._group_batch(rollouts, verdicts)
+        # the signal decides, and the observers measure
+        facts = (self.state.global_step, rollouts, verdicts, *self._scores(rollouts))
+        batch = self._explorer.group_batch(*facts)
         shaped, metrics = self._explorer.shape(batch)
+        metrics |= self._explorer.observe(*facts).metrics
         for name, value in metrics.items():
             self._metrics["train"][name].append(value)
 
@@ -475,7 +478,7 @@ class ExplorationGRPOTrainer(GRPOTrainer):
         prompt_ids, completion_ids = self._sampled
         texts = [text_of(completion) for completion in completions]
         answers: list[str | None] = [None] * len(texts)
-        if "answers" in self._explorer.needs and self._answers is not None:
+        if "answers" in self._needs and self._answers is not None:
             answers = self._answers.answers(texts, inputs)
 
         # one record a response, in the order of the gathered rewards
@@ -502,10 +505,10 @@ class ExplorationGRPOTrainer(GRPOTrainer):
                 verdicts.append(Verdict(is_right[number], record.answer, "reward"))
         return rollouts, verdicts
 
-    def _group_batch(self, rollouts: Rollouts, verdicts: list[Verdict]) -> GroupBatch:
-        """What signal and observers may look at."""
+    def _scores(self, rollouts: Rollouts) -> tuple[Scores, Tensor | None]:
+        """What the policy says of the responses, and mean hidden states of the initial policy."""
         # one forward of every response, divided among the processes
-        needs, sequences = self._explorer.needs, rollouts.sequences
+        needs, sequences = self._needs, rollouts.sequences
         nothing: list[Tensor | None] = [None] * len(sequences)
         scores = Scores(nothing, list(nothing))
         if self._policy is not None and needs & NEED_EVERY_RESPONSE:
@@ -527,8 +530,7 @@ class ExplorationGRPOTrainer(GRPOTrainer):
                 with use_adapter(model, adapter_name=initial):
                     reference = score(self._policy, sequences, request, self._world)
             reference_hidden_ND = reference.hidden_ND
-        step = self.state.global_step
-        return self._explorer.group_batch(step, rollouts, verdicts, scores, reference_hidden_ND)
+        return scores, reference_hidden_ND
 
     def _take_in(self, shaped: Shaped, batch: GroupBatch, judged_P: Tensor) -> None:
         """Remember what the signal wants of the loss, and refuse what the loss cannot express."""
