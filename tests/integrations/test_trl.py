@@ -48,6 +48,7 @@ TAU = 0.8
 PLANS = "plans single tokens"
 REFUSED = {
     "clip_cov": PLANS,
+    "combined": PLANS,
     "entropy_advantage": PLANS,
     "forking_tokens": PLANS,
     "kl_cov": PLANS,
