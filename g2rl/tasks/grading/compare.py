@@ -18,7 +18,9 @@ from g2rl.tasks.grading.structure import Part, parse
 Known = bool | None
 """True, False, or None when these means cannot tell."""
 
-_COMMANDS_OF_NAMES = r"\\(?!sqrt|frac|ln|log|exp|sum|prod|int|lim|binom|infty|pi\b)[A-Za-z]{1,12}"
+_COMMANDS_OF_NAMES = (
+    r"\\(?!sqrt|frac|ln|log|exp|sum|prod|int|lim|binom|infty|pi\b)[A-Za-z]{1,12}(?![A-Za-z])"
+)
 # a name of what was asked for: x, f(x), P(A), \angle ABC, x_1, \sin\theta
 _INDEX = r"[_^]?\{[A-Za-z0-9, ]{1,20}\}|_\w"
 _ARGUMENTS = r"[(\[][A-Za-z0-9,+. -]{1,20}[)\]]"

@@ -5,6 +5,8 @@ Each kind has both, so a rule that accepts too much fails here as one does that 
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from g2rl.tasks.grading.math import MathVerifier
@@ -201,3 +203,21 @@ def test_what_only_looks_like_it_is_wrong(kind: str, answer: str, gold: str) -> 
     for left, right in ((answer, gold), (gold, answer)):
         verdict = MathVerifier().grade(rf"\boxed{{{left}}}", Problem("p", "", right))
         assert not verdict.correct, (kind, verdict)
+
+
+@pytest.mark.parametrize(
+    "unit", [r"\alpha", r"\pm 1", "{(", "x=", "a_{1}", r"\text{a}", "1,", r"\cup", "(x)", "ab "]
+)
+def test_screening_takes_linear_time(unit: str) -> None:
+    """In the calling process nothing may backtrack, whatever an answer repeats."""
+
+    def seconds(length: int) -> float:
+        text = unit * (length // len(unit)) + "?"
+        times = []
+        for answer in (text, text + "=1", f"x={text}"):
+            start = time.process_time()
+            MathVerifier().screen(rf"\boxed{{{answer}}}", Problem("p", "", "(1,2)"))
+            times.append(time.process_time() - start)
+        return max(times)
+
+    assert seconds(1900) < 2.0  # a scan that backtracks takes years
