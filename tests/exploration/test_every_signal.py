@@ -214,3 +214,31 @@ def test_a_signal_changes_nothing_of_its_batch(name: str) -> None:
     for field, values in batch.tensors().items():
         assert torch.equal(values, kept.tensors()[field]), field
     assert batch.answers == kept.answers
+
+
+BY_VERDICT = {
+    "advantages": ("passk", "maxrl", "risk_sensitive", "nsr", "poly_epo"),
+    "rewards": ("unlikeliness", "darling", "repexp", "determinant", "agreement", "evol", "g2rl 01"),
+}
+"""Signals that are defined on 0 and 1, by what they return: a grade changes nothing of it."""
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_graded_rewards_give_finite_numbers(name: str) -> None:
+    """Any finite rewards, of either sign for right and wrong responses."""
+    batch = degenerate(5, 7)
+    rng = torch.Generator().manual_seed(0)
+    batch.rewards_PG = 3 * torch.randn(batch.rewards_PG.shape, generator=rng)
+    batch.advantages_PG, _ = ALGORITHM(batch.rewards_PG, batch.rewards_PG)
+    for quantity, values in outputs(MAKERS[name](5)(batch)).items():
+        assert values.isfinite().all(), quantity
+
+
+@pytest.mark.parametrize(
+    ("quantity", "name"), [(q, name) for q, names in BY_VERDICT.items() for name in names]
+)
+def test_a_method_of_zero_and_one_goes_by_the_verdict(quantity: str, name: str) -> None:
+    plain, graded = degenerate(5, 7), degenerate(5, 7)
+    graded.rewards_PG = torch.linspace(-2, 2, graded.rewards_PG.numel()).view_as(plain.rewards_PG)
+    expected, found = outputs(MAKERS[name](5)(plain)), outputs(MAKERS[name](5)(graded))
+    assert torch.equal(found[quantity], expected[quantity])
