@@ -58,6 +58,14 @@ class Trial:
     """Files that the commands name."""
 
 
+def trl_example() -> str:
+    """The first example of docs/integrations.md, for two steps."""
+    text = (ROOT / "docs" / "integrations.md").read_text(encoding="utf-8")
+    _, _, rest = text.partition("<!-- trl-example -->\n```python\n")
+    code, _, _ = rest.partition("```")
+    return code.replace("max_steps=20", "max_steps=2")
+
+
 TRIALS = {
     "base": Trial(
         None,
@@ -125,6 +133,7 @@ TRIALS = {
             "{root}/notebooks/lambda_ablation.ipynb",
         ),
     ),
+    "trl": Trial("trl", ("python example.py",), scripts={"example.py": trl_example()}),
     "dashboard": Trial(
         "dashboard", ("python -m g2rl.cli.dashboard --entity me --project g2rl --print",)
     ),
