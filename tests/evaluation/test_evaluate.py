@@ -60,7 +60,7 @@ class Words:
 
     chat_template = ""
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, **options: object) -> list[int]:
         return [ord(c) for c in text]
 
     def decode(self, token_ids: list[int]) -> str:
