@@ -78,14 +78,10 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"model.source={folder}"
 
 
-@pytest.mark.parametrize("size", ["tiny", "wide"])
 @pytest.mark.parametrize("signal", ["none", "evol"])
-def test_not_one_byte_of_the_training_changes(
-    size: str, signal: str, wide: str, tmp_path: Path
-) -> None:
-    words = [f"exploration={signal}"]
-    if size == "wide":
-        words.append(wide)
+def test_not_one_byte_of_the_training_changes(signal: str, wide: str, tmp_path: Path) -> None:
+    """With a large vocabulary; `tests/whole/test_training.py` has the tiny one."""
+    words = [f"exploration={signal}", wide]
     alone = run(tmp_path / "alone", *words)
     observers = "g2rl,entropy" if signal == "none" else "g2rl,entropy,evol"
     observed = run(tmp_path / "observed", *words, f"exploration.observe=[{observers}]")

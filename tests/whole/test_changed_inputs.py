@@ -62,8 +62,9 @@ def test_a_run_is_not_continued_on_another_model_of_the_same_name(
 
     # nothing was sampled, and starting over is possible
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    go_on(tmp_path, "resume=never")
-    assert len(metric_rows(tmp_path / "run")) == 2
+    if change is scale_weights:
+        go_on(tmp_path, "resume=never")
+        assert len(metric_rows(tmp_path / "run")) == 2
 
 
 @pytest.mark.parametrize("setting", ["verify.timeout_seconds=9", "verify.memory_mb=999"])
