@@ -51,7 +51,7 @@ class Shifted(nn.Module):
         self.embed = nn.Embedding(V, D, dtype=torch.float64)
         self.norm_bias = nn.Parameter(torch.zeros(D, dtype=torch.float64))
         self.lm_head = nn.Linear(D, V, bias=False, dtype=torch.float64)
-        self.config = SimpleNamespace(to_diff_dict=dict)
+        self.config = SimpleNamespace(to_diff_dict=dict, to_dict=dict)
         with torch.no_grad():
             for parameter in self.parameters():
                 parameter.copy_(

@@ -48,7 +48,9 @@ def step_numbers(path: Path) -> dict[str, float] | None:
     if "first_alike" in table:
         first_PG = torch.tensor(table["first_alike"].to_numpy(copy=True)).view(-1, group)
 
-    # features of these norms have these cosines: an identity that needs no features
+    # features of these norms have these cosines: an identity that needs no features, but lengths
+    if not {"tokens", "feature_norm"} <= set(table):
+        return metrics
     lengths_PG = torch.tensor(table["tokens"].to_numpy(copy=True)).view(-1, group)
     norms_PG = torch.tensor(table["feature_norm"].to_numpy(copy=True)).view(-1, group)
     return metrics | identity_metrics_of(norms_PG.double() * lengths_PG, cosine_PGG, first_PG)

@@ -28,6 +28,7 @@ HOUSEKEEPING = (
     "trainer.keep_best=false",
     "trainer.checkpoint_every=5",
     "parallel=fsdp",
+    "engine.drift_every=7",
 )
 Labels = Callable[..., dict[str, Any]]
 
