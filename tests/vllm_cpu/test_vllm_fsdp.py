@@ -40,4 +40,9 @@ def test_two_sharded_ranks_give_the_run_of_one_process(tmp_path: Path) -> None:
             "update/first_ratio", 1.0
         )  # in one process scoring's forward is the update's
         assert ratio == pytest.approx(1.0, abs=1e-4)
-        assert ours == pytest.approx(theirs, abs=1e-4)
+        assert ours.keys() == theirs.keys()
+
+        # the engine rounds to bfloat16, and two ranks round other sums
+        for name, value in theirs.items():
+            room = 0.01 if name.startswith("sample/drift") else 1e-4
+            assert ours[name] == pytest.approx(value, abs=room), name
