@@ -376,5 +376,6 @@ def test_a_benchmark_that_training_could_draw_is_refused(tmp_path: Path) -> None
 
 
 def test_the_tiny_policy_refuses_prompts_it_cannot_read(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"built-in policies speak only .* tiny those of task=countdown"):
+    said = r"built-in policies speak only .* tiny those of task=countdown"
+    with pytest.raises(RuntimeError, match=said):
         run(tmp_path, "task=countdown_text", "benchmark=countdown_text")
