@@ -75,13 +75,15 @@ test-trl: $(TRL_VERSIONS:%=$(TRL_VENVS)/%/.installed)  ## signals inside older v
 	set -e; for version in $(TRL_VERSIONS); do \
 	  echo "TRL $$version"; $(TRL_VENVS)/$$version/bin/pytest tests/integrations $(ARGS); done
 
-# verl 0.9.1 asks for a transformers older than g2rl's, so its needs are named here one by one
+# verl 0.9.1 asks for a transformers older than g2rl's, so its needs are named here one by one; tensordict and ray
+# want other versions than constraints.txt of what they share with g2rl
 $(VERL_VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "g2rl needs Python >= 3.11; name one with: make PYTHON=python3.12 ..."; exit 1; }
 	@echo "setting up $(VERL_VENV) (some minutes) ..."
 	$(PYTHON) -m venv --clear $(VERL_VENV) || { rm -rf $(VERL_VENV); exit 1; }
-	$(VERL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	grep -E '^(torch|transformers|peft)==' constraints.txt > $(VERL_VENV)/constraints.txt
+	$(VERL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c $(VERL_VENV)/constraints.txt \
 	  -e '.[peft]' pytest pytest-timeout 'ray[default]>=2.41' tensordict==0.10.0 'TransferQueue>=0.1.10' \
 	  torchdata codetiming dill pylatexenc cachetools msgspec pyzmq fastapi uvicorn tensorboard
 	$(VERL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps verl==0.9.1
