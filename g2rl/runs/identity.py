@@ -213,6 +213,12 @@ def with_added_arguments(config: Any) -> Any:
     return {**ADDED_ARGUMENTS.get(str(config.get("_target_")), {}), **completed}
 
 
+def as_of_today(config: Any) -> Any:
+    """A whole stored configuration as this version would have stored it: with the present names,
+    and with the settings and arguments that were added since."""
+    return with_added_arguments(with_present_names(with_added_settings(config)))
+
+
 def differences(before: Any, after: Any, free: Sequence[str] = ()) -> list[str]:
     """Settings in which two configurations differ, as "key: old -> new".
 
@@ -221,9 +227,7 @@ def differences(before: Any, after: Any, free: Sequence[str] = ()) -> list[str]:
         after: another one.
         free: keys of settings and nodes that may differ, see `free_keys`.
     """
-    before, after = with_added_settings(before), with_added_settings(after)
-    before, after = with_present_names(before), with_present_names(after)
-    return _differences(with_added_arguments(before), with_added_arguments(after), free, "")
+    return _differences(as_of_today(before), as_of_today(after), free, "")
 
 
 def _differences(before: Any, after: Any, free: Sequence[str], key: str) -> list[str]:

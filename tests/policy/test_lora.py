@@ -48,7 +48,6 @@ from tests.models.zoo import tiny_model
 from tests.support import composed, untimed_rows
 
 peft = pytest.importorskip("peft")
-ROOT = Path(__file__).resolve().parents[2]
 SEQUENCES = Sequences(
     [[1, 3, 27, 30, 5]] * 4, [[23, 34, 2], [40, 2], [9, 30, 24, 31, 2], [7, 8, 2]]
 )

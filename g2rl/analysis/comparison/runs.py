@@ -16,13 +16,7 @@ import pandas as pd
 import yaml  # type: ignore[import-untyped]
 
 from g2rl.analysis.palette import SIGNAL_COLOURS
-from g2rl.runs.identity import (
-    free_keys,
-    is_under,
-    with_added_arguments,
-    with_added_settings,
-    with_present_names,
-)
+from g2rl.runs.identity import as_of_today, free_keys, is_under
 from g2rl.runs.layout import RunFolder
 from g2rl.runs.tracking import read_metrics
 
@@ -99,7 +93,7 @@ def read_run(folder: Path) -> Run | None:
         return None
 
     # a run of an earlier version is of the same arm: its classes go by their present names
-    return Run(folder, flat(with_added_arguments(with_present_names(with_added_settings(node)))))
+    return Run(folder, flat(as_of_today(node)))
 
 
 def find_runs(folders: Sequence[Path]) -> list[Run]:
