@@ -467,14 +467,6 @@ def filled(text: str, benchmarks: Mapping[str, Sequence[int]]) -> list[str]:
     return names
 
 
-def curated_names(benchmarks: Mapping[str, Sequence[int]]) -> list[str]:
-    """The names of `CURATED` in a run with these benchmarks (ks by name)."""
-    names: list[str] = []
-    for metric in CURATED:
-        names += filled(metric.name, benchmarks)
-    return names
-
-
 @cache
 def _name_pattern(template: str) -> re.Pattern[str]:
     """Matches every name that a curated name stands for."""

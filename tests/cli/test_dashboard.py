@@ -11,14 +11,14 @@ import pytest
 
 from g2rl.cli.dashboard import build, main, panels
 from g2rl.cli.jobs.train import train
-from g2rl.runs.metric_names import CURATED, SECTIONS, WHEN, curated_names, filled, summary_of
+from g2rl.runs.metric_names import CURATED, SECTIONS, WHEN, filled, summary_of
 from g2rl.runs.tracking import read_metrics
 from g2rl.runs.wandb_mirror import HISTOGRAMS, SAMPLE_COLUMNS, SAMPLES
 from tests.runs.wandb_files import WandbRun, offline_folders, read_run
-from tests.support import composed
+from tests.support import ROOT, composed
 
 pytestmark = pytest.mark.filterwarnings("ignore:Pydantic V1 style")  # in wandb-workspaces
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "tracking.md"
+DOCS = ROOT / "docs" / "tracking.md"
 BENCHMARKS = {"countdown": [1, 4]}
 RUNS = {
     "g2rl": [
@@ -131,7 +131,8 @@ def test_the_dashboard_is_built_without_network_and_shows_only_what_is_logged(
         assert config["yAxisTitle"]
         drawn += config["metrics"]
     assert set(drawn) <= known
-    assert sorted(drawn) == sorted(curated_names(BENCHMARKS)), "every curated metric once"
+    curated = [name for metric in CURATED for name in filled(metric.name, BENCHMARKS)]
+    assert sorted(drawn) == sorted(curated), "every curated metric once"
     [histograms] = [p for p in sections["Exploration geometry"] if "mediaKeys" in p["config"]]
     media = {name for row in mirrored.history for name in row}
     assert set(histograms["config"]["mediaKeys"]) <= media
