@@ -18,6 +18,8 @@ from g2rl.cli.config.launch import register_resolvers
 
 ROOT = Path(__file__).resolve().parents[1]
 """The repository."""
+DATA = ROOT / "tests" / "data"
+"""Small data files of the tests."""
 
 register_resolvers()
 

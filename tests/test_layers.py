@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import ROOT
 from tests.texture import Counts, Function, rooms, statement_count, total
 
-ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "g2rl"
 FILES = sorted(PACKAGE.rglob("*.py"))
 PACKAGES = [path for path in FILES if path.name == "__init__.py"]

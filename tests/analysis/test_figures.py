@@ -19,8 +19,9 @@ from g2rl.analysis.figures.ends import draw_panel, outcome_panels, probe_panels,
 from g2rl.analysis.figures.style import plt
 from g2rl.analysis.geometry.report import headline
 from g2rl.analysis.stored import UNKNOWN, probe_conditions, read_fidelity, read_geometry, read_runs
+from tests.support import ROOT
 
-NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+NOTEBOOKS = ROOT / "notebooks"
 DATA = NOTEBOOKS / "data"
 COLUMNS = ["arm", "seed", "run", "step", "metric", "value"]
 

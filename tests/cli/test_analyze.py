@@ -19,6 +19,7 @@ from g2rl.cli.jobs.compare import main as compare_main
 from g2rl.cli.jobs.geometry import geometry
 from g2rl.cli.jobs.train import train
 from tests import commands, support
+from tests.support import DATA
 
 SMALL = ("problems=3", "responses=4", "max_tokens=40")
 
@@ -127,7 +128,7 @@ def test_a_grid_draws_each_set_once_and_scores_it_at_every_temperature(tmp_path:
         (
             [
                 "benchmark=math",
-                f"data_dir={Path(__file__).resolve().parents[2] / 'tests' / 'data'}",
+                f"data_dir={DATA}",
             ],
             "choose one",
         ),

@@ -16,8 +16,8 @@ from g2rl.cli.config.choices import choices
 from g2rl.cli.config.mistakes import groups_of
 from g2rl.cli.jobs.fidelity import OUTPUTS, fidelity
 from tests import commands, support
+from tests.support import DATA
 
-DATA = Path(__file__).resolve().parents[2] / "tests" / "data"
 SMALL = ("problems=3", "responses=3", "max_tokens=30", "resamples=50")
 BLOCKS = ["embedding", "layer.0", "layer.1", "layer.2", "final norm", "head"]
 

@@ -179,10 +179,9 @@ def test_evaluations_are_compared_and_unequal_settings_noted(
 
 
 def test_suites_pass_on_what_is_common_and_name_what_they_cannot(finished: Path) -> None:
-    data = Path(__file__).resolve().parents[2] / "tests" / "data"
     node = composed(
         "benchmark=paper",
-        f"data_dir={data}",
+        f"data_dir={support.DATA}",
         "benchmark.samples=2",
         "benchmark.suite.aime24.limit=1",
     ).benchmark

@@ -26,9 +26,8 @@ from g2rl.cli.sweep.worker import Home
 from g2rl.runs.interrupt import Interrupted, StopRequest, asked, hand_on
 from g2rl.runs.lock import alone_in
 from tests import commands
-from tests.support import composed, json_lines, untimed_rows
+from tests.support import ROOT, composed, json_lines, untimed_rows
 
-ROOT = Path(__file__).resolve().parents[2]
 TINY = (
     "tracking=local",
     "trainer.probe_problems=0",

@@ -14,8 +14,7 @@ from torch import distributed as dist
 from torch import multiprocessing
 
 from g2rl.runs.interrupt import Interrupted, StopRequest
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support import ROOT
 
 
 def rank_asks(rank: int, rendezvous: str, folder: str) -> None:

@@ -16,7 +16,7 @@ from g2rl.cli.jobs.evaluate import evaluate
 from g2rl.cli.jobs.fidelity import fidelity
 from g2rl.cli.jobs.geometry import geometry
 from g2rl.runs.lock import LockError, alone_in
-from tests.support import ROOT, composed
+from tests.support import DATA, ROOT, composed
 
 HOLDER = (
     "import sys; from pathlib import Path; from g2rl.runs.lock import alone_in\n"
@@ -62,7 +62,7 @@ def test_every_command_that_writes_asks_for_the_lock(
 
 
 def test_a_comparison_asks_for_the_lock(busy: Path) -> None:
-    run = ROOT / "tests" / "data" / "run_741d26e" / "run"
+    run = DATA / "run_741d26e" / "run"
     with pytest.raises(LockError, match="--out FOLDER"):
         compare([run], busy, partial=True)
 

@@ -16,9 +16,9 @@ from g2rl.cli.jobs.train import train
 from g2rl.runs.identity import with_present_names
 from g2rl.runs.layout import RunFolder
 from g2rl.tasks.grading.registry import VERIFIERS
-from tests.support import composed, json_lines, untimed, untimed_rows
+from tests.support import DATA, composed, json_lines, untimed, untimed_rows
 
-OLD = Path(__file__).parent.parent / "data" / "run_741d26e"
+OLD = DATA / "run_741d26e"
 SETTINGS = (
     "experiment=smoke",
     "exploration=evol",

@@ -14,9 +14,9 @@ from g2rl.tasks.math import PAPER_INSTRUCTION, MathTask, math_problems
 from g2rl.tasks.rows import DataError, gold_text, read_rows
 from g2rl.tasks.task import stream_from_rows
 from g2rl.types import Problem
+from tests.support import DATA, ROOT
 
-DATA = Path(__file__).resolve().parents[2] / "tests" / "data"
-SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+SHARED = ROOT.parent / "shared" / "data"
 
 
 def test_jsonl_json_and_parquet_read_alike(tmp_path: Path) -> None:

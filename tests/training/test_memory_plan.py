@@ -25,9 +25,8 @@ from g2rl.training.memory import Job, activations, compute_copy, estimate, kv_ca
 from g2rl.training.memory_plan import Plan, PlanError, device_memory, shape_of
 from g2rl.training.optimizer import parameter_groups
 from speed.memory_table import CARD, MODELS, QWEN3, RESPONSE_TOKENS, main, paper_job
-from tests.support import composed
+from tests.support import ROOT, composed
 
-ROOT = Path(__file__).resolve().parents[2]
 SIZES = {
     "hidden_size": 256,
     "num_hidden_layers": 2,

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import metric_rows
+from tests.support import ROOT, metric_rows
 from tests.vllm_cpu import ranks
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
-ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 
 

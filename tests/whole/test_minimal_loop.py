@@ -11,9 +11,9 @@ from types import ModuleType
 import pytest
 
 from g2rl.cli.jobs.train import train
-from tests.support import composed, metric_rows
+from tests.support import ROOT, composed, metric_rows
 
-SCRIPT = Path(__file__).resolve().parents[2] / "experiments" / "minimal_loop.py"
+SCRIPT = ROOT / "experiments" / "minimal_loop.py"
 MOST_LINES = 300
 
 

@@ -18,7 +18,9 @@ import pandas as pd
 import pytest
 from nbclient import NotebookClient
 
-FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
+from tests.support import ROOT
+
+FOLDER = ROOT / "notebooks"
 NOTEBOOKS = {
     "training_dynamics": 2,
     "gradient_geometry": 5,

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support import ROOT
+
 OPTIONAL = {"trl": "g2rl.integrations.trl", "verl": "g2rl.integrations.verl"}
 """Modules that import a library which g2rl does not install."""
 

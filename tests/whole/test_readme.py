@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,8 +11,9 @@ from g2rl.cli.config.choices import choices
 from g2rl.cli.config.mistakes import groups
 from g2rl.exploration.token_plan import TokenView
 from g2rl.types import GroupBatch
+from tests.support import ROOT
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_signal_of_25_lines_is_a_signal() -> None:
@@ -40,12 +40,11 @@ def test_every_choice_that_is_named_exists() -> None:
 
 
 def test_every_file_that_is_linked_exists() -> None:
-    root = Path(__file__).resolve().parents[2]
     for target in re.findall(r"\]\(((?!http)[^)#]+)", README):
-        assert (root / target).exists(), target
+        assert (ROOT / target).exists(), target
 
 
-SIGNALS = (Path(__file__).resolve().parents[2] / "docs" / "signals.md").read_text(encoding="utf-8")
+SIGNALS = (ROOT / "docs" / "signals.md").read_text(encoding="utf-8")
 
 
 def signals_shown() -> dict[str, Any]:

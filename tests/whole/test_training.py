@@ -27,9 +27,7 @@ from g2rl.training.stages import Sampler
 from g2rl.training.step import TrainingStep
 from g2rl.training.validation import Validation
 from g2rl.types import SamplingParams
-from tests.support import composed, metric_rows, untimed_rows
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support import ROOT, composed, metric_rows, untimed_rows
 
 
 def run(folder: Path, *overrides: str) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 from hydra.errors import InstantiationException
@@ -20,8 +19,8 @@ from g2rl.policy.policy import Policy
 from g2rl.training.alarms import HealthLimits
 from g2rl.training.optimizer import OptimizerSettings
 from tests import support
+from tests.support import DATA
 
-DATA = Path(__file__).resolve().parents[3] / "tests" / "data"
 ROWS = (
     f"task.source.source={DATA / 'own_rows.jsonl'}",
     "task.source.prompt_column=problem",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +10,8 @@ import pytest
 from g2rl.tasks.benchmarks.choice import INSTRUCTION, choice_benchmark, choice_problem, shuffled
 from g2rl.tasks.grading.choice import ChoiceVerifier
 from g2rl.tasks.rows import DataError, read_rows
+from tests.support import DATA
 
-DATA = Path(__file__).resolve().parents[3] / "tests" / "data"
 GPQA, MMLU = str(DATA / "gpqa_diamond.jsonl"), str(DATA / "mmlu_pro.jsonl")
 
 

@@ -16,9 +16,8 @@ from g2rl.tasks.grading.math import MathVerifier
 from g2rl.tasks.math import PAPER_INSTRUCTION, MathTask
 from g2rl.tasks.rows import DataError, locate, read_rows
 from g2rl.types import Problem, SamplingParams
-from tests.support import composed
+from tests.support import DATA, composed
 
-DATA = Path(__file__).resolve().parents[3] / "tests" / "data"
 SHARED = DATA.parent.parent.parent / "shared" / "data"
 PUBLISHED = {
     "math500": ("HuggingFaceH4/MATH-500", None, "test"),

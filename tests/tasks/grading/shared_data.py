@@ -4,12 +4,13 @@ absent."""
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[3].parent / "shared" / "data"
+from tests.support import ROOT
+
+FOLDER = ROOT.parent / "shared" / "data"
 
 
 def rows(name: str) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from g2rl.tasks.grading.choice import ChoiceVerifier
 from g2rl.tasks.grading.grader import Grader
 from g2rl.tasks.grading.math import MathVerifier
 from g2rl.types import Problem, Verdict
+from tests.support import ROOT
 from tests.tasks.grading.misbehaving import (
     Misbehaving,
     Unstartable,
@@ -152,10 +153,9 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
         "print(*worker_pids(), flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    root = Path(__file__).resolve().parents[3]
     result = subprocess.run(
         [sys.executable, "-c", program],
-        cwd=root,
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
         check=False,
@@ -332,13 +332,12 @@ def test_any_main_module_will_do(how: str, tmp_path: Path) -> None:
     script = tmp_path / "unguarded script.py"
     script.write_text(SCRIPT)
     command = {"stdin": ["-"], "file": [str(script)], "-c": ["-c", SCRIPT]}[how]
-    root = Path(__file__).resolve().parents[3]
     done = subprocess.run(
         [sys.executable, *command],
         input=SCRIPT if how == "stdin" else None,
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(root)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.stdout.split("\n")[:2] == ["main runs", "[True]"], done.stderr
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import subprocess
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,9 +14,9 @@ from torch import nn
 from g2rl.cli.build.settings import read_trainer_settings
 from g2rl.cli.config.choices import config_dir
 from g2rl.policy.sharding import ShardSettings, shard
-from tests.support import composed
+from tests.support import ROOT, composed
 
-PAPER = Path(__file__).resolve().parents[3] / "experiments" / "paper"
+PAPER = ROOT / "experiments" / "paper"
 OWN = {"shard", "timeout_minutes"}  # of the configuration, not of FSDP2
 
 

@@ -24,8 +24,8 @@ from g2rl.policy.loading import load
 from g2rl.policy.policy import Policy
 from g2rl.runs.checkpoints import CheckpointError, Checkpoints
 from g2rl.runs.interrupt import Interrupted
-from tests.support import untimed_rows
-from tests.whole.parallel.twins import HERE, launch, train_in
+from tests.support import ROOT, untimed_rows
+from tests.whole.parallel.twins import launch, train_in
 
 RUN = [
     "trainer.steps=3",
@@ -219,7 +219,7 @@ def torchrun(folder: Path, *overrides: str) -> subprocess.Popen[str]:
         *overrides,
         f"hydra.run.dir={folder}",
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[3])}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
