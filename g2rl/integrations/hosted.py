@@ -12,15 +12,15 @@ import functools
 import types
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from g2rl.policy.batching import MicroBatch
-from g2rl.policy.lm_head import HeadOutput, Objective
-from g2rl.policy.policy import Policy
+from g2rl.policy.lm_head import HeadOutput
+from g2rl.policy.policy import ForwardOptions, Policy
 
 Gatherer = Callable[[Tensor, Tensor | None], AbstractContextManager[Any]]
 """Makes a context in which weight and bias of the head are whole, as DeepSpeed's ZeRO-3 needs."""
@@ -115,13 +115,7 @@ class HostedPolicy:
         return self.call().modules()
 
     def __call__(
-        self,
-        batch: MicroBatch,
-        temperature: float = 1.0,
-        features: bool = False,
-        feature_temperature: float | None = None,
-        objective: Objective | None = None,
-        hidden: bool = False,
+        self, batch: MicroBatch, temperature: float = 1.0, **options: Unpack[ForwardOptions]
     ) -> HeadOutput:
         """Score the response tokens of a micro-batch, see `g2rl.policy.policy.Policy.forward`."""
         # the head may have been replaced since, by an adapter or by sharding
@@ -133,8 +127,6 @@ class HostedPolicy:
             if self.gather_head is not None:
                 gathered = self.gather_head(head.weight, head.bias)
             with torch.autocast(self.device.type, enabled=False), whole_head(head), gathered:
-                return self.policy(
-                    batch, temperature, features, feature_temperature, objective, hidden
-                )
+                return self.policy(batch, temperature, **options)
 
         return self.call()(input_ids=batch.input_ids_BL, head_pass=run)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,15 @@ from g2rl.policy.sharding import Gathered, ShardSettings, blank, reshard, shard,
 from g2rl.policy.weights import DTYPES, as_in_files, without_second_names
 
 
+class ForwardOptions(TypedDict, total=False):
+    """What a forward computes besides log-probabilities and entropies, see `Policy.forward`."""
+
+    features: bool
+    feature_temperature: float | None
+    objective: Objective | None
+    hidden: bool
+
+
 class Scorable(Protocol):
     """What `g2rl.policy.scoring.score` can score with: a policy, or one with its adapters off."""
 
@@ -51,13 +60,7 @@ class Scorable(Protocol):
         ...
 
     def __call__(
-        self,
-        batch: MicroBatch,
-        temperature: float = 1.0,
-        features: bool = False,
-        feature_temperature: float | None = None,
-        objective: Objective | None = None,
-        hidden: bool = False,
+        self, batch: MicroBatch, temperature: float = 1.0, **options: Unpack[ForwardOptions]
     ) -> HeadOutput:
         """Score the response tokens of a micro-batch, see `Policy.forward`."""
         ...

@@ -5,13 +5,15 @@ Without LoRA the reference policy is a frozen copy of the policy.
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
 from torch import nn
 
 from g2rl.policy.batching import MicroBatch
-from g2rl.policy.lm_head import HeadOutput, Objective
+from g2rl.policy.lm_head import HeadOutput
 from g2rl.policy.lora import adapters_off
-from g2rl.policy.policy import Policy
+from g2rl.policy.policy import ForwardOptions, Policy
 
 
 class AdaptersOff(nn.Module):
@@ -37,14 +39,8 @@ class AdaptersOff(nn.Module):
 
     @torch.no_grad()
     def forward(
-        self,
-        batch: MicroBatch,
-        temperature: float = 1.0,
-        features: bool = False,
-        feature_temperature: float | None = None,
-        objective: Objective | None = None,
-        hidden: bool = False,
+        self, batch: MicroBatch, temperature: float = 1.0, **options: Unpack[ForwardOptions]
     ) -> HeadOutput:
         """Score the response tokens of a micro-batch, see `Policy.forward`."""
         with adapters_off(self.policy.model):
-            return self.policy(batch, temperature, features, feature_temperature, objective, hidden)
+            return self.policy(batch, temperature, **options)

@@ -254,8 +254,8 @@ class _Scorer:
         output = self.policy(
             batch,
             request.temperature,
-            request.features,
-            request.feature_temperature,
+            features=request.features,
+            feature_temperature=request.feature_temperature,
             hidden=request.hidden,
         )
         if not rows:

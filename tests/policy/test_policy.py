@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import inspect
+from typing import get_type_hints
 
 import pytest
 import torch
 
 from g2rl.policy.batching import MicroBatch, Sequences, make_micro_batch
 from g2rl.policy.loading import LoadedModel, set_checkpointing
-from g2rl.policy.policy import Policy
+from g2rl.policy.policy import ForwardOptions, Policy
 
 
 @pytest.fixture
@@ -22,6 +24,14 @@ def gradients(policy: Policy, batch: MicroBatch) -> list[torch.Tensor]:
     policy.train()
     policy(batch).logps_T.sum().backward()
     return [p.grad for p in policy.parameters() if p.grad is not None]
+
+
+def test_the_options_of_a_forward_are_those_that_other_scorers_pass_on() -> None:
+    signature = inspect.signature(Policy.forward, eval_str=True)
+    options = {name: part.annotation for name, part in signature.parameters.items()}
+    for name in ("self", "batch", "temperature"):
+        del options[name]
+    assert options == get_type_hints(ForwardOptions)
 
 
 def test_bfloat16_compute_stays_close_and_keeps_float32_weights(

@@ -113,7 +113,7 @@ def test_answers_are_canonical_expressions_and_the_hard_subset_has_one_solution(
     assert one.correct
     assert one.answer == two.answer == parse("8 * 3 + 7 - 2").canonical
     rows = json.loads(FILE.read_text(encoding="utf-8"))["heldout"]
-    hard = countdown_hard_benchmark("hard")
+    hard = countdown_hard_benchmark(subset="hard")
     assert len(hard.problems) == sum(row["solutions"] == 1 for row in rows) > 50
     assert len(countdown_hard_benchmark(limit=7).problems) == 7
 

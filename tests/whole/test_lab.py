@@ -43,9 +43,11 @@ def test_the_base_of_detour_covers_nearly_all_grids_by_several_paths() -> None:
 
 
 def test_the_base_of_forked_skills_hardly_ever_solves_hard_families() -> None:
-    easy = evaluated("builtin:forked_skills", forked_skills_benchmark("easy", 48, samples=16))
+    easy = evaluated(
+        "builtin:forked_skills", forked_skills_benchmark(subset="easy", limit=48, samples=16)
+    )
     assert easy.metrics["pass@1"] == pytest.approx(0.36, abs=0.1)
-    hard = evaluated("builtin:forked_skills", forked_skills_benchmark("hard", samples=32))
+    hard = evaluated("builtin:forked_skills", forked_skills_benchmark(subset="hard", samples=32))
     # 64 problems x 32 samples at 0.2 %: 4.1 right ones are expected
     assert 0 <= hard.per_problem["pass@1"].sum() * 32 <= 15
 

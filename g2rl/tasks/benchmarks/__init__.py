@@ -1,7 +1,7 @@
 """Held-out problem sets. Another data set of an existing kind needs a YAML file only.
 
 benchmark      the record: problems, verifier, number of samples, sampling parameters
-subset         one group of problems of a benchmark, such as the hard ones
+lab            what detour, forked_skills and countdown_hard share: settings, subsets of problems
 countdown      held-out Countdown problems
 countdown_hard those that the tiny policy hardly solves
 detour         held-out grids

@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Unpack
 
 from g2rl.tasks.benchmarks.benchmark import Benchmark
-from g2rl.tasks.benchmarks.subset import subset_of
+from g2rl.tasks.benchmarks.lab import LabSettings, lab_benchmark
 from g2rl.tasks.countdown import TINY_TEMPLATE, CountdownVerifier
 from g2rl.tasks.countdown_hard import problems
-from g2rl.types import SamplingParams
 
 
 def countdown_hard_benchmark(
-    subset: str | None = None,
-    limit: int | None = None,
-    samples: int = 64,
-    ks: Sequence[int] | None = None,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    top_k: int = 0,
     max_tokens: int = 120,
     template: str = TINY_TEMPLATE,
     name: str = "countdown_hard",
+    **settings: Unpack[LabSettings],
 ) -> Benchmark:
     """A benchmark of the held-out problems that the tiny policy hardly solves.
 
     Args:
-        subset: "easy" or "hard" for these problems only.
-        limit: keeps the first of them only.
-        samples, ks, name: as in `Benchmark`.
-        temperature, top_p, top_k, max_tokens: as in `SamplingParams`.
+        max_tokens: of one response.
         template: as in the task `CountdownHard`.
+        name: as in `Benchmark`.
+        settings: as in `lab_benchmark`; subsets are "easy" and "hard".
 
     Raises:
-        ValueError: there is no such subset.
+        ValueError: as in `lab_benchmark`.
     """
     # in file order, so that a limit keeps the same problems in every run
-    held_out = subset_of(problems("heldout", template), subset)[:limit]
-    params = SamplingParams(temperature, top_p, top_k, max_tokens)
-    return Benchmark(name, held_out, CountdownVerifier(), samples=samples, ks=ks, params=params)
+    held_out = problems("heldout", template)
+    return lab_benchmark(name, held_out, CountdownVerifier(), max_tokens, **settings)

@@ -2,45 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Unpack
 
 from g2rl.tasks.benchmarks.benchmark import Benchmark
-from g2rl.tasks.benchmarks.subset import subset_of
+from g2rl.tasks.benchmarks.lab import LabSettings, lab_benchmark
 from g2rl.tasks.detour import MAX_MOVES, SIZE, WALLS, DetourVerifier, check_shape, held_out_problems
-from g2rl.types import SamplingParams
 
 
 def detour_benchmark(
     problems: int = 200,
-    subset: str | None = None,
-    limit: int | None = None,
-    samples: int = 64,
-    ks: Sequence[int] | None = None,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    top_k: int = 0,
     max_tokens: int = MAX_MOVES + 1,
     size: int = SIZE,
     walls: int = WALLS,
     name: str = "detour",
+    **settings: Unpack[LabSettings],
 ) -> Benchmark:
     """A benchmark of held-out grids. Results are also given for easy and hard grids.
 
     Args:
         problems: the number of held-out grids.
-        subset: "easy" or "hard" for these problems only.
-        limit: keeps the first of them only.
-        samples, ks, name: as in `Benchmark`.
-        temperature, top_p, top_k, max_tokens: as in `SamplingParams`.
+        max_tokens: of one response.
         size, walls: as in the task `Detour`.
+        name: as in `Benchmark`.
+        settings: as in `lab_benchmark`; subsets are "easy" and "hard".
 
     Raises:
-        ValueError: there are no such grids, or too few.
+        ValueError: there are no such grids, or too few; or as in `lab_benchmark`.
     """
     # a shape that cannot be drawn would be searched for without end
     check_shape(size, walls)
-
-    # the subset first: a limit then counts problems of that subset
-    held_out = subset_of(held_out_problems(problems, size, walls), subset)[:limit]
-    params = SamplingParams(temperature, top_p, top_k, max_tokens)
-    return Benchmark(name, held_out, DetourVerifier(), samples=samples, ks=ks, params=params)
+    held_out = held_out_problems(problems, size, walls)
+    return lab_benchmark(name, held_out, DetourVerifier(), max_tokens, **settings)

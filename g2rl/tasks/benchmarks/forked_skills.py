@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Unpack
 
 from g2rl.tasks.benchmarks.benchmark import Benchmark
-from g2rl.tasks.benchmarks.subset import subset_of
+from g2rl.tasks.benchmarks.lab import LabSettings, lab_benchmark
 from g2rl.tasks.forked_skills import ForkedSkillsVerifier, problems
-from g2rl.types import SamplingParams
 
 
 def forked_skills_benchmark(
-    subset: str | None = None,
-    limit: int | None = None,
-    samples: int = 64,
-    ks: Sequence[int] | None = None,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    top_k: int = 0,
-    max_tokens: int = 8,
-    name: str = "forked_skills",
+    max_tokens: int = 8, name: str = "forked_skills", **settings: Unpack[LabSettings]
 ) -> Benchmark:
     """A benchmark of all held-out problems. Results are also given for easy and hard families.
 
     Args:
-        subset: "easy" or "hard" for these problems only.
-        limit: keeps the first problems only; families take turns, so the mixture stays.
-        samples, ks, name: as in `Benchmark`.
-        temperature, top_p, top_k, max_tokens: as in `SamplingParams`.
+        max_tokens: of one response.
+        name: as in `Benchmark`.
+        settings: as in `lab_benchmark`; subsets are "easy" and "hard". Families take turns, so a
+            limit keeps the mixture.
+
+    Raises:
+        ValueError: as in `lab_benchmark`.
     """
-    # the subset first: a limit then counts problems of that subset
-    held_out = subset_of(problems(held_out=True), subset)[:limit]
-    params = SamplingParams(temperature, top_p, top_k, max_tokens)
-    return Benchmark(name, held_out, ForkedSkillsVerifier(), samples=samples, ks=ks, params=params)
+    held_out = problems(held_out=True)
+    return lab_benchmark(name, held_out, ForkedSkillsVerifier(), max_tokens, **settings)
