@@ -25,7 +25,12 @@ from g2rl.engines.drift import TOLERANCE, Drift, DriftError, drift_metrics, meas
 from g2rl.engines.engine import Key, SamplerMemory, uniforms
 from g2rl.engines.next_token import next_tokens
 from g2rl.engines.witnesses import TOKENS, Witnesses, choose
-from g2rl.policy.anatomy import UnsupportedModelError, decoder_of, positions_of
+from g2rl.policy.anatomy import (
+    UnsupportedModelError,
+    decoder_of,
+    length_switches,
+    positions_of,
+)
 from g2rl.policy.checks import FAILURES
 from g2rl.policy.policy import Policy
 from g2rl.types import Completion, SamplingParams, Tokenizer
@@ -148,6 +153,7 @@ class TransformersEngine:
         self.tolerance = drift_tolerance or TOLERANCE[self.compared_in]
         self.drift_every = drift_every
         self.pushes = self.samplings = 0
+        self.tried_lengths: set[int] = set()
         self.drift: Drift | None = None
         """What the latest comparison found; None if the latest sampling was not compared."""
 
@@ -180,7 +186,7 @@ class TransformersEngine:
             drift = self.check_model()
             self.drift = drift if is_sharded and self.drift_every else None
         elif is_sharded and self.drift_every and (self.pushes - 1) % self.drift_every == 0:
-            self.drift = self._probe()
+            self.drift = self._probe(PROBE_LENGTHS)
             self._refuse_drift(self.drift)
 
     def check_model(self) -> Drift:
@@ -195,7 +201,7 @@ class TransformersEngine:
         name = type(self.policy.model).__name__
         instead = "engine=vllm decodes with kernels of its own; otherwise train another model"
         try:
-            drift = self._probe()
+            drift = self._probe(PROBE_LENGTHS)
         except torch.OutOfMemoryError:
             raise
         except FAILURES as error:
@@ -212,13 +218,57 @@ class TransformersEngine:
             )
         return drift
 
-    def _probe(self) -> Drift:
-        """Compare a few sampled tokens, after prompts that need padding, with scoring."""
+    def _check_lengths(self, longest: int) -> None:
+        """Pass, once each, the lengths from which on the model may compute otherwise.
+
+        The check before the first sampling is too short for them, and the comparison of responses
+        ends after their beginnings. Ranks sample different numbers of times, so the model that
+        samples is compared with itself here, which no other rank has to join.
+
+        Args:
+            longest: tokens of the longest prompt and its response.
+
+        Raises:
+            UnsupportedModelError: padded on the left, the model computes something else there.
+        """
+        for length, key in length_switches(self.model.config).items():
+            if length in self.tried_lengths or not max(PROBE_LENGTHS) < length < longest:
+                continue
+            self.tried_lengths.add(length)
+
+            # a long prompt, whose response passes the length, and a short one beside it
+            whole = self._whole_policy()
+            drift = self._probe((length - PROBE.max_tokens // 2, min(PROBE_LENGTHS)), whole)
+            if not drift.share_of(self.tolerance, self.compared_in) <= 1:
+                name = type(self.policy.model).__name__
+                raise UnsupportedModelError(
+                    f"engine=transformers samples from {name} with other log-probs than scoring "
+                    f"finds, by {drift}, once texts of different lengths pass {length} tokens "
+                    f"({key} of its configuration): keep prompts and responses shorter, or "
+                    "engine.max_rows=1, which pads nothing, or engine=vllm"
+                )
+
+    def _whole_policy(self) -> Policy:
+        """The policy around the model that samples, which holds whole weights."""
+        if self.policy.sharding is None:
+            return self.policy
+        policy = Policy(self.model)
+        policy.compute_dtype = self.policy.compute_dtype
+        policy._logit_shape = self.policy.logit_shape
+        return policy
+
+    def _probe(self, lengths: Sequence[int], policy: Policy | None = None) -> Drift:
+        """Compare a few sampled tokens, after prompts that need padding, with scoring.
+
+        Args:
+            lengths: of the prompts, in tokens.
+            policy: scores; None takes the policy of the engine.
+        """
         # as long as the model has positions for
         vocabulary = self.model.get_output_embeddings().weight.shape[0]
         room = (positions_of(self.model.config) or max(PROBE_LENGTHS) + 99) - PROBE.max_tokens
         prompts: list[list[int]] = []
-        for length in PROBE_LENGTHS:
+        for length in lengths:
             prompts.append([(3 + i) % vocabulary for i in range(max(1, min(length, room)))])
 
         # the same random numbers in every probe, and no stop ids
@@ -226,7 +276,7 @@ class TransformersEngine:
         rows = list(range(len(prompts) * PROBE_SAMPLES))
         witnesses = Witnesses(PROBE.temperature, {row: [] for row in choose(rows)})
         decoded = self._sample(prompts, keys, PROBE_SAMPLES, PROBE, [], witnesses)
-        return self._compare(prompts, PROBE_SAMPLES, decoded, witnesses)
+        return self._compare(prompts, PROBE_SAMPLES, decoded, witnesses, policy)
 
     def _compare(
         self,
@@ -234,6 +284,7 @@ class TransformersEngine:
         samples: int,
         decoded: Mapping[int, list[int]],
         witnesses: Witnesses,
+        policy: Policy | None = None,
     ) -> Drift:
         """The drift of the watched responses, from their beginnings."""
         watched_prompts: list[Sequence[int]] = []
@@ -243,7 +294,8 @@ class TransformersEngine:
             token_ids = decoded[row][:TOKENS]
             watched_prompts.append(prompts[row // samples])
             groups.append([Completion(token_ids, "length", "", logps[: len(token_ids)])])
-        return measure_drift(self.policy, watched_prompts, groups, witnesses.temperature)
+        scorer = policy or self.policy
+        return measure_drift(scorer, watched_prompts, groups, witnesses.temperature)
 
     def _refuse_drift(self, drift: Drift) -> None:
         """Stop the run if samples were not drawn from what is scored."""
@@ -276,7 +328,11 @@ class TransformersEngine:
 
         Raises:
             DriftError: watched responses were not drawn from what is scored.
+            UnsupportedModelError: texts as long as these would not be, see `_check_lengths`.
         """
+        if prompts:
+            self._check_lengths(max(map(len, prompts)) + params.max_tokens)
+
         # which responses are watched, if any
         rows: list[int] = []
         for batch_rows in self._rows_of_batches(prompts, samples):

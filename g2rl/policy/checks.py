@@ -32,6 +32,8 @@ CAP_KEY = re.compile(r"(?=.*cap)(?=.*(logit|soft))(?!.*(attn|attention|router|ga
 """Keys of a configuration that set a soft cap of the final logits."""
 SCALE_KEY = re.compile(r"(?=.*(logit|lm_head|output_mult))(?!.*(attn|attention|router|cap|keep))")
 """Keys of a configuration that may hold a factor of the final logits."""
+LOSS_KEYS = ("output_router_logits", "z_loss_coefficient")
+"""Keys of a configuration that add a loss to that of the tokens."""
 FAILURES = (
     AttributeError,
     RuntimeError,
@@ -198,6 +200,26 @@ def check_class(model: Any) -> None:
         f"{type(model.config).__name__} and then find no causal LM for it, so that neither an "
         "export nor engine=vllm could load it; train a text model"
     )
+
+
+def check_losses(model: Any) -> None:
+    """Refuse a model whose configuration asks for a loss of its own beside that of the tokens.
+
+    transformers adds such losses where it computes the loss itself, which it does not do here.
+
+    Raises:
+        UnsupportedModelError: naming the key of the configuration.
+    """
+    # the balance of a mixture's experts, and a penalty on the size of logits
+    settings = text_config(model.config).to_dict()
+    asked = [name for name in LOSS_KEYS if settings.get(name)]
+    if asked:
+        off = "false" if settings[asked[0]] is True else "0"
+        raise UnsupportedModelError(
+            f"the configuration of {type(model).__name__} asks for a loss of the model's own "
+            f"({asked[0]}={settings[asked[0]]}: router balance or size of logits), which the loss "
+            f"of g2rl has no place for; model.overrides.{asked[0]}={off} trains without it"
+        )
 
 
 @torch.no_grad()

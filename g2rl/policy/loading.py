@@ -22,11 +22,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+)
 from transformers.utils import logging as transformers_logging
 
-from g2rl.policy.anatomy import text_config
+from g2rl.policy.anatomy import UnsupportedModelError, text_config
 from g2rl.policy.chat import DATE, ModelError, pin_date, turn_end
 from g2rl.policy.weights import DTYPES
 from g2rl.types import Tokenizer
@@ -125,7 +132,7 @@ def load(
     if seed is not None:
         torch.manual_seed(seed)
 
-    # read everything from one source; libraries report its faults as any of these errors
+    # read everything from one source; libraries report its faults in many ways
     try:
         with _quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(
@@ -133,15 +140,15 @@ def load(
             )
             config = config or read_config(source, gguf_file, revision, overrides)
             if random_init:
-                model = AutoModelForCausalLM.from_config(
-                    config, dtype=DTYPES[dtype], attn_implementation=attention
-                )
+                model = build(config, dtype=DTYPES[dtype], attn_implementation=attention)
             else:
                 model = _read_weights(source, gguf_file, revision, config, dtype, attention)
     except ModelError:
         raise
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"cannot load model.source={source}: {error}") from error
+    except Exception as error:  # tokenizers raises bare Exception for a file that it does not know
+        raise ModelError(f"cannot load model.source={source}: {_in_one_line(error)}") from error
 
     # make the model ready for training
     pin_date(tokenizer, date)
@@ -151,6 +158,44 @@ def load(
         set_checkpointing(model, True)
     model.to(pick_device(device))
     return LoadedModel(model, tokenizer, resolve_stop_ids(model, tokenizer, stop_tokens))
+
+
+def build(config: Any, **options: Any) -> PreTrainedModel:
+    """The causal LM of a configuration, with random weights.
+
+    Args:
+        config: of transformers.
+        options: of `AutoModelForCausalLM.from_config`.
+
+    Raises:
+        UnsupportedModelError: this version of transformers cannot build it, or wants a package that
+            is not installed.
+    """
+    try:
+        return AutoModelForCausalLM.from_config(config, **options)
+    except Exception as error:  # classes raise whatever comes of a setting that they do not know
+        raise _not_built(config, error) from error
+
+
+def _not_built(config: Any, error: Exception) -> UnsupportedModelError:
+    """The refusal of a model that transformers cannot build; it names the class."""
+    # of a configuration that no causal LM takes, transformers lists all that are taken
+    kind = type(config)
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return UnsupportedModelError(
+            f"{kind.__name__} is the configuration of no causal LM of transformers "
+            f"{transformers.__version__}; train another architecture"
+        )
+    name = MODEL_FOR_CAUSAL_LM_MAPPING[kind].__name__
+    return UnsupportedModelError(
+        f"transformers {transformers.__version__} cannot build {name} from this {kind.__name__} "
+        f"({_in_one_line(error)}); install what it misses, or train another architecture"
+    )
+
+
+def _in_one_line(error: Exception) -> str:
+    """Kind and text of an error. Libraries write several lines, and a missing key says no more."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _reading_options(gguf_file: str | None, revision: str | None) -> dict[str, Any]:
@@ -191,14 +236,22 @@ def _read_weights(
     if not gguf_file:
         refuse_pickles(source)
         options["use_safetensors"] = True
-    model, report = AutoModelForCausalLM.from_pretrained(
-        resolve_source(source),
-        config=config,
-        output_loading_info=True,
-        dtype=DTYPES[dtype],
-        attn_implementation=attention,
-        **options,
-    )
+
+    # weights of another shape are reported, as missing ones are, and refused below
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            resolve_source(source),
+            config=config,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            dtype=DTYPES[dtype],
+            attn_implementation=attention,
+            **options,
+        )
+    except (OSError, RuntimeError, SafetensorError):
+        raise  # files that cannot be read
+    except Exception as error:
+        raise _not_built(config, error) from error
     refuse_holes(source, report)
     return model
 
@@ -224,6 +277,8 @@ def read_config(
         )
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(f"cannot load model.source={source}: {error}") from error
+    except Exception as error:  # what huggingface_hub's validation raises is of no usual kind
+        raise ModelError(f"cannot load model.source={source}: {_in_one_line(error)}") from error
 
     # the model is built from this object, so changing it changes the model
     apply_overrides(config, overrides or {}, "model.overrides")
@@ -294,8 +349,11 @@ def apply_overrides(config: Any, overrides: Mapping[str, Any], key: str) -> None
         # a nested part is changed, any other value is replaced
         if isinstance(value, Mapping) and hasattr(getattr(owner, name), "to_dict"):
             apply_overrides(getattr(owner, name), value, f"{key}.{name}")
-        else:
+            continue
+        try:
             setattr(owner, name, value)
+        except Exception as error:  # as above
+            raise ModelError(f"{key}.{name}={value!r}: {_in_one_line(error)}") from error
 
 
 def refuse_holes(source: str, report: Mapping[str, Any]) -> None:
@@ -311,7 +369,9 @@ def refuse_holes(source: str, report: Mapping[str, Any]) -> None:
         ModelError: naming the first weight that is missing.
     """
     # weights that are absent, or there in another shape
-    holes = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+    holes = sorted(report["missing_keys"])
+    for name, found, wanted in sorted(report["mismatched_keys"]):
+        holes.append(f"{name}, of shape {tuple(found)} instead of {tuple(wanted)}")
     if holes:
         raise ModelError(
             f"model.source={source} lacks {len(holes)} of the model's weights (first: {holes[0]}): "

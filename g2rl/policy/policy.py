@@ -21,6 +21,7 @@ from g2rl.policy.checks import (
     SCALE_KEY,
     LogitShape,
     check_class,
+    check_losses,
     check_padding,
     logit_keys,
     measure_logits,
@@ -382,11 +383,12 @@ class Policy(nn.Module):
         """Make sure, on a few tokens and before the first rollout, that numbers will be right.
 
         Raises:
-            UnsupportedModelError: the model could not be loaded again, the logits are not those of
-                the head, hidden states depend on padding or neighbours, or recomputing activations
-                switches noise on.
+            UnsupportedModelError: the model could not be loaded again or asks for a loss of its
+                own, the logits are not those of the head, hidden states depend on padding or
+                neighbours, or recomputing activations switches noise on.
         """
         check_class(self.model)
+        check_losses(self.model)
         self.check_head()
         was_training = self.training
         self.eval()

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM
 
 from g2rl.policy.anatomy import text_config
+from g2rl.policy.loading import build
 from g2rl.policy.lora import LoraSettings, target_modules
 from g2rl.policy.weights import decoder_blocks
 from g2rl.training.memory import Estimate, Job, Shape, estimate
@@ -59,10 +59,10 @@ def shape_of(config: Any, lora: LoraSettings | None = None) -> Shape:
     device).
 
     Raises:
-        ValueError: an architecture whose blocks are not understood.
+        ValueError: an architecture whose blocks are not understood, or that cannot be built.
     """
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = build(config)
 
     # what a plan has to know, of the language model alone
     outer, config = config, text_config(config)

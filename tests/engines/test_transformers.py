@@ -398,6 +398,36 @@ def test_what_cannot_be_decoded_is_refused_before_the_first_rollout(
         of_type(model_type).push_weights()
 
 
+BY_PLACE = {"attention_chunk_size": 512, "floor_scale": 40, "attn_scale": 0.3}
+"""Llama 4 scales its queries by the place in a batch, padding included, in steps of 40 tokens."""
+
+
+def test_lengths_from_which_a_model_computes_otherwise_are_tried() -> None:
+    """No text of this sampling is that long beside a short one, but one of the next may be."""
+    engine = TransformersEngine(Policy(tiny_model("llama4_text", **BY_PLACE)), Words(), STOPS)
+    engine.push_weights()
+    short = SamplingParams(max_tokens=8)
+    engine.generate([[3], [5] * 32], [(0,), (1,)], 2, short)
+    assert engine.drift is not None
+    assert engine.drift.largest < 1e-4
+    with pytest.raises(UnsupportedModelError, match=r"Llama4For.*pass 40 tokens \(floor_sc"):
+        engine.generate([[3], [5] * 33], [(0,), (1,)], 2, short)
+
+
+def test_a_model_that_computes_every_row_alone_passes_its_lengths_once() -> None:
+    alone = TransformersEngine(
+        Policy(tiny_model("llama4_text", **BY_PLACE)), Words(), STOPS, max_rows=1
+    )
+    window = TransformersEngine(Policy(tiny_model("mistral", sliding_window=40)), Words(), STOPS)
+    for engine in (alone, window):
+        engine.push_weights()
+        for _ in range(2):
+            engine.generate([[3], [5] * 36], [(0,), (1,)], 2, SamplingParams(max_tokens=8))
+        assert engine.tried_lengths == {40}
+        assert engine.drift is not None
+        assert engine.drift.largest < 1e-4
+
+
 def test_logits_are_scaled_and_capped_in_sampling_too() -> None:
     """Greedy tokens at a cap are those of the model; samples come from its probabilities."""
     for model_type, changes in (("gemma2", {"final_logit_softcapping": 0.5}), ("granite", {})):

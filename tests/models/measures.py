@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from g2rl.engines.transformers import TransformersEngine
 from g2rl.policy.anatomy import UnsupportedModelError
@@ -37,14 +38,14 @@ class Row:
     name: str = ""
     """Class of the model."""
     verdict: str = ""
-    """agrees, refused, differs or not built."""
+    """agrees, refused, not built (a refusal too, by `load`), differs or no tiny model."""
     reason: str = ""
     gaps: dict[str, float] = field(default_factory=dict)
 
     @property
     def is_right(self) -> bool:
         """Whether all numbers agree, or the model was refused."""
-        return self.verdict in ("agrees", "refused")
+        return self.verdict in ("agrees", "refused", "not built")
 
 
 class Words:
@@ -154,8 +155,12 @@ def measure(model_type: str, **changes: Any) -> Row:
     try:
         model = tiny_model(model_type, **changes)
         row.name = type(model).__name__
+    except UnsupportedModelError as error:
+        row.verdict, row.reason = "not built", str(error)
+        row.name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[model_type]
+        return row
     except Exception as error:
-        row.verdict, row.reason = "not built", f"{type(error).__name__}: {error}"
+        row.verdict, row.reason = "no tiny model", f"{type(error).__name__}: {error}"
         return row
 
     try:

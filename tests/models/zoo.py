@@ -6,8 +6,10 @@ import inspect
 from typing import Any
 
 import torch
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
+from transformers import CONFIG_MAPPING, AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from g2rl.policy.loading import build
 
 TYPES = tuple(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 VOCABULARY = 160
@@ -50,6 +52,22 @@ INDEXER = {
     "indexer_compress_ratio": 4,
 }
 """What Qwen 4's sparse attention wants."""
+DOTS3 = {
+    "num_key_value_heads": 4,
+    "head_dim": 16,
+    "index_topk": 64,
+    "index_head_dim": 8,
+    "index_n_heads": 2,
+    "shared_experts_intermediate_size": 16,
+    "swa_num_attention_heads": 4,
+    "swa_num_key_value_heads": 4,
+    "swa_q_lora_rank": 16,
+    "swa_kv_lora_rank": 16,
+    "swa_head_dim": 16,
+    "swa_qk_nope_head_dim": 8,
+    "swa_v_head_dim": 8,
+}
+"""Of dots3's sparse attention, and of its layers that look at a window."""
 SPECIAL: dict[str, dict[str, Any]] = {
     "bailing_hybrid": {"layer_group_size": 2},
     "bamba": {"attn_layer_indices": [1, 3]},
@@ -60,9 +78,28 @@ SPECIAL: dict[str, dict[str, Any]] = {
             "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
         }
     },
-    "dots3_note": {"text_config": {"num_key_value_heads": 4}},
-    "dots3_note_text": {"num_key_value_heads": 4},
+    "dbrx": {"attn_config": {"rope_theta": 1e4, "kv_n_heads": 2, "clip_qkv": 8.0}},
+    "dots3_note": {
+        "text_config": DOTS3,
+        "vision_config": {
+            "pyramid_num_routed": [2],
+            "adapter_in_dim": 32,
+            "adapter_out_dim": 32,
+            "moe_intermediate_size": 16,
+        },
+        "audio_config": {
+            "adapter_input_size": 32,
+            "adapter_out_dim": 32,
+            "downsample_hidden_size": 8,
+            "feature_size": 16,
+        },
+    },
+    "dots3_note_text": DOTS3,
     "falcon_h1": {"mamba_d_ssm": 64},
+    "gemma3n": {
+        "text_config": {"num_kv_shared_layers": 0, "activation_sparsity_pattern": [0.0] * 4},
+        "vision_config": {"architecture": "test_efficientnet", "model_args": None},
+    },
     "gemma3n_text": {"num_kv_shared_layers": 0, "activation_sparsity_pattern": [0.0] * 4},
     "gemma4_assistant": {
         "text_config": {
@@ -89,16 +126,15 @@ SPECIAL: dict[str, dict[str, Any]] = {
 }
 """What single types want besides."""
 NOT_BUILT = {
-    "dbrx": "transformers 5.23 cannot build it: its attention configuration has no rope_theta",
-    "dots3_note": "no tiny configuration is valid: settings of single layers are numbered",
-    "dots3_note_text": "no tiny configuration: its indexer has fixed sizes",
-    "gemma3n": "needs timm",
-    "gemma4_assistant": "drafts for another model, whose cache it reads",
-    "gemma4_unified_assistant": "drafts for another model, whose cache it reads",
-    "musicgen": "its causal LM takes the configuration of its decoder, under no type of its own",
-    "musicgen_melody": "its causal LM takes the configuration of its decoder, as above",
+    "gemma3n": "timm",
+    "gemma4_assistant": "types producing a cache",
+    "gemma4_unified_assistant": "types producing a cache",
+    "musicgen": "dropout",
+    "musicgen_melody": "dropout",
 }
-"""Types of which there is no tiny model here, and why."""
+"""Types that transformers 5.23 builds of no configuration, or with timm only, and what its errors
+name. The drafts of Gemma 4 share the caches of all their layers, which its check of caches refuses.
+The causal LM of Musicgen takes the configuration of its decoder, under no type of its own."""
 SENSES = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4,
     "depth": 1, "image_size": 28, "patch_size": 14, "num_heads": 4, "out_hidden_size": 32,
@@ -170,24 +206,21 @@ def tiny_model(model_type: str, **changes: Any) -> Any:
     """A model of that type in float32 and evaluation mode, the same in every process.
 
     Raises:
+        UnsupportedModelError: transformers cannot build it.
         MemoryError: it is not tiny.
     """
     config = tiny_config(model_type, **changes)
     with torch.device("meta"):
-        size = sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
+        size = sum(p.numel() for p in build(config).parameters())
     if size > MOST_PARAMETERS:
         raise MemoryError(f"{size} parameters")
 
     # some have no fused attention
     torch.manual_seed(0)
     try:
-        model = AutoModelForCausalLM.from_config(
-            config, attn_implementation="sdpa", dtype=torch.float32
-        )
+        model: Any = build(config, attn_implementation="sdpa", dtype=torch.float32)
     except ValueError:
-        model = AutoModelForCausalLM.from_config(
-            config, attn_implementation="eager", dtype=torch.float32
-        )
+        model = build(config, attn_implementation="eager", dtype=torch.float32)
 
     # what a fresh model says is nearly uniform, whatever it reads
     for parameter in model.parameters():

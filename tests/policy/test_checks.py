@@ -97,6 +97,22 @@ def test_a_part_of_a_larger_model_is_refused() -> None:
         Policy(tiny_model("mllama")).check()
 
 
+@pytest.mark.parametrize(
+    ("model_type", "changes"),
+    [
+        ("mixtral", {"output_router_logits": True}),
+        ("gpt_oss", {"output_router_logits": True}),
+        ("bamba", {"z_loss_coefficient": 0.1}),
+    ],
+)
+def test_a_loss_of_the_models_own_is_refused(model_type: str, changes: dict[str, Any]) -> None:
+    [(name, value)] = changes.items()
+    off = "false" if value is True else "0"
+    message = f"{name}={value}.*model.overrides.{name}={off} trains without"
+    with pytest.raises(UnsupportedModelError, match=message):
+        Policy(tiny_model(model_type, **changes)).check()
+
+
 NOISY = [
     ("opt", {"dropout": 0.3}),
     ("gpt2", {"attn_pdrop": 0.3}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,10 +10,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
+from g2rl.policy.anatomy import UnsupportedModelError
 from g2rl.policy.loading import (
     ModelError,
     apply_overrides,
+    build,
     forget_quantization,
     load,
     resolve_source,
@@ -120,6 +124,53 @@ def test_a_head_that_is_not_linear_in_the_hidden_state_is_refused() -> None:
         policy.check_head()
 
 
+@pytest.mark.parametrize("random_init", [False, True])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "musicgen"}, "cannot build MusicgenForCausalLM .*dropout.*train another"),
+        ({"model_type": "t5"}, "T5Config is the configuration of no causal LM"),
+        ({"hidden_size": "wide"}, "hidden_size"),
+        ({"hidden_act": "sinus"}, "cannot build Qwen3ForCausalLM .*KeyError: 'sinus'"),
+        ({"num_attention_heads": 0}, "cannot build Qwen3ForCausalLM .*ZeroDivisionError"),
+        ({"layer_types": ["full_attention"]}, "layer_types"),
+    ],
+)
+def test_what_transformers_cannot_build_is_refused_by_name(
+    change: dict[str, object], message: str, random_init: bool, tmp_path: Path
+) -> None:
+    """Each raises an exception of another kind, some of them of no usual one."""
+    folder = shutil.copytree(resolve_source("builtin:tiny"), tmp_path / "changed")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, **change}), encoding="utf-8")
+    with pytest.raises(ModelError, match=f"cannot load model.source={folder}: .*{message}"):
+        load(str(folder), random_init=random_init)
+
+
+def test_a_package_that_a_model_wants_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Gemma 3n says without timm, where timm may be installed."""
+
+    def from_config(*_: object, **__: object) -> None:
+        raise ImportError("\nTimmWrapperModel requires the timm library:\n`pip install timm`.")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_config", from_config)
+    expected = "cannot build Gemma3nForConditionalGeneration .*requires the timm library: `pip"
+    with pytest.raises(UnsupportedModelError, match=expected):
+        build(tiny_config("gemma3n"))
+
+
+def test_a_tokenizer_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    folder = shutil.copytree(resolve_source("builtin:tiny"), tmp_path / "changed")
+    (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ModelError, match=f"cannot load model.source={folder}: "):
+        load(str(folder))
+
+
+def test_weights_of_another_shape_are_named() -> None:
+    with pytest.raises(ModelError, match=r"o_proj.weight, of shape \(\d+, \d+\) instead of"):
+        load("builtin:tiny", overrides={"num_attention_heads": 7})
+
+
 def test_random_weights_of_another_shape() -> None:
     loaded = load(
         "builtin:tiny",
@@ -179,6 +230,12 @@ def test_overrides_find_a_name_in_either_part_of_a_configuration() -> None:
         apply_overrides(config, {"num_hiden_layers": 2}, "model.overrides")
     with pytest.raises(ModelError, match=r"vision_config\.colour: .*VisionConfig"):
         apply_overrides(config, {"vision_config": {"colour": 1}}, "model.overrides")
+
+
+@pytest.mark.parametrize("value", ["wide", 2.5, None])
+def test_an_override_of_another_kind_is_refused(value: object) -> None:
+    with pytest.raises(ModelError, match=r"model\.overrides\.hidden_size="):
+        load("builtin:tiny", overrides={"hidden_size": value})
 
 
 def test_a_misspelt_override_is_refused_when_a_model_is_loaded() -> None:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from g2rl.cli.build.settings import ModelSettings, ParallelSettings, read_model_settings
 from g2rl.engines.engine import Engine
-from g2rl.policy.anatomy import positions_of
+from g2rl.policy.anatomy import longrope_switch, positions_of
 from g2rl.policy.loading import (
     LoadedModel,
     load,
@@ -131,6 +131,16 @@ def check_context(
     limit = positions_of(model_config)
     if limit is not None and tokens > limit:
         raise ValueError(f"{what} = {tokens}, over the model's {limit} positions; {remedy}")
+
+    # positions that suffice, but not for numbers that are those of the text alone
+    switch = longrope_switch(model_config)
+    if switch is not None and tokens > switch:
+        raise ValueError(
+            f"{what} = {tokens}, over the {switch} tokens up to which a model with longrope "
+            "(rope_parameters of its configuration) computes every text by itself: beyond, the "
+            "longest text of a batch decides on the positions of all, so that log-probs would "
+            f"depend on neighbours; {remedy}"
+        )
 
 
 def check_benchmark_prompts(

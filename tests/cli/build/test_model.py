@@ -46,6 +46,18 @@ def test_the_positions_of_a_nested_configuration_count() -> None:
         check_context(tiny_config("gemma3"), 513)
 
 
+def test_texts_longer_than_the_switch_of_longrope_are_refused() -> None:
+    long = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+    config = tiny_config(
+        "phi3",
+        original_max_position_embeddings=24,
+        rope_parameters={**long, "original_max_position_embeddings": 24, "rope_theta": 1e4},
+    )
+    check_context(config, 24)
+    with pytest.raises(ValueError, match=r"25, over the 24 tokens .*longrope.*lower one of them"):
+        check_context(config, 25)
+
+
 def test_g2rl_eval_refuses_it_before_it_samples(tmp_path: Path) -> None:
     config = composed(
         "tracking=local", "benchmark.problems=2", "benchmark.max_tokens=700", command="evaluate"
