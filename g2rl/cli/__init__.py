@@ -3,6 +3,7 @@
     train, evaluate, analyze, grade     entry points
     dashboard, warmstart, hard_problems `python -m g2rl.cli.NAME`
     errors                              one line for the user, the traceback in the folder
+    door                                what is refused before a folder is made
     folder                              a run's folder: new, continued or wiped; its lock
     config/                             names, labels, mistakes in what was typed, start under Hydra
     build/                              from a configuration to objects

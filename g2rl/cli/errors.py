@@ -1,4 +1,4 @@
-"""How a command says what went wrong: one readable line, and the traceback in the run's folder."""
+"""How a command says what went wrong: one readable line, and the traceback where there was work."""
 
 from __future__ import annotations
 
@@ -13,9 +13,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
 
+from g2rl.cli.folder import OtherSettingsError, forget_attempt
+from g2rl.runs.inputs import OtherInputsError
 from g2rl.runs.layout import RunFolder
+from g2rl.runs.lock import LockError
 
 USER_ERRORS = (ValueError, OSError, ImportError, RuntimeError, TypeError, InstantiationException)
+
+OF_OTHERS = (LockError, OtherSettingsError, OtherInputsError)
+"""Refusals that concern a folder in which another command has worked, or works."""
 
 
 class ArmFailedError(RuntimeError):
@@ -36,11 +42,22 @@ def keep_traceback(error: BaseException, run_dir: Path) -> str:
 
 
 def report(error: BaseException, run_dir: Path) -> str:
-    """Keep the traceback and print one readable line, which is returned."""
-    place = keep_traceback(error, run_dir)
+    """Print one readable line, which is returned.
+
+    The traceback is kept where the command had begun its work, and for every arm of a sweep. A
+    command that was refused before leaves no trace: neither a folder nor a file in another's.
+    """
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        aside = f"traceback in {keep_traceback(error, run_dir)}"
+    elif isinstance(error, OF_OTHERS) or forget_attempt(run_dir):
+        aside = "nothing was written; hydra.verbose=true shows the traceback"
+    else:
+        aside = f"traceback in {keep_traceback(error, run_dir)}"
+
+    # what the constructor said, without Hydra's account of where
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
-        error = error.__cause__  # what the constructor said, without Hydra's account of where
-    print(f"error: {error}\n(traceback in {place})", file=sys.stderr)
+        error = error.__cause__
+    print(f"error: {error}\n({aside})", file=sys.stderr)
     return str(error)
 
 

@@ -9,31 +9,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from g2rl.runs.files import atomic_path
 from g2rl.runs.identity import differences
 from g2rl.runs.layout import RunFolder
+from g2rl.world import environment_rank
 
 RESUME = ("auto", "never")
+_made_folders: list[Path] = []
+"""Folders that this command has made, the outermost first."""
 
 
-class RefuseUnwritable(Callback):
-    """Ends a command that cannot write in its folder with one line, before anything is loaded.
+class OtherSettingsError(ValueError):
+    """A folder holds work of other settings; nothing in it was touched."""
 
-    A Hydra callback, because Hydra itself is the first to write there.
-    """
 
-    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        refuse_unwritable(Path(config.hydra.run.dir))
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        refuse_unwritable(Path(config.hydra.sweep.dir))
+# --- before a command works in it, and when it is refused
 
 
 def refuse_unwritable(folder: Path) -> None:
     """Make the folder and write a page into it; exit with code 1 when that fails."""
+    for place in (*reversed(folder.absolute().parents), folder.absolute()):
+        if not place.exists():
+            _made_folders.append(place)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:
@@ -46,6 +45,34 @@ def refuse_unwritable(folder: Path) -> None:
             file=sys.stderr,
         )
         raise SystemExit(1) from None
+
+
+def forget_attempt(folder: Path) -> bool:
+    """Delete what a refused command has left, and the folders that it has made for that.
+
+    Returns:
+        Whether all is as it was before; False where the folder holds work, which is not touched.
+    """
+    if environment_rank() != 0:
+        return True
+
+    # anything else than these came of work
+    place = RunFolder(folder)
+    traces = {place.config, place.inputs, place.lock, place.error, *folder.glob("g2rl-*.log")}
+    if folder.is_dir():
+        if set(folder.iterdir()) - traces:
+            return False
+        for path in traces:
+            path.unlink(missing_ok=True)
+
+    # the innermost first; others may work in the outer ones by now
+    for made in reversed(_made_folders):
+        if made.is_dir() and not any(made.iterdir()):
+            made.rmdir()
+    return True
+
+
+# --- what the folder holds
 
 
 def prepare(
@@ -64,12 +91,12 @@ def prepare(
         Whether the folder holds work that is continued.
 
     Raises:
-        ValueError: naming the settings that differ from those in the folder.
+        OtherSettingsError: naming the settings that differ from those in the folder.
+        ValueError: a word for `resume` that has no meaning.
     """
-    if resume not in RESUME:
-        raise ValueError(f"resume must be one of {RESUME}, got {resume!r}")
     place = RunFolder(folder).config
     continued = False
+    refuse_other_settings(folder, config, resume, free, outputs)
 
     # start over: what an earlier run made goes
     if resume == "never" and place.exists():
@@ -78,16 +105,8 @@ def prepare(
                 shutil.rmtree(folder / name)
             (folder / name).unlink(missing_ok=True)
 
-    # continue: only with the same settings
+    # continue, with the same settings
     elif place.exists() and holds_work(folder, outputs):
-        stored_config = OmegaConf.to_container(OmegaConf.load(place))
-        changed = differences(stored_config, config, free)
-        if changed:
-            raise ValueError(
-                f"{folder} was begun with other settings: {'; '.join(changed)}. Continue it with "
-                "its own settings, start over with resume=never, or write elsewhere with "
-                "hydra.run.dir=..."
-            )
         continued = True
 
     # begin: the inputs of an attempt that came to nothing do not matter
@@ -98,6 +117,33 @@ def prepare(
     with atomic_path(place) as aside:
         OmegaConf.save(OmegaConf.create(config), aside)
     return continued
+
+
+def refuse_other_settings(
+    folder: Path, config: dict[str, Any], resume: str, free: Sequence[str], outputs: Sequence[str]
+) -> None:
+    """Refuse to continue work of other settings; reads only.
+
+    Args:
+        folder, config, resume, free, outputs: as in `prepare`.
+
+    Raises:
+        OtherSettingsError: naming the settings that differ from those in the folder.
+        ValueError: a word for `resume` that has no meaning.
+    """
+    if resume not in RESUME:
+        raise ValueError(f"resume must be one of {RESUME}, got {resume!r}")
+    place = RunFolder(folder).config
+    if resume == "never" or not place.exists() or not holds_work(folder, outputs):
+        return
+
+    stored_config = OmegaConf.to_container(OmegaConf.load(place))
+    changed = differences(stored_config, config, free)
+    if changed:
+        raise OtherSettingsError(
+            f"{folder} was begun with other settings: {'; '.join(changed)}. Continue it with its "
+            "own settings, start over with resume=never, or write elsewhere with hydra.run.dir=..."
+        )
 
 
 def holds_work(folder: Path, outputs: Sequence[str]) -> bool:

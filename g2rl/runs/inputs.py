@@ -37,6 +37,10 @@ TOKENIZER = (
 ENCODER = (*WEIGHTS, *TOKENIZER, "*.json", "pytorch_model.bin")
 
 
+class OtherInputsError(ValueError):
+    """The inputs of work have changed under their names; nothing of it was touched."""
+
+
 def files_digest(folder: Path, patterns: Iterable[str]) -> str | None:
     """A hash of the names and the whole contents of some files in a folder.
 
@@ -127,7 +131,7 @@ def check_inputs(folder: Path, digests: Mapping[str, str], continued: bool) -> N
             missing.
 
     Raises:
-        ValueError: naming every input that has changed.
+        OtherInputsError: naming every input that has changed.
     """
     place = RunFolder(folder).inputs
     before = _read(place)
@@ -135,7 +139,7 @@ def check_inputs(folder: Path, digests: Mapping[str, str], continued: bool) -> N
     # inputs that were not recorded cannot be compared
     changed = [name for name in digests if name in before and before[name] != digests[name]]
     if changed:
-        raise ValueError(
+        raise OtherInputsError(
             f"{folder} was begun with other {' and '.join(changed)} under the same name: put back "
             "what it was begun with, start over with resume=never, or write elsewhere with "
             "hydra.run.dir=..."

@@ -1,6 +1,10 @@
-"""The progress bar of every command."""
+"""The progress bar of every command, and log messages beside it."""
 
 from __future__ import annotations
+
+import logging
+import sys
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -33,3 +37,18 @@ def progress_bar(console: Console, width: int = 0) -> Progress:
         TimeRemainingColumn(),
     )
     return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+
+
+class TerminalHandler(logging.StreamHandler):
+    """Logs to what standard output is now.
+
+    While a progress bar is on the terminal, that is a stand-in which writes above the bar.
+    """
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:
+        """Standard output at the moment of a message."""
+        return sys.stdout

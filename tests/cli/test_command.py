@@ -6,13 +6,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from g2rl.cli.config.choices import choices
-from g2rl.cli.config.launch import register_resolvers
 from g2rl.cli.config.mistakes import groups_of
 from tests import commands
-
-register_resolvers()
+from tests.support import composed
 
 QUICK = (
     "experiment=smoke",
@@ -55,13 +54,30 @@ def test_a_misspelt_override_ends_with_one_line_before_anything_is_made(tmp_path
     assert not list(tmp_path.iterdir())
 
 
-def test_an_impossible_setting_is_one_clear_line_with_the_traceback_aside(tmp_path: Path) -> None:
-    result = g2rl_train(tmp_path, *QUICK, "exploration.lam=-1", "hydra.run.dir=out")
+@pytest.mark.parametrize("setting", ["exploration.lam=-1", "exploration.lam=much"])
+def test_an_impossible_setting_is_one_clear_line_and_leaves_no_trace(
+    tmp_path: Path, setting: str
+) -> None:
+    result = g2rl_train(tmp_path, *QUICK, setting, "hydra.run.dir=new/out")
     assert result.returncode == 1
-    assert "error: " in result.stderr
-    assert "lam >= 0" in result.stderr
+    assert result.stderr.startswith("error: ")
+    assert "lam" in result.stderr.splitlines()[0]
     assert "Traceback" not in result.stderr
-    assert "Traceback" in (tmp_path / "out" / "error.txt").read_text()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_refused_command_changes_nothing_in_the_folder_of_another_run(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    config = composed(*QUICK, "seed=1")
+    OmegaConf.save(config, folder / "config.yaml", resolve=True)
+    (folder / "metrics.jsonl").write_text("")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    result = g2rl_train(tmp_path, *QUICK, "seed=2", "hydra.run.dir=run")
+    assert result.returncode == 1
+    assert "seed: 1 -> 2" in result.stderr
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """From a composed configuration to objects.
 
+arguments   types of settings, told by what takes them
 settings    typed settings, read once and checked before anything is loaded
 benchmarks  held-out problem sets, and graders
 signals     the training signal and the observers

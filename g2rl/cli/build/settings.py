@@ -11,12 +11,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
+from g2rl.cli.build.arguments import check_nodes, check_type
 from g2rl.engines.engine import Engine, SamplerMemory
 from g2rl.formulas.advantages import GroupAdvantage
 from g2rl.formulas.losses import PolicyLoss
@@ -30,14 +30,6 @@ from g2rl.training.settings import TrainerSettings
 from g2rl.types import SamplingParams
 
 PLANS = ("check", "print", "off")
-PLAIN_TYPES: dict[type, str] = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    NoneType: "null",
-}
-"""Types of settings that are checked here, in the words of an error message."""
 Record = TypeVar("Record")
 
 
@@ -151,6 +143,71 @@ class TrainSettings:
     def total_updates(self) -> int:
         """Optimizer updates of the whole run: the length of the learning-rate schedule."""
         return self.trainer.steps * self.optimizer.mini_batches * self.optimizer.epochs
+
+
+NOT_OF_THE_SIGNAL = ("observe", "feature_temperature")
+"""Keys of node `exploration` that are not arguments of the signal's constructor."""
+OF_COMBINATIONS = ("parts", "settings")
+"""Arguments of exploration=combined that `g2rl.cli.build.signals` reads."""
+
+_MEASURING = {"run": str | None, "seed": int, "data_dir": str | None, "resume": str}
+TOP_LEVEL: dict[str, dict[str, Any]] = {
+    "train": {"seed": int, "data_dir": str | None, "resume": str},
+    "evaluate": {**_MEASURING, "samples": str | None, "part": int},
+    "analyze_geometry": {
+        **_MEASURING,
+        "problems": int,
+        "responses": int,
+        "sampled_at": Sequence[float],
+        "top_p": float,
+        "top_k": int,
+        "max_tokens": int,
+        "embed": bool,
+        "near_orthogonal": float,
+        "score_tokens": int,
+    },
+    "analyze_fidelity": {
+        **_MEASURING,
+        "problems": int,
+        "responses": int,
+        "temperature": float,
+        "feature_temperature": float | None,
+        "top_p": float,
+        "top_k": int,
+        "max_tokens": int,
+        "projection": int | None,
+        "blocks": Sequence[str] | None,
+        "embed": bool,
+        "resamples": int,
+    },
+}
+"""Types of the settings that stand in no node, by command."""
+
+
+def check_command(command: str, config: DictConfig) -> None:
+    """Check the types of the settings that every command has: top level, objects, model, grading.
+
+    Args:
+        command: a file of conf/ without its ending.
+        config: composed, without Hydra's own node.
+
+    Raises:
+        ValueError: a setting of a wrong type, named by its key.
+    """
+    values = plain(config)
+    for name, annotation in TOP_LEVEL[command].items():
+        check_type(name, values[name], annotation)
+
+    # nodes that become objects; a combination's arguments are made of others
+    check_nodes(values, "", (*NOT_OF_THE_SIGNAL, *OF_COMBINATIONS))
+    if command == "train":
+        observe = values["exploration"]["observe"]
+        check_type("exploration.observe", observe, Sequence[str])
+    if command == "evaluate":
+        _a_list(values["compare"], "compare")
+
+    read_model_settings(config.model)
+    read_grading_settings(config.verify)
 
 
 def read_train_settings(config: DictConfig) -> TrainSettings:
@@ -331,7 +388,7 @@ def _record(
         if name not in types_of_fields:
             fields = ", ".join(types_of_fields)
             raise ValueError(f"{key}: there is no such setting; {node} has {fields}")
-        _check_type(key, value, types_of_fields[name])
+        check_type(key, value, types_of_fields[name])
 
     # the record checks what else must hold
     try:
@@ -342,21 +399,6 @@ def _record(
         if field_name not in full_keys:
             raise
         raise ValueError(f"{full_keys[field_name]} {problem}") from None
-
-
-def _check_type(key: str, value: Any, annotation: Any) -> None:
-    """Refuse a value of a wrong type; fields that hold objects or lists are not looked at."""
-    allowed = (annotation,)
-    if isinstance(annotation, UnionType):
-        allowed = get_args(annotation)
-    if not PLAIN_TYPES.keys() >= set(allowed):
-        return
-
-    # a whole number is a number too, but true and false are none
-    fits = type(value) in allowed or (type(value) is int and float in allowed)
-    if not fits:
-        words = " or ".join(PLAIN_TYPES[one] for one in allowed)
-        raise ValueError(f"{key} must be {words}, got {value!r}")
 
 
 def _fields_among(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:

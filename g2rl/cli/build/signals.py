@@ -6,9 +6,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from g2rl.cli.build.arguments import check_arguments
+from g2rl.cli.build.settings import NOT_OF_THE_SIGNAL, plain
 from g2rl.cli.config.choices import choices, config_dir
 from g2rl.exploration.combined import Combined
 from g2rl.exploration.signal import ESTIMATOR, Signal, level_of
@@ -16,8 +18,6 @@ from g2rl.formulas.advantages import GroupAdvantage
 
 log = logging.getLogger(__name__)
 
-NOT_OF_THE_SIGNAL = ("observe", "feature_temperature")
-"""Keys of node `exploration` that are not arguments of the signal's constructor."""
 COMBINED = "g2rl.exploration.combined.Combined"
 """The target whose parts are built here, because each has a file of its own."""
 OF_ONE_RESPONSE = frozenset({"entropy", "token_entropy", "texts", "problem_ids"})
@@ -90,6 +90,8 @@ def build_combination(values: Mapping[str, Any], advantage: GroupAdvantage) -> S
                     f"exploration.settings.{name}.{key}: {name} has no such setting; it has {known}"
                 )
             node[key] = value
+        if node._target_ != COMBINED:
+            check_arguments(get_class(node._target_), plain(node), f"exploration.settings.{name}")
         parts.append(build_signal(node, advantage))
     return Combined(parts, advantage)
 

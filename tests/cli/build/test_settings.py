@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from g2rl.cli.build.settings import TrainSettings, read_train_settings
+from g2rl.cli.build.settings import TrainSettings, check_command, read_train_settings
 from tests.support import composed
 
 
 def settings_of(*overrides: str) -> TrainSettings:
-    return read_train_settings(composed(*overrides))
+    config = composed(*overrides)
+    check_command("train", config)
+    return read_train_settings(config)
 
 
 def test_every_node_becomes_a_record() -> None:
@@ -61,11 +63,44 @@ def test_every_node_becomes_a_record() -> None:
         ("algorithm.sampler_mode=cut", "algorithm.sampler_mode must be one of"),
         ("seed=first", "seed must be a whole number, got 'first'"),
         ("+optimizer.momentum=1", "optimizer.momentum: there is no such setting"),
+        ("seed=[0,1]", "seed must be a whole number, got .0, 1"),
+        ("data_dir=3", "data_dir must be text or null, got 3"),
+        ("resume=1", "resume must be text, got 1"),
+        ("exploration.lam=abc", "exploration.lam must be a number, got 'abc'"),
+        ("+exploration.lambda=1", "exploration.lambda: there is no such setting; exploration has"),
+        ("exploration.observe=g2rl", "exploration.observe must be a list of texts, got 'g2rl'"),
+        ("task.source.held_out=all", "task.source.held_out must be a whole number"),
+        ("benchmark.ks=[1,four]", "benchmark.ks must be a list of whole numbers or null"),
+        ("engine.max_rows=many", "engine.max_rows must be a whole number"),
+        ("tracking.samples=few", "tracking.samples must be a whole number"),
     ],
 )
 def test_a_wrong_setting_is_named_by_its_full_key(override: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message.replace('[', '.')}"):
         settings_of(override)
+
+
+@pytest.mark.parametrize(
+    ("command", "override", "message"),
+    [
+        ("evaluate", "part=half", "part must be a whole number, got 'half'"),
+        ("evaluate", "compare=runs/a", "compare must be a list, got 'runs/a'"),
+        ("evaluate", "model.tile_mb=big", "model.tile_mb must be a whole number"),
+        ("evaluate", "benchmark.temperature=hot", "benchmark.temperature must be a number"),
+        ("analyze_geometry", "sampled_at=0.6", "sampled_at must be a list of numbers, got 0.6"),
+        ("analyze_fidelity", "verify.workers=two", "verify.workers must be a whole number"),
+    ],
+)
+def test_every_command_checks_the_types_of_its_settings(
+    command: str, override: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{message.replace('[', '.')}"):
+        check_command(command, composed(override, command=command))
+
+
+def test_a_setting_of_a_member_of_a_suite_is_named_by_its_full_key() -> None:
+    with pytest.raises(ValueError, match=r"^benchmark\.suite\.aime24\.limit must be"):
+        check_command("train", composed("benchmark=math", "benchmark.suite.aime24.limit=all"))
 
 
 @pytest.mark.parametrize("setting", ["task.top_p=0.9", "task.top_k=5"])

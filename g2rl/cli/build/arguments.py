@@ -1,0 +1,150 @@
+"""Types of settings: what a value must be, told by the annotation of what takes it.
+
+Records of `g2rl.cli.build.settings` and the arguments of every node with a `_target_` are checked
+here, before anything is made of them. A message names the full key, what the value must be, and
+what it is.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from types import NoneType, UnionType
+from typing import Any, Union, Unpack, get_args, get_origin, get_type_hints, is_typeddict
+
+from hydra.utils import get_object
+
+TARGET = "_target_"
+WORDS_OF_TYPES: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    NoneType: "null",
+}
+"""Types of single values, in the words of an error message."""
+WORDS_OF_ITEMS: dict[Any, str] = {
+    bool: "true or false",
+    int: "whole numbers",
+    float: "numbers",
+    str: "texts",
+}
+"""The same in a list: ``a list of whole numbers``."""
+
+
+# --- one value
+
+
+def check_type(key: str, value: Any, annotation: Any) -> None:
+    """Refuse a value that is not of its annotated type.
+
+    Single values and lists of them are checked; what takes an object or a mapping is not looked at.
+
+    Raises:
+        ValueError: naming the key, the type in words, and the value.
+    """
+    allowed: tuple[Any, ...] = (annotation,)
+    if get_origin(annotation) in (UnionType, Union):
+        allowed = get_args(annotation)
+
+    # types that nothing is said about here let every value pass
+    words: list[str] = []
+    for one in allowed:
+        word = _in_words(one)
+        if word is None:
+            return
+        words.append(word)
+    if not any(_fits(value, one) for one in allowed):
+        raise ValueError(f"{key} must be {' or '.join(words)}, got {value!r}")
+
+
+def _in_words(annotation: Any) -> str | None:
+    """A type in the words of a message; None for one that is not checked."""
+    if get_origin(annotation) is Sequence or get_origin(annotation) is list:
+        [item] = get_args(annotation)
+        items = WORDS_OF_ITEMS.get(item)
+        return None if items is None else f"a list of {items}"
+    return WORDS_OF_TYPES.get(annotation)
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """Whether a value is of a type that `_in_words` knows."""
+    if annotation in WORDS_OF_TYPES:
+        # a whole number is a number too, but true and false are none
+        return type(value) is annotation or (annotation is float and type(value) is int)
+
+    # a single word would be taken for a list of its letters
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return False
+    [item] = get_args(annotation)
+    return all(_fits(one, item) for one in value)
+
+
+# --- the arguments of what a node builds
+
+
+def check_nodes(config: Any, key: str, unchecked: Sequence[str] = ()) -> None:
+    """Check the arguments of every node with a `_target_`, at any depth of plain settings.
+
+    Args:
+        config: plain dictionaries and lists, every ${...} resolved.
+        key: where they stand; "" at the top.
+        unchecked: names of arguments, of nodes at any depth, that are not the constructor's own.
+
+    Raises:
+        ValueError: a value of a wrong type, or an argument that does not exist.
+    """
+    if not isinstance(config, Mapping):
+        return
+    if isinstance(config.get(TARGET), str):
+        own = {name: value for name, value in config.items() if name not in unchecked}
+        check_arguments(get_object(config[TARGET]), own, key)
+
+    # nodes inside it
+    for name, value in config.items():
+        check_nodes(value, f"{key}.{name}" if key else str(name), unchecked)
+
+
+def check_arguments(target: Callable[..., Any], values: Mapping[str, Any], key: str) -> None:
+    """Check the values of one node against the signature of the class or function that it names.
+
+    Raises:
+        ValueError: a value of a wrong type, or an argument that does not exist.
+    """
+    types = argument_types(target)
+    for name, value in values.items():
+        if name.startswith("_"):  # _target_, _convert_: Hydra's own
+            continue
+        if name in types:
+            check_type(f"{key}.{name}", value, types[name])
+        elif not _takes_anything(target):
+            known = ", ".join(types)
+            raise ValueError(f"{key}.{name}: there is no such setting; {key} has {known}")
+
+
+def argument_types(target: Callable[..., Any]) -> dict[str, Any]:
+    """Annotated types of the arguments of a class or function, by name.
+
+    Arguments that are collected by ``**given: Unpack[Settings]`` are those of the typed dictionary.
+    """
+    function: Any = target.__init__ if inspect.isclass(target) else target
+    types: dict[str, Any] = {}
+    for name, annotation in get_type_hints(function).items():
+        if name == "return":
+            continue
+        if get_origin(annotation) is Unpack:
+            [collected] = get_args(annotation)
+            types |= get_type_hints(collected) if is_typeddict(collected) else {}
+        else:
+            types[name] = annotation
+    return types
+
+
+def _takes_anything(target: Callable[..., Any]) -> bool:
+    """Whether a function collects arguments of any name without saying which."""
+    function: Any = target.__init__ if inspect.isclass(target) else target
+    hints = get_type_hints(function)
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            return get_origin(hints.get(parameter.name)) is not Unpack
+    return False
