@@ -2,6 +2,7 @@
 
 groups.py      draw whole groups of responses from a policy and grade them
 comparison/    several runs joined: arms, differences between them, the end of a sweep
+bakeoff/       stored rows of a bake-off of signals
 geometry/      cosines between responses over sampling and scoring temperatures
 fidelity/      how well gradient features predict the true gradients
 figures/       every figure; the only package that loads matplotlib

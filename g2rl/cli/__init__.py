@@ -1,6 +1,7 @@
-"""The commands: g2rl-train, g2rl-eval, g2rl-grade and g2rl-analyze; the only rooms that know Hydra.
+"""The commands, g2rl-train and its like; the only rooms that know Hydra.
 
     train, evaluate, analyze, grade     entry points
+    bench                               entry point of the bake-off
     dashboard, warmstart, hard_problems `python -m g2rl.cli.NAME`
     errors                              one line for the user, the traceback in the folder
     door                                what is refused before a folder is made
@@ -9,6 +10,7 @@
     build/                              from a configuration to objects
     jobs/                               what each command does
     sweep/                              arms, workers and tables of a sweep
+    bakeoff/                            plan and runs of the bake-off
 
 Importing an entry point loads no torch, so that --help and finished arms of a sweep are quick.
 """

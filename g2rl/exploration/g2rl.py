@@ -16,7 +16,7 @@ Where this differs from the text of the paper, and why:
    over [0, 1].
 5. `score` offers two readings beyond Eq. 11: "signed" counts only aligned directions, max(S, 0)^2,
    and "projection" is the residual 1 - |P_span Phi_i|^2 on the span of the others, which the prose
-   describes.
+   describes. "random" is a control: nu is drawn by chance, everything else stays.
 6. The paper's rewards are -1 and +1, its advantages are divided by the spread of the group, and it
    clips. All three are open here (`reward`, `spread`, `clip`). On rewards of 0 and 1 a wrong
    response has reward 0 whatever its novelty, so `negatives` decides nothing but whether right
@@ -39,6 +39,7 @@ from g2rl.types import GroupBatch, Shaped
 NEGATIVES = ("amplify", "equation", "centered", "none")
 NORMALIZE = ("minmax", "none", "rank")
 SCORES = ("squared", "signed", "projection")
+CHANCE = "random"
 REWARDS = ("pm1", "01")
 SAME_DIRECTION = 1e-6
 """Eigenvalues of a Gram matrix below this share of the largest are rounding noise."""
@@ -83,7 +84,7 @@ class GradientGuided(Stateless):
         choices = (
             ("negatives", negatives, NEGATIVES),
             ("normalize", normalize, NORMALIZE),
-            ("score", score, SCORES),
+            ("score", score, (*SCORES, CHANCE)),
             ("reward", reward, REWARDS),
         )
         for field, value, allowed in choices:
@@ -115,6 +116,8 @@ class GradientGuided(Stateless):
         # Eq. 10 and 11: how little of a response's direction the others explain
         if self.score == "projection":
             nu_PG = projection_residual(batch.features_PGD)
+        elif self.score == CHANCE:
+            nu_PG = by_chance(batch)
         else:
             nu_PG = novelty(cosine_PGG, rewards_PG, self.score)
 
@@ -221,6 +224,14 @@ def projection_residual(features_PGD: Tensor) -> Tensor:
     inverse_PGHH = torch.linalg.pinv(among_PGHH, rtol=SAME_DIRECTION, hermitian=True)
     explained_PG = torch.einsum("pgh,pghk,pgk->pg", to_PGH, inverse_PGHH, to_PGH)
     return (1.0 - explained_PG).clamp(0.0, 1.0).to(features_PGD.dtype)
+
+
+def by_chance(batch: GroupBatch) -> Tensor:
+    """A control: nu (P, G) uniform in [0, 1), a function of the training step alone, so that a run
+    that goes on draws the same."""
+    generator = torch.Generator().manual_seed(batch.step)
+    shape = batch.correct_PG.shape
+    return torch.rand(shape, generator=generator).to(batch.correct_PG.device)
 
 
 def normalise(nu_PG: Tensor, how: str, min_spread: float) -> Tensor:

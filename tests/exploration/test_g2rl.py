@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from g2rl.exploration.evol import EvolRL
 from g2rl.exploration.g2rl import NEGATIVES, NORMALIZE, SCORES, GradientGuided, reward_weights
 from g2rl.exploration.none import NoExploration
 from g2rl.formulas.advantages import SCALES, UNIFORM_POLICIES, GroupAdvantage
+from g2rl.formulas.tensors import minmax
 from g2rl.types import GroupBatch
 
 MIN_SPREAD = 1e-6
@@ -456,3 +458,24 @@ def test_features_are_required() -> None:
 def test_settings_are_checked(settings_: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="exploration"):
         GradientGuided(**settings_)
+
+
+def test_the_random_score_is_a_control_that_a_continued_run_repeats() -> None:
+    """nu is uniform noise of the step: independent of directions, alike for one step, and shaped
+    like any other nu."""
+    one = random_batch(64, 16, 4, seed=0)
+    control = GradientGuided(score="random", reward="01", clip=None, lam=3)
+    shaped = control(one)
+    nu = shaped.diagnostics["nu"]
+    assert abs(nu.mean().item() - 0.5) < 0.05
+    assert nu.min() >= 0
+    assert nu.max() < 1
+    expected = one.r01_PG * (1 + 3 * minmax(nu))
+    torch.testing.assert_close(shaped.rewards_PG, expected)
+
+    # other directions change nothing, another step does
+    other_directions = random_batch(64, 16, 4, seed=1)
+    other_directions = replace(other_directions, step=one.step)
+    torch.testing.assert_close(control(other_directions).diagnostics["nu"], nu)
+    later = control(replace(one, step=one.step + 1)).diagnostics["nu"]
+    assert np.corrcoef(nu.flatten(), later.flatten())[0, 1] == pytest.approx(0, abs=0.15)

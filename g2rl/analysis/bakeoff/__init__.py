@@ -1,0 +1,4 @@
+"""The results of a bake-off, from stored rows alone: no run is needed to make the table again.
+
+rows           what is stored of each run, and the rate that an arm does best at
+"""

@@ -1,0 +1,6 @@
+"""The bake-off: every signal on the tasks of the lab, at its best rate, under one protocol.
+
+plan       what is compared, written down before anything runs, and the runs that this makes
+one_run    one training run whose held-out numbers become one stored row
+runner     all runs that are missing, one or more at a time, from a process that has all loaded
+"""

@@ -1,0 +1,112 @@
+"""The plan of the bake-off: complete, composable, and in the order that it states."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from g2rl.analysis.bakeoff.rows import Row, Rows
+from g2rl.cli.bakeoff.plan import Plan, PlannedRun, read_plan
+from g2rl.cli.build.signals import build_signal
+from g2rl.cli.config.choices import choices
+from tests.support import ROOT, composed
+
+PLAN = ROOT / "experiments" / "bakeoff" / "plan.yaml"
+NOT_COMPARED = {"kl_cov", "combined"}
+"""kl_cov does nothing in one update a batch, says the plan; combined is what its parts are."""
+
+VARIANTS = [name for name, words in read_plan(PLAN).arms.items() if len(words) > 1]
+"""Arms with settings; a bare signal composes in tests/cli/config/test_compose.py."""
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return read_plan(PLAN)
+
+
+def row_of(run: PlannedRun, pass_1: float) -> Row:
+    last = {"step": 9, "pass@1": pass_1, "pass@32": 0.5}
+    return {**run.identity, "curve": [{"step": 0}, last]}
+
+
+def rows_of(*rows: Row) -> Rows:
+    return Rows({(row["task"], row["arm"], row["rate"], row["seed"]): row for row in rows})
+
+
+def test_every_signal_is_in_the_plan(plan: Plan) -> None:
+    compared = {words[0].partition("=")[2] for words in plan.arms.values()}
+    assert compared == set(choices("exploration")) - NOT_COMPARED
+    assert "kl_cov" in PLAN.read_text().partition("Not in it")[2]
+
+
+@pytest.mark.parametrize("arm", VARIANTS)
+def test_an_arm_with_settings_composes_to_its_signal(plan: Plan, arm: str) -> None:
+    run = plan.run(plan.tasks["detour"], arm, "1e-3", 4)
+    config = composed(*run.words)
+    assert build_signal(config.exploration).name == plan.arms[arm][0].partition("=")[2]
+    assert (config.seed, config.optimizer.lr, config.task.name) == (4, 1e-3, "detour")
+    assert (config.algorithm.kl_coef, config.optimizer.mini_batches) == (0, 1)
+
+
+def test_every_task_has_enough_samples_and_its_own_experiment(plan: Plan) -> None:
+    for name, task in plan.tasks.items():
+        config = composed(f"experiment={task.experiment}")
+        assert config.task.name == config.benchmark.name == name
+        assert config.benchmark.samples >= 64
+        assert config.trainer.eval_samples == 32
+        assert len(task.rates) == 3
+        assert float(task.rates[1]) < float(task.rates[0]) < float(task.rates[2])
+    assert len({task.protocol for task in plan.tasks.values()}) == 3
+
+
+def test_rates_come_breadth_first_on_a_seed_that_is_not_reported(plan: Plan) -> None:
+    task = plan.tasks["detour"]
+    runs = plan.rate_runs(task)
+    arms = list(plan.arms)
+    assert [run.arm for run in runs] == arms * 3
+    assert [run.rate for run in runs[:: len(arms)]] == list(task.rates)
+    assert {run.seed for run in runs} == {100}
+    assert 100 not in plan.seeds
+
+
+def test_reported_seeds_take_the_best_rate_of_the_arms_that_have_one(plan: Plan) -> None:
+    task = plan.tasks["detour"]
+    middle, low, high = (plan.run(task, "maxrl", rate, 100) for rate in task.rates)
+    unfinished = plan.run(task, "passk", task.rates[0], 100)
+    rows = rows_of(
+        row_of(middle, 0.5), row_of(low, 0.8), row_of(high, 0.4), row_of(unfinished, 0.9)
+    )
+    runs = plan.seed_runs(task, rows)
+    assert [(run.arm, run.rate) for run in runs] == [("maxrl", task.rates[1])] * 5
+    assert [run.seed for run in runs] == [0, 1, 2, 3, 4]
+
+
+def test_a_command_makes_one_run_again(plan: Plan) -> None:
+    run = plan.run(plan.tasks["detour"], "g2rl_01_lam3", "5e-4", 2)
+    assert run.command == (
+        "g2rl-train experiment=bakeoff_detour exploration=g2rl exploration.reward=01 "
+        "exploration.spread=none exploration.clip=null exploration.lam=3 "
+        "algorithm.uniform_groups=drop optimizer.lr=5e-4 seed=2"
+    )
+    assert run.folder == Path("detour/g2rl_01_lam3-lr5e-4-seed2")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("baseline: grpo", "baseline: gone", "the baseline 'gone' is none of the arms"),
+        ("rates_seed: 100", "rates_seed: 3", "seed 3, which must not be reported"),
+        ("seeds: [0, 1, 2, 3, 4]", "", "says nothing of seeds"),
+    ],
+)
+def test_a_plan_that_contradicts_itself_is_refused(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    text = PLAN.read_text()
+    assert old in text
+    (tmp_path / "plan.yaml").write_text(text.replace(old, new))
+    with pytest.raises(ValueError, match=message):
+        read_plan(tmp_path / "plan.yaml")
+    with pytest.raises(ValueError, match=r"no plan at .*--plan"):
+        read_plan(tmp_path / "none.yaml")
