@@ -1,4 +1,5 @@
-"""The worked example of docs/own_data.md runs as shown, and its graded rewards reach the update."""
+"""The worked examples of docs/own_data.md and docs/train_on_your_own.md run as shown, and graded
+rewards reach the update."""
 
 from __future__ import annotations
 
@@ -70,3 +71,29 @@ def test_a_function_that_fails_is_refused_before_anything_is_loaded(
     (tmp_path / "rewards.py").write_text("def closeness(completions): return []\n")
     with pytest.raises(ValueError, match=r"rewards\.py:closeness returned 0 values .* rows/\d"):
         train(composed(*example, *SMALL, "model.source=nowhere"), tmp_path / "run")
+
+
+def test_the_guide_trains_on_own_rows_rewards_and_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last command of docs/train_on_your_own.md, with the built-in policy's folder as model."""
+    page = (ROOT / "docs" / "train_on_your_own.md").read_text(encoding="utf-8")
+    [rows] = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "sums.jsonl").write_text(rows, encoding="utf-8")
+    (tmp_path / "rewards.py").write_text(code, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+
+    commands = re.findall(r"(?m)^\$ g2rl-train ((?:.*\\\n)*.*)$", page)
+    words = shlex.split(commands[-1].replace("\\\n", " "))
+    model = f"model.source={ROOT / 'g2rl' / 'assets' / 'tiny'}"
+    words = [model if word == "model.source=FOLDER_OR_HUB_ID" else word for word in words]
+    assert model in words
+    (tmp_path / "run").mkdir()
+    train(composed(*words, *SMALL), tmp_path / "run")
+
+    # the sum of both rewards: brevity is below 1, so less than 0.2 of it comes from there
+    table = pd.read_parquet(tmp_path / "run" / "geometry" / "step_000002.parquet")
+    assert table["reward"].between(0, 1.2).all()
+    assert (table["correct"] == (table["reward"] >= 1)).all()
+    assert table["reward"].nunique() > 3

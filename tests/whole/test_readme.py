@@ -9,6 +9,7 @@ import torch
 
 from g2rl.cli.config.choices import choices
 from g2rl.cli.config.mistakes import groups
+from g2rl.exploration.signal import NEEDS
 from g2rl.exploration.token_plan import TokenView
 from g2rl.types import GroupBatch
 from tests.support import ROOT
@@ -47,10 +48,15 @@ def test_every_file_that_is_linked_exists() -> None:
 SIGNALS = (ROOT / "docs" / "signals.md").read_text(encoding="utf-8")
 
 
+WRITE = (Path(__file__).resolve().parents[2] / "docs" / "write_a_signal.md").read_text(
+    encoding="utf-8"
+)
+
+
 def signals_shown() -> dict[str, Any]:
-    """The classes of the examples in docs/signals.md."""
+    """What the examples of docs/write_a_signal.md define."""
     scope: dict[str, Any] = {}
-    for code in re.findall(r"```python\n(.*?)```", SIGNALS, re.DOTALL):
+    for code in re.findall(r"```python\n(.*?)```", WRITE, re.DOTALL):
         assert len([line for line in code.splitlines() if line.strip()]) <= 25
         exec(code, scope)
     return scope
@@ -64,7 +70,9 @@ def test_the_example_that_shapes_rewards() -> None:
         lengths_PG=torch.tensor([[2, 1, 1]]),
         logp_sum_PG=torch.tensor([[-2.0, -3.0, -2.0]]),
     )
-    assert signals_shown()["Surprise"]()(batch).rewards_PG.tolist() == [[1.0, 1.5, -1.0]]
+    shown = signals_shown()
+    assert shown["Surprise"]()(batch).rewards_PG.tolist() == [[1.0, 1.5, -1.0]]
+    shown["test_surprise"]()  # the page's own test says the same
 
 
 def test_the_example_that_gives_advantages() -> None:
@@ -90,6 +98,15 @@ def test_the_example_that_plans_tokens() -> None:
     plan = signals_shown()["Uncertain"]().tokens(view)
     plan.check("uncertain", 3)
     assert plan.weight_T.tolist() == [1.0, 0.0, 1.0]
+
+
+def test_every_need_is_in_the_table() -> None:
+    """The page lists what a signal may ask for, with fields that a batch has."""
+    table = WRITE.partition("| in `needs` |")[2].partition("\n\n")[0]
+    assert set(re.findall(r'`"(\w+)"`', table)) == NEEDS
+    for fields in re.findall(r"(?m)^\|[^|]*\|([^|]*)\|", table)[1:]:
+        for name in re.findall(r"`(\w+)`", fields):
+            assert hasattr(GroupBatch, name), name
 
 
 def test_every_signal_and_partition_is_in_the_table() -> None:

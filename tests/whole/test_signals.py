@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from g2rl.runs.tracking import Tracker
 from g2rl.training.console import SilentReporter
 from g2rl.training.step import TrainingStep
 from g2rl.world import World
-from tests.support import composed, metric_rows, untimed_rows
+from tests.support import ROOT, composed, metric_rows, untimed_rows
 
 SMALL = (
     "experiment=smoke",
@@ -65,6 +66,36 @@ def test_every_choice_trains_a_step_without_further_settings(
     assert all(math.isfinite(value) for value in metrics.values())
     assert metrics["update/skipped"] == 0.0
     assert metrics["explore/nonfinite_groups"] == 0.0
+
+
+EXAMPLES = ("surprise.Surprise", "quantile.QuantileBaseline", "uncertain.Uncertain")
+
+
+@pytest.mark.parametrize(("number", "target"), list(enumerate(EXAMPLES)), ids=EXAMPLES)
+def test_every_example_of_a_signal_trains_a_step(
+    built: tuple[Problems, Models],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    target: str,
+) -> None:
+    """As docs/write_a_signal.md says: a file in any folder, named by exploration._target_."""
+    page = (ROOT / "docs" / "write_a_signal.md").read_text(encoding="utf-8")
+    code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[number]
+    (tmp_path / f"{target.partition('.')[0]}.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    config = composed(*SMALL, "exploration=none", f"exploration._target_={target}")
+    settings = read_train_settings(config)
+    exploration = build_exploration(config, settings)
+    problems, models = built
+    step = assemble_step(
+        settings, problems, exploration, models, Tracker(tmp_path), SilentReporter(), World()
+    )
+    metrics = step(1)
+    assert metrics["update/skipped"] == 0.0
+    assert metrics["explore/nonfinite_groups"] == 0.0
+    assert all(math.isfinite(value) for value in metrics.values())
 
 
 def test_counts_of_a_combination_survive_an_interruption(
