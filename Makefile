@@ -16,7 +16,7 @@ VERIFIERS_VENV ?= .venv-verifiers
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow test-vllm test-trl test-verl test-verifiers test-extras test-models bench chaos lint format typecheck smollm2 warmstart wheel clean
+.PHONY: help train test test-slow test-vllm test-trl test-verl test-verifiers test-extras test-models bench chaos docs lint format typecheck smollm2 warmstart wheel clean
 
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -33,6 +33,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP_INSTALL) -e '.[dev]'
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(PIP_INSTALL) -e '.[docs]'
 	@touch $@
 
 train: $(VENV)/.installed  ## set up and run the main job: tiny policy, Countdown, G2RL
@@ -115,6 +119,9 @@ chaos: $(VENV)/.installed-dev  ## kill the real command more than twenty times a
 
 test-models: $(VENV)/.installed-dev  ## every causal LM of transformers, tiny: agrees or is refused; writes docs/models.md (minutes)
 	$(BIN)/pytest -m slow -p no:xdist tests/models $(ARGS)
+
+docs: $(VENV)/.installed-docs  ## the documentation as a site in build/site; a warning is an error (under a minute)
+	$(BIN)/python -m docs.site.build $(ARGS)
 
 lint: $(VENV)/.installed-dev  ## ruff and the type checker
 	$(BIN)/ruff check .

@@ -132,7 +132,7 @@ def evol_rewards(correct_PG: Tensor, embeddings_PGE: Tensor) -> tuple[Tensor, Te
 
     Raises:
         ValueError: shapes that disagree, G = 0, verdicts that are not boolean, non-finite
-        embeddings.
+            embeddings.
     """
     # refuse what could broadcast to nonsense or hide in a reward
     if correct_PG.dtype != torch.bool or correct_PG.ndim != 2 or correct_PG.shape[1] == 0:

@@ -228,8 +228,7 @@ def gold_text(value: Any, name: str, source: str, number: int) -> str:
 
     Raises:
         DataError: the value is no answer: a list, an object, a truth value, an infinite number, or
-        a
-            number that its file has rounded.
+            a number that its file has rounded.
     """
     # nothing, as JSON and as tables write it
     if value is None or (isinstance(value, float) and math.isnan(value)):

