@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ from g2rl.policy.anatomy import UnsupportedModelError, text_config
 from g2rl.policy.chat import DATE, ModelError, pin_date, turn_end
 from g2rl.policy.weights import DTYPES
 from g2rl.types import Tokenizer
+
+LAYER_KEY = re.compile("layer|types|pattern|intermediate_size")
+"""Keys of a configuration that may hold a list of one value a layer."""
 
 
 @dataclass(slots=True)
@@ -269,7 +273,7 @@ def read_config(
         overrides: values that replace those of the configuration.
 
     Raises:
-        ModelError: the configuration cannot be read, or has nothing of a name in `overrides`.
+        ModelError: the configuration cannot be read, or the overrides do not go with it.
     """
     try:
         config = AutoConfig.from_pretrained(
@@ -281,8 +285,54 @@ def read_config(
         raise ModelError(f"cannot load model.source={source}: {_in_one_line(error)}") from error
 
     # the model is built from this object, so changing it changes the model
-    apply_overrides(config, overrides or {}, "model.overrides")
+    if overrides:
+        layers = _layers(config)
+        apply_overrides(config, overrides, "model.overrides")
+        _fit_to_layers(config, layers)
+        _refuse_contradictions(config)
     return config
+
+
+def _layers(config: Any) -> int | None:
+    """The number of layers of the language model."""
+    return getattr(text_config(config), "num_hidden_layers", None)
+
+
+def _fit_to_layers(config: Any, before: int | None) -> None:
+    """Let lists of one value a layer be as long as there are layers now.
+
+    The first ones are kept. A list that is too short goes on if all of its values are equal.
+
+    Args:
+        config: changed in place.
+        before: how many layers there were.
+    """
+    # transformers makes such lists itself when it reads a configuration
+    text, layers = text_config(config), _layers(config)
+    if layers is None or before is None or layers == before:
+        return
+    for name, value in text.to_dict().items():
+        if not isinstance(value, list) or len(value) != before or not LAYER_KEY.search(name):
+            continue
+        if layers < before:
+            setattr(text, name, value[:layers])
+        elif all(one == value[0] for one in value):
+            setattr(text, name, value[:1] * layers)
+
+
+def _refuse_contradictions(config: Any) -> None:
+    """Refuse settings that transformers would not read from an export, before anything is trained.
+
+    Raises:
+        ModelError: with what transformers says.
+    """
+    try:
+        type(config).from_dict(config.to_dict())
+    except Exception as error:  # of any kind, as where it is read
+        raise ModelError(
+            f"model.overrides contradict the rest of the {type(config).__name__}, so that an "
+            f"export could not be loaded ({_in_one_line(error)}); override what it names as well"
+        ) from error
 
 
 def refuse_pickles(source: str) -> None:
@@ -333,7 +383,7 @@ def apply_overrides(config: Any, overrides: Mapping[str, Any], key: str) -> None
         key: where the overrides stand, for error messages.
 
     Raises:
-        ModelError: the configuration has nothing of that name.
+        ModelError: the configuration has nothing of that name, or not of that kind.
     """
     # a flat configuration is its own language model
     text = text_config(config)

@@ -12,13 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from g2rl.policy.anatomy import UnsupportedModelError
+from g2rl.policy.anatomy import UnsupportedModelError, text_config
 from g2rl.policy.loading import (
     ModelError,
     apply_overrides,
     build,
     forget_quantization,
     load,
+    read_config,
     resolve_source,
     resolve_stop_ids,
 )
@@ -230,6 +231,38 @@ def test_overrides_find_a_name_in_either_part_of_a_configuration() -> None:
         apply_overrides(config, {"num_hiden_layers": 2}, "model.overrides")
     with pytest.raises(ModelError, match=r"vision_config\.colour: .*VisionConfig"):
         apply_overrides(config, {"vision_config": {"colour": 1}}, "model.overrides")
+
+
+@pytest.mark.parametrize(
+    ("model_type", "layers", "types"),
+    [("qwen3", 2, 2), ("qwen3", 6, 6), ("gpt_oss", 3, 3), ("gemma3", 1, 1), ("deepseek_v3", 6, 0)],
+)
+def test_an_export_with_other_layers_can_be_loaded(
+    model_type: str, layers: int, types: int, tmp_path: Path
+) -> None:
+    """Lists with a value for each layer go with them."""
+    tiny_config(model_type).save_pretrained(tmp_path)
+    config = read_config(str(tmp_path), overrides={"num_hidden_layers": layers})
+    build(config).save_pretrained(tmp_path / "export")
+    text = text_config(read_config(str(tmp_path / "export")))
+    assert text.num_hidden_layers == layers
+    assert len(getattr(text, "layer_types", None) or []) == types
+
+
+@pytest.mark.parametrize(
+    ("model_type", "overrides", "message"),
+    [
+        ("gpt_oss", {"num_hidden_layers": 6}, "GptOssConfig.*layer_types"),
+        ("gemma4_text", {"num_hidden_layers": 2}, "Gemma4TextConfig.*per_layer_config"),
+        ("qwen3", {"layer_types": ["full_attention"]}, "Qwen3Config.*layer_types"),
+    ],
+)
+def test_overrides_of_which_an_export_could_not_be_loaded_are_refused(
+    model_type: str, overrides: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    tiny_config(model_type).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=f"model.overrides contradict the rest of the {message}"):
+        read_config(str(tmp_path), overrides=overrides)
 
 
 @pytest.mark.parametrize("value", ["wide", 2.5, None])
