@@ -61,7 +61,9 @@ def marker_tokens(tokenizer: Tokenizer) -> set[int]:
     # a tokenizer without added tokens has no such table
     found: set[int] = set()
     for token_id, token in getattr(tokenizer, "added_tokens_decoder", {}).items():
-        if token.special and token.content in names:
+        # of some markers the token is only the beginning: <|channel> of <|channel>thought
+        begins_a_marker = any(name.startswith(token.content) for name in names)
+        if token.special and token.content and begins_a_marker:
             found.add(token_id)
     return found
 

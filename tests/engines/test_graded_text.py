@@ -51,6 +51,16 @@ def test_markers_that_are_special_tokens_come_back() -> None:
     assert read([0], completion(5, 6)) == r"\boxed{7}"  # nothing dropped, nothing decoded again
 
 
+def test_a_token_that_only_begins_a_marker_comes_back() -> None:
+    """Gemma 4 writes <|channel>thought, of which <|channel> is a special token."""
+    pieces = ("<|channel>", "<channel|>", "<|chan|>", "<eos>", "", "thought")
+    table: dict[int, Any] = {}
+    for place, piece in enumerate(pieces):
+        table[place] = SimpleNamespace(content=piece, special=place < 5)
+    tokenizer: Any = SimpleNamespace(added_tokens_decoder=table)
+    assert marker_tokens(tokenizer) == {0, 1}
+
+
 def test_a_cut_off_thought_earns_nothing() -> None:
     verifier, problem = MathVerifier(), Problem("p", "", "7")
     assert verifier.grade(read([0], completion(5, 6)), problem).correct

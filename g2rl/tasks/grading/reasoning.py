@@ -21,8 +21,14 @@ MARKERS = (
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("◁think▷", "◁/think▷"),
+    ("<longcat_think>", "</longcat_think>"),
+    ("<mm:think>", "</mm:think>"),
+    ("<scratchpad>", "</scratchpad>"),
+    ("<|inner_prefix|>", "<|inner_suffix|>"),
+    ("<|channel>thought", "<channel|>"),
+    ("<unused94>thought", "<unused95>"),
 )
-"""What opens and what closes reasoning. Case counts."""
+"""What opens and what closes reasoning. Case counts. The last two are Gemma 4's and MedGemma's."""
 
 CUT_OFF = "<|cut_off|>"
 """Stands behind a completion that the token limit ended, on its way to a verifier that minds."""

@@ -37,6 +37,7 @@ def test_the_channels_of_harmony() -> None:
         ("<｜Assistant｜><think>", "<think>"),
         ("<|im_start|>assistant\n<think>\nOkay,", "<think>"),
         ("[/INST][THINK]", "[THINK]"),
+        ("<|turn>model\n<|channel>thought\n", "<|channel>thought"),
         ("<|im_start|>assistant\n<think>\n\n</think>\n\n", ""),
         ("<|im_start|>assistant\n", ""),
         ("Put your thoughts into <think> tags, then answer.\n<|im_start|>assistant\n", ""),
