@@ -20,13 +20,11 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from g2rl.cli.config.launch import EXIT_CTRL_C
 from g2rl.cli.folder import refuse_other_settings, refuse_unwritable
 from g2rl.cli.sweep.finished import finished_score
 from g2rl.runs.identity import free_keys
 from g2rl.runs.layout import OUTPUTS
-
-EXIT_CTRL_C = 130
-"""Exit code of a command that was interrupted before it had begun."""
 
 
 class Door(Callback):

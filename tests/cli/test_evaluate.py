@@ -14,9 +14,9 @@ from omegaconf import OmegaConf
 
 from g2rl.cli.build.model import model_of_run
 from g2rl.cli.config.choices import config_dir
-from g2rl.cli.config.launch import escape_paths
 from g2rl.cli.config.mistakes import explain_mistakes, groups_of
 from g2rl.cli.config.names import eval_dir
+from g2rl.cli.config.words import escape_paths
 from g2rl.cli.jobs.evaluate import evaluate
 from g2rl.cli.jobs.train import train
 from g2rl.engines.transformers import TransformersEngine

@@ -1,6 +1,7 @@
 """What the user typed, before anything runs.
 
 choices     where conf/ lies, and the choices of its groups
+words       flags and overrides of a command line
 mistakes    what is wrong with the overrides, and what was probably meant
 names       folders, arms and groups by name
 labels      names under which a run stands in W&B

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import hydra
@@ -21,9 +22,10 @@ from g2rl.cli.config.names import (
     run_tag,
     unnamed_settings,
 )
+from g2rl.cli.config.words import Words, escape_paths, expand_combinations
 
-ASKING_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--info", "-i"}
-"""Flags that print something and start no run."""
+EXIT_CTRL_C = 130
+"""Exit code of a command that Ctrl-C has ended before there was anything to save."""
 
 RERUN_FLAG = "--experimental-rerun"
 """A flag of Hydra that reads the configuration of an earlier job from a pickle."""
@@ -53,39 +55,6 @@ def register_resolvers() -> None:
     )
 
 
-def escape_paths(arguments: Sequence[str], keys: Sequence[str]) -> list[str]:
-    """Arguments with each "=" inside the values of some keys escaped, as Hydra's grammar asks.
-
-    ``run=runs/lam=3`` becomes ``run=runs/lam\\=3``: folders of runs are named after their
-    overrides.
-    """
-    escaped: list[str] = []
-    for word in arguments:
-        # a value in quotes, or with escapes of the user's own, is left as it is
-        key, _, value = word.partition("=")
-        is_quoted = any(mark in value for mark in "'\"\\")
-        if key in keys and not is_quoted:
-            word = f"{key}={value.replace('=', chr(92) + '=')}"
-        escaped.append(word)
-    return escaped
-
-
-def expand_combinations(arguments: Sequence[str]) -> list[str]:
-    """Arguments with ``exploration=[passk,outcome]`` written out.
-
-    Hydra would merge the files of a list into one another; what is meant is the combination of
-    these signals, ``exploration=combined exploration.parts=[passk,outcome]``.
-    """
-    words: list[str] = []
-    for word in arguments:
-        key, _, value = word.partition("=")
-        if key == "exploration" and value.startswith("[") and value.endswith("]"):
-            words += ["exploration=combined", f"exploration.parts={value}"]
-        else:
-            words.append(word)
-    return words
-
-
 def launch(config_name: str, run: Callable[[DictConfig], Any], path_keys: Sequence[str]) -> None:
     """Run a command under Hydra, its overrides checked first.
 
@@ -97,7 +66,11 @@ def launch(config_name: str, run: Callable[[DictConfig], Any], path_keys: Sequen
     # before torch and Hydra look at the environment and at conf/
     share_cores()
     register_resolvers()
-    sys.argv[1:] = expand_combinations(escape_paths(sys.argv[1:], path_keys))
+    words = Words.of(expand_combinations(escape_paths(sys.argv[1:], path_keys)))
+    sys.argv[1:] = words.in_order()
+    if "--version" in words.flags:
+        print(version_line())
+        return
 
     # a pickle could run code
     if any(word.startswith(RERUN_FLAG) for word in sys.argv[1:]):
@@ -109,6 +82,19 @@ def launch(config_name: str, run: Callable[[DictConfig], Any], path_keys: Sequen
         raise SystemExit(2)
 
     # words that only ask for something need not be checked
-    if not ASKING_FLAGS & set(sys.argv[1:]):
-        refuse_mistakes(config_name)
-    hydra.main(config_path=str(config_dir()), config_name=config_name, version_base="1.3")(run)()
+    if not words.asks:
+        refuse_mistakes(config_name, words)
+    decorated = hydra.main(
+        config_path=str(config_dir()), config_name=config_name, version_base="1.3"
+    )(run)
+    try:
+        decorated()
+    except KeyboardInterrupt:
+        print("interrupted: the same command begins again", file=sys.stderr)
+        raise SystemExit(EXIT_CTRL_C) from None
+
+
+def version_line() -> str:
+    """The versions of this package and of what its results depend on."""
+    names = ("g2rl", "torch", "transformers", "hydra-core")
+    return ", ".join(f"{name} {version(name)}" for name in names)

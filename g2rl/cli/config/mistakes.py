@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -12,14 +14,13 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from g2rl.cli.config.choices import choices, config_dir
+from g2rl.cli.config.words import PLAIN_FLAGS, VALUED_FLAGS, Words
 
-VALUED_FLAGS = ("--cfg", "-c", "--package", "-p")
-"""Flags of Hydra that are followed by a value."""
-OWN_CONFIG_FLAGS = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd")
-"""Flags with which the user brings another configuration, of which nothing is known here."""
+SEARCH_PATH = "hydra.searchpath"
+"""The setting that names further folders of configuration files."""
 
 
 def groups() -> list[str]:
@@ -27,11 +28,42 @@ def groups() -> list[str]:
     return sorted(path.name for path in config_dir().iterdir() if path.is_dir())
 
 
+@dataclass(slots=True, frozen=True)
+class Shelf:
+    """Where a command's configuration is looked up: conf/, and folders that the user brings."""
+
+    command: str
+    """The command's file in conf/."""
+    folders: tuple[Path, ...] = ()
+    """Of --config-dir and hydra.searchpath."""
+
+    def compose(self, overrides: Sequence[str], hydra: bool = False) -> DictConfig:
+        """The configuration of the command, with Hydra's own node if asked for."""
+        GlobalHydra.instance().clear()
+        words = list(overrides)
+        if self.folders:
+            places = ",".join(f"file://{folder.resolve()}" for folder in self.folders)
+            words.append(f"{SEARCH_PATH}=[{places}]")
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            return compose(self.command, overrides=words, return_hydra_config=hydra)
+
+    def groups(self) -> list[str]:
+        """The groups that the command chooses from, those included that other choices bring."""
+        choices_made = self.compose([], hydra=True).hydra.runtime.choices
+        names = {str(key).split("@")[0] for key in choices_made}
+        return sorted(names & set(groups()))
+
+    def choices(self, group: str) -> list[str]:
+        """The choices of a group, also those of the user's own folders."""
+        names = set(choices(group))
+        for folder in self.folders:
+            names |= {path.stem for path in (folder / group).glob("*.yaml")}
+        return sorted(names)
+
+
 def groups_of(config_name: str) -> list[str]:
-    """The groups that a command chooses from, those included that other choices bring."""
-    choices_made = _compose([], config_name, hydra=True).hydra.runtime.choices
-    names = {str(key).split("@")[0] for key in choices_made}
-    return sorted(names & set(groups()))
+    """The groups that a command chooses from."""
+    return Shelf(config_name).groups()
 
 
 def flat_keys(node: Any, prefix: str = "") -> set[str]:
@@ -48,7 +80,9 @@ def flat_keys(node: Any, prefix: str = "") -> set[str]:
     return keys
 
 
-def explain_mistakes(words: Sequence[str], config_name: str) -> str | None:
+def explain_mistakes(
+    words: Sequence[str], config_name: str, folders: Sequence[Path] = ()
+) -> str | None:
     """Say what is wrong with the overrides and what was probably meant; None when all is well.
 
     Only what can be told without running is checked here: names of groups, choices and keys.
@@ -56,20 +90,56 @@ def explain_mistakes(words: Sequence[str], config_name: str) -> str | None:
     Args:
         words: what the user typed, flags left out.
         config_name: the command's file in conf/.
+        folders: further folders of configuration files.
     """
     # Hydra's grammar first
+    for word in words:
+        if "=" not in word and not word.startswith("~"):
+            return f"{word}: settings are KEY=VALUE; --help lists them"
     try:
         overrides = OverridesParser.create().parse_overrides(list(words))
     except HydraException as error:
         return str(error)
 
     # then groups and keys
-    offered = groups_of(config_name)
-    problem = _wrong_choice(overrides, offered)
-    return problem or _wrong_key(overrides, offered, config_name)
+    shelf = Shelf(config_name, (*folders, *_searched(overrides)))
+    offered = shelf.groups()
+    problem = _typed_twice(overrides) or _wrong_choice(overrides, offered, shelf)
+    return problem or _wrong_key(overrides, offered, shelf)
 
 
-def _wrong_choice(overrides: Sequence[Override], offered: Sequence[str]) -> str | None:
+def _searched(overrides: Sequence[Override]) -> list[Path]:
+    """Folders that the user names in hydra.searchpath."""
+    folders: list[Path] = []
+    for override in overrides:
+        if override.key_or_group == SEARCH_PATH:
+            value = override.value()
+            for place in value if isinstance(value, list) else [value]:
+                folders.append(Path(str(place).removeprefix("file://")))
+    return folders
+
+
+def _typed_twice(overrides: Sequence[Override]) -> str | None:
+    """What is wrong where one key is given two values: Hydra would take the last in silence.
+
+    A shell that knows braces makes such words of ``seed={0,1}``.
+    """
+    first_of: dict[str, Override] = {}
+    for override in overrides:
+        key = override.get_key_element()
+        first = first_of.setdefault(key.lstrip("+~"), override)
+        if first is not override:
+            name = override.key_or_group
+            return (
+                f"{first.input_line} and {override.input_line}: {name} is given twice; one run "
+                f"takes one value, and {name}=A,B --multirun is a run for each"
+            )
+    return None
+
+
+def _wrong_choice(
+    overrides: Sequence[Override], offered: Sequence[str], shelf: Shelf
+) -> str | None:
     """What is wrong with a group that an override names, or with the choice from it."""
     for override in overrides:
         group = override.key_or_group
@@ -80,16 +150,15 @@ def _wrong_choice(overrides: Sequence[Override], offered: Sequence[str]) -> str 
             continue
 
         # one choice, or those of a sweep
+        known = shelf.choices(group)
         for name in _values(override):
-            if isinstance(name, str) and name not in choices(group):
+            if isinstance(name, str) and name not in known:
                 problem = f"{group} has no choice {name!r}"
-                return _did_you_mean(f"{group}={name}", name, choices(group), problem)
+                return _did_you_mean(f"{group}={name}", name, known, problem)
     return None
 
 
-def _wrong_key(
-    overrides: Sequence[Override], offered: Sequence[str], config_name: str
-) -> str | None:
+def _wrong_key(overrides: Sequence[Override], offered: Sequence[str], shelf: Shelf) -> str | None:
     """What is wrong with a key that an override changes."""
     # choices bring keys of their own, so they are made first
     made_choices: list[str] = []
@@ -104,13 +173,23 @@ def _wrong_key(
             made_choices.append(f"{group}={names[0]}")
 
     # keys that are there now
-    known_keys = flat_keys(_compose(made_choices, config_name))
+    config = shelf.compose(made_choices)
+    known_keys = flat_keys(config)
     for override in overrides:
         key = override.key_or_group
-        if _must_be_known(override) and key not in offered and key not in known_keys:
+        if not _must_be_known(override) or key in offered:
+            continue
+        if key not in known_keys:
             candidates = sorted(known_keys | set(offered))
             problem = f"there is no key {key!r}"
             return _did_you_mean(str(override.input_line), key, candidates, problem)
+
+        # a node would lose all its settings
+        node = OmegaConf.select(config, key, throw_on_missing=False)
+        if isinstance(node, DictConfig) and isinstance(override.value(), str | int | float):
+            inside = ", ".join(f"{key}.{name}" for name in list(node)[:8] if name != "_target_")
+            if inside:
+                return f"{override.input_line}: {key} is a group of settings; set one: {inside}"
     return None
 
 
@@ -133,13 +212,6 @@ def _values(override: Override) -> list[Any]:
     return [value.text if isinstance(value, QuotedString) else value]
 
 
-def _compose(overrides: list[str], config_name: str, hydra: bool = False) -> DictConfig:
-    """The configuration of a command, with Hydra's own node if asked for."""
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return compose(config_name, overrides=overrides, return_hydra_config=hydra)
-
-
 def _did_you_mean(text: str, wrong: str, known: Sequence[str], problem: str) -> str:
     """One line: what was typed, what is wrong, and the nearest names that exist."""
     near = difflib.get_close_matches(wrong, known, n=3, cutoff=0.6)
@@ -154,25 +226,32 @@ def _did_you_mean(text: str, wrong: str, known: Sequence[str], problem: str) -> 
     return f"{text}: {problem}; {hint}"
 
 
-def overrides_of(arguments: Sequence[str]) -> list[str] | None:
-    """The KEY=VALUE words among command-line arguments; None if the user brings a configuration."""
-    overrides: list[str] = []
-    words = iter(arguments)
-    for word in words:
-        flag = word.split("=", 1)[0]
-        if flag in OWN_CONFIG_FLAGS:
-            return None
-        if word in VALUED_FLAGS:
-            next(words, None)
-        elif not word.startswith("-"):
-            overrides.append(word)
-    return overrides
+def explain_flag(flag: str, config_name: str) -> str:
+    """What is wrong with a flag that does not exist: most likely it is meant as a setting."""
+    known = flat_keys(Shelf(config_name).compose([]))
+    name = flag.lstrip("-").split("=", 1)[0].replace("-", "_")
+    meant = [f"{key}=..." for key in sorted(known) if key.rsplit(".", 1)[-1] == name][:3]
+    if not meant:
+        meant = difflib.get_close_matches(flag, (*VALUED_FLAGS, *PLAIN_FLAGS), n=1)
+
+    hint = "--help lists settings and flags"
+    if meant:
+        hint = f"did you mean {' or '.join(meant)}?"
+    return f"{flag}: there is no such flag, and settings are KEY=VALUE; {hint}"
 
 
-def refuse_mistakes(config_name: str) -> None:
-    """Exit with code 2 and one clear line when an override is misspelt."""
-    words = overrides_of(sys.argv[1:])
-    problem = explain_mistakes(words, config_name) if words else None
+def refuse_mistakes(config_name: str, words: Words) -> None:
+    """Exit with code 2 and one clear line when an override is misspelt, or a flag does not exist.
+
+    Args:
+        config_name: the command's file in conf/.
+        words: what the user typed.
+    """
+    problem: str | None = None
+    if words.unknown_flags():
+        problem = explain_flag(words.unknown_flags()[0], config_name)
+    elif words.overrides and not words.own_configuration:
+        problem = explain_mistakes(words.overrides, config_name, words.config_folders)
     if problem:
         print(f"error: {problem}", file=sys.stderr)
         raise SystemExit(2)

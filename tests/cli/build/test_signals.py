@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from g2rl.cli.build.signals import build_observers, build_signal, build_signals
-from g2rl.cli.config.launch import expand_combinations
+from g2rl.cli.config.words import expand_combinations
 from g2rl.exploration.combined import Combined
 from g2rl.exploration.signal import Signal
 from g2rl.formulas.advantages import GroupAdvantage

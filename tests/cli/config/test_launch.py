@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 from omegaconf import OmegaConf
 
 from g2rl.cli.config.choices import choices, config_dir
 from g2rl.cli.config.launch import launch, register_resolvers
-from g2rl.cli.config.mistakes import _compose, explain_mistakes, groups, overrides_of
+from g2rl.cli.config.mistakes import Shelf, explain_flag, explain_mistakes, groups
 from g2rl.cli.config.names import run_tag
+from g2rl.cli.config.words import Words, escape_paths
 from g2rl.runs.identity import free_keys
 
 register_resolvers()
@@ -60,9 +64,53 @@ def test_a_broken_override_is_explained() -> None:
     assert explain_mistakes(["exploration.lam=[1,"], "train")
 
 
-def test_flags_are_not_overrides() -> None:
-    assert overrides_of(["--cfg", "job", "seed=1", "--multirun"]) == ["seed=1"]
-    assert overrides_of(["--config-name", "other", "a=1"]) is None
+def test_flags_are_not_overrides_wherever_they_stand() -> None:
+    words = Words.of(["a=1", "--multirun", "b=2", "--cfg", "job", "c=3"])
+    assert words.in_order() == ["--multirun", "--cfg", "job", "a=1", "b=2", "c=3"]
+    assert words.overrides == ("a=1", "b=2", "c=3")
+    assert not words.asks
+    assert not words.own_configuration
+    assert Words.of(["--config-name", "other", "a=1"]).own_configuration
+    assert Words.of(["-sc", "install=bash"]).asks
+
+
+def test_a_flag_that_does_not_exist_is_refused_with_the_setting_that_is_meant() -> None:
+    assert Words.of(["--cfg", "job", "--steps", "--resolve", "-m"]).unknown_flags() == ["--steps"]
+    assert "did you mean trainer.steps=...?" in explain_flag("--steps", "train")
+    assert "did you mean --multirun?" in explain_flag("--multirum", "train")
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["seed=1", "trainer.steps=2", "seed=2"], "seed=1 and seed=2: seed is given twice"),
+        (["exploration=none", "exploration=g2rl"], "exploration is given twice"),
+        (["trainer=5"], "trainer is a group of settings; set one: trainer.steps, "),
+        (["task.source=FILE.jsonl"], "task.source is a group of settings; set one: task.source."),
+        (["smoke"], "smoke: settings are KEY=VALUE"),
+    ],
+)
+def test_what_hydra_would_take_in_silence_or_explain_badly(typed: list[str], message: str) -> None:
+    assert message in (explain_mistakes(typed, "train") or "")
+
+
+@pytest.mark.parametrize("way", ["flag", "setting"])
+def test_mistakes_are_told_beside_files_of_the_users_own(tmp_path: Path, way: str) -> None:
+    (tmp_path / "exploration").mkdir()
+    own = config_dir() / "exploration" / "g2rl.yaml"
+    shutil.copy(own, tmp_path / "exploration" / "mine.yaml")
+    words, folders = ["exploration=mine", "exploration.lam=2"], [tmp_path]
+    if way == "setting":
+        words, folders = [*words, f"hydra.searchpath=[file://{tmp_path}]"], []
+    assert explain_mistakes(words, "train", folders) is None
+    assert "mine" in (explain_mistakes(["exploration=min", *words[2:]], "train", folders) or "")
+    wrong = [*words, "exploration.lan=3"]
+    assert "exploration.lam" in (explain_mistakes(wrong, "train", folders) or "")
+
+
+def test_folders_named_after_overrides_can_be_typed_in_any_setting() -> None:
+    words = ["model.source=runs/lam=3/model", "exploration.lam=range(start=1,stop=3)", "--a=b=c"]
+    assert escape_paths(words, ()) == ["model.source=runs/lam\\=3/model", *words[1:]]
 
 
 def test_run_tag_is_short_safe_and_distinct() -> None:
@@ -98,7 +146,7 @@ def test_every_group_of_the_design_exists() -> None:
 @pytest.mark.parametrize("words", [[], ["experiment=signals"]])
 def test_settings_that_matter_to_no_result_make_no_other_folder(words: list[str]) -> None:
     """Every setting that may change when a run continues is left out of the folder's name."""
-    config = _compose(words, "train", hydra=True)
+    config = Shelf("train").compose(words, hydra=True)
     left_out = set(config.hydra.job.config.override_dirname.exclude_keys)
     plain = OmegaConf.to_container(config, resolve=False)
     for name in free_keys("train", "resume"):

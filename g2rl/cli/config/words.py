@@ -1,0 +1,126 @@
+"""The words of a command line: flags of Hydra's, and overrides KEY=VALUE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+CONFIG_DIR = ("--config-dir", "-cd")
+"""Flags that add a folder of configuration files to conf/."""
+OWN_CONFIGURATION = ("--config-path", "-cp", "--config-name", "-cn")
+"""Flags with which the user brings another configuration, of which nothing is known here."""
+VALUED_FLAGS = ("--cfg", "-c", "--package", "-p", *CONFIG_DIR, *OWN_CONFIGURATION)
+"""Flags of Hydra that are followed by a value."""
+PLAIN_FLAGS = (
+    *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r"),
+    *("--multirun", "-m", "--shell-completion", "-sc", "--info", "-i"),
+)
+"""Its other flags."""
+ASKING_FLAGS = frozenset(
+    ("--help", "-h", "--hydra-help", "--info", "-i", "--shell-completion", "-sc")
+)
+"""Flags that print something and start no run."""
+
+
+@dataclass(slots=True, frozen=True)
+class Words:
+    """What the user typed behind the command."""
+
+    flags: tuple[str, ...]
+    """With the values of those that have one."""
+    overrides: tuple[str, ...]
+
+    @classmethod
+    def of(cls, arguments: Iterable[str]) -> Words:
+        """Tell flags from overrides, wherever they stand."""
+        flags: list[str] = []
+        overrides: list[str] = []
+        words = iter(arguments)
+        for word in words:
+            if word in VALUED_FLAGS:
+                flags += [word, *_next_of(words)]
+            elif word.startswith("-"):
+                flags.append(word)
+            else:
+                overrides.append(word)
+        return cls(tuple(flags), tuple(overrides))
+
+    def in_order(self) -> list[str]:
+        """Flags first: Hydra reads no override behind a flag that stands among overrides."""
+        return [*self.flags, *self.overrides]
+
+    @property
+    def asks(self) -> bool:
+        """Whether the command only prints something."""
+        return any(flag.split("=", 1)[0] in ASKING_FLAGS for flag in self.flags)
+
+    @property
+    def own_configuration(self) -> bool:
+        """Whether the user brings a configuration of which nothing is known here."""
+        return any(flag.split("=", 1)[0] in OWN_CONFIGURATION for flag in self.flags)
+
+    @property
+    def config_folders(self) -> list[Path]:
+        """Folders that the user adds to conf/."""
+        folders: list[Path] = []
+        for place, flag in enumerate(self.flags):
+            name, _, value = flag.partition("=")
+            if name in CONFIG_DIR:
+                folders.append(Path(value or self.flags[place + 1]))
+        return folders
+
+    def unknown_flags(self) -> list[str]:
+        """Flags that do not exist."""
+        known = (*VALUED_FLAGS, *PLAIN_FLAGS)
+        unknown: list[str] = []
+        for place, flag in enumerate(self.flags):
+            is_value = place > 0 and self.flags[place - 1] in VALUED_FLAGS
+            if not is_value and flag.split("=", 1)[0] not in known:
+                unknown.append(flag)
+        return unknown
+
+
+def _next_of(words: Iterable[str]) -> list[str]:
+    """The next word, where there is one."""
+    for word in words:
+        return [word]
+    return []
+
+
+def escape_paths(arguments: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """Arguments with each "=" inside a value escaped, as Hydra's grammar asks.
+
+    ``run=runs/lam=3`` becomes ``run=runs/lam\\=3``: folders of runs are named after their
+    overrides.
+
+    Args:
+        arguments: as typed.
+        keys: whose values are paths, which may hold parentheses and braces as well.
+    """
+    escaped: list[str] = []
+    for word in arguments:
+        # a value in quotes, or with escapes of the user's own, is left as it is
+        key, _, value = word.partition("=")
+        is_quoted = any(mark in value for mark in "'\"\\")
+        is_function = key not in keys and any(mark in value for mark in "({")
+        if not (word.startswith("-") or is_quoted or is_function):
+            word = f"{key}={value.replace('=', chr(92) + '=')}" if value else word
+        escaped.append(word)
+    return escaped
+
+
+def expand_combinations(arguments: Sequence[str]) -> list[str]:
+    """Arguments with ``exploration=[passk,outcome]`` written out.
+
+    Hydra would merge the files of a list into one another; what is meant is the combination of
+    these signals, ``exploration=combined exploration.parts=[passk,outcome]``.
+    """
+    words: list[str] = []
+    for word in arguments:
+        key, _, value = word.partition("=")
+        if key == "exploration" and value.startswith("[") and value.endswith("]"):
+            words += ["exploration=combined", f"exploration.parts={value}"]
+        else:
+            words.append(word)
+    return words
