@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -17,7 +17,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from g2rl.cli.config.launch import EXIT_CTRL_C
@@ -25,6 +25,7 @@ from g2rl.cli.folder import refuse_other_settings, refuse_unwritable
 from g2rl.cli.sweep.finished import finished_score
 from g2rl.runs.identity import free_keys
 from g2rl.runs.layout import OUTPUTS
+from g2rl.tasks.rows import is_local
 
 
 class Door(Callback):
@@ -41,7 +42,9 @@ class Door(Callback):
         with one_line(bool(config.hydra.verbose)), quiet_interrupt():
             HydraConfig.instance().set_config(config)  # labels look there; Hydra sets it later
             folder = Path(config.hydra.run.dir)
-            check(self.command, without_hydra(config), folder)
+            own = without_hydra(config)
+            refuse_shadowed_sources(list(config.hydra.overrides.task), own)
+            check(self.command, own, folder)
         refuse_unwritable(folder)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -80,6 +83,36 @@ def check(command: str, config: DictConfig, folder: Path) -> None:
         read_train_settings(config)
         free = free_keys("train", "resume")
         refuse_other_settings(folder, plain(config), config.resume, free, OUTPUTS)
+
+
+def refuse_shadowed_sources(overrides: Sequence[str], config: DictConfig) -> None:
+    """Refuse a data set of the hub that `data_dir` would silently replace by a local copy.
+
+    The local copy's name belongs to the data set of the file in conf/, not to the one typed. A
+    source that is a file is read whatever `data_dir` says.
+
+    Args:
+        overrides: what was typed.
+        config: composed, without Hydra's own node.
+
+    Raises:
+        ValueError: naming both, and how to get either.
+    """
+    # "task.source.source=ID" as the key and the value
+    typed = dict(word.lstrip("+").split("=", 1) for word in overrides if "=" in word)
+    for key, source in typed.items():
+        place, _, name = key.rpartition(".")
+        if name != "source" or f"{place}.local_name" in typed:
+            continue
+        node = OmegaConf.select(config, place)
+        if not isinstance(node, DictConfig) or not node.get("local_name"):
+            continue
+        if node.get("data_dir") is not None and not is_local(str(node.source)):
+            raise ValueError(
+                f"{key}={source} with data_dir={node.data_dir}: the local copy {node.local_name} "
+                f"of another data set would be read instead; set {place}.data_dir=null to read "
+                f"{source} from the hub, or {place}.local_name=FILE for a local copy of it"
+            )
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 task               the interface of a training task, and checks of its problems
 rows               rows of a data set from the hub or a file
+rehearsal          gold answers graded against themselves
 rows_task          rows of one's own, with a verifier or with reward functions of one's own
 math               MATH-style problems
 reasoning_gym      procedural problems of the reasoning-gym package

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from g2rl.tasks.grading.extract import boxes
+from g2rl.tasks.grading.grader import Grader
 from g2rl.tasks.grading.math import MathVerifier
+from g2rl.tasks.rehearsal import rehearse_golds
 from g2rl.tasks.rows import (
     DataError,
     column,
@@ -31,6 +33,10 @@ from g2rl.tasks.task import stream_from_rows
 from g2rl.types import Problem
 
 AUTO = "auto"  # as the name of a column: look for one of the usual names
+GSM8K_MARK = "####"
+"""What stands before the gold in the answers of GSM8K."""
+MOST_FAILING = 0.5
+"""Share of golds that may be wrong by their own verifier; published data sets hold a few."""
 PAPER_INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 
 
@@ -125,8 +131,9 @@ def _gold(row: Mapping[str, Any], given: Source, where: str, number: int) -> str
         found_boxes, _ = boxes(solution)
         return found_boxes[-1].content.strip() if found_boxes else ""
 
-    # with one, its value as text
-    return gold_text(column(row, name, where, number), name, where, number)
+    # with one, its value as text; GSM8K writes it behind a solution
+    gold = gold_text(column(row, name, where, number), name, where, number)
+    return gold.rpartition(GSM8K_MARK)[2].strip()
 
 
 class MathTask:
@@ -151,3 +158,12 @@ class MathTask:
     def batch(self, seed: int, start: int, size: int) -> list[Problem]:
         """Problems number `start` to `start + size` of the stream with this seed."""
         return stream_from_rows(self.problems, seed, start, size)
+
+    def rehearse(self, grader: Grader) -> None:
+        """Grade some gold answers against themselves.
+
+        Raises:
+            ValueError: most of them are wrong by the task's own verifier.
+        """
+        advice = "name the column that holds final answers: task.source.answer_column"
+        rehearse_golds(self.problems, grader, advice, MOST_FAILING)

@@ -42,12 +42,12 @@ def locate(source: str, data_dir: str | None = None, local_name: str | None = No
         source: hub id or file.
         data_dir: a folder of local copies.
         local_name: the file in it, or a pattern ("mmlu_pro*.jsonl") that exactly one file matches.
-            Without a folder or a name, `source` itself is read.
+            Without a folder or a name, and where `source` is a file, `source` itself is read.
 
     Raises:
         DataError: the folder or the file is missing, or several files match.
     """
-    if data_dir is None or local_name is None:
+    if data_dir is None or local_name is None or is_local(source):
         return source
     folder = Path(data_dir).expanduser()
     if not folder.is_dir():

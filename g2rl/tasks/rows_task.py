@@ -22,6 +22,7 @@ from g2rl.tasks.grading.grader import Grader
 from g2rl.tasks.grading.registry import VERIFIERS, verifier_named
 from g2rl.tasks.grading.reward_function import COLUMNS, RewardFunction, RewardVerifier
 from g2rl.tasks.grading.verifier import Verifier
+from g2rl.tasks.rehearsal import rehearse_golds
 from g2rl.tasks.rows import (
     DataError,
     column,
@@ -38,8 +39,6 @@ from g2rl.types import Problem
 NAMED_VERIFIERS = ("math", "number", "exact", "choice")
 """Verifiers that rows may choose."""
 PARTS = ("train", "heldout")
-REHEARSED = 32
-"""Rows whose gold answers are graded before training."""
 
 
 class RowSettings(TypedDict, total=False):
@@ -341,7 +340,7 @@ class RowsTask:
         return stream_from_rows(self.problems, seed, start, size)
 
     def rehearse(self, grader: Grader) -> None:
-        """Grade the gold answers of the first rows, so that what cannot work is said at once.
+        """Grade the gold answers of some rows, so that what cannot work is said at once.
 
         Args:
             grader: of the task's verifier.
@@ -355,17 +354,12 @@ class RowsTask:
             self._rehearse_functions(self.verifier.functions, grader)
             return
 
-        # in a box, which every verifier reads
-        problems = self.problems[:REHEARSED]
-        items = [(f"\\boxed{{{problem.answer}}}", problem) for problem in problems]
-        for verdict, problem in zip(grader.grade(items), problems, strict=True):
-            if not verdict.correct:
-                raise ValueError(
-                    f"{problem.id}: the gold answer {problem.answer[:80]!r} is not right by its "
-                    f"own verifier ({verdict.route}), so no response to it could be; mend the row, "
-                    "choose another task.source.verifier, or say where the answer begins by "
-                    "task.source.answer_after"
-                )
+        rehearse_golds(
+            self.problems,
+            grader,
+            "mend the row, choose another task.source.verifier, or say where the answer begins by "
+            "task.source.answer_after",
+        )
 
     def _rehearse_functions(self, functions: Sequence[RewardFunction], grader: Grader) -> None:
         """Call the reward functions once, with the gold answer of the first row as the response."""
