@@ -258,6 +258,55 @@ class Checkpoints:
         return state
 
 
+def load_weights(folder: Path, model: nn.Module) -> None:
+    """Load the weights of one checkpoint into a model that was built as the run built its own.
+
+    Args:
+        folder: of the checkpoint, ``RUN/checkpoints/step_000040``.
+        model: unsharded, with the adapters that the run trained.
+
+    Raises:
+        CheckpointError: no checkpoint, a damaged one, or one of another model.
+    """
+    step = step_number(folder.name)
+    checkpoints = Checkpoints(folder.parent)
+    if step is None or not folder.is_dir():
+        raise CheckpointError(f"{folder} is no checkpoint of a run")
+    problem = checkpoints.damage(step)
+    if problem is not None:
+        raise CheckpointError(f"checkpoint {folder} is damaged ({problem})")
+    checkpoints._load(step, model)
+
+
+def find_checkpoint(folder: Path, which: str | int) -> Path:
+    """The folder of one checkpoint among those of a run.
+
+    Args:
+        folder: that holds the run's checkpoints.
+        which: best (by held-out pass@1), newest, or the number of a step.
+
+    Raises:
+        CheckpointError: there is none; the message lists the steps that there are.
+    """
+    checkpoints = Checkpoints(folder)
+    steps = checkpoints.steps()
+    step: int | None = None
+    if which == "best":
+        step = checkpoints.best()
+    elif which == "newest":
+        step = steps[-1] if steps else None
+    elif str(which).isdigit():
+        step = int(which)
+
+    if step not in steps:
+        there = ", ".join(map(str, steps)) or "none"
+        raise CheckpointError(
+            f"checkpoint={which}: {folder} has no such checkpoint; name best, newest or a step, of "
+            f"which there are {there} (trainer.keep_checkpoints and trainer.keep_best decide)"
+        )
+    return checkpoints.path(step)
+
+
 def _plain_state(place: Path) -> dict[str, Any]:
     """The training state in a file, of which nothing is run.
 

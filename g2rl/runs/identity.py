@@ -155,6 +155,7 @@ ADDED_SETTINGS: dict[str, Any] = {
     "algorithm.overlong_buffer": 0.0,
     "algorithm.overlong_penalty": 1.0,
     "algorithm.sampling_rounds": 1,
+    "model.checkpoint": None,
     "model.date": "2025-01-01",  # of use to few templates; theirs wrote the day of every start
     "model.training_noise": False,  # the noise of a checkpoint was on, which few have
 }

@@ -12,14 +12,15 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from g2rl.cli.build.model import model_of_run
+from g2rl.cli.build.model import model_of_run, model_of_subject
 from g2rl.cli.config.choices import config_dir
 from g2rl.cli.config.mistakes import explain_mistakes, groups_of
 from g2rl.cli.config.names import eval_dir
-from g2rl.cli.config.words import escape_paths
+from g2rl.cli.config.words import escape_paths, expand_checkpoints
 from g2rl.cli.jobs.evaluate import evaluate
 from g2rl.cli.jobs.train import train
 from g2rl.engines.transformers import TransformersEngine
+from g2rl.runs.checkpoints import CheckpointError
 from g2rl.tasks.grading.grader import Grader
 from tests import commands, support
 
@@ -163,6 +164,32 @@ def test_a_run_brings_its_model_and_training_drew_the_same_samples(
     (tmp_path / "config.yaml").write_text("model: {}")
     with pytest.raises(ValueError, match="has not ended"):
         model_of_run(tmp_path, [])
+
+
+def test_a_checkpoint_is_evaluated_where_it_lies_and_nothing_is_written_into_it(
+    trained: Path, tmp_path: Path
+) -> None:
+    checkpoint = trained / "checkpoints" / "step_000001"
+    before = sorted(path.name for path in checkpoint.iterdir())
+    words = (f"run='{trained}'", "checkpoint=newest", "benchmark.problems=8")
+    score = run(tmp_path / "out", *words, "benchmark.samples=4", "benchmark.ks=[1,4]", "part=8")
+    last = support.metric_rows(trained)[-1]
+    assert score == pytest.approx(last["eval/first/pass@1"])
+    assert sorted(path.name for path in checkpoint.iterdir()) == before
+
+    # the model that the run began with is another one
+    node = model_of_run(trained, [], "best")
+    assert node.checkpoint == str(checkpoint)
+    assert node.source == "builtin:tiny"
+    with pytest.raises(CheckpointError, match=r"checkpoint=7: .*of which there are 1 "):
+        model_of_run(trained, [], 7)
+    with pytest.raises(ValueError, match="checkpoint=best needs the run"):
+        model_of_subject(composed("checkpoint=best"), [])
+
+
+def test_the_folder_of_a_checkpoint_stands_for_its_run_and_its_step() -> None:
+    words = ["run=runs/a/checkpoints/step_000040", "seed=1", "run=a,b/checkpoints/step_000001"]
+    assert expand_checkpoints(words) == ["run=runs/a", "checkpoint=40", *words[1:]]
 
 
 def test_evaluations_are_compared_and_unequal_settings_noted(

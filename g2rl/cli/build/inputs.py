@@ -11,7 +11,14 @@ from pathlib import Path
 from g2rl.cli.build.settings import ModelSettings, TrainSettings
 from g2rl.cli.build.trainer import TrainingJob
 from g2rl.policy.loading import LoadedModel, resolve_source
-from g2rl.runs.inputs import adapter_inputs, encoder_inputs, model_inputs, problems_digest
+from g2rl.runs.inputs import (
+    adapter_inputs,
+    encoder_inputs,
+    files_digest,
+    model_inputs,
+    problems_digest,
+)
+from g2rl.runs.layout import CHECKPOINT_MANIFEST
 from g2rl.tasks.benchmarks.benchmark import Benchmark
 from g2rl.tasks.task import Finite, Task
 
@@ -35,6 +42,11 @@ def files_of_model(settings: ModelSettings) -> dict[str, str]:
     found = model_inputs(folder, settings.gguf_file)
     if settings.adapter is not None:
         found.update(adapter_inputs(settings.adapter))
+    if settings.checkpoint is not None:
+        # the manifest holds the checksums of all other files
+        digest = files_digest(settings.checkpoint, (CHECKPOINT_MANIFEST,))
+        if digest is not None:
+            found["checkpoint"] = digest
     return found
 
 

@@ -27,6 +27,7 @@ from g2rl.policy.lora import add_lora, has_lora, load_adapter
 from g2rl.policy.policy import Policy
 from g2rl.policy.prompts import encode_prompt, set_system_prompt
 from g2rl.policy.reference import AdaptersOff
+from g2rl.runs.checkpoints import find_checkpoint, load_weights
 from g2rl.runs.layout import RunFolder
 from g2rl.tasks.benchmarks.benchmark import Benchmark
 from g2rl.types import Tokenizer
@@ -67,6 +68,10 @@ def load_model(
     if settings.lora is not None:
         source = resolve_source(settings.source)
         add_lora(loaded.model, settings.lora, source, settings.revision)
+
+    # what a run had learnt by then
+    if settings.checkpoint is not None:
+        load_weights(settings.checkpoint, loaded.model)
     return loaded
 
 
@@ -219,17 +224,38 @@ def frozen_copy(policy: Policy) -> Policy | AdaptersOff:
     return reference
 
 
-def model_of_run(run: Path, overrides: Sequence[str]) -> DictConfig:
-    """The model node of a run with its exported model as the source.
+def model_of_subject(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The model node of a command that looks at a model: its own, or that of a run.
 
-    What a run with LoRA has left is computed with in float32.
+    Args:
+        config: with `run`, `checkpoint` and `model`.
+        overrides: what was typed; the settings of a run's model yield to them.
+
+    Raises:
+        ValueError: a checkpoint without a run, or what `model_of_run` refuses.
+    """
+    if config.run is not None:
+        return model_of_run(Path(config.run).expanduser(), overrides, config.checkpoint)
+    if config.checkpoint is not None:
+        raise ValueError(f"checkpoint={config.checkpoint} needs the run that it is of: run=FOLDER")
+    return config.model
+
+
+def model_of_run(
+    run: Path, overrides: Sequence[str], checkpoint: str | int | None = None
+) -> DictConfig:
+    """The model node of a run with its exported model, or one of its checkpoints, as the source.
+
+    What a run with LoRA has left is computed with in float32; of a checkpoint, as in training.
 
     Args:
         run: the run's folder.
         overrides: what was typed; `model.KEY=` settings among them win.
+        checkpoint: best, newest, or the number of a step; None takes the exported model.
 
     Raises:
         ValueError: together with model=, or a folder that is no finished run.
+        CheckpointError: there is no such checkpoint.
     """
     # the user's choice of a model would be overwritten
     typed_choices = [word for word in overrides if word.startswith("model=")]
@@ -238,16 +264,36 @@ def model_of_run(run: Path, overrides: Sequence[str]) -> DictConfig:
             f"run={run} and {typed_choices[0]}: a run brings its own model; give one of the two"
         )
 
-    # what a finished run left
+    # the settings that the run trained with, but for where the weights come from
     folder = RunFolder(run)
     if not folder.config.is_file():
         raise ValueError(f"run={run}: no config.yaml there; name the folder of a g2rl-train run")
-    if not folder.model.is_dir():
-        raise ValueError(f"run={run}: the run has not ended, it has no exported model yet")
-
-    # the settings that the run trained with, but for where the weights come from
     node = OmegaConf.load(folder.config).model
-    exported: dict[str, Any] = {"lora": {"r": None}, "adapter": None}
+    if checkpoint is None:
+        left: dict[str, Any] = exported_model(run, node)
+    else:
+        left = {"checkpoint": str(find_checkpoint(folder.checkpoints, checkpoint))}
+        refuse_lost_base(node, checkpoint)
+
+    # settings that the user typed have the last word
+    typed_settings = [word for word in overrides if word.startswith("model.")]
+    typed = OmegaConf.from_dotlist(typed_settings).get("model", {})
+    return OmegaConf.merge(node, left, typed)  # type: ignore[return-value]
+
+
+def exported_model(run: Path, node: DictConfig) -> dict[str, Any]:
+    """Changes to a run's model node that make its exported model the source.
+
+    Raises:
+        ValueError: the run has not ended.
+    """
+    folder = RunFolder(run)
+    if not folder.model.is_dir():
+        raise ValueError(
+            f"run={run}: the run has not ended, it has no exported model yet; checkpoint=newest "
+            "takes what it has"
+        )
+    exported: dict[str, Any] = {"lora": {"r": None}, "adapter": None, "checkpoint": None}
     if (folder.model / "adapter_config.json").is_file():
         # model.lora.export=adapter: an adapter on the run's own base
         exported["adapter"] = str(folder.model)
@@ -261,8 +307,17 @@ def model_of_run(run: Path, overrides: Sequence[str]) -> DictConfig:
     if OmegaConf.select(node, "lora.r") is not None:
         exported["dtype"] = "float32"
         exported["compute_dtype"] = None
+    return exported
 
-    # settings that the user typed have the last word
-    typed_settings = [word for word in overrides if word.startswith("model.")]
-    typed = OmegaConf.from_dotlist(typed_settings).get("model", {})
-    return OmegaConf.merge(node, exported, typed)  # type: ignore[return-value]
+
+def refuse_lost_base(node: DictConfig, checkpoint: str | int) -> None:
+    """Refuse a checkpoint of adapters on a random base, which no checkpoint holds.
+
+    Raises:
+        ValueError: the run trained adapters on model.random_init.
+    """
+    if node.random_init and OmegaConf.select(node, "lora.r") is not None:
+        raise ValueError(
+            f"checkpoint={checkpoint} holds adapters alone, and their base had random weights "
+            "(model.random_init): finish the run and take its exported model, without checkpoint="
+        )

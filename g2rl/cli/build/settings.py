@@ -52,6 +52,7 @@ class ModelSettings:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     random_init: bool = False
     adapter: Path | None = None
+    checkpoint: Path | None = None
     lora: LoraSettings | None = None
     tile_mb: int = 64
     training_noise: bool = False
@@ -150,7 +151,13 @@ NOT_OF_THE_SIGNAL = ("observe", "feature_temperature")
 OF_COMBINATIONS = ("parts", "settings")
 """Arguments of exploration=combined that `g2rl.cli.build.signals` reads."""
 
-_MEASURING = {"run": str | None, "seed": int, "data_dir": str | None, "resume": str}
+_MEASURING = {
+    "run": str | None,
+    "checkpoint": str | int | None,
+    "seed": int,
+    "data_dir": str | None,
+    "resume": str,
+}
 TOP_LEVEL: dict[str, dict[str, Any]] = {
     "train": {"seed": int, "data_dir": str | None, "resume": str},
     "evaluate": {**_MEASURING, "samples": str | None, "part": int},
@@ -250,8 +257,9 @@ def read_model_settings(node: DictConfig) -> ModelSettings:
         values["lora"] = _record(LoraSettings, lora, "model.lora")
     if values["stop_tokens"] is not None:
         values["stop_tokens"] = tuple(_a_list(values["stop_tokens"], "model.stop_tokens"))
-    if values["adapter"] is not None:
-        values["adapter"] = Path(values["adapter"]).expanduser()
+    for name in ("adapter", "checkpoint"):
+        if values.get(name) is not None:
+            values[name] = Path(values[name]).expanduser()
 
     return _record(ModelSettings, _fields_among(ModelSettings, values), "model")
 

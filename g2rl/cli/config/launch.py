@@ -22,7 +22,7 @@ from g2rl.cli.config.names import (
     run_tag,
     unnamed_settings,
 )
-from g2rl.cli.config.words import Words, escape_paths, expand_combinations
+from g2rl.cli.config.words import Words, escape_paths, expand_checkpoints, expand_combinations
 
 EXIT_CTRL_C = 130
 """Exit code of a command that Ctrl-C has ended before there was anything to save."""
@@ -66,7 +66,8 @@ def launch(config_name: str, run: Callable[[DictConfig], Any], path_keys: Sequen
     # before torch and Hydra look at the environment and at conf/
     share_cores()
     register_resolvers()
-    words = Words.of(expand_combinations(escape_paths(sys.argv[1:], path_keys)))
+    typed = expand_checkpoints(escape_paths(sys.argv[1:], path_keys))
+    words = Words.of(expand_combinations(typed))
     sys.argv[1:] = words.in_order()
     if "--version" in words.flags:
         print(version_line())

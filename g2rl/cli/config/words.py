@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ ASKING_FLAGS = frozenset(
     ("--help", "-h", "--hydra-help", "--info", "-i", "--shell-completion", "-sc")
 )
 """Flags that print something and start no run."""
+
+_OF_A_CHECKPOINT = re.compile(r"(?P<run>run=[^,]+)/checkpoints/step_(?P<step>\d+)/?")
 
 
 @dataclass(slots=True, frozen=True)
@@ -121,6 +124,18 @@ def expand_combinations(arguments: Sequence[str]) -> list[str]:
         key, _, value = word.partition("=")
         if key == "exploration" and value.startswith("[") and value.endswith("]"):
             words += ["exploration=combined", f"exploration.parts={value}"]
+        else:
+            words.append(word)
+    return words
+
+
+def expand_checkpoints(arguments: Sequence[str]) -> list[str]:
+    """Arguments with ``run=RUN/checkpoints/step_000040`` as ``run=RUN checkpoint=40``."""
+    words: list[str] = []
+    for word in arguments:
+        found = _OF_A_CHECKPOINT.fullmatch(word)
+        if found:
+            words += [found["run"], f"checkpoint={int(found['step'])}"]
         else:
             words.append(word)
     return words

@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 from g2rl.cli.build.benchmarks import build_benchmarks, build_graders
 from g2rl.cli.build.inputs import files_of_model, held_out_problems, revision_of
-from g2rl.cli.build.model import build_sampler, model_of_run
+from g2rl.cli.build.model import build_sampler, model_of_subject
 from g2rl.cli.build.settings import plain, read_grading_settings, read_model_settings
 from g2rl.cli.folder import prepare
 from g2rl.evaluation.compare import COMPARISON, compare, problems_file
@@ -97,8 +97,8 @@ def sample(
     """Evaluate the model of the configuration, or of its run, in `folder`."""
     # a run brings its own model
     config = config.copy()
-    if config.run is not None:
-        config.model = model_of_run(Path(config.run).expanduser(), overrides)
+    config.model = model_of_subject(config, overrides)
+    subject = config.model.checkpoint or config.model.source
     benchmarks = build_benchmarks(config.benchmark)
 
     # the folder: new, or of the same settings and the same inputs
@@ -113,7 +113,7 @@ def sample(
     mirror = Guarded(instantiate(config.tracking))
     mirror.start(folder, settings, [])
     if evaluation.missing_parts():
-        reporter.say(f"{config.model.source} on {sizes_of(benchmarks)}")
+        reporter.say(f"{subject} on {sizes_of(benchmarks)}")
         draw_missing_parts(config, evaluation, continued, graders, reporter)
     else:
         reporter.say("every sample is there already (resume=never samples again)")
@@ -121,7 +121,7 @@ def sample(
     # tables, tracking, terminal
     findings = evaluation.finish(graders)
     tell(mirror, findings, evaluation.samples_file)
-    reporter.findings(findings, config.model.source)
+    reporter.findings(findings, subject)
     return findings
 
 

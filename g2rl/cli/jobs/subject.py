@@ -15,7 +15,7 @@ from g2rl.cli.build.model import (
     build_policy,
     check_context,
     load_model,
-    model_of_run,
+    model_of_subject,
     without_checkpointing,
 )
 from g2rl.cli.build.settings import plain, read_model_settings
@@ -51,8 +51,7 @@ def begin(
     """
     # a run brings its own model
     config = config.copy()
-    if config.run is not None:
-        config.model = model_of_run(Path(config.run).expanduser(), overrides)
+    config.model = model_of_subject(config, overrides)
 
     # one benchmark at a time
     benchmarks = build_benchmarks(config.benchmark)
