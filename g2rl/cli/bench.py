@@ -1,4 +1,4 @@
-"""g2rl-bench: the bake-off of exploration signals."""
+"""g2rl-bench: the bake-off of exploration signals, and your own signal beside its rows."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from g2rl.cli.bakeoff.plan import Plan, read_plan
+from g2rl.cli.bakeoff.plan import STAGES, Plan, read_plan
 from g2rl.cli.config.launch import share_cores
 
 EPILOG = """examples
   g2rl-bench run                                     the whole study; the same command goes on
   g2rl-bench run --tasks detour --stages rates       a part of it
+  g2rl-bench run --again --arms maxrl                one arm anew, whatever is stored
+  g2rl-bench add mine exploration=mine               your own signal by the same protocol
+  g2rl-bench table --write                           leaderboard and figures from stored rows
 
-Start it in a checkout: the plan and the stored rows are in experiments/bakeoff."""
+Start it in a checkout: the plan and the stored rows are in experiments/bakeoff. More in
+docs/bakeoff.md."""
 
 HOME = Path("experiments/bakeoff")
 """The plan, the stored rows, the leaderboard."""
@@ -33,8 +37,24 @@ def parser() -> argparse.ArgumentParser:
 
     # the study
     run = verbs.add_parser("run", help="make every run of the plan that has no row yet")
+    run.add_argument("--arms", nargs="+", help="of the plan; default: all")
+    run.add_argument("--again", action="store_true", help="also what is stored in --home")
     add_places(run)
     add_running(run)
+
+    # somebody's own arm
+    add = verbs.add_parser("add", help="run an arm of your own and show it beside the stored rows")
+    add.add_argument("name", help="what the arm is called in the table")
+    add.add_argument("overrides", nargs="+", help="what you would type after g2rl-train")
+    add_places(add)
+    add_running(add)
+
+    # tables and figures
+    table = verbs.add_parser("table", help="make tables and figures from stored rows")
+    table.add_argument(
+        "--write", action="store_true", help="store the rows, the README and the figures in --home"
+    )
+    add_places(table)
     return command_line
 
 
@@ -54,7 +74,10 @@ def add_running(verb: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=Path("runs/bakeoff"), help="new rows and unfinished runs"
     )
     verb.add_argument("--workers", type=int, default=1, help="runs at a time, one thread each")
-    verb.add_argument("--stages", nargs="+", choices=("rates", "seeds"), default=["rates", "seeds"])
+    verb.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
+    verb.add_argument(
+        "--first", nargs="+", default=[], help="arms that go through all stages before the others"
+    )
     verb.add_argument(
         "--config-dir", type=Path, nargs="+", default=[], help="folders with your own YAML files"
     )
@@ -75,7 +98,20 @@ def carry_out(words: argparse.Namespace) -> int:
     """Do what was typed; returns the exit code."""
     plan = read_plan(words.plan or words.home / "plan.yaml")
     tasks = known_tasks(plan, words.tasks)
-    return run(plan, tasks, words)
+    stored = [words.home / "rows", *words.rows]
+    if words.verb == "table":
+        tables(plan, tasks, stored, words)
+        return 0
+    if words.verb == "run":
+        chosen = plan.only(words.arms or list(plan.arms))
+        return run(chosen, tasks, [] if words.again else stored, words)
+
+    # an own arm runs alone and is shown among the others
+    plan = plan.with_own_arm(words.name, words.overrides)
+    code = run(plan.only([words.name]), tasks, stored, words)
+    if code == 0:
+        show(plan, tasks, [*stored, words.out / "rows"])
+    return code
 
 
 def known_tasks(plan: Plan, names: Sequence[str] | None) -> list[str]:
@@ -91,8 +127,8 @@ def known_tasks(plan: Plan, names: Sequence[str] | None) -> list[str]:
     return tasks
 
 
-def run(plan: Plan, tasks: Sequence[str], words: argparse.Namespace) -> int:
-    """Make the missing runs; returns the exit code."""
+def run(plan: Plan, tasks: Sequence[str], stored: Sequence[Path], words: argparse.Namespace) -> int:
+    """Make the runs that have no stored row; returns the exit code."""
     # one thread a run, decided before torch is imported; waiting threads sleep
     if words.workers < 1:
         raise ValueError(f"--workers must be 1 or more, got {words.workers}")
@@ -107,13 +143,35 @@ def run(plan: Plan, tasks: Sequence[str], words: argparse.Namespace) -> int:
     sys.path[:0] = [str(folder.resolve()) for folder in words.config_dir]
     bench = Bench(
         results=words.out / "rows",
-        stored=[words.home / "rows", *words.rows],
+        stored=stored,
         work=words.out / "runs",
         config_dirs=words.config_dir,
         workers=words.workers,
         train=run_once,
     )
-    return carry_out(plan, tasks, words.stages, bench)
+    return carry_out(plan, tasks, words.stages, bench, words.first)
+
+
+def show(plan: Plan, tasks: Sequence[str], folders: Sequence[Path]) -> None:
+    """Print the tables of some tasks."""
+    from g2rl.analysis.bakeoff.leaderboard import leaderboard
+    from g2rl.analysis.bakeoff.rows import read_rows
+
+    studies = [plan.study(plan.tasks[name]) for name in tasks]
+    print(leaderboard(studies, read_rows(folders), {}))
+
+
+def tables(
+    plan: Plan, tasks: Sequence[str], folders: Sequence[Path], words: argparse.Namespace
+) -> None:
+    """Print the tables, or store rows, README and figures."""
+    if words.write:
+        from g2rl.cli.bakeoff.publish import publish
+
+        for path in publish(plan, words.home, folders):
+            print(f"written: {path}")
+    else:
+        show(plan, tasks, folders)
 
 
 if __name__ == "__main__":

@@ -2,5 +2,6 @@
 
 plan       what is compared, written down before anything runs, and the runs that this makes
 one_run    one training run whose held-out numbers become one stored row
+publish    stored rows, the page and the figures
 runner     all runs that are missing, one or more at a time, from a process that has all loaded
 """

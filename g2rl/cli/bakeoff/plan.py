@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from g2rl.analysis.bakeoff.rows import Rows, best_rate
+from g2rl.analysis.bakeoff.rows import Rows
+from g2rl.analysis.bakeoff.study import Claims, Study
 from g2rl.cli.config.choices import config_dir
 from g2rl.cli.config.launch import expand_combinations
 
+STAGES = ("middle", "rates", "seeds")
+"""The first rate over all arms; all rates; the reported seeds."""
 SECTIONS = ("rates_seed", "seeds", "baseline", "tasks", "arms")
 """What every plan must say."""
 
@@ -33,6 +36,7 @@ class PlannedTask:
         experiment: the file of conf/experiment that holds the protocol of its runs.
         rates: learning rates, the one that is tried first in front.
         primary: metric on which arms are compared first, such as "pass@32".
+        verb: what an arm does that is better on it: keeps, discovers, finds.
         choose_by: metrics whose mean after training chooses the rate.
     """
 
@@ -40,6 +44,7 @@ class PlannedTask:
     experiment: str
     rates: tuple[str, ...]
     primary: str
+    verb: str
     choose_by: tuple[str, ...]
 
     @property
@@ -112,11 +117,19 @@ class Plan:
     tasks: dict[str, PlannedTask]
     arms: dict[str, tuple[str, ...]]
     """Name of an arm to its overrides."""
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    """A family of contrasts about one arm on one task: task, arm, against, metrics."""
 
-    def rate_runs(self, task: PlannedTask) -> list[PlannedRun]:
+    def runs_of(self, task: PlannedTask, stage: str, rows: Rows) -> list[PlannedRun]:
+        """The runs of one of `STAGES`, in their order."""
+        if stage == "seeds":
+            return self.seed_runs(task, rows)
+        return self.rate_runs(task, task.rates if stage == "rates" else task.rates[:1])
+
+    def rate_runs(self, task: PlannedTask, rates: Sequence[str]) -> list[PlannedRun]:
         """The runs that choose the rates: one rate after another, each over all arms."""
         runs: list[PlannedRun] = []
-        for rate in task.rates:
+        for rate in rates:
             runs += [self.run(task, arm, rate, self.rates_seed) for arm in self.arms]
         return runs
 
@@ -136,9 +149,48 @@ class Plan:
 
     def chosen_rate(self, task: PlannedTask, arm: str, rows: Rows) -> str | None:
         """The best rate of an arm; None until it was tried at every rate."""
-        tried = [self.run(task, arm, rate, self.rates_seed).identity for rate in task.rates]
-        found = [rows.find(identity) for identity in tried]
-        return best_rate(found, task.choose_by)
+        return self.study(task).chosen(rows, arm)
+
+    def only(self, names: Sequence[str]) -> Plan:
+        """The same plan with some of its arms.
+
+        Raises:
+            ValueError: the plan has no arm of that name.
+        """
+        for name in names:
+            if name not in self.arms:
+                raise ValueError(f"the plan has no arm {name!r}; it has {', '.join(self.arms)}")
+        return replace(self, arms={name: self.arms[name] for name in names})
+
+    def with_own_arm(self, name: str, overrides: Sequence[str]) -> Plan:
+        """The plan with somebody's own arm at its end, under the same protocol and seeds.
+
+        Raises:
+            ValueError: the plan has an arm of this name.
+        """
+        if name in self.arms:
+            raise ValueError(f"the plan has an arm {name!r} already: choose another name")
+        return replace(self, arms={**self.arms, name: tuple(overrides)})
+
+    def study(self, task: PlannedTask) -> Study:
+        """What the tables and figures of a task compare."""
+        claims = None
+        if self.claims.get("task") == task.name:
+            against, metrics = self.claims["against"], self.claims["metrics"]
+            claims = Claims(self.claims["arm"], tuple(against), tuple(metrics))
+        return Study(
+            task=task.name,
+            protocol=task.protocol,
+            arms={name: " ".join(words) for name, words in self.arms.items()},
+            baseline=self.baseline,
+            rates=task.rates,
+            rates_seed=self.rates_seed,
+            seeds=self.seeds,
+            primary=task.primary,
+            verb=task.verb,
+            choose_by=task.choose_by,
+            claims=claims,
+        )
 
     def run(self, task: PlannedTask, arm: str, rate: str, seed: int) -> PlannedRun:
         """One run of this plan."""
@@ -171,7 +223,8 @@ def read_plan(path: Path) -> Plan:
         raise ValueError(
             f"{path}: rates are chosen on seed {text['rates_seed']}, which must not be reported"
         )
-    return Plan(text["rates_seed"], tuple(text["seeds"]), text["baseline"], tasks, arms)
+    claims = text.get("claims") or {}
+    return Plan(text["rates_seed"], tuple(text["seeds"]), text["baseline"], tasks, arms, claims)
 
 
 def _task(name: str, entry: Mapping[str, Any]) -> PlannedTask:
@@ -181,5 +234,6 @@ def _task(name: str, entry: Mapping[str, Any]) -> PlannedTask:
         str(entry["experiment"]),
         tuple(str(rate) for rate in entry["rates"]),
         str(entry["primary"]),
+        str(entry["verb"]),
         tuple(entry["choose_by"]),
     )

@@ -23,8 +23,6 @@ from g2rl.runs.interrupt import EXIT_INTERRUPTED, Interrupted, StopRequest
 
 POLL_SECONDS = 0.2
 """How often a running arm is looked at."""
-STAGES = ("rates", "seeds")
-"""First the rates are chosen, then the reported seeds are run."""
 
 
 @dataclass(slots=True)
@@ -50,8 +48,21 @@ class Bench:
     """Runs that ended with an error, by their folders."""
 
 
-def carry_out(plan: Plan, tasks: Sequence[str], stages: Sequence[str], bench: Bench) -> int:
+def carry_out(
+    plan: Plan,
+    tasks: Sequence[str],
+    stages: Sequence[str],
+    bench: Bench,
+    first: Sequence[str] = (),
+) -> int:
     """Make every run of the plan that is missing; returns the exit code.
+
+    Args:
+        plan: what is compared.
+        tasks: names of its tasks, in their order.
+        stages: of `STAGES`, in their order.
+        bench: where it works.
+        first: arms that go through all stages before the others do, after the first stage of all.
 
     Returns:
         0 when nothing is missing, 75 after a stop signal, 1 if a run failed.
@@ -59,8 +70,8 @@ def carry_out(plan: Plan, tasks: Sequence[str], stages: Sequence[str], bench: Be
     gc.freeze()  # what is loaded by now is shared with the forked runs
     with StopRequest() as stop:
         for name in tasks:
-            for stage in stages:
-                complete(plan, plan.tasks[name], stage, bench, stop)
+            for part, stage in order_of(plan, stages, first):
+                complete(part, plan.tasks[name], stage, bench, stop)
                 if stop():
                     print("stopped; the same command goes on", flush=True)
                     return EXIT_INTERRUPTED
@@ -69,11 +80,20 @@ def carry_out(plan: Plan, tasks: Sequence[str], stages: Sequence[str], bench: Be
     return 1 if bench.failed else 0
 
 
+def order_of(plan: Plan, stages: Sequence[str], first: Sequence[str]) -> list[tuple[Plan, str]]:
+    """Which arms go through which stage, one after the other."""
+    order = [(plan, stage) for stage in stages]
+    if first:
+        some = plan.only(first)
+        order[1:1] = [(some, stage) for stage in stages[1:]]
+    return order
+
+
 def complete(plan: Plan, task: PlannedTask, stage: str, bench: Bench, stop: StopRequest) -> None:
     """Make the missing runs of one stage of one task."""
     # what is to be done, and what has been
     rows = read_rows([*bench.stored, bench.results])
-    runs = plan.rate_runs(task) if stage == "rates" else plan.seed_runs(task, rows)
+    runs = plan.runs_of(task, stage, rows)
     missing_runs = [run for run in runs if rows.find(run.identity) is None]
     done = len(runs) - len(missing_runs)
     print(f"{task.name}, {stage}: {len(runs)} runs, {done} of them stored", flush=True)

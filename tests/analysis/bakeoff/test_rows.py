@@ -10,15 +10,21 @@ import pytest
 from g2rl.analysis.bakeoff.rows import Row, add_row, best_rate, read_rows, write_rows
 
 
-def row(arm: str = "grpo", rate: str = "1e-3", seed: int = 0, **last: float) -> Row:
+def row(
+    arm: str = "grpo", rate: str = "1e-3", seed: int = 0, last: dict[str, float] | None = None
+) -> Row:
     identity: dict[str, Any] = {"task": "detour", "arm": arm, "rate": rate, "seed": seed}
-    return {**identity, "protocol": "p", "curve": [{"step": 0, "pass@1": 0.3}, {"step": 9, **last}]}
+    return {
+        **identity,
+        "protocol": "p",
+        "curve": [{"step": 0, "pass@1": 0.3}, {"step": 9, **(last or {})}],
+    }
 
 
 def test_a_later_row_of_a_run_replaces_an_earlier_one(tmp_path: Path) -> None:
     for value in (0.1, 0.2):
-        add_row(tmp_path, row(**{"pass@1": value}))
-    add_row(tmp_path, row(seed=1, **{"pass@1": 0.5}))
+        add_row(tmp_path, row(last={"pass@1": value}))
+    add_row(tmp_path, row(seed=1, last={"pass@1": 0.5}))
     rows = read_rows([tmp_path, tmp_path / "nowhere"])
     found = rows.find({"task": "detour", "arm": "grpo", "rate": "1e-3", "seed": 0})
     assert found is not None
@@ -61,11 +67,11 @@ def test_rows_are_written_in_one_order(tmp_path: Path) -> None:
 
 
 def test_the_best_rate_needs_every_rate() -> None:
-    low = row(rate="1e-4", **{"pass@1": 0.5, "pass@32": 0.9})  # mean 0.70
-    high = row(rate="1e-3", **{"pass@1": 0.7, "pass@32": 0.8})  # mean 0.75
+    low = row(rate="1e-4", last={"pass@1": 0.5, "pass@32": 0.9})  # mean 0.70
+    high = row(rate="1e-3", last={"pass@1": 0.7, "pass@32": 0.8})  # mean 0.75
     metrics = ("pass@1", "pass@32")
     assert best_rate([low, high], metrics) == "1e-3"
     assert best_rate([low, high], ("pass@32",)) == "1e-4"
     assert best_rate([low, None], metrics) is None
-    twin = row(rate="2e-4", **{"pass@1": 0.5, "pass@32": 0.9})
+    twin = row(rate="2e-4", last={"pass@1": 0.5, "pass@32": 0.9})
     assert best_rate([low, twin], metrics) == "1e-4"

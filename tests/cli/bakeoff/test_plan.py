@@ -62,11 +62,12 @@ def test_every_task_has_enough_samples_and_its_own_experiment(plan: Plan) -> Non
 
 def test_rates_come_breadth_first_on_a_seed_that_is_not_reported(plan: Plan) -> None:
     task = plan.tasks["detour"]
-    runs = plan.rate_runs(task)
+    runs = plan.runs_of(task, "rates", rows_of())
     arms = list(plan.arms)
     assert [run.arm for run in runs] == arms * 3
     assert [run.rate for run in runs[:: len(arms)]] == list(task.rates)
     assert {run.seed for run in runs} == {100}
+    assert plan.runs_of(task, "middle", rows_of()) == runs[: len(arms)]
     assert 100 not in plan.seeds
 
 
@@ -80,6 +81,25 @@ def test_reported_seeds_take_the_best_rate_of_the_arms_that_have_one(plan: Plan)
     runs = plan.seed_runs(task, rows)
     assert [(run.arm, run.rate) for run in runs] == [("maxrl", task.rates[1])] * 5
     assert [run.seed for run in runs] == [0, 1, 2, 3, 4]
+
+
+def test_the_claims_name_arms_and_metrics(plan: Plan) -> None:
+    claims = plan.study(plan.tasks["detour"]).claims
+    assert claims is not None
+    assert {claims.arm, *claims.against} <= set(plan.arms)
+    assert claims.arm not in claims.against
+    assert plan.study(plan.tasks["forked_skills"]).claims is None
+
+
+def test_some_arms_and_an_own_one(plan: Plan) -> None:
+    assert list(plan.only(["maxrl", "grpo"]).arms) == ["maxrl", "grpo"]
+    with pytest.raises(ValueError, match="no arm 'maxlr'; it has grpo, "):
+        plan.only(["maxlr"])
+    own = plan.with_own_arm("mine", ["exploration=maxrl", "exploration.order=2"])
+    assert list(own.arms)[-1] == "mine"
+    assert own.run(plan.tasks["detour"], "mine", "1e-3", 0).words[1:3] == list(own.arms["mine"])
+    with pytest.raises(ValueError, match="'grpo' already"):
+        plan.with_own_arm("grpo", ["exploration=none"])
 
 
 def test_a_command_makes_one_run_again(plan: Plan) -> None:

@@ -12,14 +12,14 @@ import pytest
 
 from g2rl.analysis.bakeoff.rows import Row, read_rows
 from g2rl.cli.bakeoff.one_run import config_hash, row_of, train
-from g2rl.cli.bakeoff.plan import Plan, PlannedRun, PlannedTask
-from g2rl.cli.bakeoff.runner import STAGES, Bench, carry_out
+from g2rl.cli.bakeoff.plan import STAGES, Plan, PlannedRun, PlannedTask
+from g2rl.cli.bakeoff.runner import Bench, carry_out
 from g2rl.cli.build.settings import plain
 from g2rl.cli.jobs.train import train as whole_train
 from g2rl.runs.interrupt import EXIT_INTERRUPTED, Interrupted
 from tests.support import composed, metric_rows
 
-TASK = PlannedTask("detour", "bakeoff_detour", ("2e-3", "1e-3"), "pass@4", ("pass@1",))
+TASK = PlannedTask("detour", "bakeoff_detour", ("2e-3", "1e-3"), "pass@4", "keeps", ("pass@1",))
 PLAN = Plan(
     100, (0, 1), "a", {"detour": TASK}, {"a": ("exploration=none",), "b": ("exploration=g2rl",)}
 )
@@ -75,6 +75,15 @@ def test_rates_first_then_every_seed_over_all_arms_and_nothing_twice(tmp_path: P
 
     # all of it is stored: nothing runs
     assert carry_out(PLAN, ["detour"], STAGES, bench(tmp_path, failing)) == 0
+    assert order(tmp_path) == expected
+
+
+def test_arms_may_go_first_once_all_have_begun(tmp_path: Path) -> None:
+    code = carry_out(PLAN, ["detour"], STAGES, bench(tmp_path, quick), first=["b"])
+    assert code == 0
+    expected = ["a-lr2e-3-seed100", "b-lr2e-3-seed100"]
+    expected += ["b-lr1e-3-seed100", "b-lr1e-3-seed0", "b-lr1e-3-seed1"]
+    expected += ["a-lr1e-3-seed100", "a-lr2e-3-seed0", "a-lr2e-3-seed1"]
     assert order(tmp_path) == expected
 
 

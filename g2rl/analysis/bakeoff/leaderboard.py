@@ -1,0 +1,250 @@
+"""The leaderboard of a bake-off in markdown, made from stored rows alone.
+
+Nothing is bold that does not survive its family (Holm). Families are stated in the plan: all arms
+against the baseline, on one metric of one task, and the claims about one arm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from g2rl.analysis.bakeoff.rows import Row, Rows
+from g2rl.analysis.bakeoff.study import (
+    ACCURACY,
+    DISTINCT,
+    Study,
+    at_equal_accuracy,
+    long_frame,
+)
+from g2rl.analysis.comparison.contrasts import LEVEL, ArmContrast, contrasts, p_text
+from g2rl.analysis.tables import NOTHING, comparison_rows, interval_cell, markdown, seeds_cell
+from g2rl.formulas.contrasts import holm, paired_contrast
+
+BEGIN, END = "<!-- g2rl-bench: begin -->", "<!-- g2rl-bench: end -->"
+"""Between these lines of a page the leaderboard stands; nothing else does."""
+
+
+def with_leaderboard(page: str, leaderboard: str) -> str:
+    """A page in which the leaderboard is replaced.
+
+    Raises:
+        ValueError: the page lacks one of the two markers, or they stand in the wrong order.
+    """
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the page must have a line {BEGIN} and below it a line {END}")
+    return f"{before}{BEGIN}\n\n{leaderboard}\n\n{END}{after}"
+
+
+def leaderboard(studies: Sequence[Study], rows: Rows, figures: Mapping[str, str]) -> str:
+    """All tasks, one after the other.
+
+    Args:
+        studies: one a task.
+        rows: what is stored.
+        figures: name of a task to the path of its figure, as the page links it.
+    """
+    parts: list[str] = []
+    for study in studies:
+        parts += [f"## {study.task}", *task_parts(study, rows)]
+        if study.task in figures:
+            parts.append(f"![pass@1 and {study.coverage} through training]({figures[study.task]})")
+    return "\n\n".join(parts)
+
+
+def task_parts(study: Study, rows: Rows) -> list[str]:
+    """Paragraphs and tables of one task."""
+    reported = study.reported(rows)
+    provisional = study.provisional(rows)
+    parts = [progress(study, rows, reported)]
+    if not provisional:
+        return parts
+
+    # what counts, if there is anything
+    if study.baseline in reported:
+        parts += [main_table(study, reported), families(study, reported)]
+        if study.claims is not None and study.claims.arm in reported:
+            parts += claims_table(study, reported)
+
+    # and what it was chosen from
+    parts += [
+        f"**Rates, seed {study.rates_seed}, which is not reported.** One run each, so no "
+        f"intervals: {ACCURACY} / {study.primary} / {DISTINCT} after training. The rate with the "
+        f"largest mean of {' and '.join(study.choose_by)} is chosen.",
+        rates_table(study, rows),
+    ]
+    return parts
+
+
+def progress(study: Study, rows: Rows, reported: Mapping[str, Sequence[Row]]) -> str:
+    """How much of the plan is stored, in one sentence, and what it took."""
+    chosen_arms = [arm for arm in study.arms if study.chosen(rows, arm) is not None]
+    tried = sum(row is not None for arm in study.arms for row in study.rate_rows(rows, arm))
+    runs = sum(len(of_arm) for of_arm in reported.values())
+    seconds = [row["cpu_seconds"] for row in rows.of(study.task)]
+    cost = ""
+    if seconds:
+        cost = f" A run took {min(seconds):.0f} to {max(seconds):.0f} CPU seconds."
+    return (
+        f"Stored: {tried} of {len(study.arms) * len(study.rates)} runs that choose rates "
+        f"({len(chosen_arms)} of {len(study.arms)} arms at all {len(study.rates)}), "
+        f"{runs} of {len(study.arms) * len(study.seeds)} reported runs.{cost}"
+    )
+
+
+# --- what is reported
+
+
+def main_table(study: Study, reported: Mapping[str, Sequence[Row]]) -> str:
+    """One row an arm: means over seeds, what it keeps or discovers, and what it costs."""
+    frame = long_frame(reported)
+    columns = list(dict.fromkeys([ACCURACY, study.primary, DISTINCT]))
+    found = {metric: family(study, frame, metric) for metric in columns}
+    means = {cells[0]: cells[1:] for cells in comparison_rows(frame, columns)}
+
+    headings = ["arm", "rate", *means["arm"]]
+    headings += [f"{study.verb}: Δ {study.primary}", f"costs: Δ {ACCURACY}", f"Δ {DISTINCT}"]
+    headings += [f"Δ {study.coverage} at equal {ACCURACY}", "CPU seconds"]
+    lines = [headings]
+    for arm, of_arm in reported.items():
+        # the baseline has no difference to itself
+        line = [arm, of_arm[0]["rate"], *means[arm]]
+        for metric in (study.primary, ACCURACY, DISTINCT):
+            line.append(difference_cell(found[metric].get(arm)))
+        line.append(equal_cell(study, of_arm, reported[study.baseline], arm))
+        seconds = sum(row["cpu_seconds"] for row in of_arm) / len(of_arm)
+        lines.append([*line, f"{seconds:.0f}"])
+    return markdown(lines)
+
+
+def family(study: Study, frame: pd.DataFrame, metric: str) -> dict[str, ArmContrast]:
+    """Every arm minus the baseline on one metric, adjusted over all of them."""
+    found = contrasts(frame, [metric], study.baseline, [metric])
+    return {one.arm: one for one in found}
+
+
+def difference_cell(one: ArmContrast | None) -> str:
+    """``-0.020 [-0.033, -0.007], p .04 (0.03)``: the difference, its adjusted p and what could have
+    been seen; bold if it survives."""
+    if one is None or one.result is None:
+        return NOTHING
+    text = interval_cell(*one.result[:3], "+.3f")
+    if math.isnan(one.adjusted):
+        return text
+    text += f", p {p_text(one.adjusted)} ({one.detectable:.3f})"
+    return f"**{text}**" if one.stands_out else text
+
+
+def equal_cell(study: Study, of_arm: Sequence[Row], of_baseline: Sequence[Row], arm: str) -> str:
+    """Difference of coverage to the baseline at equal pass@1, paired by seed; not tested."""
+    if arm == study.baseline:
+        return NOTHING
+    other_of_seed = {row["seed"]: row for row in of_baseline}
+    differences: list[float] = []
+    for row in of_arm:
+        if row["seed"] in other_of_seed:
+            other = other_of_seed[row["seed"]]
+            differences.append(at_equal_accuracy(row, other, study.coverage))
+    return seeds_cell(differences, len(differences), "+.3f")
+
+
+def families(study: Study, reported: Mapping[str, Sequence[Row]]) -> str:
+    """What the main table's differences and p values are."""
+    size = len(reported) - 1
+    seeds = sorted({len(of_arm) for of_arm in reported.values()})
+    return (
+        f"Means over {' or '.join(map(str, seeds))} seeds [95 % t-interval over seeds]; Δ is the "
+        f"arm minus {study.baseline}, paired by seed. Each of the three Δ columns is one family of "
+        f"{size} contrasts; p is adjusted over it (Holm), and bold is what survives at {LEVEL:g}. "
+        "In brackets after p: the true difference that would have been found with probability 0.8, "
+        "so a contrast that is not bold says nothing about smaller ones. The column at equal "
+        f"{ACCURACY} compares both runs of a seed where each first reaches the highest {ACCURACY} "
+        "that both reach (straight lines between evaluations); it is unadjusted and not tested."
+    )
+
+
+def claims_table(study: Study, reported: Mapping[str, Sequence[Row]]) -> list[str]:
+    """The claims about one arm, as one family."""
+    assert study.claims is not None
+    claims = study.claims
+    results = []
+    for other in claims.against:
+        for metric in claims.metrics:
+            differences = paired(reported[claims.arm], reported.get(other, []), metric)
+            result = paired_contrast(differences) if differences else None
+            results.append((other, metric, result))
+
+    # one family, missing members included
+    p_values = [math.nan if result is None else result.p_value for _, _, result in results]
+    lines = [["minus", "metric", "seeds", "difference", "p", "p adjusted"]]
+    for (other, metric, result), adjusted in zip(results, holm(p_values), strict=True):
+        if result is None:
+            lines.append([other, metric, "0", NOTHING, NOTHING, NOTHING])
+            continue
+        text = interval_cell(*result[:3], "+.3f")
+        if adjusted <= LEVEL:
+            text = f"**{text}**"
+        cells = [text, p_text(result.p_value), p_text(adjusted)]
+        lines.append([other, metric, str(result.seeds), *cells])
+    return [
+        f"**Claims about `{claims.arm}`**, stated beforehand: it minus each of these, paired by "
+        f"seed; one family of {len(results)} contrasts (Holm).",
+        markdown(lines),
+    ]
+
+
+def paired(rows: Sequence[Row], others: Sequence[Row], metric: str) -> list[float]:
+    """Differences after training of the seeds that both arms have."""
+    other_of_seed = {row["seed"]: row for row in others}
+    differences: list[float] = []
+    for row in rows:
+        if row["seed"] in other_of_seed:
+            other = other_of_seed[row["seed"]]
+            differences.append(row["curve"][-1][metric] - other["curve"][-1][metric])
+    return differences
+
+
+# --- what the rates were chosen from
+
+
+def rates_table(study: Study, rows: Rows) -> str:
+    """One row an arm, one column a rate."""
+    lines = [["arm", *(f"rate {rate}" for rate in study.rates), "chosen"]]
+    base = first_point(study, rows)
+    if base is not None:
+        lines.append(
+            ["*before training*", *([point_cell(study, base)] * len(study.rates)), NOTHING]
+        )
+    for arm in study.arms:
+        cells = [arm]
+        for row in study.rate_rows(rows, arm):
+            cells.append(NOTHING if row is None else point_cell(study, row["curve"][-1]))
+        cells.append(study.chosen(rows, arm) or NOTHING)
+        lines.append(cells)
+    return markdown(lines)
+
+
+def first_point(study: Study, rows: Rows) -> Mapping[str, float] | None:
+    """The evaluation before training, on the seed that chooses rates."""
+    for row in rows.of(study.task):
+        if row["seed"] == study.rates_seed and row["protocol"] == study.protocol:
+            point: Mapping[str, float] = row["curve"][0]
+            return point
+    return None
+
+
+def point_cell(study: Study, point: Mapping[str, float]) -> str:
+    """``0.742 / 0.851 / 1.15``."""
+    return f"{point[ACCURACY]:.3f} / {point[study.primary]:.3f} / {point[DISTINCT]:.2f}"
+
+
+def commands_table(studies: Sequence[Study]) -> str:
+    """How each arm's row is made again, and what it is."""
+    lines = [["arm", "what is typed after `g2rl-train`", "its row again"]]
+    for arm, words in studies[0].arms.items():
+        lines.append([arm, f"`{words}`", f"`g2rl-bench run --again --arms {arm}`"])
+    return markdown(lines)

@@ -1,0 +1,75 @@
+"""Store the rows of a bake-off, and make its page and figures from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from g2rl.analysis.bakeoff.leaderboard import commands_table, leaderboard, with_leaderboard
+from g2rl.analysis.bakeoff.rows import Rows, read_rows, write_rows
+from g2rl.analysis.bakeoff.study import Study
+from g2rl.cli.bakeoff.plan import Plan
+
+
+def publish(plan: Plan, home: Path, folders: Sequence[Path]) -> list[Path]:
+    """Write HOME/rows, the leaderboard between the markers of HOME/README.md, and HOME/TASK.png.
+
+    Args:
+        plan: what was compared.
+        home: folder of the study.
+        folders: with rows; those of later folders replace earlier ones.
+
+    Returns:
+        What was written.
+
+    Raises:
+        ValueError: the page has no place for the leaderboard, or there is no row at all.
+    """
+    rows = read_rows(folders)
+    if not rows.by_key:
+        listed = ", ".join(str(folder) for folder in folders)
+        raise ValueError(f"there is no row in {listed}: make some with g2rl-bench run")
+    studies = [plan.study(task) for task in plan.tasks.values()]
+
+    # the page first: without its markers nothing is written
+    page = home / "README.md"
+    figures = {study.task: f"{study.task}.png" for study in studies if study.provisional(rows)}
+    tables = leaderboard(studies, rows, figures)
+    text = f"{tables}\n\n## Arms\n\n{commands_table(studies)}"
+    filled = with_leaderboard(page.read_text(encoding="utf-8"), text)
+
+    write_rows(home / "rows", rows)
+    page.write_text(filled, encoding="utf-8")
+    written = [home / "rows", page]
+    for study in studies:
+        if study.task in figures:
+            written.append(draw(study, rows, home / figures[study.task]))
+    return written
+
+
+def draw(study: Study, rows: Rows, path: Path) -> Path:
+    """The figure of a task: of the reported runs, or, until there are any, of those that choose
+    rates."""
+    from g2rl.analysis.figures.bakeoff import draw_bakeoff  # loads matplotlib
+
+    reported = study.reported(rows)
+    if study.baseline in reported:
+        counts = sorted({len(of_arm) for of_arm in reported.values()})
+        seeds = " or ".join(map(str, counts))
+        caption = f"each arm at its best rate, mean of {seeds} reported seeds"
+        return draw_bakeoff(study, reported, path, with_marks(caption))
+
+    # one seed, chosen upon: it says what to expect, no more
+    caption = (
+        f"PROVISIONAL: one run an arm (seed {study.rates_seed}, on which rates are chosen), at the "
+        "best rate tried so far"
+    )
+    return draw_bakeoff(study, study.provisional(rows), path, with_marks(caption))
+
+
+def with_marks(caption: str) -> str:
+    """A caption with the meaning of the marks."""
+    return (
+        f"{caption}; lines: evaluations through training, dot: after the last step, grey: all "
+        "other arms;\ndashed: coverage of the base policy. Held-out problems, temperature 1."
+    )

@@ -1,0 +1,191 @@
+"""The leaderboard from rows made up for it: which rows count, differences, families and markers."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from pathlib import Path
+
+import pytest
+
+from g2rl.analysis.bakeoff.leaderboard import (
+    BEGIN,
+    END,
+    commands_table,
+    leaderboard,
+    with_leaderboard,
+)
+from g2rl.analysis.bakeoff.rows import Row, Rows
+from g2rl.analysis.bakeoff.study import Claims, Study, at_equal_accuracy, coverage_at, long_frame
+from g2rl.analysis.figures.bakeoff import draw_bakeoff, mean_path
+
+STUDY = Study(
+    task="detour",
+    protocol="p",
+    arms={"grpo": "exploration=none", "good": "exploration=maxrl", "poor": "exploration=g2rl"},
+    baseline="grpo",
+    rates=("5e-4", "1e-3"),
+    rates_seed=100,
+    seeds=(0, 1, 2),
+    primary="pass@32",
+    verb="keeps",
+    choose_by=("pass@1", "pass@32"),
+    claims=Claims("good", ("grpo", "poor", "absent"), ("pass@32",)),
+)
+BASE = {"pass@1": 0.3, "pass@32": 0.99, "distinct": 2.8}
+
+
+def made(arm: str, rate: str, seed: int, *points: tuple[float, float, float]) -> Row:
+    """A row whose curve goes from the base policy through (pass@1, pass@32, distinct)."""
+    curve = [{"step": 0, "samples": 64, **BASE}]
+    for step, point in enumerate(points, start=1):
+        curve.append({"step": step, "samples": 64, **dict(zip(BASE, point, strict=True))})
+    return {
+        "task": "detour",
+        "arm": arm,
+        "rate": rate,
+        "seed": seed,
+        "protocol": "p",
+        "cpu_seconds": 30.0 + seed,
+        "command": f"g2rl-train {arm} {rate} {seed}",
+        "curve": curve,
+    }
+
+
+ENDS = {
+    "grpo": [(0.80, 0.85, 1.1), (0.81, 0.86, 1.2), (0.79, 0.84, 1.0)],
+    "good": [(0.80, 0.951, 2.4), (0.82, 0.960, 2.5), (0.78, 0.939, 2.3)],
+    "poor": [(0.50, 0.60, 0.8), (0.62, 0.50, 0.7), (0.40, 0.90, 0.9)],
+}
+
+
+def all_rows() -> Rows:
+    rows: list[Row] = []
+    for arm, ends in ENDS.items():
+        # the second rate is the better one, whatever the reported seeds say
+        rows.append(made(arm, "5e-4", 100, (0.4, 0.9, 1.0)))
+        rows.append(made(arm, "1e-3", 100, (0.7, 0.9, 1.0)))
+        for seed, end in enumerate(ends):
+            rows.append(made(arm, "1e-3", seed, (0.6, 0.95, 2.0), end))
+        rows.append(made(arm, "5e-4", 0, (0.99, 0.99, 9.0)))  # of a rate that was not chosen
+    return Rows({(row["task"], row["arm"], row["rate"], row["seed"]): row for row in rows})
+
+
+def cells_of(text: str, arm: str) -> list[str]:
+    [line] = [line for line in text.splitlines() if line.startswith(f"| {arm} | 1e-3 ")]
+    return [cell.strip() for cell in line.strip("| ").split(" | ")]
+
+
+def paired_t(values: list[float], others: list[float]) -> tuple[float, float, float]:
+    """Bounds of the 95 % interval and p of the paired t-test of three seeds.
+
+    Student's distribution with two degrees of freedom has a closed form: P(|T| > t) = 1 - t /
+    sqrt(t² + 2), and its 97.5 % quantile is 4.302653.
+    """
+    differences = [value - other for value, other in zip(values, others, strict=True)]
+    mean, error = statistics.mean(differences), statistics.stdev(differences) / math.sqrt(3)
+    t = abs(mean) / error
+    return mean - 4.302653 * error, mean + 4.302653 * error, 1 - t / math.sqrt(t * t + 2)
+
+
+def test_only_reported_seeds_at_the_chosen_rate_count() -> None:
+    rows = all_rows()
+    reported = STUDY.reported(rows)
+    for of_arm in reported.values():
+        assert [(row["seed"], row["rate"]) for row in of_arm] == [
+            (0, "1e-3"),
+            (1, "1e-3"),
+            (2, "1e-3"),
+        ]
+
+    # without one of its rates an arm has no chosen one, and so no reported row
+    missing = Rows(
+        {key: row for key, row in rows.by_key.items() if key[1:] != ("good", "5e-4", 100)}
+    )
+    assert set(STUDY.reported(missing)) == {"grpo", "poor"}
+    assert STUDY.provisional(missing)["good"][0]["rate"] == "1e-3"
+
+
+def test_differences_are_paired_and_adjusted_over_the_arms() -> None:
+    text = leaderboard([STUDY], all_rows(), {})
+    good = cells_of(text, "good")
+
+    # +0.101, +0.100, +0.099 of pass@32; two arms make a family of two
+    grpo = [0.85, 0.86, 0.84]
+    low, high, smaller_p = paired_t([0.951, 0.960, 0.939], grpo)
+    _, _, poor_p = paired_t([0.60, 0.50, 0.90], grpo)
+    assert smaller_p * 2 < 0.001
+    assert poor_p > 0.05
+    keeps = good[6]
+    assert keeps.startswith(f"**+0.100 [{low:+.3f}, {high:+.3f}], p <0.001 (")
+    assert keeps.endswith("**")
+
+    # its pass@1 differs by 0, +0.01 and -0.01, which nothing can tell from nothing
+    assert good[7][1:].startswith("0.000 [-0.025, +0.025], p 1.000 (")
+    poor = cells_of(text, "poor")
+    assert "**" not in poor[6]
+    assert f"p {poor_p:.3f} (" in poor[6]
+    assert cells_of(text, "grpo")[6:9] == ["-", "-", "-"]
+    assert good[-1] == "31"
+
+
+def test_claims_are_one_family_in_which_missing_arms_count() -> None:
+    text = leaderboard([STUDY], all_rows(), {})
+    claims = text.partition("**Claims about `good`**")[2]
+    assert "one family of 3 contrasts" in claims
+    _, _, p_value = paired_t([0.951, 0.960, 0.939], [0.85, 0.86, 0.84])
+    assert "| grpo | pass@32 | 3 | **+0.100 " in claims
+    assert "| <0.001 | <0.001 |" in claims
+    assert p_value * 3 < 0.001
+    assert "| absent | pass@32 | 0 | - | - | - |" in claims
+
+
+def test_coverage_at_equal_accuracy() -> None:
+    # 0.3 -> 0.5 -> 0.9 of pass@1, while coverage falls from 0.99 to 0.95 and 0.75
+    row = made("grpo", "1e-3", 0, (0.5, 0.95, 1.0), (0.9, 0.75, 1.0))
+    assert coverage_at(row, 0.3, "pass@32") == pytest.approx(0.99)
+    assert coverage_at(row, 0.4, "pass@32") == pytest.approx(0.97)
+    assert coverage_at(row, 0.8, "pass@32") == pytest.approx(0.80)
+    with pytest.raises(ValueError, match=r"never reaches 0\.950"):
+        coverage_at(row, 0.95, "pass@32")
+
+    # the other one reaches 0.7 at most, and keeps 0.97 there
+    other = made("good", "1e-3", 0, (0.7, 0.97, 1.0), (0.6, 0.99, 1.0))
+    assert at_equal_accuracy(other, row, "pass@32") == pytest.approx(0.97 - 0.85)
+    assert at_equal_accuracy(row, other, "pass@32") == pytest.approx(0.85 - 0.97)
+
+
+def test_before_any_reported_run_there_are_only_rates() -> None:
+    rates = Rows({key: row for key, row in all_rows().by_key.items() if key[3] == 100})
+    text = leaderboard([STUDY], rates, {})
+    assert "6 of 6 runs that choose rates (3 of 3 arms at all 2), 0 of 9 reported runs" in text
+    assert "Δ" not in text
+    assert "| good | 0.400 / 0.900 / 1.00 | 0.700 / 0.900 / 1.00 | 1e-3 |" in text
+    assert "| *before training* | 0.300 / 0.990 / 2.80 |" in text
+    assert leaderboard([STUDY], Rows({}), {}).endswith("0 of 9 reported runs.")
+
+
+def test_the_page_is_filled_between_its_markers_alone() -> None:
+    page = f"# Title\n\n{BEGIN}\nold\n{END}\n\nwritten by hand\n"
+    filled = with_leaderboard(page, "new")
+    assert filled == f"# Title\n\n{BEGIN}\n\nnew\n\n{END}\n\nwritten by hand\n"
+    assert with_leaderboard(filled, "new") == filled
+    for bad in ("no markers", f"{END}\n{BEGIN}"):
+        with pytest.raises(ValueError, match="the page must have a line"):
+            with_leaderboard(bad, "new")
+
+
+def test_every_arm_has_the_command_of_its_row() -> None:
+    text = commands_table([STUDY])
+    assert "| good | `exploration=maxrl` | `g2rl-bench run --again --arms good` |" in text
+
+
+def test_the_figure_shows_means_over_runs(tmp_path: Path) -> None:
+    reported = STUDY.reported(all_rows())
+    x_E, y_E = mean_path(reported["good"], "pass@32")
+    assert x_E.tolist() == pytest.approx([0.3, 0.6, 0.8])
+    assert y_E.tolist() == pytest.approx([0.99, 0.95, 0.95])
+    path = draw_bakeoff(STUDY, reported, tmp_path / "detour.png", "caption")
+    assert path.stat().st_size > 10_000
+    frame = long_frame(reported)
+    assert sorted(frame["arm"].unique()) == ["good", "grpo", "poor"]
