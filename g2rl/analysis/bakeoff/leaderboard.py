@@ -71,13 +71,18 @@ def task_parts(study: Study, rows: Rows) -> list[str]:
             parts += claims_table(study, reported)
 
     # and what it was chosen from
-    parts += [
-        f"**Rates, seed {study.rates_seed}, which is not reported.** One run each, so no "
-        f"intervals: {ACCURACY} / {study.primary} / {DISTINCT} after training. The rate with the "
-        f"largest mean of {' and '.join(study.choose_by)} is chosen.",
-        rates_table(study, rows),
-    ]
-    return parts
+    return [*parts, rates_words(study), rates_table(study, rows)]
+
+
+def rates_words(study: Study) -> str:
+    """What the table of rates shows."""
+    words = (
+        f"**Seed {study.rates_seed}, which is not reported.** One run each, so no intervals: "
+        f"{ACCURACY} / {study.primary} / {DISTINCT} after training."
+    )
+    if len(study.rates) > 1:
+        words += f" The rate with the largest mean of {' and '.join(study.choose_by)} is chosen."
+    return words
 
 
 def progress(study: Study, rows: Rows, reported: Mapping[str, Sequence[Row]]) -> str:
@@ -89,11 +94,23 @@ def progress(study: Study, rows: Rows, reported: Mapping[str, Sequence[Row]]) ->
     cost = ""
     if seconds:
         cost = f" A run took {min(seconds):.0f} to {max(seconds):.0f} CPU seconds."
+    rate = ""
+    if len(study.rates) == 1:
+        rate = (
+            f"**One rate only, {study.rates[0]}, and {seeds_done(reported)} of {len(study.seeds)} "
+            "seeds**: methods are not at their best rates. "
+        )
     return (
-        f"Stored: {tried} of {len(study.arms) * len(study.rates)} runs that choose rates "
+        f"{rate}Stored: {tried} of {len(study.arms) * len(study.rates)} runs that choose rates "
         f"({len(chosen_arms)} of {len(study.arms)} arms at all {len(study.rates)}), "
         f"{runs} of {len(study.arms) * len(study.seeds)} reported runs.{cost}"
     )
+
+
+def seeds_done(reported: Mapping[str, Sequence[Row]]) -> str:
+    """``2 to 3``: how many reported seeds the arms have."""
+    counts = sorted({len(of_arm) for of_arm in reported.values()}) or [0]
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
 # --- what is reported
@@ -155,9 +172,8 @@ def equal_cell(study: Study, of_arm: Sequence[Row], of_baseline: Sequence[Row], 
 def families(study: Study, reported: Mapping[str, Sequence[Row]]) -> str:
     """What the main table's differences and p values are."""
     size = len(reported) - 1
-    seeds = sorted({len(of_arm) for of_arm in reported.values()})
     return (
-        f"Means over {' or '.join(map(str, seeds))} seeds [95 % t-interval over seeds]; Δ is the "
+        f"Means over {seeds_done(reported)} seeds [95 % t-interval over seeds]; Δ is the "
         f"arm minus {study.baseline}, paired by seed. Each of the three Δ columns is one family of "
         f"{size} contrasts; p is adjusted over it (Holm), and bold is what survives at {LEVEL:g}. "
         "In brackets after p: the true difference that would have been found with probability 0.8, "

@@ -58,7 +58,7 @@ def composed(words: Sequence[str], config_dirs: Sequence[Path] = ()) -> DictConf
         config_dirs: folders with choices of the user's own.
     """
     register_resolvers()
-    own = ",".join(f"file://{folder.resolve()}" for folder in config_dirs)
+    own = ",".join(f"'file://{folder.resolve()}'" for folder in config_dirs)
     search = [f"hydra.searchpath=[{own}]"] if own else []
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         return compose("train", overrides=[*words, *search])

@@ -209,7 +209,7 @@ def read_plan(path: Path) -> Plan:
             f"there is no plan at {path}: start the command in a checkout of g2rl, or name the "
             "file with --plan"
         )
-    text: Any = OmegaConf.to_container(OmegaConf.load(path))
+    text = _content(path)
     lacking = [section for section in SECTIONS if section not in text]
     if lacking:
         raise ValueError(f"{path} says nothing of {', '.join(lacking)}")
@@ -227,6 +227,17 @@ def read_plan(path: Path) -> Plan:
     return Plan(text["rates_seed"], tuple(text["seeds"]), text["baseline"], tasks, arms, claims)
 
 
+def _content(path: Path) -> dict[str, Any]:
+    """What a plan's file says; the files that it builds upon by `base` are filled in."""
+    content = OmegaConf.load(path)
+    text: Any = OmegaConf.to_container(content)
+    if "base" in text:
+        # what the file says itself wins, setting by setting
+        base = _content(path.parent / text.pop("base"))
+        text = OmegaConf.to_container(OmegaConf.merge(base, text))
+    return dict(text)
+
+
 def _task(name: str, entry: Mapping[str, Any]) -> PlannedTask:
     """One task of a plan; rates stay as they are written, because names of folders hold them."""
     return PlannedTask(
@@ -234,6 +245,6 @@ def _task(name: str, entry: Mapping[str, Any]) -> PlannedTask:
         str(entry["experiment"]),
         tuple(str(rate) for rate in entry["rates"]),
         str(entry["primary"]),
-        str(entry["verb"]),
+        str(entry.get("verb", "keeps")),
         tuple(entry["choose_by"]),
     )

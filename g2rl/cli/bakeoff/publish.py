@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from g2rl.analysis.bakeoff.leaderboard import commands_table, leaderboard, with_leaderboard
+from g2rl.analysis.bakeoff.leaderboard import (
+    commands_table,
+    leaderboard,
+    seeds_done,
+    with_leaderboard,
+)
 from g2rl.analysis.bakeoff.rows import Rows, read_rows, write_rows
 from g2rl.analysis.bakeoff.study import Study
 from g2rl.cli.bakeoff.plan import Plan
@@ -54,9 +59,8 @@ def draw(study: Study, rows: Rows, path: Path) -> Path:
 
     reported = study.reported(rows)
     if study.baseline in reported:
-        counts = sorted({len(of_arm) for of_arm in reported.values()})
-        seeds = " or ".join(map(str, counts))
-        caption = f"each arm at its best rate, mean of {seeds} reported seeds"
+        rate = "its best rate" if len(study.rates) > 1 else f"rate {study.rates[0]} alone"
+        caption = f"each arm at {rate}, mean of {seeds_done(reported)} reported seeds"
         return draw_bakeoff(study, reported, path, with_marks(caption))
 
     # one seed, chosen upon: it says what to expect, no more

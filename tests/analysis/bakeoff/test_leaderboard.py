@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,24 @@ def test_before_any_reported_run_there_are_only_rates() -> None:
     assert "| good | 0.400 / 0.900 / 1.00 | 0.700 / 0.900 / 1.00 | 1e-3 |" in text
     assert "| *before training* | 0.300 / 0.990 / 2.80 |" in text
     assert leaderboard([STUDY], Rows({}), {}).endswith("0 of 9 reported runs.")
+
+
+def test_one_rate_and_one_or_two_seeds_are_said_so() -> None:
+    sitting = replace(STUDY, rates=("1e-3",))
+    rows = all_rows()
+    two = Rows({key: row for key, row in rows.by_key.items() if key[3] != 2})
+    text = leaderboard([sitting], two, {})
+    assert "**One rate only, 1e-3, and 2 of 3 seeds**: methods are not at their best" in text
+    good = cells_of(text, "good")
+    # +0.101 and +0.100: the mean plus or minus 12.706 times half their distance, and p = 0.0032
+    # (one degree of freedom: 1 - 2 arctan(201) / pi), doubled for the smaller of two
+    assert good[6].startswith("**+0.100 [+0.094, +0.107], p 0.006 (")
+
+    # one seed has no interval, and nothing is tested
+    one = Rows({key: row for key, row in two.by_key.items() if key[3] != 1})
+    text = leaderboard([sitting], one, {})
+    assert "1 of 3 seeds" in text
+    assert cells_of(text, "good")[6] == "+0.101"
 
 
 def test_the_page_is_filled_between_its_markers_alone() -> None:

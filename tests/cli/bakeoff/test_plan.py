@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,17 @@ def test_reported_seeds_take_the_best_rate_of_the_arms_that_have_one(plan: Plan)
     runs = plan.seed_runs(task, rows)
     assert [(run.arm, run.rate) for run in runs] == [("maxrl", task.rates[1])] * 5
     assert [run.seed for run in runs] == [0, 1, 2, 3, 4]
+
+
+def test_the_first_sitting_is_the_plan_at_one_rate(plan: Plan) -> None:
+    sitting = read_plan(PLAN.with_name("first_sitting.yaml"))
+    for name, task in plan.tasks.items():
+        assert sitting.tasks[name] == replace(task, rates=task.rates[:1])
+    assert replace(sitting, tasks=plan.tasks) == plan
+
+    # its rows are rows of the whole plan
+    own, whole = (one.run(one.tasks["detour"], "grpo", "0.0005", 1) for one in (sitting, plan))
+    assert own.identity == whole.identity
 
 
 def test_the_claims_name_arms_and_metrics(plan: Plan) -> None:
