@@ -13,13 +13,18 @@ TRL_VERSIONS ?= 1.9.2 1.12.0 1.14.2
 TRL_VENVS ?= .venv-trl
 VERL_VENV ?= .venv-verl
 VERIFIERS_VENV ?= .venv-verifiers
+BROWSER_VENV ?= .venv-browser
+BROWSER_BIN := $(BROWSER_VENV)/bin
+G2RL_CHROMIUM ?=
+export G2RL_CHROMIUM
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
 .PHONY: help train test test-slow test-vllm test-trl test-verl test-verifiers test-extras test-models bench chaos docs lint format typecheck smollm2 warmstart wheel clean
+.PHONY: help train test test-slow test-vllm test-trl test-verl test-verifiers test-report test-extras test-models bench chaos lint format typecheck smollm2 warmstart wheel clean
 
 help:  ## show this list
-	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "make %-14s %s\n", $$1, $$2}'
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -110,6 +115,20 @@ $(VERIFIERS_VENV)/.installed: pyproject.toml
 
 test-verifiers: $(VERIFIERS_VENV)/.installed  ## tasksets of the real package verifiers as tasks
 	$(VERIFIERS_VENV)/bin/pytest tests/tasks/test_taskset.py $(ARGS)
+
+# where playwright can download no Chromium, name one that is there: make test-report G2RL_CHROMIUM=/usr/bin/chromium
+$(BROWSER_VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "g2rl needs Python >= 3.11; name one with: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "setting up $(BROWSER_VENV) (some minutes) ..."
+	$(PYTHON) -m venv --clear $(BROWSER_VENV) || { rm -rf $(BROWSER_VENV); exit 1; }
+	$(BROWSER_BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  -e . 'playwright>=1.50,<2' pytest pytest-timeout
+	test -n "$(G2RL_CHROMIUM)" || $(BROWSER_BIN)/python -m playwright install --only-shell chromium
+	@touch $@
+
+test-report: $(BROWSER_VENV)/.installed  ## report.html in a real Chromium
+	$(BROWSER_BIN)/pytest -m browser tests/report_browser $(ARGS)
 
 bench: $(VENV)/.installed-dev  ## compare with named peers and write speed/RESULTS.md (twenty minutes)
 	$(BIN)/python speed/run_all.py $(ARGS)

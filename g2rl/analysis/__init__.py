@@ -5,7 +5,8 @@ comparison/    several runs joined: arms, differences between them, the end of a
 bakeoff/       stored rows of a bake-off of signals
 geometry/      cosines between responses over sampling and scoring temperatures
 fidelity/      how well gradient features predict the true gradients
-figures/       every figure; the only package that loads matplotlib
+figures/       every figure that is a file
+report/        one HTML page about a run, or about several
 stored.py      read back what the commands wrote, for notebooks
 tables.py      cells with intervals, tables in markdown
 captions.py    how the responses behind a cosine were sampled and scored

@@ -1,6 +1,7 @@
 """The commands, g2rl-train and its like; the only rooms that know Hydra.
 
-    train, evaluate, analyze, grade     entry points
+    train, evaluate, analyze, grade,    entry points
+    report
     bench                               entry point of the bake-off
     dashboard, warmstart, hard_problems `python -m g2rl.cli.NAME`
     errors                              one line for the user, the traceback in the folder

@@ -49,6 +49,7 @@ _CHECKS = ("engine.drift_every", "engine.drift_tolerance")
 _FREE_IN_TRAINING = _free(
     "resume",
     "plan",
+    "report",
     "tracking",
     "trainer.keep_checkpoints",
     "trainer.keep_best",

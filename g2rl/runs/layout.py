@@ -95,6 +95,11 @@ class RunFolder:
         return self.path / "cosine_distribution.png"
 
     @property
+    def report(self) -> Path:
+        """One HTML page with everything above; see docs/report.md."""
+        return self.path / "report.html"
+
+    @property
     def summary(self) -> Path:
         """Metrics before and after training. It is written last: where it is, all else is there."""
         return self.path / "summary.json"
@@ -136,6 +141,7 @@ def _outputs() -> tuple[str, ...]:
         folder.error,
         folder.learning_curves,
         folder.cosine_distribution,
+        folder.report,
         folder.inputs,
     ]
     return tuple(str(path) for path in paths)

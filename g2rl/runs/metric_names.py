@@ -485,6 +485,14 @@ def summary_of(name: str) -> str | None:
     return None
 
 
+def meaning_of(name: str) -> str | None:
+    """What a metric by its full name means, in one phrase; None for one that is not curated."""
+    for metric in CURATED:
+        if _name_pattern(metric.name).fullmatch(name):
+            return metric.meaning
+    return None
+
+
 def final_score(row: Mapping[str, float]) -> float | None:
     """The score of the weights after a step: held-out pass@1, mean over benchmarks.
 

@@ -213,16 +213,17 @@ class Watch:
         self.rows: list[Row] = []
         self.raised: set[str] = set()
         for row in rows:
-            self._new_alarms(row)
+            self.new_alarms(row)
 
     def __call__(self, row: Row) -> dict[str, str]:
         """Take in the row of a step; warn of the alarms that are new, and return them."""
-        new_alarms = self._new_alarms(row)
+        new_alarms = self.new_alarms(row)
         for name, message in new_alarms.items():
             log.warning("health alarm %s at step %d: %s", name, int(row["step"]), message)
         return new_alarms
 
-    def _new_alarms(self, row: Row) -> dict[str, str]:
+    def new_alarms(self, row: Row) -> dict[str, str]:
+        """Take in the row of a step without a warning; return the alarms that are new."""
         if row["step"] < 1:  # the evaluation before training
             return {}
         longest_window = max(self.limits.window, self.limits.unsolved_steps)

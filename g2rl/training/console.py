@@ -120,7 +120,12 @@ class ConsoleReporter:
     def close(self) -> None:
         self.progress.stop()
 
-    def summary(self, rows: Sequence[tuple[str, str, str]], plots: Sequence[Path]) -> None:
+    def summary(
+        self,
+        rows: Sequence[tuple[str, str, str]],
+        plots: Sequence[Path],
+        report: Path | None = None,
+    ) -> None:
         """Print the table of before and after, and where everything is."""
         title = "before and after training, 95 % bootstrap intervals over problems"
         table = Table("", "before", "after", title=title)
@@ -132,6 +137,8 @@ class ConsoleReporter:
 
         model = RunFolder(self.run_dir).model
         self.say(f"plots: {', '.join(str(shorter(path)) for path in plots)}")
+        if report is not None:
+            self.say(f"report: {shorter(report)}  (open it in a browser)")
         self.say(f"model: {shorter(model)}  (Hugging Face format)")
         self.say(f"done: {shorter(self.run_dir)}")
 

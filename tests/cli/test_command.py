@@ -16,6 +16,7 @@ from tests.support import composed
 QUICK = (
     "experiment=smoke",
     "tracking=local",
+    "report=false",
     "trainer.steps=1",
     "trainer.probe_problems=0",
     "trainer.prompts_per_step=2",

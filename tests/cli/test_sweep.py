@@ -30,6 +30,7 @@ from tests.support import ROOT, composed, json_lines, untimed_rows
 
 TINY = (
     "tracking=local",
+    "report=false",
     "trainer.probe_problems=0",
     "trainer.prompts_per_step=2",
     "trainer.group_size=2",

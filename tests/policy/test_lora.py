@@ -512,7 +512,8 @@ def test_an_adapter_export_needs_a_base_that_can_be_found_again(tmp_path: Path) 
 
 
 def test_the_command_trains_an_adapter(tmp_path: Path) -> None:
-    settings = ["experiment=smoke", "tracking=local", "trainer.steps=1", "model.lora.r=4"]
+    settings = ["experiment=smoke", "trainer.steps=1", "model.lora.r=4"]
+    settings += ["tracking=local", "report=false"]
     words = ["-m", "g2rl.cli.train", *settings, "hydra.run.dir=out"]
     result = commands.run(words, tmp_path)
     assert result.returncode == 0, result.stderr

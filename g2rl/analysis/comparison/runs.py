@@ -24,6 +24,9 @@ SIGNAL = "exploration.name"
 """Stands for exploration._target_ and says the signal by its short name."""
 COLUMNS = ("arm", "seed", "run", "step", "metric", "value")
 """Of the long table: one row a run, step and metric."""
+GEOMETRY_PREFIX = "geometry/"
+"""Begins the names of metrics that are read from geometry files; they end as in
+`g2rl.formulas.pairs.cosine_metrics`."""
 
 
 class RunsError(ValueError):

@@ -8,14 +8,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from g2rl.analysis.comparison.runs import COLUMNS
+from g2rl.analysis.comparison.runs import COLUMNS, GEOMETRY_PREFIX
 from g2rl.formulas.feature_sums import identity_metrics_of
 from g2rl.formulas.pairs import cosine_metrics
 from g2rl.runs.layout import RunFolder
 
 COLUMNS_READ = ("sample", "correct", "cosine", "tokens", "feature_norm", "first_alike")
-PREFIX = "geometry/"
-"""Begins the names of these metrics; they end as in `g2rl.formulas.pairs.cosine_metrics`."""
 
 
 def step_numbers(path: Path) -> dict[str, float] | None:
@@ -70,5 +68,5 @@ def training_geometry(frame: pd.DataFrame) -> pd.DataFrame:
             if metrics is None:
                 break  # a run writes cosines at every step or at none
             for name, value in metrics.items():
-                rows.append((arm, seed, run, step, f"{PREFIX}{name}", value))
+                rows.append((arm, seed, run, step, f"{GEOMETRY_PREFIX}{name}", value))
     return pd.DataFrame(rows, columns=list(COLUMNS))

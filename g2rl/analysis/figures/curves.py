@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_rgb
 
-from g2rl.analysis.comparison.training_geometry import PREFIX
+from g2rl.analysis.comparison.runs import GEOMETRY_PREFIX
 from g2rl.analysis.figures.style import caption_below, level_line, plt, save_figure, tidy_axis
 from g2rl.analysis.palette import OTHER_COLOURS, SIGNAL_COLOURS
 from g2rl.formulas.intervals import t_quantile
@@ -245,7 +245,9 @@ def draw_geometry_curves(frame: pd.DataFrame, caption: str, path: Path) -> Path:
     few = has_few_seeds(frame)
     for row, level, kind in zip(axes, (0.0, 0.5), ("cosine", "negative_pairs"), strict=True):
         if few:
-            focus(row[0], frame[frame["metric"].str.startswith(f"{PREFIX}{kind}")]["value"])
+            focus(
+                row[0], frame[frame["metric"].str.startswith(f"{GEOMETRY_PREFIX}{kind}")]["value"]
+            )
         for axis in row:
             level_line(axis, level)
 
@@ -259,13 +261,13 @@ def identity_note(frame: pd.DataFrame) -> str:
     lines: list[str] = []
     for arm, of_arm in frame.groupby("arm", sort=False):
         means = of_arm.groupby("metric")["value"].mean()
-        ratio = means.get(f"{PREFIX}identity_ratio")
+        ratio = means.get(f"{GEOMETRY_PREFIX}identity_ratio")
         if ratio is None:
             continue
 
         # files of earlier versions do not tell identical responses
         text = f"identity ratio {ratio:+.3f}"
-        identical = means.get(f"{PREFIX}identical_pairs")
+        identical = means.get(f"{GEOMETRY_PREFIX}identical_pairs")
         if identical is not None:
             text += f", {identical:.1%} of the pairs identical"
         lines.append(f"\n{arm}: {text}")
@@ -278,5 +280,5 @@ def _class_panels(metric: str, name: str, unit: str) -> dict[str, tuple[str, str
     for pair_class in SHOWN_CLASSES:
         # the metric ends in the class, the title begins with it
         label = "all pairs" if pair_class == ALL_PAIRS else pair_class
-        panels[f"{PREFIX}{metric}{metric_suffix(pair_class)}"] = (f"{label}: {name}", unit)
+        panels[f"{GEOMETRY_PREFIX}{metric}{metric_suffix(pair_class)}"] = (f"{label}: {name}", unit)
     return panels

@@ -113,6 +113,8 @@ class TrainSettings:
 
     seed: int
     plan: str
+    report: bool
+    """Whether the run ends with report.html."""
     model: ModelSettings
     parallel: ParallelSettings
     trainer: TrainerSettings
@@ -131,6 +133,8 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.plan not in PLANS:
             raise ValueError(f"plan must be one of {PLANS}, got {self.plan!r}")
+        if not isinstance(self.report, bool):
+            raise ValueError(f"report must be true or false, got {self.report!r}")
 
         # what no single node can know
         mini_batches, prompts = self.optimizer.mini_batches, self.trainer.prompts_per_step
@@ -231,6 +235,7 @@ def read_train_settings(config: DictConfig) -> TrainSettings:
     return TrainSettings(
         seed=config.seed,
         plan="off" if config.plan is False else config.plan,  # YAML reads a bare off as false
+        report=config.report,
         model=read_model_settings(config.model),
         parallel=read_parallel_settings(config.parallel),
         trainer=read_trainer_settings(config),

@@ -6,4 +6,5 @@ subject     the model that an analysis looks at
 geometry    g2rl-analyze geometry
 fidelity    g2rl-analyze fidelity
 compare     g2rl-analyze compare
+report      g2rl-report, and the page at the end of a run
 """

@@ -17,6 +17,7 @@ from g2rl.cli.build.model import join_world
 from g2rl.cli.build.settings import TrainSettings, plain, read_train_settings
 from g2rl.cli.build.trainer import Models, TrainingJob, build_training
 from g2rl.cli.folder import prepare
+from g2rl.cli.jobs.report import report_run
 from g2rl.runs.checkpoints import export_model
 from g2rl.runs.files import write_json
 from g2rl.runs.identity import free_keys
@@ -65,7 +66,7 @@ def train(config: DictConfig, run_dir: Path) -> float:
 
         if not isinstance(reporter, ConsoleReporter):
             return math.nan
-        return conclude(job, run_dir, reporter)
+        return conclude(job, run_dir, reporter, settings.report)
 
 
 def begin(run_dir: Path, plain_config: dict[str, Any], resume: str, world: World) -> bool:
@@ -125,10 +126,15 @@ def export(models: Models, settings: TrainSettings, target: Path, world: World) 
     export_model(model, loaded.tokenizer, loaded.stop_ids, target, lora_export)
 
 
-def conclude(job: TrainingJob, run_dir: Path, reporter: ConsoleReporter) -> float:
-    """Draw the figures, write summary.json and print the final table; returns the final score.
+def conclude(
+    job: TrainingJob, run_dir: Path, reporter: ConsoleReporter, with_report: bool
+) -> float:
+    """Draw the figures, write report.html and summary.json, and print the final table.
 
     summary.json is the last file of a run: where it is, all others are there.
+
+    Returns:
+        The final score.
     """
     # rows before the first step and after the last
     folder = RunFolder(run_dir)
@@ -136,12 +142,32 @@ def conclude(job: TrainingJob, run_dir: Path, reporter: ConsoleReporter) -> floa
     before, after = rows[0], rows[-1]
     benchmarks = [benchmark.name for benchmark in job.problems.benchmarks]
 
-    # figures first, the summary last
+    # figures and report first, the summary last
     plots = plot_run(run_dir, benchmarks)
+    report = try_report(run_dir) if with_report else None
     write_json(folder.summary, {"before": before, "after": after})
-    reporter.summary(summary_rows(before, after, benchmarks), plots)
+    reporter.summary(summary_rows(before, after, benchmarks), plots, report)
     score = final_score(after)
     return math.nan if score is None else score
+
+
+def try_report(run_dir: Path) -> Path | None:
+    """Write report.html and return its path; None if that fails, which no run may die of.
+
+    The page is made of what is on disk already, so it can be written again at any time.
+    """
+    try:
+        return report_run(run_dir, ended=True)
+    except Exception as error:
+        log.error(
+            "report.html was not written (%s: %s); the run is complete without it, and "
+            "g2rl-report %s writes it again",
+            type(error).__name__,
+            error,
+            run_dir,
+            exc_info=log.isEnabledFor(logging.DEBUG),
+        )
+        return None
 
 
 def describe(

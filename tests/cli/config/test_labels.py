@@ -16,6 +16,7 @@ from tests import commands
 from tests.support import composed
 
 HOUSEKEEPING = (
+    "report=false",
     "seed=3",
     "resume=never",
     "data_dir=x",

@@ -24,6 +24,7 @@ KILLED = Path(__file__).resolve().parent / "killed.py"
 SETTINGS = (
     "experiment=smoke",
     "tracking=local",
+    "report=false",
     "trainer.checkpoint_every=2",
     "trainer.eval_every=2",
     "trainer.keep_checkpoints=1",

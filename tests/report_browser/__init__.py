@@ -1,0 +1,1 @@
+"""The page about a run in a real browser: `make test-report`."""
