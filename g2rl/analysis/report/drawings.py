@@ -165,6 +165,7 @@ def lines_drawing(
 
     def draw(axis: Any) -> None:
         for line in lines:
+            # points are seen where there are few
             marker = "o" if len(line.steps) <= FEW_POINTS else None
             axis.plot(
                 line.steps,
@@ -175,6 +176,8 @@ def lines_drawing(
                 ms=3.5,
                 lw=1.6,
             )
+
+            # the interval behind the line
             if len(line.low):
                 axis.fill_between(
                     line.steps, line.low, line.high, color=line.colour, alpha=0.15, lw=0
@@ -219,6 +222,7 @@ def numbers_of(lines: Sequence[Line]) -> list[list[str]]:
                 low, high = float(line.low[index]), float(line.high[index])
             cells.setdefault(step, {})[place] = interval_cell(value, low, high, ".4g")
 
+    # one table for all lines
     rows = [["step", *(line.label or "value" for line in lines)]]
     for step, of_step in sorted(cells.items()):
         rows.append([f"{step:g}", *(of_step.get(place, NOTHING) for place in range(len(lines)))])
@@ -264,6 +268,7 @@ def ends_drawing(title: str, unit: str, measured: Sequence[Measured], caption: s
         axis.set_ylabel(unit)
         legend(axis, 2)
 
+    # the same values for those who read
     rows = [["", "before training", "after training"]]
     for one in measured:
         rows.append([one.label, interval_cell(*one.before), interval_cell(*one.after)])
@@ -301,6 +306,7 @@ def histogram_drawing(
         axis.set_ylabel("density")
         legend(axis, len(present))
 
+    # what a histogram hides: how many pairs there were, and their mean
     rows = [["pairs", "number", "mean cosine", "negative"]]
     for label, _, one in present:
         rows.append([label, str(len(one)), f"{one.mean():+.3f}", f"{(one < 0).mean():.1%}"])

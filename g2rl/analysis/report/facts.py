@@ -64,6 +64,7 @@ class RunFacts:
     @property
     def benchmarks(self) -> list[str]:
         """Names of the held-out problem sets, in the order of the run."""
+        # a dict keeps the order in which names come
         names: dict[str, None] = {}
         for row in self.rows:
             for metric in row:
@@ -89,6 +90,7 @@ class RunFacts:
 
     def curve(self, metric: str) -> tuple[list[float], list[float]]:
         """Steps that report a metric, and its values there."""
+        # evaluations and probes are of some steps only
         steps, values = [], []
         for row in self.rows:
             if metric in row:
@@ -99,6 +101,7 @@ class RunFacts:
     def of_features(self, quantity: str) -> str | None:
         """The metric of a quantity that gradient features give, such as "nu_mean"; None without
         it."""
+        # a run measures them in one of these places, or in none
         names = set(self.metrics())
         for place in MEASURED_BY:
             if f"{place}{quantity}" in names:
@@ -140,6 +143,7 @@ def read_facts(folder: Path, ended: bool = False) -> RunFacts:
 
 def _typed(folder: Path) -> list[str] | None:
     """What was typed after the command, from Hydra's own record; None if there is none."""
+    # the settings that were typed; those of Hydra itself, such as the folder, are not among them
     path = folder / ".hydra" / "overrides.yaml"
     if not path.is_file():
         return None
@@ -152,6 +156,8 @@ def flat_settings(node: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     settings: dict[str, str] = {}
     for name, value in node.items():
         key = f"{prefix}{name}"
+
+        # an empty node is a value of its own
         if isinstance(value, Mapping) and value:
             settings |= flat_settings(value, f"{key}.")
         else:
@@ -161,5 +167,6 @@ def flat_settings(node: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 def _typed_value(value: Any) -> str:
     """A value as it stands in a YAML file, on one line."""
+    # yaml ends a bare value with a line of three dots
     text: str = yaml.safe_dump(value, default_flow_style=True, width=float("inf"))
     return text.removesuffix("\n").removesuffix("\n...")

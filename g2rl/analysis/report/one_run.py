@@ -72,6 +72,7 @@ class Section:
 
 def measured_ends(facts: RunFacts, metric: str) -> tuple[str, str, str]:
     """Cells of a metric before and after training, with intervals, and their difference."""
+    # a metric without an interval is shown alone, one that is missing as a dash
     values: list[float] = []
     cells: list[str] = []
     for row in (facts.before, facts.after):
@@ -83,6 +84,7 @@ def measured_ends(facts: RunFacts, metric: str) -> tuple[str, str, str]:
 
 def accuracies(facts: RunFacts, benchmark: str) -> list[str]:
     """Held-out metrics of a benchmark that have an interval, but mean@n, which is pass@1."""
+    # what has an interval is an accuracy
     prefix = f"eval/{benchmark}/"
     names: list[str] = []
     for metric in facts.before:
@@ -138,6 +140,7 @@ def _ends_of(facts: RunFacts, benchmark: str, names: Sequence[str]) -> Drawing:
 
 def learning(facts: RunFacts) -> Section:
     """Curves of held-out and training metrics over the steps."""
+    # held-out problems first: they are what counts
     drawings = [_held_out(facts, benchmark) for benchmark in facts.benchmarks]
     for title, unit, share, metrics in TRAINING:
         lines = _lines(facts, metrics)
@@ -157,6 +160,8 @@ def _held_out(facts: RunFacts, benchmark: str) -> Drawing:
     curves = held_out_curves(facts.before, [benchmark]).items()
     for place, (metric, label) in enumerate(curves):
         steps, values = facts.curve(metric)
+
+        # every accuracy comes with both ends of its interval
         lines.append(
             Line(
                 label,
@@ -220,6 +225,7 @@ def training_caption(facts: RunFacts) -> str:
 
 def _novelty(facts: RunFacts) -> list[Drawing]:
     """Novelty, and how far the signal moved the rewards."""
+    # novelty itself
     drawings: list[Drawing] = []
     named = []
     for quantity, label in (("nu_mean", "mean"), ("nu_spread", "max − min of a group")):
@@ -230,6 +236,7 @@ def _novelty(facts: RunFacts) -> list[Drawing]:
         lines = _lines(facts, named)
         drawings.append(lines_drawing("Novelty ν", "ν", lines, share=True))
 
+    # and what it does to the rewards
     shift = _lines(facts, (("explore/reward_shift", ""),))
     if shift:
         caption = "mean |shaped − base reward|"
@@ -246,6 +253,7 @@ def _cosines(facts: RunFacts) -> list[Drawing]:
     ):
         lines: list[Line] = []
         for pair_class in SHOWN_CLASSES:
+            # a class that never had a pair has no metric
             metric = facts.of_features(f"{quantity}{metric_suffix(pair_class)}")
             if metric is None:
                 continue
@@ -281,6 +289,7 @@ def _identity(facts: RunFacts) -> list[Drawing]:
 
 def _probes(facts: RunFacts) -> list[Drawing]:
     """Distributions of cosines on held-out problems, before and after training."""
+    # the first probe and the last one, which are one file if the run was stopped early
     files = list(RunFolder(facts.folder).table_files("probe").items())
     rows_by_step = {int(row["step"]): row for row in facts.rows}
     drawings: list[Drawing] = []
@@ -289,11 +298,15 @@ def _probes(facts: RunFacts) -> list[Drawing]:
         row = rows_by_step.get(step, {})
         if "probe/cosine" not in row:
             continue
+
+        # the cosines of every class
         pairs = pd.read_parquet(path, columns=["cosine", "pair"])
         values = []
         for pair_class, colour in PAIR_COLOURS.items():
             cosines = pairs.loc[pairs["pair"] == pair_class, "cosine"].to_numpy()
             values.append((pair_class, colour, cosines))
+
+        # with all that they depend on
         time = "before training" if step == 0 else f"after step {step}"
         texts = [text for text in (probe_caption(row), probe_identity(row)) if text]
         title = f"Held-out cosines {time}"
@@ -325,6 +338,7 @@ def tiles(facts: RunFacts, alarm_count: int) -> list[Tile]:
 
 def metric_rows(facts: RunFacts) -> list[list[str]]:
     """Every metric with its meaning, first, last, least and largest value; the headings first."""
+    # a metric that is not curated has no meaning written down
     rows = [["metric", "meaning", "rows", "first", "last", "least", "largest"]]
     for metric in facts.metrics():
         _, values = facts.curve(metric)
@@ -344,6 +358,7 @@ def alarm_rows(raised: Sequence[tuple[int, str, str]]) -> list[list[str]]:
 
 def about(facts: RunFacts) -> list[tuple[str, str]]:
     """What was run, in names and values."""
+    # the time of what was done, also if the run was interrupted and continued
     trainer = facts.config["trainer"]
     seconds = sum(facts.curve("time/step")[1]) + sum(facts.curve("time/evaluate")[1])
     return [
@@ -366,6 +381,7 @@ def name_of(node: Mapping[str, object]) -> str:
     name = node.get("name")
     if isinstance(name, str):
         return name
+    # g2rl.exploration.evol.Evol is evol
     target = str(node.get("_target_", NOTHING))
     return target.rsplit(".", 2)[-2] if target.count(".") >= 2 else target
 
@@ -377,6 +393,7 @@ def signal_of(facts: RunFacts) -> str:
 
 def duration(seconds: float) -> str:
     """``1 h 4 min``, ``5 min 3 s`` or ``12 s``."""
+    # the two largest units say enough
     whole = round(seconds)
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
     if hours:

@@ -144,6 +144,7 @@ def render(
     # the browser runs a script of this content, and no other
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
 
+    # a name that the template misspells is an error, and everything is escaped
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_asset),
         autoescape=True,

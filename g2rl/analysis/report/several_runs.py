@@ -84,6 +84,7 @@ class Comparison:
 
     def _arms(self) -> Section:
         """The last value of each metric, mean over seeds."""
+        # the usual columns, as in g2rl-analyze compare
         columns = headlines(self.frame)
         intro = [
             "The last value of each run: mean over seeds [95 % t-interval over seeds]. The "
@@ -95,6 +96,7 @@ class Comparison:
 
     def _differences(self) -> Section:
         """What every other arm changes against one, paired by seed."""
+        # everything that the table shows is one family of tests
         columns = headlines(self.frame)
         found = contrasts(self.frame, columns, self.against, list(columns))
         rows = contrast_rows(found, columns, self.against)
@@ -137,6 +139,8 @@ class Comparison:
             lines = self._lines(rows, quantity)
             if lines:
                 drawings.append(lines_drawing(title, unit, lines, caption=caption))
+
+        # an arm that is missing must not look like one without novelty
         without = self._arms_without_cosines()
         intro = ["Of the training responses of each arm, whether g2rl trains or observes."]
         if without:
@@ -172,6 +176,8 @@ class Comparison:
             drawn = curve(frame, label, metric)
             if drawn is None:
                 continue
+
+            # one seed has no band
             low, high = list(drawn.low), list(drawn.high)
             if drawn.seeds < 2:
                 low, high = [], []
@@ -180,6 +186,7 @@ class Comparison:
 
     def _settings(self) -> Section:
         """In which settings the runs differ."""
+        # a column for every setting that tells runs apart
         keys = differing(self.runs)
         rows = [["arm", "seed", *keys, "state", "folder"]]
         for label, members in self.arms.items():

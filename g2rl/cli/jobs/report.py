@@ -40,6 +40,7 @@ def report(
         RunsError: there is no run, or the runs cannot be compared so.
         ReportError: a run has logged nothing yet.
     """
+    # one run has a page of its own kind
     runs = find_runs(folders)
     out = out or default_file(folders)
     if len(runs) == 1:
@@ -92,6 +93,8 @@ def report_runs(
         RunsError: see `Comparison`.
     """
     comparison = Comparison(folders, by, against, partial)
+
+    # the alarms of every run, which are found in its rows
     raised: dict[Path, RaisedAlarms] = {}
     for run in comparison.runs:
         raised[run.folder] = raised_alarms(read_facts(run.folder))
@@ -103,6 +106,7 @@ def raised_alarms(facts: RunFacts) -> list[tuple[int, str, str]]:
 
     Limits that the run did not know of, because it is of an earlier version, have today's defaults.
     """
+    # limits of later versions are not ours to judge by
     known = {one.name for one in fields(HealthLimits)}
     limits = {}
     for name, value in facts.config.get("health", {}).items():
@@ -122,6 +126,7 @@ def default_file(folders: Sequence[Path]) -> Path:
     """Where a page goes: into the folder that was named, or evals/ if there are several."""
     if len(folders) == 1:
         return RunFolder(folders[0]).report
+    # a name that tells the runs, and that every disk takes
     names = "-".join(folder.resolve().name for folder in folders)
     return Path("evals") / f"report-{re.sub(r'[^A-Za-z0-9_.=-]+', '-', names)[:80]}.html"
 
