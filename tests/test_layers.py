@@ -30,7 +30,7 @@ ROWS = (
 """From the top down. A package imports only from rows below its own, or from itself."""
 ROW_OF = {name: number for number, names in enumerate(ROWS) for name in names}
 
-FACES = ("g2rl.exploration", "g2rl.policy.lm_head")
+FACES = ("g2rl", "g2rl.exploration", "g2rl.policy.lm_head")
 """Packages that offer their names themselves. All others import nothing in `__init__`."""
 
 MOST_STATEMENTS = 25

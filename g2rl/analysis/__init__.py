@@ -7,6 +7,7 @@ geometry/      cosines between responses over sampling and scoring temperatures
 fidelity/      how well gradient features predict the true gradients
 figures/       every figure that is a file
 report/        one HTML page about a run, or about several
+loaded.py      a run on disk as data frames: g2rl.load_run
 stored.py      read back what the commands wrote, for notebooks
 tables.py      cells with intervals, tables in markdown
 captions.py    how the responses behind a cosine were sampled and scored

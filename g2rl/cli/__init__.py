@@ -3,6 +3,7 @@
     train, evaluate, analyze, grade,    entry points
     report
     bench                               entry point of the bake-off
+    api                                 the same as functions: g2rl.train, ...
     dashboard, warmstart, hard_problems `python -m g2rl.cli.NAME`
     errors                              one line for the user, the traceback in the folder
     door                                what is refused before a folder is made

@@ -102,6 +102,7 @@ def small_run(folder: Path) -> Path:
     (folder / "metrics.jsonl").write_text(
         "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
     )
+    (folder / "config.yaml").write_text("{trainer: {steps: 2}, exploration: {}, seed: 0}")
     responses = pd.read_parquet(FOLDER / "data" / "geometry" / "start" / "responses.parquet")
     pairs = pd.read_parquet(FOLDER / "data" / "geometry" / "start" / "pairs.parquet")
     for step in (1, 2):
