@@ -27,19 +27,11 @@ from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from g2rl.cli.jobs import train as train_job
 from tests.support import ROOT
 
-PRELOADED = (
-    "g2rl.cli.jobs.train",
-    "g2rl.cli.jobs.evaluate",
-    "g2rl.cli.jobs.geometry",
-    "g2rl.cli.config.launch",
-    "transformers.models.qwen3.modeling_qwen3",
-)
-"""What the process that is forked has imported."""
-
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(list(PRELOADED))
+SERVER.set_forkserver_preload(["tests.preloaded"])
 
 
 class Command:
@@ -55,9 +47,10 @@ class Command:
         folder: Path,
         environment: Mapping[str, str],
         errors: str | None = None,
+        figures: bool = False,
     ) -> None:
         reader, writer = SERVER.Pipe(duplex=False)
-        arguments = (list(words), str(folder), dict(environment), writer, errors)
+        arguments = (list(words), str(folder), dict(environment), writer, errors, figures)
         self._process = SERVER.Process(target=_become, args=arguments)
         self._process.start()
         writer.close()
@@ -114,7 +107,11 @@ Running = Command | subprocess.Popen[str]
 
 
 def start(
-    words: Sequence[str], folder: Path, fresh: bool = False, **changes: str | None
+    words: Sequence[str],
+    folder: Path,
+    fresh: bool = False,
+    figures: bool = False,
+    **changes: str | None,
 ) -> Running:
     """Start Python with arguments: `-m MODULE ...`, `-c PROGRAM ...` or `FILE ...`.
 
@@ -122,6 +119,8 @@ def start(
         words: What would stand behind `python` in a shell.
         folder: Where the command runs.
         fresh: Start Python anew, instead of forking a process that has torch already.
+        figures: Let a training run draw its figures, which take a quarter of the time of a smoke
+            run. A fresh process draws them in any case.
         changes: What differs from the tests' own environment; None removes a variable.
 
     Returns:
@@ -129,7 +128,7 @@ def start(
     """
     variables = _environment(changes)
     if not fresh:
-        return Command(words, folder, variables)
+        return Command(words, folder, variables, figures=figures)
     return subprocess.Popen(
         [sys.executable, *words],
         cwd=folder,
@@ -146,9 +145,10 @@ def run(
     folder: Path,
     fresh: bool = False,
     timeout: float = 240,
+    figures: bool = False,
     **changes: str | None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run Python with arguments to its end, with its two streams apart.
+    """Run Python with arguments to its end, with its two streams apart; see `start`.
 
     Raises:
         subprocess.TimeoutExpired: It took longer than `timeout` seconds.
@@ -167,7 +167,7 @@ def run(
 
     # a file takes the second stream, however much is written before it is read
     with tempfile.NamedTemporaryFile("r", encoding="utf-8") as errors:
-        process = Command(words, folder, variables, errors.name)
+        process = Command(words, folder, variables, errors.name, figures)
         output, _ = process.communicate(timeout=timeout)
         code = process.returncode
         assert code is not None
@@ -186,6 +186,7 @@ def _become(
     environment: dict[str, str],
     output: Connection,
     errors: str | None,
+    figures: bool,
 ) -> None:
     """Become the command: this runs in the forked process, and ends it."""
     # the streams, the folder and the environment of the command
@@ -202,6 +203,8 @@ def _become(
     os.environ.clear()
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if not figures:
+        train_job.plot_run = lambda run_dir, benchmarks: []
 
     # what Python itself does with its arguments; and a pool of the command's own starts anew
     code = 1

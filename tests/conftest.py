@@ -13,15 +13,14 @@ from g2rl.analysis.figures.one_run import plot_run
 from g2rl.cli.jobs import train as train_job
 from g2rl.cli.jobs.train import try_report
 from g2rl.policy.loading import LoadedModel, load
-from tests.support import composed
+from tests.support import SMOKE, composed
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 torch.set_num_threads(1)  # tensors are tiny: more threads only wait for each other
 
 FINISHED_RUN = (
-    "experiment=smoke",
-    "tracking=local",
+    *SMOKE,
     "trainer.steps=3",
     "exploration=g2rl",
     "exploration.observe=[evol,none]",

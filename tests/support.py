@@ -6,11 +6,15 @@ reads its own files with.
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_repository import ConfigRepository
 from omegaconf import DictConfig
 
 from g2rl.cli.config.choices import config_dir
@@ -21,19 +25,50 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "tests" / "data"
 """Small data files of the tests."""
 
+SMOKE = ("experiment=smoke", "tracking=local", "report=false", "benchmark.max_tokens=40")
+"""The smallest run in which everything happens but the report. Evaluations are cut where responses of training
+are."""
+NO_EVALUATION = (
+    "trainer.eval_every=0",
+    "trainer.probe_problems=0",
+    "benchmark.problems=2",
+    "benchmark.samples=1",
+    "benchmark.ks=[1]",
+)
+"""Next to nothing is evaluated, for tests of something else."""
+
 register_resolvers()
 
 
 def composed(*overrides: str, command: str = "train", with_hydra: bool = False) -> DictConfig:
-    """The configuration of a command.
+    """The configuration of a command, which the caller may change.
 
     Args:
         overrides: what a user would type.
         command: a file of conf/ without its ending.
         with_hydra: whether the node `hydra` is there too.
     """
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+    return copy.deepcopy(_composed_once(command, overrides, with_hydra))
+
+
+@functools.lru_cache(maxsize=256)
+def _composed_once(command: str, overrides: tuple[str, ...], with_hydra: bool) -> DictConfig:
+    # a test session composes some hundred times, and Hydra would parse the same files anew
+    remembered = mock.patch.object(ConfigRepository, "load_config", _load_once)
+    with remembered, initialize_config_dir(str(config_dir()), version_base="1.3"):
         return compose(command, overrides=list(overrides), return_hydra_config=with_hydra)
+
+
+_LOADED: dict[tuple[str, ...], Any] = {}
+_LOAD = ConfigRepository.load_config
+
+
+def _load_once(repository: ConfigRepository, config_path: str) -> Any:
+    """A configuration file as Hydra reads it; read once, and a copy of it from then on."""
+    key = (config_path, *(source.path for source in repository.sources))
+    if key not in _LOADED:
+        _LOADED[key] = _LOAD(repository, config_path)
+    return copy.deepcopy(_LOADED[key])
 
 
 def json_lines(file: Path) -> list[dict[str, Any]]:

@@ -51,10 +51,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "benchmark.samples=4",
             "benchmark.ks=[1,4]",
         ]
-        probe = ["trainer.probe_problems=3", "trainer.probe_samples=4", "benchmark.max_tokens=40"]
-        config = composed(
-            "experiment=smoke", "tracking=local", *small, *probe, *words, command="train"
-        )
+        probe = ["trainer.probe_problems=3", "trainer.probe_samples=4"]
+        config = composed(*support.SMOKE, *small, *probe, *words, command="train")
         (folder / name).mkdir()  # as Hydra does
         train(config, folder / name)
     return folder

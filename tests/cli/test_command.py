@@ -11,12 +11,10 @@ from omegaconf import OmegaConf
 from g2rl.cli.config.choices import choices
 from g2rl.cli.config.mistakes import groups_of
 from tests import commands
-from tests.support import composed
+from tests.support import SMOKE, composed
 
 QUICK = (
-    "experiment=smoke",
-    "tracking=local",
-    "report=false",
+    *SMOKE,
     "trainer.steps=1",
     "trainer.probe_problems=0",
     "trainer.prompts_per_step=2",
@@ -27,8 +25,10 @@ QUICK = (
 )
 
 
-def g2rl_train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return commands.run(["-m", "g2rl.cli.train", *arguments], folder)
+def g2rl_train(
+    folder: Path, *arguments: str, figures: bool = False
+) -> subprocess.CompletedProcess[str]:
+    return commands.run(["-m", "g2rl.cli.train", *arguments], folder, figures=figures)
 
 
 def test_help_names_every_group_and_an_example(tmp_path: Path) -> None:
@@ -95,13 +95,14 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_loaded(
 
 
 def test_a_sweep_runs_every_arm_in_a_folder_of_its_own(tmp_path: Path) -> None:
-    result = g2rl_train(tmp_path, *QUICK, "exploration=none,entropy", "--multirun")
+    result = g2rl_train(tmp_path, *QUICK, "exploration=none,entropy", "--multirun", figures=True)
     assert result.returncode == 0, result.stderr
     found = sorted(path.parent.name for path in tmp_path.glob("runs/*/summary.json"))
     assert len(found) == 2
     assert found[0].startswith("tiny-countdown-entropy")
     assert found[1].startswith("tiny-countdown-none")
     assert "done: " in result.stdout
+    assert len(list(tmp_path.glob("runs/*/learning_curves.png"))) == 2
 
 
 def test_one_bad_arm_does_not_end_a_sweep_but_its_exit_code_tells(tmp_path: Path) -> None:

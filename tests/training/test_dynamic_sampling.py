@@ -14,7 +14,7 @@ from g2rl.training.dynamic_sampling import DynamicSampler
 from g2rl.training.step import TrainingStep
 from g2rl.types import Completion, Problem, Verdict
 from g2rl.world import World
-from tests.support import composed, metric_rows, untimed_rows
+from tests.support import SMOKE, composed, metric_rows, untimed_rows
 
 GROUP = 4
 
@@ -112,8 +112,7 @@ def test_a_checkpoint_that_does_not_say_how_much_was_drawn_is_refused(state: Any
 
 def run(folder: Path, *overrides: str) -> None:
     common = (
-        "experiment=smoke",
-        "tracking=local",
+        *SMOKE,
         "algorithm=dapo",
         "exploration=entropy_controller",
         "exploration.target=9.0",

@@ -25,7 +25,7 @@ from g2rl.training.memory import Job, activations, compute_copy, estimate, kv_ca
 from g2rl.training.memory_plan import Plan, PlanError, device_memory, shape_of
 from g2rl.training.optimizer import parameter_groups
 from speed.memory_table import CARD, MODELS, QWEN3, RESPONSE_TOKENS, main, paper_job
-from tests.support import ROOT, composed
+from tests.support import ROOT, SMOKE, composed
 
 SIZES = {
     "hidden_size": 256,
@@ -364,7 +364,7 @@ def run(folder: Path, *overrides: str) -> float:
         "benchmark.problems=2",
         "benchmark.samples=2",
     ]
-    config = composed("experiment=smoke", "tracking=local", *quick, "benchmark.ks=[1]", *overrides)
+    config = composed(*SMOKE, *quick, "benchmark.ks=[1]", *overrides)
     return train(config, folder)
 
 

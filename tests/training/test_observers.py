@@ -20,11 +20,10 @@ from g2rl.tasks.countdown_traces import trace
 from g2rl.training import stages
 from g2rl.training.observers import observe, private_copy
 from g2rl.types import GroupBatch, Shaped
-from tests.support import composed, metric_rows, untimed
+from tests.support import SMOKE, composed, metric_rows, untimed
 
 COMMON = (
-    "experiment=smoke",
-    "tracking=local",
+    *SMOKE,
     "trainer.steps=1",
     "trainer.probe_problems=0",
     "trainer.eval_every=0",

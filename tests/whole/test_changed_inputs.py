@@ -19,7 +19,7 @@ from g2rl.policy.loading import resolve_source
 from g2rl.tasks.benchmarks.math import math_benchmark
 from g2rl.tasks.countdown import Countdown
 from g2rl.tasks.math import MathTask
-from tests.support import composed, metric_rows
+from tests.support import NO_EVALUATION, SMOKE, composed, metric_rows
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def go_on(place: Path, *overrides: str, steps: int = 1) -> None:
-    words = ["experiment=smoke", "tracking=local", "exploration=none", f"trainer.steps={steps}"]
+    words = [*SMOKE, *NO_EVALUATION, "exploration=none", f"trainer.steps={steps}"]
     train(composed(*words, f"model.source={place / 'model'}", *overrides), place / "run")
 
 

@@ -25,11 +25,10 @@ from g2rl.runs.tracking import Tracker
 from g2rl.training.console import SilentReporter
 from g2rl.training.step import TrainingStep
 from g2rl.world import World
-from tests.support import ROOT, composed, metric_rows, untimed_rows
+from tests.support import ROOT, SMOKE, composed, metric_rows, untimed_rows
 
 SMALL = (
-    "experiment=smoke",
-    "tracking=local",
+    *SMOKE,
     "trainer.prompts_per_step=2",
     "task.max_response_tokens=12",
     "benchmark.problems=2",

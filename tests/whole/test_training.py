@@ -27,11 +27,11 @@ from g2rl.training.stages import Sampler
 from g2rl.training.step import TrainingStep
 from g2rl.training.validation import Validation
 from g2rl.types import SamplingParams
-from tests.support import ROOT, composed, metric_rows, untimed_rows
+from tests.support import ROOT, SMOKE, composed, metric_rows, untimed_rows
 
 
 def run(folder: Path, *overrides: str) -> float:
-    return train(composed("experiment=smoke", "tracking=local", *overrides), folder)
+    return train(composed(*SMOKE, *overrides), folder)
 
 
 @pytest.mark.parametrize("micro_batch_tokens", [16384, 120])

@@ -18,13 +18,11 @@ import pytest
 import torch
 
 from tests import commands
-from tests.support import untimed_rows
+from tests.support import SMOKE, untimed_rows
 
 KILLED = Path(__file__).resolve().parent / "killed.py"
 SETTINGS = (
-    "experiment=smoke",
-    "tracking=local",
-    "report=false",
+    *SMOKE,
     "trainer.checkpoint_every=2",
     "trainer.eval_every=2",
     "trainer.keep_checkpoints=1",

@@ -292,16 +292,23 @@ def updates(folder: Path) -> None:
 
 
 def training(folder: Path) -> None:
-    """Train in, or continue, the folders whose overrides stand in jobs.pt, one after another."""
+    """Train in, or continue, the folders whose overrides stand in jobs.pt, one after another.
+
+    Only the first draws its figures.
+    """
+    from g2rl.analysis.figures.one_run import plot_run
+    from g2rl.cli.jobs import train as train_job
     from g2rl.runs.interrupt import Interrupted
 
     jobs = torch.load(folder / "jobs.pt", weights_only=False)
+    without_figures, train_job.plot_run = train_job.plot_run, plot_run
     for port, (name, overrides, stop_at) in zip(os.environ["PORTS"].split(), jobs, strict=False):
         os.environ["MASTER_PORT"] = port  # a rank that is done must not meet the others' last group
         try:
             train_in(folder / name, overrides, stop_at)
         except Interrupted:
             assert stop_at
+        train_job.plot_run = without_figures
 
 
 def train_in(folder: Path, overrides: list[str], stop_at: int = 0) -> None:
@@ -310,9 +317,9 @@ def train_in(folder: Path, overrides: list[str], stop_at: int = 0) -> None:
 
     from g2rl.cli.jobs.train import train
     from g2rl.training.stages import Sampler
-    from tests.support import composed
+    from tests.support import SMOKE, composed
 
-    config = composed("experiment=smoke", "tracking=local", *overrides)
+    config = composed(*SMOKE, *overrides)
     sample = Sampler.__call__
 
     def signalled(self: Sampler, step: int) -> Any:

@@ -1,0 +1,30 @@
+"""What the process that commands are forked from has imported and done, see `tests.commands`.
+
+A command imports some of it late, when it first needs it, and its first composition is three times
+as dear as a later one. Nothing here starts a thread, which a fork would lose.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from tests.support import composed
+
+MODULES = (
+    "g2rl.cli.jobs.train",
+    "g2rl.cli.jobs.evaluate",
+    "g2rl.cli.jobs.geometry",
+    "g2rl.cli.config.launch",
+    "g2rl.cli.sweep.callback",
+    "g2rl.engines.transformers",
+    "g2rl.exploration.g2rl",
+    "g2rl.tasks.benchmarks.countdown",
+    "transformers.models.qwen3.modeling_qwen3",
+    # what writing tables and drawing figures import late
+    "matplotlib.backends.backend_agg",
+    "pyarrow.dataset",
+)
+
+for name in MODULES:
+    importlib.import_module(name)
+composed(with_hydra=True)
