@@ -34,8 +34,8 @@ def example(name: str) -> str:
     return behind.split("```")[0]
 
 
-def run(program: str, folder: Path) -> str:
-    done = commands.run(["-c", program], folder, fresh=True, HF_HUB_OFFLINE="1")
+def run(program: str, folder: Path, fresh: bool = True) -> str:
+    done = commands.run(["-c", program], folder, fresh, HF_HUB_OFFLINE="1")
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -88,7 +88,7 @@ def test_the_trl_example_runs_as_printed_for_two_steps(tmp_path: Path) -> None:
         "logging_steps=5", "logging_steps=1"
     )
     assert short.count("=2,") == code.count("=2,") + 1
-    said = run(short, tmp_path)
+    said = run(short, tmp_path, fresh=False)
     assert "'observe/evol/evol_novelty_mean'" in said
     assert "'explore/nu_mean'" in said
     assert "held-out accuracy: 0." in said
