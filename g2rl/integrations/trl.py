@@ -12,12 +12,15 @@ TRL is copied:
 
 Every process gathers all N responses and computes the same signal of whole groups, so a group may
 lie on several processes. What TRL's loss cannot express is refused by name.
+
+`ExploringTrainer` is what all trainers of TRL that sample share; `g2rl.integrations.trl_rloo` has
+that of RLOO.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +28,7 @@ from typing import Any, cast
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
+from transformers import Trainer
 from trl import GRPOTrainer
 from trl.trainer.utils import maybe_gather_lm_head_ctx, nanstd, use_adapter
 
@@ -64,7 +68,7 @@ TRL_PARTS = frozenset(
         "keep_PG",
     }
 )
-"""Fields of `Shaped` that are carried out here. Another one that is set is refused."""
+"""Fields of `Shaped` that are carried out in GRPO."""
 
 
 # --- from rewards to advantages, as TRL does it
@@ -157,41 +161,24 @@ class Outcome:
 # --- the trainer
 
 
-class ExplorationGRPOTrainer(GRPOTrainer):
-    """GRPOTrainer whose rewards, advantages or loss a signal of g2rl shapes.
-
-        trainer = ExplorationGRPOTrainer(signal="g2rl", observers=["none"], model=..., ...)
-
-    Evaluation sees the reward functions alone. Rewards are logged as TRL logs them, what the signal
-    adds as `rewards/exploration`, its metrics as `explore/NAME` and those of observers as
-    `observe/OBSERVER/NAME`. Completions have to be of one turn and text.
+class ExploringTrainer(Trainer):
+    """What every online trainer of TRL needs to have a signal; it stands before TRL's own class.
 
     Args:
-        args, kwargs: what GRPOTrainer takes.
-        signal: the signal, or the name of its file in conf/exploration; several of them act
-            together as in `g2rl.exploration.combined`.
-        observers: signals that measure without effect, likewise.
-        verdict: the reward function that says whether an answer is right: its number, or its name
-            in TRL's logs. Others may stand beside it.
-        wrong_right: its two values. It may return None for whole groups, which the signal then
-            does not see.
-        encoder: embeds completions, for signals that need it; an object or a name in conf/encoder.
-        partition: says which completions count as the same; an object or a name in conf/partition.
-        answers: reads final answers, for signals and partitions that need them; a
-            `g2rl.integrations.rewards.VerifierReward` does.
-        feature_temperature: temperature of p_t in gradient features; None takes that of the
-            sampling.
-        score_tokens: padded tokens of one forward that scores.
-
-    Raises:
-        ValueError: a signal, an observer or a setting of TRL that does not go together with this;
-            the message names it.
-        TypeError: a signal that needs the policy, with an output head that is not linear.
+        args, kwargs: what TRL's trainer takes.
+        signal, observers, ...: see `ExplorationGRPOTrainer`.
     """
 
-    # attributes of TRL's trainer that are changed here
+    # an attribute of TRL's trainers that is changed here
     reward_weights: Tensor
-    entropy_coef: float
+
+    # what each trainer says itself: what it makes of rewards, and which settings leave no place for
+    # what a signal adds
+    _make_rule: Callable[[], Any]
+    _refuse_own: Callable[[str], None]
+
+    parts = frozenset({"rewards_PG", "advantages_PG", "diagnostics", "metrics"})
+    """Fields of `Shaped` that are carried out. Another one that is set is refused."""
 
     def __init__(
         self,
@@ -218,7 +205,7 @@ class ExplorationGRPOTrainer(GRPOTrainer):
 
         # the signal sees whole groups on every process
         self._world = World(self.accelerator.process_index, self.accelerator.num_processes)
-        self._rule = TrlAdvantage(self.scale_rewards, self.num_generations, self._unit())
+        self._rule = self._make_rule()
         self._explorer = Explorer(
             _signal(signal, self._rule),
             [_signal(observer, self._rule) for observer in observers],
@@ -238,7 +225,6 @@ class ExplorationGRPOTrainer(GRPOTrainer):
         self.reward_weights = torch.cat([self.reward_weights, torch.ones(1)])
 
         # what passes from one extended method to the next
-        self._own_entropy_coef = self.entropy_coef
         self._sampled: tuple[Any, Any] | None = None
         self._outcome: Outcome | None = None
         self._host_policies()
@@ -272,11 +258,7 @@ class ExplorationGRPOTrainer(GRPOTrainer):
         signal, needs = self._explorer.signal, self._needs
         who = f"signal {signal.name} inside TRL"
         check_group_size([signal, *self._explorer.observers], self.num_generations)
-        if self.multi_objective_aggregation != "sum_then_normalize":
-            raise ValueError(
-                f"{who} shapes the sum of rewards: multi_objective_aggregation="
-                f"{self.multi_objective_aggregation!r} is not supported, use 'sum_then_normalize'"
-            )
+        self._refuse_own(who)
         if callable(getattr(signal, "tokens", None)):
             raise ValueError(
                 f"{who}: it plans single tokens of the loss (`tokens`), which TRL's loss has no "
@@ -367,12 +349,7 @@ class ExplorationGRPOTrainer(GRPOTrainer):
         """As TRL generates; the token ids are remembered."""
         # token ids come back in the same places whatever engine has sampled
         output = super()._generate(prompts, *rest)
-        prompt_ids, completion_ids, tool_mask = output[:3]
-        if tool_mask is not None and self.model.training:
-            raise ValueError(
-                f"signal {self._explorer.signal.name} inside TRL: completions with tools or an "
-                "environment have several turns, which is not supported"
-            )
+        prompt_ids, completion_ids = output[:2]
         self._sampled = (list(prompt_ids), list(completion_ids))
         return output
 
@@ -559,33 +536,11 @@ class ExplorationGRPOTrainer(GRPOTrainer):
             nothing = torch.zeros(0)
             self._outcome.token_bonus = [next(bonuses) if is_seen else nothing for is_seen in seen]
 
-        # TRL's own bonus, which the signal's adds to
-        self.entropy_coef = self._own_entropy_coef + shaped.entropy_coef
-        self._entropy_bonus_enabled = self.entropy_coef != 0 or self.use_adaptive_entropy
-
     def _refuse_parts(self, shaped: Shaped) -> None:
         """Refuse parts of a signal that TRL's loss has no place for; see the class."""
         who = f"signal {self._explorer.signal.name} inside TRL"
-        for part in parts_set(shaped) - TRL_PARTS:
+        for part in parts_set(shaped) - self.parts:
             raise ValueError(f"{who}: {part} is not supported here; use g2rl-train")
-
-        # fused losses of older versions take one advantage a response and no bonus
-        fused = getattr(self, "use_liger_kernel", False)
-        if shaped.entropy_coef and (self.use_adaptive_entropy or fused):
-            raise ValueError(
-                f"{who} sets an entropy bonus: switch use_adaptive_entropy and use_liger_kernel off"
-            )
-        if shaped.kept_PG is not None and self.loss_type not in COUNTED_BY_TOKENS:
-            raise ValueError(
-                f"{who} leaves responses out, but loss_type={self.loss_type!r} would still count "
-                f"them: use one of {COUNTED_BY_TOKENS}"
-            )
-        whole = self.loss_type == "vespo" or self.off_policy_mask_threshold is not None
-        if shaped.token_bonus is not None and (whole or fused):
-            raise ValueError(
-                f"{who} gives a bonus to single tokens, which loss_type='vespo', "
-                "off_policy_mask_threshold and use_liger_kernel do not take"
-            )
 
     def _carry_out(self, outcome: Outcome, output: dict[str, Any]) -> None:
         """Put the signal's advantages, masks and bonuses where TRL's loss reads them."""
@@ -642,6 +597,99 @@ class ExplorationGRPOTrainer(GRPOTrainer):
             # tensors and plain data only, nothing is unpickled
             place = Path(checkpoint) / STATE_FILE
             self._explorer.load_state_dict(torch.load(place, weights_only=True))
+
+
+class ExplorationGRPOTrainer(ExploringTrainer, GRPOTrainer):
+    """GRPOTrainer whose rewards, advantages or loss a signal of g2rl shapes.
+
+        trainer = ExplorationGRPOTrainer(signal="g2rl", observers=["none"], model=..., ...)
+
+    Evaluation sees the reward functions alone. Rewards are logged as TRL logs them, what the signal
+    adds as `rewards/exploration`, its metrics as `explore/NAME` and those of observers as
+    `observe/OBSERVER/NAME`. Completions have to be of one turn and text.
+
+    Args:
+        args, kwargs: what GRPOTrainer takes.
+        signal: the signal, or the name of its file in conf/exploration; several of them act
+            together as in `g2rl.exploration.combined`.
+        observers: signals that measure without effect, likewise.
+        verdict: the reward function that says whether an answer is right: its number, or its name
+            in TRL's logs. Others may stand beside it.
+        wrong_right: its two values. It may return None for whole groups, which the signal then
+            does not see.
+        encoder: embeds completions, for signals that need it; an object or a name in conf/encoder.
+        partition: says which completions count as the same; an object or a name in conf/partition.
+        answers: reads final answers, for signals and partitions that need them; a
+            `g2rl.integrations.rewards.VerifierReward` does.
+        feature_temperature: temperature of p_t in gradient features; None takes that of the
+            sampling.
+        score_tokens: padded tokens of one forward that scores.
+
+    Raises:
+        ValueError: a signal, an observer or a setting of TRL that does not go together with this;
+            the message names it.
+        TypeError: a signal that needs the policy, with an output head that is not linear.
+    """
+
+    # attributes of TRL's trainer that are changed here
+    entropy_coef: float
+    parts = TRL_PARTS
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._own_entropy_coef = self.entropy_coef
+
+    def _make_rule(self) -> TrlAdvantage:
+        """What TRL's GRPO makes of rewards."""
+        return TrlAdvantage(self.scale_rewards, self.num_generations, self._unit())
+
+    def _refuse_own(self, who: str) -> None:
+        """Refuse settings of GRPO that leave no place for what a signal adds."""
+        if self.multi_objective_aggregation != "sum_then_normalize":
+            raise ValueError(
+                f"{who} shapes the sum of rewards: multi_objective_aggregation="
+                f"{self.multi_objective_aggregation!r} is not supported, use 'sum_then_normalize'"
+            )
+
+    def _generate(self, prompts: list[Any], *rest: Any) -> Any:
+        """As TRL generates; several turns are refused."""
+        # the mask of what tools have written, if there are any
+        output = super()._generate(prompts, *rest)
+        if output[2] is not None and self.model.training:
+            raise ValueError(
+                f"signal {self._explorer.signal.name} inside TRL: completions with tools or an "
+                "environment have several turns, which is not supported"
+            )
+        return output
+
+    def _take_in(self, shaped: Shaped, batch: GroupBatch, judged_P: Tensor) -> None:
+        """As for every trainer; an entropy bonus adds to TRL's own."""
+        super()._take_in(shaped, batch, judged_P)
+        self.entropy_coef = self._own_entropy_coef + shaped.entropy_coef
+        self._entropy_bonus_enabled = self.entropy_coef != 0 or self.use_adaptive_entropy
+
+    def _refuse_parts(self, shaped: Shaped) -> None:
+        """Refuse parts of a signal that GRPO's loss has no place for under these settings."""
+        super()._refuse_parts(shaped)
+        who = f"signal {self._explorer.signal.name} inside TRL"
+
+        # fused losses of older versions take one advantage a response and no bonus
+        fused = getattr(self, "use_liger_kernel", False)
+        if shaped.entropy_coef and (self.use_adaptive_entropy or fused):
+            raise ValueError(
+                f"{who} sets an entropy bonus: switch use_adaptive_entropy and use_liger_kernel off"
+            )
+        if shaped.kept_PG is not None and self.loss_type not in COUNTED_BY_TOKENS:
+            raise ValueError(
+                f"{who} leaves responses out, but loss_type={self.loss_type!r} would still count "
+                f"them: use one of {COUNTED_BY_TOKENS}"
+            )
+        whole = self.loss_type == "vespo" or self.off_policy_mask_threshold is not None
+        if shaped.token_bonus is not None and (whole or fused):
+            raise ValueError(
+                f"{who} gives a bonus to single tokens, which loss_type='vespo', "
+                "off_policy_mask_threshold and use_liger_kernel do not take"
+            )
 
 
 # --- pieces

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import Tensor
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from g2rl.exploration import GroupBatch, Shaped, Stateless
 from g2rl.integrations.rewards import VerifierReward, rows_of
@@ -62,7 +62,7 @@ class Watch(Stateless):
         return Shaped(batch.rewards_PG) if self.say is None else self.say(batch)
 
 
-def config(folder: Path, **changes: Any) -> GRPOConfig:
+def config(folder: Path, kind: Any = GRPOConfig, **changes: Any) -> Any:
     """Settings of a job of one step on all eight responses."""
     settings: dict[str, Any] = {
         "output_dir": str(folder),
@@ -82,7 +82,7 @@ def config(folder: Path, **changes: Any) -> GRPOConfig:
         "shuffle_dataset": False,
         **changes,
     }
-    return GRPOConfig(**settings)
+    return kind(**settings)
 
 
 def trainer(
@@ -98,19 +98,20 @@ def trainer(
     """A trainer on a copy of the tiny policy.
 
     Args:
-        kind: ExplorationGRPOTrainer or GRPOTrainer.
+        kind: a trainer of TRL, or one with signals.
         model: in place of the copy.
         reward_funcs: in place of Countdown's verifier.
         fixed: the responses are those above; otherwise they are sampled.
-        settings: of GRPOConfig.
+        settings: of the trainer's configuration.
         options: further arguments of the trainer.
     """
     if reward_funcs is None:
         reward_funcs = VerifierReward(Countdown().verifier)
+    is_rloo = issubclass(kind, RLOOTrainer)
     made: GRPOTrainer = kind(
         model=copy.deepcopy(loaded.model) if model is None else model,
         reward_funcs=reward_funcs,
-        args=config(folder, **(settings or {})),
+        args=config(folder, RLOOConfig if is_rloo else GRPOConfig, **(settings or {})),
         train_dataset=Dataset.from_list(rows_of(PROBLEMS_OF_TASK)),
         eval_dataset=Dataset.from_list(rows_of(PROBLEMS_OF_TASK)),
         processing_class=loaded.tokenizer,
@@ -119,9 +120,10 @@ def trainer(
     if fixed:
         ids = responses(loaded.tokenizer)
 
-        def respond(prompt_ids: list[list[int]], *_: Any) -> tuple[list[list[int]], None]:
+        def respond(prompt_ids: list[list[int]], *_: Any) -> Any:
             first = made.accelerator.process_index * len(prompt_ids)
-            return ids[first : first + len(prompt_ids)], None
+            own = ids[first : first + len(prompt_ids)]
+            return own if is_rloo else (own, None)
 
         made._generate_single_turn = respond
     return made
