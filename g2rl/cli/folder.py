@@ -30,6 +30,7 @@ class OtherSettingsError(ValueError):
 
 def refuse_unwritable(folder: Path) -> None:
     """Make the folder and write a page into it; exit with code 1 when that fails."""
+    # remembered, so that a refused command can take them away again
     for place in (*reversed(folder.absolute().parents), folder.absolute()):
         if not place.exists():
             _made_folders.append(place)
@@ -53,6 +54,7 @@ def forget_attempt(folder: Path) -> bool:
     Returns:
         Whether all is as it was before; False where the folder holds work, which is not touched.
     """
+    # of several processes, the first one writes and deletes
     if environment_rank() != 0:
         return True
 

@@ -11,23 +11,37 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from g2rl.cli.config.launch import launch
+from g2rl.cli.config.launch import launch, look_ahead
+from g2rl.cli.door import check
 from g2rl.cli.errors import USER_ERRORS, keep_traceback, report
 from g2rl.cli.sweep.callback import end_sweep, launcher_of
 from g2rl.cli.sweep.finished import finished_score
 from g2rl.runs.interrupt import EXIT_INTERRUPTED, Interrupted, asked, hand_on
 from g2rl.runs.layout import RunFolder
 
+DRY_RUN = "--dry-run"
 NO_SCORE = math.nan
 """What an arm of a sweep returns that did not finish; the sweep's end looks at the folders."""
 
 
 def main() -> None:
     """Entry point of `g2rl-train`."""
+    if DRY_RUN in sys.argv[1:]:
+        sys.argv.remove(DRY_RUN)
+        look_ahead("train", ("hydra.run.dir", "hydra.sweep.dir", "data_dir"), plan)
+        return
     try:
         launch("train", run, ("hydra.run.dir", "hydra.sweep.dir", "data_dir"))
     finally:
         end_sweep()  # where Hydra left before its callback: on a signal, or when a launcher broke
+
+
+def plan(config: DictConfig, folder: Path) -> None:
+    """`--dry-run`: say what a run would do, and write nothing."""
+    from g2rl.cli.jobs.dry_run import dry_run
+
+    check("train", config, folder)
+    dry_run(config, folder)
 
 
 def run(config: DictConfig) -> float:

@@ -8,6 +8,7 @@ In reading order:
     files       samples.parquet, and how it is read back
     tables      problems.parquet, results.parquet and groups.parquet
     compare     paired differences between evaluations
+    samples     a response as text for a terminal
     console     what g2rl-eval prints
 
 Only the grader's verdicts are used here, never a shaped reward.

@@ -268,10 +268,12 @@ def load_weights(folder: Path, model: nn.Module) -> None:
     Raises:
         CheckpointError: no checkpoint, a damaged one, or one of another model.
     """
+    # its name is its step
     step = step_number(folder.name)
     checkpoints = Checkpoints(folder.parent)
     if step is None or not folder.is_dir():
         raise CheckpointError(f"{folder} is no checkpoint of a run")
+    # every checksum, because an evaluation says nothing of what it was read from
     problem = checkpoints.damage(step)
     if problem is not None:
         raise CheckpointError(f"checkpoint {folder} is damaged ({problem})")
@@ -290,6 +292,8 @@ def find_checkpoint(folder: Path, which: str | int) -> Path:
     """
     checkpoints = Checkpoints(folder)
     steps = checkpoints.steps()
+
+    # by its score, its age or its number
     step: int | None = None
     if which == "best":
         step = checkpoints.best()

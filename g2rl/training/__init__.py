@@ -18,5 +18,6 @@ In reading order (docs/tour.md walks a step through it):
     bad_numbers         numbers that are not finite
     console             what the user sees
     memory              how many bytes a job needs on a GPU
+    disk                how much room checkpoints take
     memory_plan         does it fit, and which setting helps if not
 """

@@ -162,7 +162,7 @@ class Plan:
         how = "sharded over" if job.sharded else "each of"
         rows = [
             f"memory plan, GiB ({how} {job.gpus} device{'s' * (job.gpus > 1)} with "
-            f"{self.memory / GIB:.1f}; "
+            f"{self.memory / GIB:.1f};",
             "computed from the configuration, not measured: docs/memory.md)",
             f"  {'always':<15}{sum(found.always.values()) / GIB:>8.1f}   {_parts(found.always)}",
         ]

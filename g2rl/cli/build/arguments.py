@@ -111,9 +111,10 @@ def check_arguments(target: Callable[..., Any], values: Mapping[str, Any], key: 
     Raises:
         ValueError: a value of a wrong type, or an argument that does not exist.
     """
+    # keys with an underscore are Hydra's own: _target_, _convert_
     types = argument_types(target)
     for name, value in values.items():
-        if name.startswith("_"):  # _target_, _convert_: Hydra's own
+        if name.startswith("_"):
             continue
         if name in types:
             check_type(f"{key}.{name}", value, types[name])
@@ -127,6 +128,7 @@ def argument_types(target: Callable[..., Any]) -> dict[str, Any]:
 
     Arguments that are collected by ``**given: Unpack[Settings]`` are those of the typed dictionary.
     """
+    # of a class, what its constructor takes
     function: Any = target.__init__ if inspect.isclass(target) else target
     types: dict[str, Any] = {}
     for name, annotation in get_type_hints(function).items():
@@ -143,6 +145,8 @@ def argument_types(target: Callable[..., Any]) -> dict[str, Any]:
 def _takes_anything(target: Callable[..., Any]) -> bool:
     """Whether a function collects arguments of any name without saying which."""
     function: Any = target.__init__ if inspect.isclass(target) else target
+
+    # ``**options`` takes anything, ``**given: Unpack[Settings]`` does not
     hints = get_type_hints(function)
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:

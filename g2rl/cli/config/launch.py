@@ -6,14 +6,17 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, InstantiationException
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from g2rl.cli.config.choices import choices, config_dir
 from g2rl.cli.config.labels import run_label
-from g2rl.cli.config.mistakes import refuse_mistakes
+from g2rl.cli.config.mistakes import Shelf, refuse_mistakes
 from g2rl.cli.config.names import (
     arm_name,
     eval_dir,
@@ -55,6 +58,43 @@ def register_resolvers() -> None:
     )
 
 
+def read_words(path_keys: Sequence[str]) -> Words:
+    """What the user typed, as Hydra shall see it.
+
+    Args:
+        path_keys: keys whose values are paths, in which "=" needs no escape.
+    """
+    typed = expand_checkpoints(escape_paths(sys.argv[1:], path_keys))
+    return Words.of(expand_combinations(typed))
+
+
+def look_ahead(
+    config_name: str, path_keys: Sequence[str], plan: Callable[[DictConfig, Path], None]
+) -> None:
+    """Compose a command's configuration and hand it on, without starting a job of Hydra's.
+
+    Args:
+        config_name: name of a file in conf/, without its suffix.
+        path_keys: keys whose values are paths, in which "=" needs no escape.
+        plan: takes the configuration and the folder where the command would write.
+    """
+    share_cores()
+    register_resolvers()
+    words = read_words(path_keys)
+    refuse_mistakes(config_name, words)
+    try:
+        config = Shelf(config_name, tuple(words.config_folders)).compose(words.overrides, True)
+        HydraConfig.instance().set_config(config)
+        folder = Path(config.hydra.run.dir)
+        with open_dict(config):
+            del config["hydra"]
+        plan(config, folder)
+    except (ValueError, OSError, ImportError, RuntimeError, HydraException) as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) else None
+        print(f"error: {cause or error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
 def launch(config_name: str, run: Callable[[DictConfig], Any], path_keys: Sequence[str]) -> None:
     """Run a command under Hydra, its overrides checked first.
 
@@ -66,8 +106,7 @@ def launch(config_name: str, run: Callable[[DictConfig], Any], path_keys: Sequen
     # before torch and Hydra look at the environment and at conf/
     share_cores()
     register_resolvers()
-    typed = expand_checkpoints(escape_paths(sys.argv[1:], path_keys))
-    words = Words.of(expand_combinations(typed))
+    words = read_words(path_keys)
     sys.argv[1:] = words.in_order()
     if "--version" in words.flags:
         print(version_line())

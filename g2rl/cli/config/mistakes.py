@@ -39,6 +39,7 @@ class Shelf:
 
     def compose(self, overrides: Sequence[str], hydra: bool = False) -> DictConfig:
         """The configuration of the command, with Hydra's own node if asked for."""
+        # Hydra keeps one configuration a process
         GlobalHydra.instance().clear()
         words = list(overrides)
         if self.folders:

@@ -139,3 +139,12 @@ def expand_checkpoints(arguments: Sequence[str]) -> list[str]:
         else:
             words.append(word)
     return words
+
+
+def as_flags(arguments: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Arguments with ``out=FOLDER`` as ``--out=FOLDER``, for commands without Hydra."""
+    words: list[str] = []
+    for word in arguments:
+        is_setting = word.partition("=")[0] in names and "=" in word
+        words.append(f"--{word}" if is_setting else word)
+    return words

@@ -1,6 +1,9 @@
 """What each command does once its configuration is composed.
 
 train       g2rl-train
+dry_run     g2rl-train --dry-run
+export      g2rl export
+generate    g2rl generate
 evaluate    g2rl-eval
 subject     the model that an analysis looks at
 geometry    g2rl-analyze geometry

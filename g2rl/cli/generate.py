@@ -1,0 +1,70 @@
+"""g2rl generate: print what a run's policy answers, with verdicts where the answer is known."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from g2rl.cli.config.words import as_flags
+
+EPILOG = """examples
+  g2rl generate runs/NAME --problems 3               three held-out problems, with verdicts
+  g2rl generate runs/NAME --problems 3 --samples 4   four responses to each
+  g2rl generate runs/NAME checkpoint=best --problems 3
+  g2rl generate runs/NAME "use 3 5 7 make 22 :"      a prompt of your own; nothing grades it
+
+Responses are drawn as the run's benchmark draws them; --temperature 0 takes the likeliest token."""
+SETTINGS = ("checkpoint", "problems", "samples", "temperature", "seed")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of `g2rl generate`."""
+    command_line = argparse.ArgumentParser(
+        "g2rl generate",
+        description="Print responses of a run's policy.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    # of which run; without prompts, held-out problems are asked
+    command_line.add_argument("run", metavar="RUN", type=Path, help="folder of a run")
+    command_line.add_argument("prompts", metavar="PROMPT", nargs="*", help="prompts of your own")
+
+    # which policy, and what it is asked
+    command_line.add_argument(
+        "--checkpoint", help="best, newest or a step (default: the exported model, else newest)"
+    )
+    command_line.add_argument("--problems", type=int, default=0, help="held-out problems to ask")
+    command_line.add_argument("--samples", type=int, default=1, help="responses to each (1)")
+    command_line.add_argument("--temperature", type=float, help="default: the benchmark's")
+    command_line.add_argument("--seed", type=int, default=0, help="of the samples (0)")
+    return command_line
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of `g2rl generate`."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    command_line = parser()
+    options = command_line.parse_args(as_flags(words, SETTINGS))
+    if not options.prompts and options.problems < 1:
+        command_line.error("say what to ask: a PROMPT, or --problems N for held-out problems")
+    if options.samples < 1:
+        command_line.error("--samples must be at least 1")
+
+    # torch is imported here, so that --help stays quick
+    from g2rl.cli.jobs.generate import Question, generate
+
+    # what the user can mend is one line
+    question = Question(
+        options.prompts, options.problems, options.samples, options.temperature, options.seed
+    )
+    try:
+        generate(options.run, options.checkpoint, question)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""g2rl: one command for all; `g2rl train` is `g2rl-train`, and so on.
+
+Only the chosen command is imported, so that `g2rl --help` is quick.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+
+from g2rl.cli.config.launch import version_line
+
+COMMANDS = {
+    "train": ("g2rl.cli.train", "train a policy, or make a sweep of runs"),
+    "eval": ("g2rl.cli.evaluate", "pass@k and maj@k of a run, a checkpoint or any model"),
+    "analyze": ("g2rl.cli.analyze", "cosines of gradient features, and comparisons of runs"),
+    "grade": ("g2rl.cli.grade", "grade a file of answers"),
+    "report": ("g2rl.cli.report", "one HTML page about a run"),
+    "export": ("g2rl.cli.export", "a checkpoint as a Hugging Face folder with a model card"),
+    "generate": ("g2rl.cli.generate", "print responses of a run's policy with their verdicts"),
+}
+"""By the word behind g2rl: the module whose `main` is the command, and what it does."""
+WITH_SETTINGS = {"train": "g2rl-train", "eval": "g2rl-eval"}
+"""Commands whose settings Hydra completes in a shell, and the name under which it does."""
+
+BASH = """# g2rl in bash: eval "$(g2rl completion bash)"
+_g2rl() {
+  local command="${COMP_WORDS[1]}" rest
+  if [ "$COMP_CWORD" -le 1 ]; then
+    COMPREPLY=($(compgen -W "%(commands)s --help --version" -- "$command"))
+    return
+  fi
+  rest="${COMP_LINE#*"$command"}"
+  case "$command" in
+%(cases)s
+    *) COMPREPLY=($(compgen -f -- "${COMP_WORDS[COMP_CWORD]}")) ;;
+  esac
+}
+complete -o nospace -o default -F _g2rl g2rl
+"""
+CASE = """    %(word)s) COMPREPLY=($(COMP_LINE="%(name)s$rest" %(name)s -sc query=bash)) ;;"""
+
+
+def main() -> None:
+    """Entry point of `g2rl`: the first word chooses the command, the rest is its own."""
+    word = sys.argv[1] if len(sys.argv) > 1 else ""
+
+    # what the dispatcher says itself, and what it hands over
+    if word in ("-h", "--help"):
+        print(help_text())
+    elif word == "--version":
+        print(version_line())
+    elif word == "completion":
+        print(completion(), end="")
+    elif word in commands():
+        hand_over(word)
+    else:
+        print(f"error: {unknown(word)}" if word else help_text(), file=sys.stderr)
+        raise SystemExit(2)
+
+
+def commands() -> dict[str, str]:
+    """The commands that this installation has, with what each of them does."""
+    there: dict[str, str] = {}
+    for word, (module, text) in COMMANDS.items():
+        # looked up, not imported
+        if importlib.util.find_spec(module) is not None:
+            there[word] = text
+    return there
+
+
+def hand_over(word: str) -> None:
+    """Run a command on the words behind its name, and end as it ends."""
+    sys.argv = [f"g2rl {word}", *sys.argv[2:]]
+    command: Callable[[], int | None] = importlib.import_module(COMMANDS[word][0]).main
+    code = command()
+    if code:
+        raise SystemExit(code)
+
+
+def help_text() -> str:
+    """What `g2rl --help` prints."""
+    lines = ["usage: g2rl COMMAND ...", ""]
+    for word, text in commands().items():
+        lines.append(f"  {word:<10}{text}")
+    lines += [
+        "",
+        "  g2rl COMMAND --help     says more",
+        "  g2rl --version          versions of g2rl and of what its results depend on",
+        '  eval "$(g2rl completion bash)"   completes commands and settings in bash',
+    ]
+    return "\n".join(lines)
+
+
+def completion() -> str:
+    """A script for bash; Hydra completes settings, this completes the commands before them."""
+    cases = [CASE % {"word": word, "name": name} for word, name in WITH_SETTINGS.items()]
+    return BASH % {"commands": " ".join(commands()), "cases": "\n".join(cases)}
+
+
+def unknown(word: str) -> str:
+    """What to say of a first word that is no command."""
+    # the nearest command, or a setting that was meant for training
+    near = difflib.get_close_matches(word, commands(), n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    if "=" in word:
+        hint = f"; did you mean g2rl train {word}?"
+    return f"g2rl has no command {word!r}: there are {', '.join(commands())}{hint}"
+
+
+if __name__ == "__main__":
+    main()

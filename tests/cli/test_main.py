@@ -1,0 +1,193 @@
+"""`g2rl COMMAND`: the dispatcher, dry runs, exports and samples on the terminal."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from g2rl.cli import export, generate, main, train
+from g2rl.cli.jobs.dry_run import state_of
+from g2rl.evaluation.samples import MOST_CHARACTERS, cut, shown
+from g2rl.training.disk import DiskPlan, kept_checkpoints, size_in_words
+from g2rl.types import Completion, Verdict
+
+
+def g2rl(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """Run `g2rl WORDS` in this process; returns its exit code."""
+    monkeypatch.setattr(sys, "argv", ["g2rl", *words])
+    try:
+        main.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+# --- the dispatcher
+
+
+def test_help_names_every_command_and_fits_80_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert g2rl(monkeypatch, "--help") == 0
+    shown_text = capsys.readouterr().out
+    assert {"train", "eval", "analyze", "grade", "export", "generate"} <= set(main.commands())
+    for word in main.commands():
+        assert f"\n  {word} " in shown_text
+    assert max(map(len, shown_text.splitlines())) <= 80
+
+
+def test_an_unknown_command_is_refused_with_what_was_meant(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, meant in ((["trian"], "train"), (["seed=1"], "g2rl train seed=1"), ([], "usage")):
+        assert g2rl(monkeypatch, *words) == 2
+        assert meant in capsys.readouterr().err
+
+
+def test_the_rest_of_the_words_belongs_to_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+    monkeypatch.setattr("g2rl.cli.grade.main", lambda: seen.append(list(sys.argv)) or 3)
+    assert g2rl(monkeypatch, "grade", "a", "--out", "b") == 3
+    assert seen == [["g2rl grade", "a", "--out", "b"]]
+
+
+def test_versions_are_g2rls_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert g2rl(monkeypatch, "--version") == 0
+    assert g2rl(monkeypatch, "train", "--version") == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second
+    assert f"torch {torch.__version__}" in first
+
+
+def test_the_completion_is_a_script_that_bash_takes_and_that_completes_commands() -> None:
+    program = (
+        f"{main.completion()}\n"
+        "COMP_WORDS=(g2rl ge) COMP_CWORD=1; _g2rl; echo ${COMPREPLY[@]}\n"
+        "g2rl-train() { echo asked:$COMP_LINE; }\n"
+        "COMP_LINE='g2rl train see' COMP_WORDS=(g2rl train see) COMP_CWORD=2; _g2rl\n"
+        "echo ${COMPREPLY[@]}"
+    )
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["generate", "asked:g2rl-train", "see"]
+
+
+# --- dry runs
+
+
+def test_a_dry_run_tells_the_plan_within_80_columns_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert g2rl(monkeypatch, "train", "exploration=none", "--dry-run", "trainer.steps=20") == 0
+    told = capsys.readouterr().out
+    for text in (
+        "20 steps x 16 prompts x 16 = 5,120 responses",
+        "none on task countdown",
+        "5.6 MB each, every 10 steps, at most 2 kept",
+        "40, 2 a step, learning rate 0.0002, constant",
+        "nothing was written",
+    ):
+        assert text in told
+    assert max(map(len, told.splitlines())) <= 80
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_refuses_what_the_run_would_refuse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["g2rl-train", "--dry-run", "exploration.lam=much"])
+    with pytest.raises(SystemExit) as end:
+        train.main()
+    assert end.value.code == 1
+    assert capsys.readouterr().err.startswith("error: exploration.lam must be a number")
+
+
+def test_the_size_of_a_checkpoint_is_told_as_it_is(finished_run: Path) -> None:
+    folder = finished_run / "checkpoints"
+    newest = max(folder.iterdir())
+    actual = sum(path.stat().st_size for path in newest.iterdir())
+    weights = load_file(newest / "model.safetensors")
+    trained = sum(tensor.numel() for tensor in weights.values())
+    plan = DiskPlan(trained, trained, 4, kept=2)
+    assert plan.checkpoint == pytest.approx(actual, rel=0.02)
+    assert plan.checkpoints == 3 * plan.checkpoint
+    assert state_of(finished_run, 3) == "finished already"
+    assert state_of(finished_run, 9) == "continues after step 3"
+
+
+def test_checkpoints_that_are_never_written_take_no_room() -> None:
+    assert kept_checkpoints(steps=1, every=10, keep=2, keep_best=True) == 1
+    assert kept_checkpoints(steps=20, every=10, keep=2, keep_best=True) == 2
+    assert kept_checkpoints(steps=50, every=10, keep=2, keep_best=True) == 3
+    assert kept_checkpoints(steps=50, every=10, keep=2, keep_best=False) == 2
+    assert size_in_words(1_864_000) == "1.9 MB"
+    assert size_in_words(17) == "17 bytes"
+
+
+# --- exports
+
+
+def test_an_export_is_loaded_by_transformers_and_has_a_card(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    out = tmp_path / "exported"
+    export.main([str(finished_run), "checkpoint=newest", f"out={out}"])
+
+    # the weights are those that the run itself exported at its end
+    model = AutoModelForCausalLM.from_pretrained(out)
+    trained = AutoModelForCausalLM.from_pretrained(finished_run / "model")
+    for name, tensor in trained.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor), name
+    assert AutoTokenizer.from_pretrained(out).chat_template
+
+    # the card: what the hub reads, and the run's own numbers
+    _, head, text = (out / "README.md").read_text(encoding="utf-8").split("---\n", 2)
+    assert yaml.safe_load(head)["library_name"] == "transformers"
+    assert "after step 3" in text
+    assert "| countdown pass@1 |" in text
+
+
+def test_an_export_never_writes_over_anything(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").touch()
+    with pytest.raises(SystemExit) as end:
+        export.main([str(finished_run), f"out={tmp_path}"])
+    assert end.value.code == 1
+    assert "is there already" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+# --- responses
+
+
+def test_responses_are_printed_with_verdicts_where_the_answer_is_known(
+    finished_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generate.main([str(finished_run), "use 3 5 7 make 22 :", "--problems", "2", "--samples", "2"])
+    told = capsys.readouterr().out
+    assert told.count("? ") == 2 + 2 * 2
+    assert told.count("= not graded") == 2
+    assert told.count("= right") + told.count("= wrong") == 2 * 2
+
+
+def test_a_response_is_shown_bounded_and_without_control_characters() -> None:
+    hostile = Completion([1] * 9, "length", "\x1b[31mred" + "x" * 5000)
+    text = shown("why?", hostile, Verdict(True, "a\x07b", "string"))
+    assert len(text) < 2 * MOST_CHARACTERS
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert "= right (answer: a b), 9 tokens, cut off" in text
+    assert "1 token\n" in shown("?", Completion([1], "stop", ""), None)
+    assert cut("abc") == "abc"
