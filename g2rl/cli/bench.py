@@ -85,6 +85,7 @@ def add_running(verb: argparse.ArgumentParser) -> None:
 
 def main() -> None:
     """Entry point of `g2rl-bench`."""
+    # what the user can mend is one line
     words = parser().parse_args()
     try:
         code = carry_out(words)
@@ -99,6 +100,8 @@ def carry_out(words: argparse.Namespace) -> int:
     plan = read_plan(words.plan or words.home / "plan.yaml")
     tasks = known_tasks(plan, words.tasks)
     stored = [words.home / "rows", *words.rows]
+
+    # from rows alone, or with runs
     if words.verb == "table":
         tables(plan, tasks, stored, words)
         return 0
@@ -157,6 +160,7 @@ def show(plan: Plan, tasks: Sequence[str], folders: Sequence[Path]) -> None:
     from g2rl.analysis.bakeoff.leaderboard import leaderboard
     from g2rl.analysis.bakeoff.rows import read_rows
 
+    # the same text as on the page, without figures
     studies = [plan.study(plan.tasks[name]) for name in tasks]
     print(leaderboard(studies, read_rows(folders), {}))
 

@@ -13,6 +13,7 @@ countdown_hard     a fixed list of Countdown problems that the tiny policy hardl
 countdown_solutions  all solutions of a Countdown problem
 detour             walk around walls: many right paths in every grid
 forked_skills      choose a strategy and carry it out: some that work are rare
+arithmetic         sums of two-digit numbers, and two numbers that make a target
 countdown_traces   written solutions for the warm start of the tiny policy
 countdown_policy   the tiny policy's tokenizer and architecture
 detour_traces      demonstrations for the warm start of the detour policy

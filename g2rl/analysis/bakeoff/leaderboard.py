@@ -48,6 +48,7 @@ def leaderboard(studies: Sequence[Study], rows: Rows, figures: Mapping[str, str]
         rows: what is stored.
         figures: name of a task to the path of its figure, as the page links it.
     """
+    # a task without a row has its sentence and no table
     parts: list[str] = []
     for study in studies:
         parts += [f"## {study.task}", *task_parts(study, rows)]
@@ -87,6 +88,7 @@ def rates_words(study: Study) -> str:
 
 def progress(study: Study, rows: Rows, reported: Mapping[str, Sequence[Row]]) -> str:
     """How much of the plan is stored, in one sentence, and what it took."""
+    # counted among what was planned
     chosen_arms = [arm for arm in study.arms if study.chosen(rows, arm) is not None]
     tried = sum(row is not None for arm in study.arms for row in study.rate_rows(rows, arm))
     runs = sum(len(of_arm) for of_arm in reported.values())
@@ -118,6 +120,7 @@ def seeds_done(reported: Mapping[str, Sequence[Row]]) -> str:
 
 def main_table(study: Study, reported: Mapping[str, Sequence[Row]]) -> str:
     """One row an arm: means over seeds, what it keeps or discovers, and what it costs."""
+    # a metric that is both primary and pass@1 stands there once
     frame = long_frame(reported)
     columns = list(dict.fromkeys([ACCURACY, study.primary, DISTINCT]))
     found = {metric: family(study, frame, metric) for metric in columns}
@@ -149,6 +152,7 @@ def difference_cell(one: ArmContrast | None) -> str:
     been seen; bold if it survives."""
     if one is None or one.result is None:
         return NOTHING
+    # one seed shows no spread, so there is nothing to test
     text = interval_cell(*one.result[:3], "+.3f")
     if math.isnan(one.adjusted):
         return text
@@ -160,6 +164,8 @@ def equal_cell(study: Study, of_arm: Sequence[Row], of_baseline: Sequence[Row], 
     """Difference of coverage to the baseline at equal pass@1, paired by seed; not tested."""
     if arm == study.baseline:
         return NOTHING
+
+    # seeds that both have
     other_of_seed = {row["seed"]: row for row in of_baseline}
     differences: list[float] = []
     for row in of_arm:
@@ -187,6 +193,8 @@ def claims_table(study: Study, reported: Mapping[str, Sequence[Row]]) -> list[st
     """The claims about one arm, as one family."""
     assert study.claims is not None
     claims = study.claims
+
+    # an arm that has not run is a member of the family all the same
     results = []
     for other in claims.against:
         for metric in claims.metrics:
@@ -229,6 +237,7 @@ def paired(rows: Sequence[Row], others: Sequence[Row], metric: str) -> list[floa
 
 def rates_table(study: Study, rows: Rows) -> str:
     """One row an arm, one column a rate."""
+    # the base policy first, for comparison
     lines = [["arm", *(f"rate {rate}" for rate in study.rates), "chosen"]]
     base = first_point(study, rows)
     if base is not None:
@@ -246,6 +255,7 @@ def rates_table(study: Study, rows: Rows) -> str:
 
 def first_point(study: Study, rows: Rows) -> Mapping[str, float] | None:
     """The evaluation before training, on the seed that chooses rates."""
+    # any arm has it: they share the evaluation
     for row in rows.of(study.task):
         if row["seed"] == study.rates_seed and row["protocol"] == study.protocol:
             point: Mapping[str, float] = row["curve"][0]

@@ -47,6 +47,7 @@ def read_rows(folders: Sequence[Path]) -> Rows:
     Raises:
         ValueError: a line that is not the last of its file is no row.
     """
+    # folders in their order, so that own rows stand above stored ones
     by_key: dict[tuple[Any, ...], Row] = {}
     for folder in folders:
         for path in sorted(folder.glob("*.jsonl")):
@@ -57,6 +58,7 @@ def read_rows(folders: Sequence[Path]) -> Rows:
 
 def _lines(path: Path) -> list[Row]:
     """The rows of one file; a last line that was cut off is left out."""
+    # one row a line
     rows: list[Row] = []
     lines = path.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, start=1):
@@ -97,6 +99,7 @@ def _drop_half_line(out: Any) -> None:
 
 def write_rows(folder: Path, rows: Rows) -> None:
     """Write rows sorted by their key, one file a task, so that what is stored shows small diffs."""
+    # in an order that does not depend on when a run ended
     for task in sorted({row["task"] for row in rows.by_key.values()}):
         ordered = sorted(rows.of(task), key=lambda row: (row["arm"], row["seed"], row["rate"]))
         lines = [json.dumps(row, sort_keys=True) + "\n" for row in ordered]
@@ -120,6 +123,7 @@ def best_rate(rows: Sequence[Row | None], choose_by: Sequence[str]) -> str | Non
     Returns:
         None if a row is missing, because the best of some rates is not the best of all.
     """
+    # the best of some rates is not the best of all
     best: Row | None = None
     for row in rows:
         if row is None:

@@ -75,6 +75,7 @@ class Study:
 
     def reported(self, rows: Rows) -> dict[str, list[Row]]:
         """The rows that count: of each arm those of the reported seeds at its best rate."""
+        # runs at another rate are left alone
         counted: dict[str, list[Row]] = {}
         for arm in self.arms:
             rate = self.chosen(rows, arm)
@@ -88,6 +89,7 @@ class Study:
 
     def provisional(self, rows: Rows) -> dict[str, list[Row]]:
         """The row of each arm at the best rate that was tried so far, on the seed that chooses."""
+        # what is missing may still turn out better
         best: dict[str, list[Row]] = {}
         for arm in self.arms:
             tried = [row for row in self.rate_rows(rows, arm) if row is not None]
@@ -103,6 +105,7 @@ class Study:
 
 def long_frame(rows_of_arms: Mapping[str, Sequence[Row]]) -> pd.DataFrame:
     """Rows of a bake-off as the long table of `g2rl.analysis.comparison.runs`."""
+    # every number of every evaluation
     lines: list[tuple[object, ...]] = []
     for arm, rows in rows_of_arms.items():
         for row in rows:
@@ -125,6 +128,7 @@ def coverage_at(row: Row, level: float, coverage: str) -> float:
     Raises:
         ValueError: its pass@1 stays below the level.
     """
+    # from one evaluation to the next
     before = row["curve"][0]
     for point in row["curve"]:
         if point[ACCURACY] >= level:
@@ -139,5 +143,6 @@ def coverage_at(row: Row, level: float, coverage: str) -> float:
 
 def at_equal_accuracy(row: Row, other: Row, coverage: str) -> float:
     """Coverage of one run minus that of another at the highest pass@1 that both reach."""
+    # a run whose pass@1 falls again is judged where it was highest
     level = min(max(point[ACCURACY] for point in run["curve"]) for run in (row, other))
     return coverage_at(row, level, coverage) - coverage_at(other, level, coverage)

@@ -57,6 +57,7 @@ def composed(words: Sequence[str], config_dirs: Sequence[Path] = ()) -> DictConf
         words: overrides, as typed.
         config_dirs: folders with choices of the user's own.
     """
+    # a folder of the user's own is searched like conf/
     register_resolvers()
     own = ",".join(f"'file://{folder.resolve()}'" for folder in config_dirs)
     search = [f"hydra.searchpath=[{own}]"] if own else []
@@ -79,6 +80,7 @@ def run_once(
     Raises:
         Interrupted: by a stop signal, after a complete step that is saved.
     """
+    # the run, perhaps from where it was stopped
     started = time.process_time()
     config = composed(run.words, config_dirs)
     run_dir = work / run.folder
@@ -93,6 +95,7 @@ def run_once(
         if run_dir.is_dir():
             write_json(spent, seconds)
 
+    # what is kept of it is a few kB
     row = row_of(run, plain(config), steps, seconds)
     shutil.rmtree(run_dir)
     return row
@@ -108,10 +111,12 @@ def train(config: DictConfig, run_dir: Path, kept: Path) -> list[dict[str, Any]]
     """
     settings, world = read_train_settings(config), World()
     with alone_in(run_dir, "--work FOLDER"), StopRequest() as stop:
+        # as g2rl-train does it, with another validation
         continued = begin(run_dir, plain(config), config.resume, world)
         job = build_training(config, settings, run_dir, SilentReporter(), stop, world)
         job.trainer.validation = Measured(job, settings.trainer, before_training(config, kept))
         try:
+            # a run that goes on must have the weights and problems that it began with
             same_inputs(run_dir, settings, job, continued, world)
             state = job.checkpoints.load_newest(job.models.policy.model)
             job.tracker.start(None if state is None else int(state["step"]), plain(config))
@@ -125,6 +130,7 @@ def train(config: DictConfig, run_dir: Path, kept: Path) -> list[dict[str, Any]]
 
 def before_training(config: DictConfig, kept: Path) -> Path:
     """The file of the evaluation before training: a function of policy, problems and seed alone."""
+    # arms differ in exploration, algorithm and optimizer, which no sample before training sees
     settings = plain(config)
     decisive = [settings[node] for node in ("model", "benchmark", "engine", "seed")]
     text = json.dumps(decisive, sort_keys=True)
@@ -141,6 +147,7 @@ class Measured(Validation):
     """
 
     def __init__(self, job: TrainingJob, settings: TrainerSettings, kept: Path) -> None:
+        # the parts of the validation that it stands in for
         before = job.trainer.validation
         super().__init__(
             before.held_out,
@@ -158,6 +165,7 @@ class Measured(Validation):
     def __call__(self, step: int) -> dict[str, float]:
         """Metrics of the policy after a step, named as `g2rl-train` names them, and
         eval/BENCHMARK/hard/QUANTITY."""
+        # another arm of this seed has made the first evaluation
         if step == 0 and self.kept.is_file():
             metrics: dict[str, float] = json.loads(self.kept.read_text(encoding="utf-8"))
             return metrics
@@ -175,6 +183,7 @@ class Measured(Validation):
 
     def _measure(self, held_out: HeldOut, samples: int) -> dict[str, float]:
         """Sample and grade one problem set."""
+        # the samples that g2rl-train would draw, number by number
         benchmark, grader = held_out.benchmark, held_out.grader
         responses = respond(
             benchmark,
@@ -212,6 +221,7 @@ def per_problem(
         key: normal form of an answer; answers are the same if theirs are, which is exact where the
             answer is the strategy.
     """
+    # right samples, and different answers among them
     right_counts: list[int] = []
     distinct: list[float] = []
     for verdicts in responses.verdicts:
@@ -255,6 +265,7 @@ def row_of(
                     point[name] = round(step[name], DIGITS)
             curve.append(point)
 
+    # the identity comes first: by it the row is found again
     return {
         **run.identity,
         "command": run.command,

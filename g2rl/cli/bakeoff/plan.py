@@ -51,6 +51,7 @@ class PlannedTask:
     def protocol(self) -> str:
         """Fingerprint of the experiment's file; rows of another protocol are no rows of this
         one."""
+        # of what the file says, so that a comment changes nothing
         content = OmegaConf.load(config_dir() / "experiment" / f"{self.experiment}.yaml")
         plain = json.dumps(OmegaConf.to_container(content), sort_keys=True)
         return hashlib.sha256(plain.encode()).hexdigest()[:16]
@@ -76,6 +77,7 @@ class PlannedRun:
     @property
     def words(self) -> list[str]:
         """Everything that is typed after g2rl-train."""
+        # exploration=[passk,clip_cov] is written out, as g2rl-train does
         own = expand_combinations(self.overrides)
         return [
             f"experiment={self.experiment}",
@@ -128,6 +130,7 @@ class Plan:
 
     def rate_runs(self, task: PlannedTask, rates: Sequence[str]) -> list[PlannedRun]:
         """The runs that choose the rates: one rate after another, each over all arms."""
+        # every method has its first run before any has its second
         runs: list[PlannedRun] = []
         for rate in rates:
             runs += [self.run(task, arm, rate, self.rates_seed) for arm in self.arms]
@@ -135,6 +138,7 @@ class Plan:
 
     def seed_runs(self, task: PlannedTask, rows: Rows) -> list[PlannedRun]:
         """The reported runs: one seed after another, each over all arms whose rate is chosen."""
+        # an arm waits until it was tried at every rate
         rate_of: dict[str, str] = {}
         for arm in self.arms:
             rate = self.chosen_rate(task, arm, rows)
@@ -174,6 +178,7 @@ class Plan:
 
     def study(self, task: PlannedTask) -> Study:
         """What the tables and figures of a task compare."""
+        # claims are about one task
         claims = None
         if self.claims.get("task") == task.name:
             against, metrics = self.claims["against"], self.claims["metrics"]
@@ -209,6 +214,8 @@ def read_plan(path: Path) -> Plan:
             f"there is no plan at {path}: start the command in a checkout of g2rl, or name the "
             "file with --plan"
         )
+
+    # every section, possibly from the plan that it builds upon
     text = _content(path)
     lacking = [section for section in SECTIONS if section not in text]
     if lacking:

@@ -75,6 +75,8 @@ def carry_out(
                 if stop():
                     print("stopped; the same command goes on", flush=True)
                     return EXIT_INTERRUPTED
+
+    # where each reason lies
     for folder in bench.failed:
         print(f"failed: {bench.work / folder}/error.txt", file=sys.stderr)
     return 1 if bench.failed else 0
@@ -82,6 +84,7 @@ def carry_out(
 
 def order_of(plan: Plan, stages: Sequence[str], first: Sequence[str]) -> list[tuple[Plan, str]]:
     """Which arms go through which stage, one after the other."""
+    # all arms begin, then the chosen ones run ahead
     order = [(plan, stage) for stage in stages]
     if first:
         some = plan.only(first)
@@ -102,9 +105,11 @@ def complete(plan: Plan, task: PlannedTask, stage: str, bench: Bench, stop: Stop
     queue = list(missing_runs)
     active: dict[BaseProcess, PlannedRun] = {}
     while (queue and not stop()) or active:
+        # fill the free places
         while queue and len(active) < bench.workers and not stop():
             run = queue.pop(0)
             active[begin(run, bench)] = run
+        # a stop is handed on to the runs, which finish their step
         for process in list(active):
             if process.is_alive() and stop():
                 process.terminate()
@@ -145,6 +150,7 @@ def in_child(run: PlannedRun, bench: Bench) -> None:
 
 def conclude(process: BaseProcess, run: PlannedRun, bench: Bench) -> int:
     """Take note of how a run has ended; returns 1 if it has finished, else 0."""
+    # a run that was stopped is neither finished nor failed
     process.join()
     if process.exitcode == 0:
         return 1
@@ -155,6 +161,7 @@ def conclude(process: BaseProcess, run: PlannedRun, bench: Bench) -> int:
 
 def tell(row: Row) -> None:
     """One line about a finished run."""
+    # what every task reports
     first, last = row["curve"][0], row["curve"][-1]
     changes: list[str] = []
     for name in ("pass@1", "pass@32", "distinct"):

@@ -6,6 +6,7 @@ countdown      held-out Countdown problems
 countdown_hard those that the tiny policy hardly solves
 detour         held-out grids
 forked_skills  held-out problems of eight families
+arithmetic     held-out sums and targets
 rows           held-out rows of one's own
 math           MATH500, AMC23, AIME24, AIME25
 choice         GPQA-Diamond and MMLU-Pro

@@ -18,6 +18,8 @@ VERIFIERS = {
     "countdown": "g2rl.tasks.countdown.CountdownVerifier",
     "detour": "g2rl.tasks.detour.DetourVerifier",
     "forked_skills": "g2rl.tasks.forked_skills.ForkedSkillsVerifier",
+    "arithmetic_sum": "g2rl.tasks.arithmetic.SumVerifier",
+    "arithmetic_parts": "g2rl.tasks.arithmetic.PartsVerifier",
     "exact": "g2rl.tasks.grading.plain.ExactVerifier",
     "number": "g2rl.tasks.grading.plain.NumberVerifier",
 }

@@ -1,0 +1,201 @@
+"""Addition of two-digit numbers, for a pretrained model that a CPU can train.
+
+Two forms of the same knowledge, both few-shot and without a chat template:
+
+    sum     "47 + 26 ="                      one right answer: 73
+    parts   "two numbers that make 73:"      many right answers: 47 + 26, 1 + 72, ...
+
+In the first form only accuracy can grow. In the second, pass@1 can grow while the model forgets all
+ways but one, so coverage is measured on a pretrained model, exactly: the answer of a verdict is the
+pair in order of size, and a target n has n // 2 of them. The *first* number (or sum of two) of a
+response counts, because such a model does not stop by itself; what follows is not read.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+
+from g2rl.tasks.grading.verifier import Verifier
+from g2rl.tasks.streams import stream
+from g2rl.tasks.task import stream_from_rows
+from g2rl.types import Problem, Verdict
+
+FORMS = ("sum", "parts")
+LEAST, MOST = 10, 99
+"""Terms of a sum, and targets of which parts are asked."""
+TRAIN_SUMS, HELD_OUT_SUMS = 2048, 256
+HELD_OUT_TARGETS = 24
+"""Of the 90 targets; training asks for the parts of all others."""
+SUM_SHOTS = ((12, 35), (60, 18), (47, 26))
+PARTS_SHOTS = ((46, 12), (95, 60), (31, 5))
+"""Examples in every prompt, as (target, first part); they are asked of nobody."""
+
+_DRAW_STREAM = 0xA717  # a kind of random stream
+_MAX_CHARACTERS = 64
+_NUMBER = re.compile(r"\d+", re.ASCII)
+_TWO_NUMBERS = re.compile(r"(\d+)\s*\+\s*(\d+)", re.ASCII)
+
+
+# --- problems
+
+
+def sum_prompt(left: int, right: int) -> str:
+    """Three worked sums and an open one."""
+    lines = [f"{a} + {b} = {a + b}" for a, b in SUM_SHOTS]
+    return "\n".join([*lines, f"{left} + {right} ="])
+
+
+def parts_prompt(target: int) -> str:
+    """Three targets with two numbers that make them, and an open one."""
+    lines = [f"two numbers that make {n}: {a} + {n - a}" for n, a in PARTS_SHOTS]
+    return "\n".join([*lines, f"two numbers that make {target}:"])
+
+
+@lru_cache(maxsize=1)
+def _drawn_sums() -> tuple[tuple[int, int], ...]:
+    """Pairs of terms, no two of them the same sum in another order; held-out ones first."""
+    # 3 + 4 and 4 + 3 are one question
+    rng = stream(_DRAW_STREAM, 0)
+    taken = {tuple(sorted(pair)) for pair in SUM_SHOTS}
+    chosen: list[tuple[int, int]] = []
+    while len(chosen) < HELD_OUT_SUMS + TRAIN_SUMS:
+        pair = (rng.randint(LEAST, MOST), rng.randint(LEAST, MOST))
+        if tuple(sorted(pair)) not in taken:
+            taken.add(tuple(sorted(pair)))
+            chosen.append(pair)
+    return tuple(chosen)
+
+
+@lru_cache(maxsize=1)
+def _drawn_targets() -> tuple[int, ...]:
+    """All targets but those of the examples in a random order; held-out ones first."""
+    # one order for all, of which the first are held out
+    shown = {target for target, _ in PARTS_SHOTS}
+    targets = [target for target in range(LEAST, MOST + 1) if target not in shown]
+    stream(_DRAW_STREAM, 1).shuffle(targets)
+    return tuple(targets)
+
+
+def problems(form: str, held_out: bool) -> list[Problem]:
+    """All training problems or all held-out problems of a form.
+
+    Raises:
+        ValueError: there is no such form.
+    """
+    if form not in FORMS:
+        raise ValueError(f"task.source.form must be one of {FORMS}, got {form!r}")
+    kind = "heldout" if held_out else "train"
+
+    # one right answer
+    listed: list[Problem] = []
+    if form == "sum":
+        sums = _drawn_sums()[:HELD_OUT_SUMS] if held_out else _drawn_sums()[HELD_OUT_SUMS:]
+        for left, right in sums:
+            id_ = f"arithmetic_sum/{kind}/{left}+{right}"
+            meta = {"terms": [left, right]}
+            listed.append(Problem(id_, sum_prompt(left, right), str(left + right), meta))
+        return listed
+
+    # many: the gold answer is one of them
+    targets = _drawn_targets()
+    for target in targets[:HELD_OUT_TARGETS] if held_out else targets[HELD_OUT_TARGETS:]:
+        id_ = f"arithmetic_parts/{kind}/{target}"
+        more = {"target": target, "solutions": target // 2}
+        gold = canonical(1, target - 1)
+        listed.append(Problem(id_, parts_prompt(target), gold, more))
+    return listed
+
+
+def canonical(left: int, right: int) -> str:
+    """Two numbers as the answer of a verdict: the smaller one first, ``26+47``."""
+    return f"{min(left, right)}+{max(left, right)}"
+
+
+# --- verdicts
+
+
+class _Plain:
+    """What both verifiers share: answers are the same if they are the same text."""
+
+    bounded = True
+
+    def key(self, answer: str) -> str:
+        """The answer itself, which is canonical."""
+        return answer
+
+    def equivalent(self, left: str, right: str) -> bool:
+        """Whether two answers are the same."""
+        return left == right
+
+
+class SumVerifier(_Plain):
+    """Right if the first number of the response is the sum."""
+
+    one_right_answer = True
+
+    def grade(self, completion: str, problem: Problem) -> Verdict:
+        """Judge one completion. The verdict's answer is the number, without leading zeros."""
+        # a number that the token limit cut off is another number
+        start = time.perf_counter()
+        found = _NUMBER.search(completion[:_MAX_CHARACTERS])
+        if found is None:
+            return Verdict(False, None, "unparsed", time.perf_counter() - start)
+        answer = str(int(found[0]))
+        return Verdict(answer == problem.answer, answer, "number", time.perf_counter() - start)
+
+
+class PartsVerifier(_Plain):
+    """Right if the first sum in the response, of two numbers above zero, makes the target."""
+
+    def grade(self, completion: str, problem: Problem) -> Verdict:
+        """Judge one completion. The verdict's answer is the pair, as `canonical` writes it."""
+        # 0 + 73 would be a right answer to everything
+        start = time.perf_counter()
+        found = _TWO_NUMBERS.search(completion[:_MAX_CHARACTERS])
+        if found is None:
+            return Verdict(False, None, "unparsed", time.perf_counter() - start)
+        left, right = int(found[1]), int(found[2])
+        correct = min(left, right) > 0 and left + right == problem.meta["target"]
+        return Verdict(correct, canonical(left, right), "sum", time.perf_counter() - start)
+
+
+def verifier_of(form: str) -> Verifier:
+    """The verifier of a form."""
+    return SumVerifier() if form == "sum" else PartsVerifier()
+
+
+# --- the task
+
+
+class Arithmetic:
+    """Training problems of one form in shuffled epochs.
+
+    Args:
+        form: one of `FORMS`.
+    """
+
+    def __init__(self, form: str = "sum") -> None:
+        # the name is that of the form, because metrics carry it
+        self.problems = problems(form, held_out=False)
+        self.name = f"arithmetic_{form}"
+        self.verifier = verifier_of(form)
+        self._asked = {_what_is_asked(problem) for problem in self.problems}
+
+    def may_draw(self, problem: Problem) -> bool:
+        """Whether training asks the same, in whatever order of the terms."""
+        asked = _what_is_asked(problem)
+        return bool(asked) and asked in self._asked
+
+    def batch(self, seed: int, start: int, size: int) -> list[Problem]:
+        """Problems `start` to `start + size` of the stream of shuffled epochs."""
+        return stream_from_rows(self.problems, seed, start, size)
+
+
+def _what_is_asked(problem: Problem) -> Sequence[int]:
+    """The terms in order of size, or the target; empty for a problem of another task."""
+    if "terms" in problem.meta:
+        return tuple(sorted(problem.meta["terms"]))
+    return (problem.meta["target"],) if "solutions" in problem.meta else ()

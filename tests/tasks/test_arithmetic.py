@@ -1,0 +1,147 @@
+"""Arithmetic: what is asked, what counts as right, exact counts of answers, and the experiment."""
+
+from __future__ import annotations
+
+import pytest
+
+from g2rl.cli.build.benchmarks import build_benchmarks
+from g2rl.evaluation.estimates import answer_classes, count_right_classes
+from g2rl.tasks.arithmetic import (
+    FORMS,
+    HELD_OUT_TARGETS,
+    Arithmetic,
+    PartsVerifier,
+    SumVerifier,
+    problems,
+)
+from g2rl.tasks.benchmarks.arithmetic import arithmetic_benchmark
+from g2rl.tasks.grading.grader import Grader
+from g2rl.tasks.task import refuse_leaks
+from g2rl.types import Problem
+from tests.support import composed
+
+
+def asked(form: str) -> Problem:
+    return problems(form, held_out=True)[0]
+
+
+def test_prompts_are_few_shot_and_every_example_is_right() -> None:
+    *shots, question = asked("sum").prompt.split("\n")
+    assert len(shots) == 3
+    for shot in shots:
+        terms, total = shot.split(" = ")
+        left, right = terms.split(" + ")
+        assert int(left) + int(right) == int(total)
+    left, right = asked("sum").meta["terms"]
+    assert question == f"{left} + {right} ="
+    assert asked("sum").answer == str(left + right)
+
+    *shots, question = asked("parts").prompt.split("\n")
+    for shot in shots:
+        target, parts = shot.removeprefix("two numbers that make ").split(": ")
+        left, right = parts.split(" + ")
+        assert int(left) + int(right) == int(target)
+    assert question == f"two numbers that make {asked('parts').meta['target']}:"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_no_held_out_problem_and_no_example_is_trained_on(form: str) -> None:
+    task = Arithmetic(form)
+    held_out = arithmetic_benchmark(form).problems
+    refuse_leaks(task, held_out, "arithmetic")
+    questions = {problem.prompt.rsplit("\n", 1)[1] for problem in [*task.problems, *held_out]}
+    assert len(questions) == len(task.problems) + len(held_out)
+    for shot in held_out[0].prompt.split("\n")[:-1]:
+        assert not any(shot.startswith(question) for question in questions)
+    assert task.may_draw(task.problems[5])
+    assert not task.may_draw(Problem("other", "p", "1", {}))
+
+
+def test_a_sum_in_the_other_order_is_the_same_sum() -> None:
+    task = Arithmetic("sum")
+    left, right = task.problems[0].meta["terms"]
+    turned = Problem("mine", f"{right} + {left} =", str(left + right), {"terms": [right, left]})
+    with pytest.raises(ValueError, match="1 of 1 problems of benchmark mine"):
+        refuse_leaks(task, [turned], "mine")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "correct"),
+    [
+        (" 73", "73", True),
+        ("73\n60 + 1", "73", True),
+        (" 0073.", "73", True),
+        (" 74, no: 73", "74", False),
+        (" 7", "7", False),
+        (" 731", "731", False),
+        ("-73", "73", True),  # the first number; a sign is not part of it
+        (" seventy", None, False),
+        ("", None, False),
+        (" ٧٣", None, False),
+        (" " * 70 + "73", None, False),
+        ("9" * 10**5, "9" * 64, False),
+    ],
+)
+def test_the_first_number_counts(text: str, answer: str | None, correct: bool) -> None:
+    problem = Problem("p", "47 + 26 =", "73", {"terms": [47, 26]})
+    verdict = SumVerifier().grade(text, problem)
+    assert (verdict.answer, verdict.correct) == (answer, correct)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "correct"),
+    [
+        (" 47 + 26", "26+47", True),
+        (" 26 + 47\ntwo", "26+47", True),
+        ("72+1", "1+72", True),
+        (" 0 + 73", "0+73", False),
+        (" 47 + 25", "25+47", False),
+        (" 40 + 33 + 1", "33+40", True),  # what follows is not read
+        (" 73", None, False),
+        (" 47 - 26", None, False),
+        ("", None, False),
+    ],
+)
+def test_two_numbers_make_the_target(text: str, answer: str | None, correct: bool) -> None:
+    problem = Problem("p", "two numbers that make 73:", "1+72", {"target": 73, "solutions": 36})
+    verdict = PartsVerifier().grade(text, problem)
+    assert (verdict.answer, verdict.correct) == (answer, correct)
+
+
+def test_right_answers_are_counted_exactly() -> None:
+    """Every ordered pair of a target, both orders: n // 2 distinct answers."""
+    verifier = PartsVerifier()
+    with Grader(verifier) as grader:
+        for problem in problems("parts", held_out=True)[:3]:
+            target = problem.meta["target"]
+            verdicts = [
+                verifier.grade(f" {left} + {target - left}", problem) for left in range(1, target)
+            ]
+            correct = [verdict.correct for verdict in verdicts]
+            assert all(correct)
+            classes = answer_classes(verdicts, grader)
+            assert count_right_classes(classes, correct) == target // 2
+            assert problem.meta["solutions"] == target // 2
+
+
+def test_every_target_is_asked_once_and_forms_are_named() -> None:
+    train, held_out = (problems("parts", held_out=flag) for flag in (False, True))
+    targets = sorted(problem.meta["target"] for problem in [*train, *held_out])
+    assert targets == [n for n in range(10, 100) if n not in (46, 95, 31)]
+    assert len(held_out) == HELD_OUT_TARGETS
+    with pytest.raises(ValueError, match=r"one of \('sum', 'parts'\), got 'product'"):
+        Arithmetic("product")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_experiment_asks_without_a_chat_template(form: str) -> None:
+    config = composed("experiment=arithmetic_smollm2", f"task=arithmetic_{form}")
+    assert (config.model.name, config.model.chat, config.optimizer.lr) == (
+        "smollm2_135m",
+        False,
+        1e-5,
+    )
+    [benchmark] = build_benchmarks(config.benchmark)
+    assert benchmark.name == config.task.name == f"arithmetic_{form}"
+    assert (len(benchmark.problems), benchmark.samples) == (24, 8)
+    assert benchmark.params.max_tokens == config.task.max_response_tokens
