@@ -1,15 +1,15 @@
-"""A bake-off on one task: coverage against accuracy, every arm as a path through training."""
+"""A bake-off on one task: what is kept against accuracy, every arm as a path through training."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from g2rl.analysis.bakeoff.rows import Row
-from g2rl.analysis.bakeoff.study import ACCURACY, Study
+from g2rl.analysis.bakeoff.study import ACCURACY, DISTINCT, Study
 from g2rl.analysis.figures.style import (
     GREY,
     LIGHT_GREY,
@@ -19,25 +19,39 @@ from g2rl.analysis.figures.style import (
     save_figure,
 )
 
+
+class Look(NamedTuple):
+    """How an arm is drawn and called."""
+
+    colour: str
+    name: str
+
+
 SHOWN = {
-    "grpo": "#000000",
-    "g2rl": "#E69F00",
-    "g2rl_01_lam3": "#D55E00",
-    "g2rl_01_lam3_random": "#CC79A7",
-    "maxrl": "#56B4E9",
-    "passk": "#0072B2",
-    "darling": "#009E73",
+    "grpo": Look("#000000", "plain GRPO"),
+    "g2rl": Look("#E69F00", "G2RL, default"),
+    "g2rl_01_lam3": Look("#D55E00", "G2RL {0, 1}, λ = 3"),
+    "g2rl_01_lam3_random": Look("#CC79A7", "its control, ν by chance"),
+    "maxrl": Look("#56B4E9", "MaxRL"),
+    "passk": Look("#0072B2", "pass@4"),
+    "darling": Look("#009E73", "DARLING"),
+    "poly_epo": Look("#882255", "Poly-EPO"),
 }
 """Arms that are drawn in colour, if they are there; all others are grey."""
-GAP = 0.028
+GAP = 0.055
 """Least distance of two names, as a share of the panel's height."""
+NEAR, MOST_NAMED = 0.05, 3
+"""The title names so many arms at most, within this distance of the baseline's accuracy."""
+
+Paths = Mapping[str, np.ndarray]
+"""Of each arm accuracy, coverage and distinct right answers at every evaluation, (3, E)."""
 
 
 def draw_bakeoff(
     study: Study, rows_of_arms: Mapping[str, Sequence[Row]], path: Path, caption: str
 ) -> Path:
-    """One path an arm from the base policy to the end of training: up keeps coverage, right gains
-    accuracy.
+    """Coverage and distinct right answers against accuracy: one path an arm from the base policy to
+    the end of training. Up keeps more, right gains accuracy.
 
     Args:
         study: the task.
@@ -45,73 +59,98 @@ def draw_bakeoff(
         path: of the figure.
         caption: which runs these are.
     """
-    figure, axis = plt.subplots(figsize=(8.6, 5.6), layout="constrained")
     paths = {arm: mean_path(rows, study.coverage) for arm, rows in rows_of_arms.items()}
+    figure, axes = plt.subplots(1, 2, figsize=(11.5, 5.2), layout="constrained")
 
-    # grey first, so that colours lie above
-    for arm in sorted(paths, key=lambda name: name in SHOWN):
-        colour, width = SHOWN.get(arm, LIGHT_GREY), 2.0 if arm in SHOWN else 0.8
-        x_E, y_E = paths[arm]
-        axis.plot(x_E, y_E, "-", color=colour, lw=width, zorder=3 if arm in SHOWN else 1)
-        axis.plot(x_E[-1], y_E[-1], "o", color=colour, ms=7 if arm in SHOWN else 4, zorder=4)
+    # what is kept, in two senses
+    headings = (
+        f"{study.coverage}: right in one of {study.coverage.partition('@')[2]} attempts",
+        "different right answers a problem",
+    )
+    for place, (axis, heading) in enumerate(zip(axes, headings, strict=True), start=1):
+        draw_paths(axis, paths, place)
+        axis.set_title(heading, fontsize=10)
+        axis.set_xlabel(f"{ACCURACY}: right at the first attempt")
+        open_axis(axis)
 
-    # where all begin
-    start = np.mean([[x_E[0], y_E[0]] for x_E, y_E in paths.values()], axis=0)
-    axis.plot(*start, "*", color="black", ms=15, zorder=5)
-    axis.annotate("base policy", start, xytext=(8, -14), textcoords="offset points", fontsize=9)
-    axis.axhline(start[1], color=GREY, lw=0.8, ls="--", zorder=0)
-
-    name_ends(axis, paths)
-    axis.set_xlabel(f"{ACCURACY}: right at the first attempt")
-    axis.set_ylabel(f"{study.coverage}: right in one of 32 attempts")
-    axis.set_title(message(study, paths), fontsize=11, loc="left")
-    open_axis(axis)
+    # names once, beside the panel in which arms lie further apart
+    name_ends(axes[1], paths)
+    figure.suptitle(message(study, paths), fontsize=11)
     caption_below(figure, caption)
     return save_figure(figure, path)
 
 
-def mean_path(rows: Sequence[Row], coverage: str) -> tuple[np.ndarray, np.ndarray]:
-    """Accuracy and coverage after each evaluation, (E,) each: means over runs."""
-    x_RE = np.array([[point[ACCURACY] for point in row["curve"]] for row in rows])
-    y_RE = np.array([[point[coverage] for point in row["curve"]] for row in rows])
-    return x_RE.mean(axis=0), y_RE.mean(axis=0)
+def mean_path(rows: Sequence[Row], coverage: str) -> np.ndarray:
+    """Accuracy, coverage and distinct answers after each evaluation, (3, E): means over runs."""
+    per_run: list[list[list[float]]] = []
+    for row in rows:
+        points = row["curve"]
+        names = (ACCURACY, coverage, DISTINCT)
+        per_run.append([[point[name] for point in points] for name in names])
+    mean_3E: np.ndarray = np.array(per_run).mean(axis=0)
+    return mean_3E
 
 
-def name_ends(axis: Any, paths: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
-    """The names of the coloured arms in a column at the right, in the order of their ends."""
-    ends = {arm: (x_E[-1], y_E[-1]) for arm, (x_E, y_E) in paths.items() if arm in SHOWN}
+def draw_paths(axis: Any, paths: Paths, place: int) -> None:
+    """One panel: quantity number `place` of each path against its accuracy."""
+    # grey first, so that colours lie above
+    for arm, path_3E in sorted(paths.items(), key=lambda item: item[0] in SHOWN):
+        # fewer samples in between hold fewer different answers, so these have no path
+        shown_3E = path_3E if place == 1 else path_3E[:, [0, -1]]
+        x_E, y_E = shown_3E[0], shown_3E[place]
+        if arm in SHOWN:
+            colour = SHOWN[arm].colour
+            axis.plot(x_E, y_E, "-", color=colour, lw=1.8, alpha=0.55, zorder=3)
+            axis.plot(x_E[-1], y_E[-1], "o", color=colour, ms=9, zorder=4)
+        else:
+            axis.plot(x_E, y_E, "-", color=LIGHT_GREY, lw=0.5, zorder=1)
+            axis.plot(x_E[-1], y_E[-1], "o", color=LIGHT_GREY, ms=5, zorder=2)
+
+    # where all begin
+    x, y = np.mean([path_3E[[0, place], 0] for path_3E in paths.values()], axis=0)
+    axis.plot(x, y, "*", color="black", ms=15, zorder=5)
+    axis.annotate("base", (x, y), xytext=(-4, -18), textcoords="offset points", fontsize=9)
+    axis.axhline(y, color=GREY, lw=0.8, ls="--", zorder=0)
+
+
+def name_ends(axis: Any, paths: Paths) -> None:
+    """The names of the coloured arms at the right of a panel, in the order of their ends."""
     low, high = axis.get_ylim()
-    right = max(float(x_E.max()) for x_E, _ in paths.values())
-    left = axis.get_xlim()[0]
-    column = right + 0.03 * (right - left)
+    height = low - GAP * (high - low)
+    ends = [(arm, path_3E[0, -1], path_3E[2, -1]) for arm, path_3E in paths.items() if arm in SHOWN]
 
-    # from the top down, each at least a line below the one before
-    height = high
-    for arm, (x, y) in sorted(ends.items(), key=lambda item: -item[1][1]):
-        height = min(y, height - GAP * (high - low))
+    # from the bottom up, each at least a line above the one before
+    for arm, x, y in sorted(ends, key=lambda end: end[2]):
+        height = max(y, height + GAP * (high - low))
         axis.annotate(
-            arm,
+            SHOWN[arm].name,
             (x, y),
-            xytext=(column, height),
-            textcoords="data",
+            xytext=(1.02, height),
+            textcoords=axis.get_yaxis_transform(),
             va="center",
-            fontsize=9,
-            color=SHOWN[arm],
-            arrowprops={"arrowstyle": "-", "color": SHOWN[arm], "lw": 0.5},
+            fontsize=10,
+            color=SHOWN[arm].colour,
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": SHOWN[arm].colour, "lw": 0.5},
         )
-    axis.set_xlim(left, column + 0.22 * (right - left))
     axis.set_ylim(low, high)
 
 
-def message(study: Study, paths: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
-    """What the figure says: what the baseline gains and loses, and how many arms lose less."""
+def message(study: Study, paths: Paths) -> str:
+    """What the figure says: what the baseline gains and loses, and who keeps most at its
+    accuracy."""
     if study.baseline not in paths:
-        return f"{study.task}: {study.coverage} against {ACCURACY}"
-    x_E, y_E = paths[study.baseline]
-    others = [path for arm, path in paths.items() if arm != study.baseline]
-    better = sum(x[-1] >= x_E[-1] - 0.02 and y[-1] > y_E[-1] + 0.02 for x, y in others)
-    return (
-        f"{study.task}: plain GRPO takes {ACCURACY} from {x_E[0]:.2f} to {x_E[-1]:.2f} and "
-        f"{study.coverage} from {y_E[0]:.2f} to {y_E[-1]:.2f};\n{better} of {len(others)} other "
-        f"arms end with more {study.coverage} (by 0.02) at no less {ACCURACY} (within 0.02)"
+        return f"{study.task}: {study.coverage} and distinct right answers against {ACCURACY}"
+    (x, y, z), (x_end, y_end, z_end) = paths[study.baseline].T[[0, -1]]
+    first_line = (
+        f"{study.task}: plain GRPO takes {ACCURACY} from {x:.2f} to {x_end:.2f}, {study.coverage} "
+        f"from {y:.2f} to {y_end:.2f}, different right answers from {z:.1f} to {z_end:.1f}"
     )
+
+    # the others near its accuracy, those with most answers first
+    near: list[tuple[float, str]] = []
+    for arm, path_3E in paths.items():
+        if arm != study.baseline and path_3E[0, -1] >= x_end - NEAR:
+            near.append((float(path_3E[2, -1]), SHOWN[arm].name if arm in SHOWN else arm))
+    named = [f"{name} {value:.1f}" for value, name in sorted(near, reverse=True)[:MOST_NAMED]]
+    return f"{first_line}\nmost answers at its {ACCURACY} (within {NEAR}): {', '.join(named)}"

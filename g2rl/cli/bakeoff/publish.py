@@ -74,6 +74,6 @@ def draw(study: Study, rows: Rows, path: Path) -> Path:
 def with_marks(caption: str) -> str:
     """A caption with the meaning of the marks."""
     return (
-        f"{caption}; lines: evaluations through training, dot: after the last step, grey: all "
-        "other arms;\ndashed: coverage of the base policy. Held-out problems, temperature 1."
+        f"{caption}.\nDot: after the last step, 64 samples a problem; lines: evaluations before "
+        "(on the left also in between); grey: all other arms; dashed: base policy"
     )

@@ -18,7 +18,7 @@ from g2rl.analysis.bakeoff.leaderboard import (
 )
 from g2rl.analysis.bakeoff.rows import Row, Rows
 from g2rl.analysis.bakeoff.study import Claims, Study, at_equal_accuracy, coverage_at, long_frame
-from g2rl.analysis.figures.bakeoff import draw_bakeoff, mean_path
+from g2rl.analysis.figures.bakeoff import draw_bakeoff, mean_path, message
 
 STUDY = Study(
     task="detour",
@@ -201,9 +201,16 @@ def test_every_arm_has_the_command_of_its_row() -> None:
 
 def test_the_figure_shows_means_over_runs(tmp_path: Path) -> None:
     reported = STUDY.reported(all_rows())
-    x_E, y_E = mean_path(reported["good"], "pass@32")
-    assert x_E.tolist() == pytest.approx([0.3, 0.6, 0.8])
-    assert y_E.tolist() == pytest.approx([0.99, 0.95, 0.95])
+    path_3E = mean_path(reported["good"], "pass@32")
+    assert path_3E[0].tolist() == pytest.approx([0.3, 0.6, 0.8])
+    assert path_3E[1].tolist() == pytest.approx([0.99, 0.95, 0.95])
+    assert path_3E[2].tolist() == pytest.approx([2.8, 2.0, 2.4])
+
+    # good is as accurate as grpo, poor is not
+    paths = {arm: mean_path(of_arm, "pass@32") for arm, of_arm in reported.items()}
+    first_line, second_line = message(STUDY, paths).split("\n")
+    assert "pass@1 from 0.30 to 0.80, pass@32 from 0.99 to 0.85" in first_line
+    assert second_line == "most answers at its pass@1 (within 0.05): good 2.4"
     path = draw_bakeoff(STUDY, reported, tmp_path / "detour.png", "caption")
     assert path.stat().st_size > 10_000
     frame = long_frame(reported)
