@@ -9,6 +9,7 @@ mkdocstrings, which reads docstrings and signatures from the source and imports 
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -54,8 +55,8 @@ def modules(folder: Path) -> list[str]:
     names = [path.stem for path in folder.glob("*.py") if path.name != "__init__.py"]
 
     def place(name: str) -> tuple[int, str]:
-        position = map_of_package.find(f"{name} ")
-        return (position if position >= 0 else len(map_of_package), name)
+        found = re.search(rf"(?m)^ *{name}  ", map_of_package)
+        return (found.start() if found else len(map_of_package), name)
 
     return sorted(names, key=place)
 

@@ -211,7 +211,7 @@ def section(found: ConfigFile, title: str) -> str:
     prefix = prefix_of(found.path, found.is_global)
     for target in found.targets:
         if not target.name.startswith("hydra."):
-            out += [f"Builds `{target.default}`.", ""]
+            out += [f"Builds {linked(target.default)}.", ""]
 
     # what it takes over, and what it chooses besides; `_self_` only says in which order
     choices = [choice_line(base) for base in found.bases if base.default != "_self_"]
@@ -225,6 +225,11 @@ def section(found: ConfigFile, title: str) -> str:
             out.append(f"| {name} | {default} | {cell(setting.comment)} |")
         out.append("")
     return "\n".join(out)
+
+
+def linked(name: str) -> str:
+    """The name of a class or function, with a link to the API reference if it is one of g2rl."""
+    return f"[`{name}`][{name}]" if name.startswith("g2rl.") else f"`{name}`"
 
 
 def choice_line(base: Setting) -> str:
