@@ -43,6 +43,7 @@ RENAMED = {
 
 PROGRESS = ("Build started", "Build finished", "No issues found")
 """How lines of Zensical begin that complain of nothing."""
+COLOUR = re.compile(r"\x1b\[[\d;]*m")
 
 SHIM = "iframe-worker.js"
 SHIM_ELSEWHERE = "https://unpkg.com/iframe-worker/shim"
@@ -233,7 +234,8 @@ def build(settings: Path) -> list[str]:
         [*command, str(settings)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     # its own strictness does not count what the reader of docstrings complains of
-    found = [line for line in done.stdout.splitlines() if line and not line.startswith(PROGRESS)]
+    said = COLOUR.sub("", done.stdout).partition("Traceback (")[0]
+    found = [line for line in said.splitlines() if line and not line.startswith(PROGRESS)]
     if done.returncode:
         return [*found, f"zensical ended with {done.returncode}"]
 
@@ -259,7 +261,6 @@ def main() -> int:
     for problem in problems:
         print(problem, file=sys.stderr)
     if problems:
-        print(f"{len(problems)} problems", file=sys.stderr)
         return 1
     print(f"open {SITE.relative_to(ROOT)}/index.html")
     return 0
