@@ -18,6 +18,7 @@ HERE = Path(__file__).parent
 NAMES = (
     "features",
     "update_head",
+    "prefix_sharing",
     "signal_step",
     "trl_step",
     "group_geometry",

@@ -79,6 +79,9 @@ class HostedPolicy:
         TypeError: the output head is not linear.
     """
 
+    shares_prefixes = False
+    """The trainer's own forward pads rows."""
+
     def __init__(
         self,
         model: Any,

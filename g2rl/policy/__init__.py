@@ -9,7 +9,12 @@ In reading order:
     checks      what a few tokens show of a model, and what is refused
     policy      the model and its head as one module: log-probs, entropies, features
     lm_head     the tiled head behind it (a package with a public face)
-    batching    micro-batches of similar length
+    batching    micro-batches of similar length, padded
+    prefix_layout, prefix_attention
+                tokens of which every prompt stands once, and attention over them
+    packing     micro-batches of such tokens, and when they are worth it
+    prefix_sharing
+                which models allow it
     scoring     log-probs, entropies and features of whole rollouts
     reference   the frozen policy of the KL term, under LoRA without a copy
     lora        low-rank adapters

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from g2rl.policy.prefix_layout import PrefixLayout
+
 CALL_TOKENS = 256  # padded tokens that cost as much as one more call of the model (docs/cost.md)
 
 
@@ -42,9 +44,11 @@ class Sequences:
 
 @dataclass(slots=True)
 class MicroBatch:
-    """A few right-padded rows and the flat index of what predicts each response token.
+    """A few rows and the flat index of what predicts each response token.
 
-    Right padding needs no attention mask under causal attention: real tokens never see padding.
+    Rows are padded on the right, which needs no attention mask under causal attention: real tokens
+    never see padding. Or they are packed: then L tokens of all rows stand in one, B = 1, and a
+    layout says which is which (`g2rl.policy.packing`).
     """
 
     rows: list[int]
@@ -55,6 +59,26 @@ class MicroBatch:
     targets_T: Tensor
     segments_T: Tensor
     """Row of each response token, non-decreasing."""
+    layout: PrefixLayout | None = None
+    """Where the tokens of packed rows stand; None for padded rows."""
+    position_ids_BL: Tensor | None = None
+    """Position of each packed token in its row; None for padded rows, which begin at 0."""
+    packed_own_T: Tensor | None = None
+    """Flat index of each response token itself, where packed rows hold their last tokens."""
+
+    @property
+    def own_positions_T(self) -> Tensor:
+        """Flat index into (B*L) of each response token itself.
+
+        Raises:
+            ValueError: rows were packed without their last tokens, which predict nothing.
+        """
+        # in a padded row a token follows the one that predicts it
+        if self.layout is None:
+            return self.positions_T + 1
+        if self.packed_own_T is None:
+            raise ValueError("these rows were packed without last tokens; pack with keep_last")
+        return self.packed_own_T
 
 
 def mini_batches(group_N: Tensor, count: int, key: Sequence[int]) -> list[list[int]]:
@@ -91,28 +115,51 @@ def plan_micro_batches(
     if token_budget < 1:
         raise ValueError(f"micro-batch token budget must be >= 1, got {token_budget}")
 
-    # cost[i]: of the best plan for the i shortest rows; start[i]: where its last micro-batch begins
+    # rows of similar length, each as long as the longest of its micro-batch
     ordered = sorted(rows, key=sequences.total_length)
-    lengths = np.array([sequences.total_length(n) for n in ordered], dtype=np.int64)
-    cost = np.zeros(len(ordered) + 1, dtype=np.int64)  # of the best plan for the first i rows
-    start = np.zeros(len(ordered), dtype=np.int64)  # of the micro-batch that ends that plan
+    cuts = cut_by_cost([sequences.total_length(n) for n in ordered], CALL_TOKENS, token_budget)
+    plan: list[list[int]] = []
+    for begin, end in cuts:
+        plan.append(ordered[begin:end])
+    return plan
 
-    # a micro-batch that ends with row `last` costs its rows times the longest, plus a call
+
+def cut_by_cost(
+    ordered_lengths: Sequence[int], call: int, budget: int | None = None
+) -> list[tuple[int, int]]:
+    """Cut rows into parts where the sum over parts of (rows x longest + call) is least.
+
+    Args:
+        ordered_lengths: lengths of the rows, ascending.
+        call: price of a part, in tokens.
+        budget: most padded tokens of a part of more than one row; None for any number.
+
+    Returns:
+        First row of each part, and the row behind its last.
+    """
+    # cost[i]: of the best plan for the i shortest rows; start[i]: where its last part begins
+    lengths = np.array(ordered_lengths, dtype=np.int64)
+    cost = np.zeros(len(lengths) + 1, dtype=np.int64)
+    start = np.zeros(len(lengths), dtype=np.int64)
+
+    # a part that ends with row `last` costs its rows times the longest, plus a call
     for last, longest in enumerate(lengths):
-        first = max(0, last + 1 - max(1, token_budget // int(longest)))
+        first = 0
+        if budget is not None:
+            first = max(0, last + 1 - max(1, budget // int(longest)))
         begins = np.arange(first, last + 1)
-        total = cost[first : last + 1] + (last + 1 - begins) * longest + CALL_TOKENS
+        total = cost[first : last + 1] + (last + 1 - begins) * longest + call
         best = int(total.argmin())
         start[last], cost[last + 1] = first + best, total[best]
 
-    # walk back over the micro-batches of the best plan
-    plan: list[list[int]] = []
-    end = len(ordered)
+    # walk back over the parts of the best plan
+    cuts: list[tuple[int, int]] = []
+    end = len(lengths)
     while end:
         begin = int(start[end - 1])
-        plan.append(ordered[begin:end])
+        cuts.append((begin, end))
         end = begin
-    return plan[::-1]
+    return cuts[::-1]
 
 
 def make_micro_batch(

@@ -36,6 +36,7 @@ from g2rl.policy.lora import (
     merged_state,
     merged_weight,
 )
+from g2rl.policy.prefix_sharing import SHARING_CHOICES, can_share, layout_keywords
 from g2rl.policy.sharding import Gathered, ShardSettings, blank, reshard, shard, whole
 from g2rl.policy.weights import DTYPES, as_in_files, without_second_names
 
@@ -54,6 +55,11 @@ class Scorable(Protocol):
 
     training: bool
     """Whether it is in training mode, as for any `torch.nn.Module`."""
+
+    @property
+    def shares_prefixes(self) -> bool:
+        """Whether it takes packed micro-batches, see `g2rl.policy.packing`."""
+        ...
 
     @property
     def device(self) -> torch.device:
@@ -102,9 +108,11 @@ class Policy(nn.Module):
         training_noise: let the update compute with the noise of training mode (dropout, router
             jitter). Without it the update's forward is that of the policy which sampled; the
             dropout of adapters is on nevertheless, because it is a setting of the run.
+        prefix_sharing: whether a prompt is computed once for all of its responses; `check` finds
+            out what "auto" comes to, see `g2rl.policy.prefix_sharing`.
 
     Raises:
-        ValueError: another compute dtype than these two.
+        ValueError: another compute dtype than these two, or another choice of prefix sharing.
         UnsupportedModelError: the output head is not linear, or the model cannot be taken apart.
     """
 
@@ -114,14 +122,21 @@ class Policy(nn.Module):
         tile_bytes: int = DEFAULT_TILE_BYTES,
         compute_dtype: str | None = None,
         training_noise: bool = False,
+        prefix_sharing: str = "off",
     ) -> None:
         super().__init__()
+        if prefix_sharing not in SHARING_CHOICES:
+            raise ValueError(
+                f"model.prefix_sharing must be one of {SHARING_CHOICES}, got {prefix_sharing!r}"
+            )
         if compute_dtype not in (None, "bfloat16"):
             raise ValueError(f"model.compute_dtype must be null or bfloat16, got {compute_dtype!r}")
         self.model = model
         self.tile_bytes = tile_bytes
         self.compute_dtype = DTYPES[compute_dtype] if compute_dtype else None
         self.training_noise = training_noise
+        self.prefix_sharing = prefix_sharing
+        self.shares_prefixes = False  # until `check` has found that nothing speaks against it
 
         # what is measured with a forward, once and before the weights are divided
         self._logit_shape: LogitShape | None = None
@@ -311,7 +326,9 @@ class Policy(nn.Module):
     def _states(self, batch: MicroBatch) -> Tensor:
         """Last hidden states at all positions, padding included, (B * L, D)."""
         with self.autocast():
-            output = self.decoder(input_ids=batch.input_ids_BL, use_cache=False)
+            output = self.decoder(
+                input_ids=batch.input_ids_BL, use_cache=False, **layout_keywords(batch)
+            )
         return output.last_hidden_state.flatten(0, 1)
 
     def _in_compute_dtype(self, tensor: Tensor) -> Tensor:
@@ -358,11 +375,11 @@ class Policy(nn.Module):
         head = self.model.get_output_embeddings()
         weight_VD = self._in_compute_dtype(merged_weight(head))
 
-        # a token's own position follows the one that predicts it
+        # a response token has a state of its own, and another that predicts it
         states = self._states(batch)
         mean_hidden_ND = None
         if hidden:
-            own_states_TD = states.detach()[batch.positions_T + 1].float()
+            own_states_TD = states.detach()[batch.own_positions_T].float()
             mean_hidden_ND = mean_by_response(own_states_TD, batch)
 
         output = head_pass(
@@ -385,7 +402,8 @@ class Policy(nn.Module):
         Raises:
             UnsupportedModelError: the model could not be loaded again or asks for a loss of its
                 own, the logits are not those of the head, hidden states depend on padding or
-                neighbours, or recomputing activations switches noise on.
+                neighbours, recomputing activations switches noise on, or prefixes are to be
+                shared and cannot.
         """
         check_class(self.model)
         check_losses(self.model)
@@ -405,6 +423,9 @@ class Policy(nn.Module):
                 f"that sampled: set these keys of its configuration to 0 by model.overrides "
                 f"({keys}), or model.gradient_checkpointing=false, or model.training_noise=true"
             )
+
+        # now that it is known whether the update is noisy
+        self.shares_prefixes = can_share(self)
 
     def check_head(self) -> None:
         """Find out how the model's logits follow from its head.

@@ -37,6 +37,11 @@ class AdaptersOff(nn.Module):
         """The device of the policy's computation."""
         return self.policy.device
 
+    @property
+    def shares_prefixes(self) -> bool:
+        """Whether the policy takes packed micro-batches."""
+        return self.policy.shares_prefixes
+
     @torch.no_grad()
     def forward(
         self, batch: MicroBatch, temperature: float = 1.0, **options: Unpack[ForwardOptions]

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from g2rl.policy.batching import MicroBatch, Sequences, make_micro_batch, plan_micro_batches
+from g2rl.policy.batching import MicroBatch, Sequences, make_micro_batch
 from g2rl.policy.lm_head import HeadOutput
+from g2rl.policy.packing import form_micro_batch, plan_batches, rows_of_this_rank
 from g2rl.policy.policy import Scorable
 from g2rl.policy.sharding import reshard
 from g2rl.world import World
@@ -49,7 +50,7 @@ class ScoreRequest:
     temperature: float
     """Sampling temperature of the responses."""
     token_budget: int
-    """Padded tokens of one micro-batch."""
+    """Tokens of one micro-batch, padding included; see `g2rl.policy.packing.computed_tokens`."""
     features: bool = False
     """Compute the gradient features as well; then the plan has to score every response."""
     feature_temperature: float | None = None
@@ -148,17 +149,6 @@ def require_scored(values: Sequence[Tensor | None]) -> list[Tensor]:
     return scored
 
 
-def rows_of_this_rank(sequences: Sequences, rows: list[int], world: World) -> list[int]:
-    """The share of some rows that this rank computes, of nearly equal lengths on every rank.
-
-    A single process computes all of them, in the order given.
-    """
-    if world.size == 1:
-        return rows
-    longest_first = sorted(rows, key=sequences.total_length, reverse=True)
-    return world.deal(longest_first)
-
-
 def pad_plan_to_longest_rank(plan: list[list[int]], world: World) -> list[list[int]]:
     """Append empty micro-batches until every rank's plan is equally long.
 
@@ -199,10 +189,11 @@ def score(
     # divide the rows among the ranks, then cut this rank's share into micro-batches
     own_rows: list[int] = []
     micro_batches: list[list[int]] = []
+    sharing = policy.shares_prefixes
     for rows in plan.passes:
-        share = rows_of_this_rank(sequences, list(rows), world)
+        share = rows_of_this_rank(sequences, list(rows), world, sharing)
         own_rows += share
-        micro_batches += plan_micro_batches(sequences, share, request.token_budget)
+        micro_batches += plan_batches(sequences, share, request.token_budget, sharing)
 
     scorer = _Scorer(policy, sequences, request)
     was_training = policy.training
@@ -250,7 +241,11 @@ class _Scorer:
     def forward(self, rows: list[int]) -> HeadOutput:
         """Forward one micro-batch and store its scores; no rows stand for an idle forward."""
         request, device = self.request, self.policy.device
-        batch = make_micro_batch(self.sequences, rows, device) if rows else idle_batch(device)
+        if rows:
+            sharing = self.policy.shares_prefixes
+            batch = form_micro_batch(self.sequences, rows, device, sharing, request.hidden)
+        else:
+            batch = idle_batch(device)
         output = self.policy(
             batch,
             request.temperature,

@@ -45,6 +45,9 @@ def _not_named(*keys: str) -> tuple[FreeSetting, ...]:
 # comparisons that stop a run or let it go on, and change nothing else
 _CHECKS = ("engine.drift_every", "engine.drift_tolerance")
 
+# in which order numbers are added up: in nothing else do runs from before this setting differ
+_ORDERS = ("model.prefix_sharing",)
+
 # of g2rl-train, alone or as an arm of a study
 _FREE_IN_TRAINING = _free(
     "resume",
@@ -58,6 +61,7 @@ _FREE_IN_TRAINING = _free(
     "health",
     "parallel",
     *_CHECKS,
+    *_ORDERS,
 )
 
 # what decides verdicts was never shown in the names of folders
@@ -69,7 +73,7 @@ _FREE_IN_MEASURING = (
     *_not_named("run", "model", "benchmark"),
     FreeSetting("data_dir", resume=True, name=True),
     FreeSetting("verify.workers", resume=True, name=True),
-    *(FreeSetting(key, resume=True, name=True) for key in _CHECKS),
+    *(FreeSetting(key, resume=True, name=True) for key in (*_CHECKS, *_ORDERS)),
 )
 
 FREE_SETTINGS: dict[str, tuple[FreeSetting, ...]] = {

@@ -14,8 +14,9 @@ from torch import Tensor
 from g2rl.exploration.token_plan import TokenPlanner
 from g2rl.formulas.losses import LossInputs, PolicyLoss
 from g2rl.formulas.tensors import bounded_exp
-from g2rl.policy.batching import MicroBatch, Sequences, make_micro_batch
+from g2rl.policy.batching import MicroBatch, Sequences
 from g2rl.policy.lm_head import HeadOutput, Objective
+from g2rl.policy.packing import form_micro_batch
 from g2rl.policy.policy import Policy
 from g2rl.policy.scoring import Scores, require_scored
 from g2rl.training.token_plans import PlannedTokens
@@ -187,7 +188,9 @@ class MicroUpdate:
             rows: the responses of this micro-batch.
         """
         # the tokens of this micro-batch, and what the loss needs of them besides the forward
-        micro_batch = make_micro_batch(batch.sequences, rows, self.policy.device)
+        micro_batch = form_micro_batch(
+            batch.sequences, rows, self.policy.device, self.policy.shares_prefixes
+        )
         context = self._loss_context(batch, behaviour, mini_batch, micro_batch)
 
         # a kept forward serves the micro-batch if no weight has changed since

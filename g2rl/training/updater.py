@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 
 from g2rl.formulas.losses import PolicyLoss, response_weights
-from g2rl.policy.batching import Sequences, mini_batches, padded_tokens, plan_micro_batches
+from g2rl.policy.batching import Sequences, mini_batches
+from g2rl.policy.packing import computed_tokens, plan_batches, rows_of_this_rank
 from g2rl.policy.policy import Policy
 from g2rl.policy.scoring import (
     ScorePlan,
     Scores,
     idle_batch,
     pad_plan_to_longest_rank,
-    rows_of_this_rank,
 )
 from g2rl.policy.sharding import divided_like, sharded_modules, whole
 from g2rl.training.bad_numbers import BadNumbersError
@@ -161,7 +161,8 @@ class Updater:
 
         # no more than one micro-batch's activations
         plan = self._micro_batches(sequences, self._mini_batches(group_N, step, epoch=0)[0])
-        if padded_tokens(sequences, plan) > self.settings.micro_batch_tokens:
+        tokens = computed_tokens(sequences, plan, self.policy.shares_prefixes)
+        if tokens > self.settings.micro_batch_tokens:
             return []
         if self.policy.copies_weights and len(plan) != 1:
             return []
@@ -374,8 +375,9 @@ class Updater:
             update.
         """
         rows_with_tokens = [n for n in rows if sequences.responses[n]]
-        own_rows = rows_of_this_rank(sequences, rows_with_tokens, self.world)
-        return plan_micro_batches(sequences, own_rows, self.settings.micro_batch_tokens)
+        sharing = self.policy.shares_prefixes
+        own_rows = rows_of_this_rank(sequences, rows_with_tokens, self.world, sharing)
+        return plan_batches(sequences, own_rows, self.settings.micro_batch_tokens, sharing)
 
     # --- with other ranks
 

@@ -83,7 +83,11 @@ def build_policy(loaded: LoadedModel, settings: ModelSettings) -> Policy:
             `Policy.check`.
     """
     policy = Policy(
-        loaded.model, settings.tile_bytes, settings.compute_dtype, settings.training_noise
+        loaded.model,
+        settings.tile_bytes,
+        settings.compute_dtype,
+        settings.training_noise,
+        settings.prefix_sharing,
     )
     policy.check()
     return policy

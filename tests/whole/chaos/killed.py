@@ -111,7 +111,7 @@ def half_a_folder(call: Calls, args: Any, kwargs: Any) -> None:
 
 POINTS = {
     "rollout": at(g2rl.engines.transformers, "next_tokens", before, "sample"),
-    "scoring": at(g2rl.policy.scoring, "make_micro_batch", before, "score"),
+    "scoring": at(g2rl.policy.scoring, "form_micro_batch", before, "score"),
     "grading": at(g2rl.tasks.grading.grader.Grader, "submit", after),
     "backward": at(g2rl.training.updater.Updater, "_accumulate_gradients", after),
     "update": at(g2rl.training.updater.Updater, "_update", after),

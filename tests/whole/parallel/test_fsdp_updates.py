@@ -10,7 +10,7 @@ import torch
 from torch import distributed as dist
 
 from g2rl.world import World
-from tests.whole.parallel.twins import CASES, launch, outcome, sampled
+from tests.whole.parallel.twins import CASES, launch, outcome, sampled, tied
 
 EXACT = [name for name in CASES if name not in ("bfloat16", "bad numbers")]
 
@@ -68,6 +68,11 @@ def test_one_sharded_process_equals_a_plain_one(
     name: str, single: dict[str, Any], alone: World
 ) -> None:
     compare(outcome(name, alone, **CASES[name]), single[name])
+
+
+def test_shared_prompts_equal_padded_rows(two: list[dict[str, Any]]) -> None:
+    """Two processes that share prompts against one that does not."""
+    compare(two[0]["shared prompts"], outcome("padded", World(), policy=tied, one_prompt=True))
 
 
 def test_the_cases_are_uneven(single: dict[str, Any]) -> None:

@@ -137,6 +137,14 @@ def adapted() -> Policy:
     return policy
 
 
+def sharing() -> Policy:
+    """One that computes the prompt of a group once."""
+    policy = tied()
+    policy.prefix_sharing = "on"
+    policy.check()
+    return policy
+
+
 def poisoned(batch: UpdateBatch) -> None:
     batch.advantages_N[6] = torch.nan
 
@@ -168,6 +176,7 @@ CASES: dict[str, dict[str, Any]] = {
     "token plan": {"epochs": 2, "planner": planned},
     "left out": {"epochs": 2, "left_out": (0, 3, 4, 5, 9)},
     "bfloat16": {"shards": ShardSettings(param_dtype="bfloat16")},
+    "shared prompts": {"policy": sharing, "one_prompt": True},
 }
 
 
@@ -181,6 +190,7 @@ def outcome(
     spoil: Callable[[UpdateBatch], None] = lambda batch: None,
     planner: TokenPlanner | None = None,
     left_out: Sequence[int] = (),
+    one_prompt: bool = False,
 ) -> dict[str, Any]:
     """Scores, gradients of every mini-batch of one step, and metrics and weights of three; whole
     tensors."""
@@ -205,7 +215,10 @@ def outcome(
         world=world,
     )
     count = len(RESPONSES)
-    sequences = Sequences([[1, 3, 27, 30, 5][: 2 + n % 3] for n in range(count)], RESPONSES)
+    prompts = [[1, 3, 27, 30, 5][: 2 + n % 3] for n in range(count)]
+    if one_prompt:
+        prompts = [[1, 3, 27, 30, 5, 20 + n // 2][n % 4 // 2 :] for n in range(count)]
+    sequences = Sequences(prompts, RESPONSES)
     common = {"temperature": 0.9, "token_budget": 60}
     ref = score(reference, sequences, ScoreRequest(**common), world)
     scores = score(model, sequences, ScoreRequest(features=True, hidden=True, **common), world)
