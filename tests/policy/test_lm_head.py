@@ -314,6 +314,32 @@ def test_bfloat16_inputs_within_their_rounding() -> None:
         torch.testing.assert_close(mine.double(), theirs, rtol=5e-2, atol=1e-1)
 
 
+@pytest.mark.parametrize("cap", [None, 30.0])
+def test_logits_of_bfloat16_inputs_are_not_rounded(
+    cap: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against float64 of the same inputs, with logits as large as a trained model's.
+
+    Rounded to bfloat16, logits of 30 would be off by 0.06.
+    """
+    monkeypatch.setattr(tiles, "WIDENED_WORDS", 100)
+    rng = torch.Generator().manual_seed(0)
+    hidden = (torch.randn(40, 64, generator=rng) * 1.5).bfloat16()
+    weight = torch.randn(310, 64, generator=rng).bfloat16()
+    targets = torch.randint(310, (40,), generator=rng)
+
+    logits = hidden.double() @ weight.double().T
+    assert logits.abs().max() > 30
+    if cap is not None:
+        logits = cap * torch.tanh(logits / cap)
+    log_p = logits.log_softmax(-1)
+    output = head_pass(hidden, weight, targets, cap=cap)
+    expected = log_p.gather(1, targets[:, None]).squeeze(1)
+    torch.testing.assert_close(output.logps_T.double(), expected, rtol=0, atol=1e-4)
+    entropies = -(log_p.exp() * log_p).sum(-1)
+    torch.testing.assert_close(output.entropy_T.double(), entropies, rtol=0, atol=1e-4)
+
+
 class LargestOutput(TorchDispatchMode):
     """Records the largest number of elements any operation returns."""
 

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from g2rl.policy.lm_head.tiles import tiles
-
-WIDENED_WORDS = 16_384  # rows of a narrow head that are widened at a time
+from g2rl.policy.lm_head.tiles import WIDENED_WORDS, tiles
 
 
 @dataclass(slots=True, frozen=True)
