@@ -26,8 +26,8 @@ DATA = ROOT / "tests" / "data"
 """Small data files of the tests."""
 
 SMOKE = ("experiment=smoke", "tracking=local", "report=false", "benchmark.max_tokens=40")
-"""The smallest run in which everything happens but the report. Evaluations are cut where responses of training
-are."""
+"""The smallest run in which everything happens but the report. Evaluations are cut where responses
+of training are."""
 NO_EVALUATION = (
     "trainer.eval_every=0",
     "trainer.probe_problems=0",

@@ -1,13 +1,10 @@
-"""The commands, g2rl-train and its like; the only rooms that know Hydra.
+"""The commands: g2rl train, eval, grade, analyze, ...; the only rooms that know Hydra.
 
+    main                                `g2rl COMMAND`, which leads to the others
     train, evaluate, analyze, grade,    entry points
     report
     bench                               entry point of the bake-off
     api                                 the same as functions: g2rl.train, ...
-"""The commands: g2rl train, eval, grade, analyze, ...; the only rooms that know Hydra.
-
-    main                                `g2rl COMMAND`, which leads to the others
-    train, evaluate, analyze, grade     entry points
     export, generate                    entry points of `g2rl` alone
     dashboard, warmstart, hard_problems `python -m g2rl.cli.NAME`
     errors                              one line for the user, the traceback in the folder

@@ -48,9 +48,7 @@ def test_every_file_that_is_linked_exists() -> None:
 SIGNALS = (ROOT / "docs" / "signals.md").read_text(encoding="utf-8")
 
 
-WRITE = (Path(__file__).resolve().parents[2] / "docs" / "write_a_signal.md").read_text(
-    encoding="utf-8"
-)
+WRITE = (ROOT / "docs" / "write_a_signal.md").read_text(encoding="utf-8")
 
 
 def signals_shown() -> dict[str, Any]:
