@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import importlib.util
 import sys
 from collections.abc import Callable
 
@@ -18,9 +17,10 @@ COMMANDS = {
     "eval": ("g2rl.cli.evaluate", "pass@k and maj@k of a run, a checkpoint or any model"),
     "analyze": ("g2rl.cli.analyze", "cosines of gradient features, and comparisons of runs"),
     "grade": ("g2rl.cli.grade", "grade a file of answers"),
-    "report": ("g2rl.cli.report", "one HTML page about a run"),
+    "report": ("g2rl.cli.report", "one HTML page about a run or several"),
     "export": ("g2rl.cli.export", "a checkpoint as a Hugging Face folder with a model card"),
     "generate": ("g2rl.cli.generate", "print responses of a run's policy with their verdicts"),
+    "bench": ("g2rl.cli.bench", "the bake-off, and a row of your own in it"),
 }
 """By the word behind g2rl: the module whose `main` is the command, and what it does."""
 WITH_SETTINGS = {"train": "g2rl-train", "eval": "g2rl-eval"}
@@ -63,13 +63,8 @@ def main() -> None:
 
 
 def commands() -> dict[str, str]:
-    """The commands that this installation has, with what each of them does."""
-    there: dict[str, str] = {}
-    for word, (module, text) in COMMANDS.items():
-        # looked up, not imported
-        if importlib.util.find_spec(module) is not None:
-            there[word] = text
-    return there
+    """What each of the commands does."""
+    return {word: text for word, (_, text) in COMMANDS.items()}
 
 
 def hand_over(word: str) -> None:
