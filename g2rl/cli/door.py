@@ -20,8 +20,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from g2rl.cli.config.choices import config_dir
 from g2rl.cli.config.launch import EXIT_CTRL_C
-from g2rl.cli.folder import refuse_other_settings, refuse_unwritable
+from g2rl.cli.folder import refuse_other_settings, refuse_shorter, refuse_unwritable
 from g2rl.cli.sweep.finished import finished_score
 from g2rl.runs.identity import free_keys
 from g2rl.runs.layout import OUTPUTS
@@ -43,7 +44,10 @@ class Door(Callback):
             HydraConfig.instance().set_config(config)  # labels look there; Hydra sets it later
             folder = Path(config.hydra.run.dir)
             own = without_hydra(config)
-            refuse_shadowed_sources(list(config.hydra.overrides.task), own)
+            typed = list(config.hydra.overrides.task)
+            refuse_shadowed_sources(typed, own)
+            if self.command == "train":
+                refuse_foreign_preset(typed, own)
             check(self.command, own, folder)
         refuse_unwritable(folder)
 
@@ -82,6 +86,7 @@ def check(command: str, config: DictConfig, folder: Path) -> None:
     if is_training:
         read_train_settings(config)
         free = free_keys("train", "resume")
+        refuse_shorter(folder, config.trainer.steps, config.resume)
         refuse_other_settings(folder, plain(config), config.resume, free, OUTPUTS)
 
 
@@ -113,6 +118,28 @@ def refuse_shadowed_sources(overrides: Sequence[str], config: DictConfig) -> Non
                 f"of another data set would be read instead; set {place}.data_dir=null to read "
                 f"{source} from the hub, or {place}.local_name=FILE for a local copy of it"
             )
+
+
+def refuse_foreign_preset(overrides: Sequence[str], config: DictConfig) -> None:
+    """Refuse to train a model of the user's own under the name and rate of a built-in policy.
+
+    Args:
+        overrides: what was typed.
+        config: composed, without Hydra's own node.
+
+    Raises:
+        ValueError: `model.source` was typed beside the settings of a built-in policy.
+    """
+    typed = dict(word.lstrip("+").split("=", 1) for word in overrides if "=" in word)
+    source = typed.get("model.source")
+    is_foreign = source is not None and not source.startswith("builtin:")
+    builtin = (config_dir() / "model").glob("*.yaml")
+    presets = [path.stem for path in builtin if "source: builtin:" in path.read_text("utf-8")]
+    if is_foreign and config.model.name in presets:
+        raise ValueError(
+            f"model.source={source} beside the settings of model={config.model.name}, whose "
+            f"learning rate is {config.model.lr:g}: choose model=hf model.source={source}"
+        )
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from g2rl.runs.files import atomic_path
 from g2rl.runs.identity import differences
-from g2rl.runs.layout import RunFolder
+from g2rl.runs.layout import RunFolder, step_number
 from g2rl.world import environment_rank
 
 RESUME = ("auto", "never")
@@ -145,6 +145,30 @@ def refuse_other_settings(
         raise OtherSettingsError(
             f"{folder} was begun with other settings: {'; '.join(changed)}. Continue it with its "
             "own settings, start over with resume=never, or write elsewhere with hydra.run.dir=..."
+        )
+
+
+def refuse_shorter(folder: Path, steps: int, resume: str) -> None:
+    """Refuse to continue a run that has more steps than are asked for; reads only.
+
+    Args:
+        folder: of the run.
+        steps: that it shall have.
+        resume: auto, or never, which starts over.
+
+    Raises:
+        OtherSettingsError: naming both numbers.
+    """
+    if resume == "never":
+        return
+    done = 0
+    for path in RunFolder(folder).checkpoints.glob("step_*"):
+        done = max(done, step_number(path.name) or 0)
+    if done > steps:
+        raise OtherSettingsError(
+            f"{folder} has {done} steps already, and trainer.steps={steps} asks for fewer: ask "
+            f"for {done} or more, start over with resume=never, or write elsewhere with "
+            "hydra.run.dir=..."
         )
 
 

@@ -89,6 +89,11 @@ def resolve_source(source: str) -> str:
             )
         return spec.submodule_search_locations[0]
 
+    # what is written as a path is no hub id
+    is_path = source.startswith(("/", "./", "../", "~"))
+    if is_path and not Path(source).expanduser().exists():
+        raise ModelError(f"model.source={source}: there is no such folder")
+
     # transformers tells a folder from a hub id itself
     return source
 
@@ -456,9 +461,23 @@ def set_checkpointing(model: Any, on: bool) -> None:
 
 
 def pick_device(device: str) -> torch.device:
-    """The device of that name; "auto" is the GPU where there is one, and the CPU elsewhere."""
+    """The device of that name; "auto" is the GPU where there is one, and the CPU elsewhere.
+
+    Raises:
+        ModelError: no device of that name, or a GPU that this machine, or this torch, has not.
+    """
     if device != "auto":
-        return torch.device(device)
+        try:
+            chosen = torch.device(device)
+        except RuntimeError:
+            raise ModelError(f"model.device={device}: choose auto, cpu, cuda or cuda:0") from None
+        if chosen.type == "cuda" and not torch.cuda.is_available():
+            build = "was built without CUDA" if torch.version.cuda is None else "finds no GPU"
+            raise ModelError(
+                f"model.device={device}: torch {torch.__version__} {build}; model.device=cpu, or "
+                "auto, runs here"
+            )
+        return chosen
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -80,6 +80,8 @@ FREE_SETTINGS: dict[str, tuple[FreeSetting, ...]] = {
     "train": (
         *_FREE_IN_TRAINING,
         *_not_named("model", "task", "exploration"),
+        # a run may be made longer; a shorter one is refused where it continues
+        FreeSetting("trainer.steps", resume=True, name=True),
         *_VERDICTS,
         FreeSetting("seed", arm=True, name=True),
         FreeSetting("data_dir", arm=True),

@@ -228,7 +228,7 @@ def test_an_unfinished_run_is_refused_unless_asked_for(
         compare_main()
     assert end.value.code == 1
     said = capsys.readouterr().err
-    assert said.startswith("error: 1 of 1 runs have not finished")
+    assert said.startswith("error: none of the 1 runs has finished")
     assert str(half) in said
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--partial"])
     compare_main()

@@ -97,7 +97,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_loaded(
 def test_a_sweep_runs_every_arm_in_a_folder_of_its_own(tmp_path: Path) -> None:
     result = g2rl_train(tmp_path, *QUICK, "exploration=none,entropy", "--multirun", figures=True)
     assert result.returncode == 0, result.stderr
-    found = sorted(path.parent.name for path in tmp_path.glob("runs/*/summary.json"))
+    found = sorted(path.parent.name for path in tmp_path.glob("runs/*/*/summary.json"))
     assert len(found) == 2
     assert found[0].startswith("tiny-countdown-entropy")
     assert found[1].startswith("tiny-countdown-none")
@@ -109,4 +109,4 @@ def test_one_bad_arm_does_not_end_a_sweep_but_its_exit_code_tells(tmp_path: Path
     result = g2rl_train(tmp_path, *QUICK, "exploration=g2rl", "exploration.lam=-1,2", "--multirun")
     assert result.returncode != 0
     assert "lam >= 0" in result.stderr
-    assert len(list(tmp_path.glob("runs/*/summary.json"))) == 1
+    assert len(list(tmp_path.glob("runs/*/*/summary.json"))) == 1

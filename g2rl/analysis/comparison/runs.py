@@ -92,7 +92,7 @@ def read_run(folder: Path) -> Run | None:
     # other commands write a config.yaml too, without a trainer
     node = yaml.safe_load(config.read_text(encoding="utf-8"))
     is_training = isinstance(node, dict) and {"trainer", "exploration", "seed"} <= set(node)
-    if not is_training:
+    if not is_training or not isinstance(node["seed"], int):
         return None
 
     # a run of an earlier version is of the same arm: its classes go by their present names
@@ -311,6 +311,27 @@ def read_arms(
             "with --partial"
         )
     return group_runs(runs, by)
+
+
+def finished_arms(
+    folders: Sequence[Path], by: Sequence[str] = ()
+) -> tuple[dict[str, list[Run]], list[Run]]:
+    """Label of each arm to its finished runs, and the unfinished runs that were left out.
+
+    Args:
+        folders, by: as in `collect`.
+
+    Raises:
+        RunsError: no run has finished, and what `find_runs` and `group_runs` refuse.
+    """
+    runs = find_runs(folders)
+    finished = [run for run in runs if run.finished]
+    if not finished:
+        raise RunsError(
+            f"none of the {len(runs)} runs has finished (no summary.json): finish them by their "
+            "own command, or take what is there with --partial"
+        )
+    return group_runs(finished, by), [run for run in runs if not run.finished]
 
 
 def long_table(runs_of_arms: Mapping[str, Sequence[Run]]) -> pd.DataFrame:

@@ -167,8 +167,34 @@ def _reason(folder: Path, status: str) -> str:
     return f": {lines[-1]}"
 
 
+def set_aside_earlier_tables(arms: Sequence[Arm], folder: Path) -> None:
+    """Give the tables of an earlier sweep in this folder names of their own, so that none is lost.
+
+    Args:
+        arms: of this sweep. One that holds all arms of the earlier sweep takes its tables' place.
+        folder: of both sweeps.
+    """
+    place = folder / "sweep.parquet"
+    if not place.exists():
+        return
+    earlier = set(pd.read_parquet(place, columns=["folder"])["folder"])
+    if earlier <= {str(arm.folder) for arm in arms}:
+        return
+
+    # the first number that is free
+    number = 1
+    while (folder / f"sweep-{number}.parquet").exists():
+        number += 1
+    place.rename(folder / f"sweep-{number}.parquet")
+    table = folder / "table.md"
+    if table.exists():
+        table.rename(folder / f"table-{number}.md")
+
+
 def write_sweep(arms: Sequence[Arm], folder: Path) -> str:
     """Write sweep.parquet and table.md into `folder`; returns the table."""
+    set_aside_earlier_tables(arms, folder)
+
     # the long table
     frame = sweep_frame(arms)
     with atomic_path(folder / "sweep.parquet") as aside:

@@ -21,8 +21,10 @@ from g2rl.cli.config.names import (
     arm_name,
     eval_dir,
     instruction_beside,
+    model_name,
     run_group,
     run_tag,
+    sweep_name,
     unnamed_settings,
 )
 from g2rl.cli.config.words import Words, escape_paths, expand_checkpoints, expand_combinations
@@ -50,6 +52,8 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("eval_dir", eval_dir, replace=True)
     OmegaConf.register_new_resolver("instruction_beside", instruction_beside, replace=True)
     OmegaConf.register_new_resolver("arm_name", arm_name, replace=True)
+    OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
+    OmegaConf.register_new_resolver("model_name", model_name, replace=True)
     OmegaConf.register_new_resolver("run_group", run_group, replace=True)
     OmegaConf.register_new_resolver("run_label", run_label, replace=True)
     OmegaConf.register_new_resolver("unnamed_settings", unnamed_settings, replace=True)

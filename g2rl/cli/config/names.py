@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, ListConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from g2rl.runs.identity import free_keys, unnamed_keys
+from g2rl.runs.identity import free_keys, is_under, unnamed_keys
 
 TAG_LENGTH = 60
 """Longest part of a folder's name that is made of overrides."""
+LENGTH = "trainer.steps"
+"""The setting that may grow when a run is continued."""
 ARM_LENGTH = 40
 """Longest part of an arm's name for what the study itself does not sweep."""
 
@@ -140,4 +143,33 @@ def unnamed_settings(command: str, *, _root_: DictConfig) -> ListConfig:
         node = _root_.get(key)
         if isinstance(node, DictConfig):
             nodes[key] = dict.fromkeys(node)
-    return ListConfig(unnamed_keys(command, nodes))
+    keys = unnamed_keys(command, nodes)
+
+    # a run that is made longer keeps its folder, but arms of a sweep may differ in their length
+    if OmegaConf.select(_root_, "hydra.mode") == RunMode.MULTIRUN and LENGTH in keys:
+        keys.remove(LENGTH)
+    return ListConfig(keys)
+
+
+def sweep_name(words: Sequence[str]) -> str:
+    """The folder of a sweep that is no experiment, made of what was typed.
+
+    The same command has the same folder, and another sweep has another one. Settings that matter
+    to no result are left out, so that a sweep may go on with more workers.
+    """
+    free = free_keys("train", "resume")
+    named = [word for word in words if not is_under(word.lstrip("+~").split("=", 1)[0], free)]
+    if any(word.startswith(f"{LENGTH}=") for word in words):
+        named += [word for word in words if word.startswith(f"{LENGTH}=")]
+    return f"sweep{run_tag(','.join(named))}"
+
+
+def model_name(source: str) -> str:
+    """A short name for a model, from where it is loaded: its folder, or its id without the owner.
+
+    ``Qwen/Qwen3-1.7B-Base`` is Qwen3-1.7B-Base; of ``runs/NAME/model`` it is NAME.
+    """
+    parts = [part for part in re.split(r"[/:]", source) if part not in ("", ".", "..", "~")]
+    if len(parts) > 1 and parts[-1] == "model":
+        parts.pop()
+    return re.sub(r"[^\w.+-]+", "_", parts[-1]) if parts else "model"

@@ -130,12 +130,12 @@ def compare(
         The folder that was written.
 
     Raises:
-        ValueError: no run, unfinished runs without `partial`, a seed twice in an arm, an unknown
+        ValueError: no run, no finished run without `partial`, a seed twice in an arm, an unknown
             metric or arm, or a family without `against`.
     """
     import pandas as pd
 
-    from g2rl.analysis.comparison.runs import long_table, read_arms
+    from g2rl.analysis.comparison.runs import long_table
     from g2rl.analysis.comparison.training_geometry import training_geometry
     from g2rl.runs.files import atomic_path
     from g2rl.runs.lock import one_process_in
@@ -144,7 +144,7 @@ def compare(
         raise ValueError("--family needs --against ARM: it names tests of differences to an arm")
 
     # one long table of all runs, and what is derived from it
-    groups = read_arms(folders, by, partial)
+    groups = arms_to_compare(folders, by, partial)
     frame = long_table(groups)
     columns = chosen_metrics(frame, metrics)
     differences = Differences.of(frame, columns, against, family)
@@ -240,6 +240,29 @@ def tell(out: Path, figures: Sequence[Path], arms_without_cosines: Sequence[str]
         )
     print(f"written: {out / 'runs.parquet'}, {out / 'table.md'}")
     print(f"figures: {', '.join(str(path) for path in figures)}")
+
+
+def arms_to_compare(
+    folders: Sequence[Path], by: Sequence[str], partial: bool
+) -> dict[str, list[Run]]:
+    """Label of each arm to its runs: all of them if `partial`, else the finished ones."""
+    from g2rl.analysis.comparison.runs import finished_arms, read_arms
+
+    if partial:
+        return read_arms(folders, by, partial)
+    groups, left_out = finished_arms(folders, by)
+    tell_left_out(left_out)
+    return groups
+
+
+def tell_left_out(runs: Sequence[Run]) -> None:
+    """Say which runs have not finished, and so are in no table."""
+    if not runs:
+        return
+    count = "1 run has" if len(runs) == 1 else f"{len(runs)} runs have"
+    print(f"note: {count} not finished and is left out (--partial takes what is there):")
+    for run in runs:
+        print(f"  {run.folder}")
 
 
 def draw_figures(

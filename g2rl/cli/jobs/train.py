@@ -16,7 +16,7 @@ from g2rl.cli.build.inputs import training_inputs
 from g2rl.cli.build.model import join_world
 from g2rl.cli.build.settings import TrainSettings, plain, read_train_settings
 from g2rl.cli.build.trainer import Models, TrainingJob, build_training
-from g2rl.cli.folder import prepare
+from g2rl.cli.folder import prepare, refuse_shorter
 from g2rl.cli.jobs.report import report_run
 from g2rl.runs.checkpoints import export_model
 from g2rl.runs.files import write_json
@@ -54,6 +54,8 @@ def train(config: DictConfig, run_dir: Path) -> float:
         try:
             same_inputs(run_dir, settings, job, continued, world)
             state = job.checkpoints.load_newest(job.models.policy.model)
+            if state is not None:
+                lengthen(run_dir, settings, int(state["step"]), reporter, world)
             describe(reporter, settings, job, world, state)
             job.tracker.start(None if state is None else int(state["step"]), plain_config)
             job.trainer.run(state)
@@ -77,6 +79,7 @@ def begin(run_dir: Path, plain_config: dict[str, Any], resume: str, world: World
     continued = False
     if world.first:
         free = free_keys("train", "resume")
+        refuse_shorter(run_dir, plain_config["trainer"]["steps"], resume)
         continued = prepare(run_dir, plain_config, resume, free, OUTPUTS)
     world.barrier()
     return continued
@@ -93,6 +96,42 @@ def same_inputs(
     if world.first:
         check_inputs(run_dir, training_inputs(settings, job), continued)
     world.barrier()
+
+
+def lengthen(
+    run_dir: Path, settings: TrainSettings, done: int, reporter: Reporter, world: World
+) -> None:
+    """Let a finished run go on to more steps than it had, and say what that does to its schedule.
+
+    Args:
+        run_dir: folder of the run.
+        settings: of this command.
+        done: steps that the newest checkpoint has completed.
+        reporter: tells the user.
+        world: the processes of the run.
+    """
+    steps, folder = settings.trainer.steps, RunFolder(run_dir)
+    if done == steps or not folder.summary.exists():
+        return
+
+    # it has not finished any longer
+    world.barrier()
+    if world.first:
+        folder.summary.unlink()
+
+    # what the learning rate was at the old end, and is there now
+    optimizer = settings.optimizer
+    update = done * optimizer.mini_batches * optimizer.epochs
+    text = "the learning rate stays as it is, so the run is the one that had this length at once"
+    if optimizer.schedule != "constant":
+        before = optimizer.learning_rate(update - 1, update)
+        now = optimizer.learning_rate(update, settings.total_updates)
+        text = (
+            f"the {optimizer.schedule} schedule now ends at step {steps}, so the learning rate "
+            f"goes from {before:.3g} at step {done} to {now:.3g}: not the run that had this length "
+            "at once"
+        )
+    reporter.say(f"longer: {done} steps become {steps}; {text}")
 
 
 @contextmanager

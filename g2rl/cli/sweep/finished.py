@@ -32,6 +32,10 @@ def finished_score(config: DictConfig, run_dir: Path) -> float | None:
     if differences(stored_config, config_now, free_keys("train", "resume")):
         return None
 
+    # a run of another length is made longer, or refused
+    if summary["after"].get("step", config.trainer.steps) != config.trainer.steps:
+        return None
+
     # the last checkpoint may have been lost or cut since
     if not is_whole(folder.checkpoint(config.trainer.steps)):
         return None
