@@ -25,6 +25,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = "experiment=smoke tracking=local"
+EVALUATED = "countdown-ks-_1_2_problems-4_samples-2"
+"""Where an evaluation with these settings of its benchmark writes, in eval/ of its run."""
 GOLDS = """
 from g2rl.cli.config.choices import config_dir
 from g2rl.cli.config.launch import register_resolvers
@@ -76,7 +78,7 @@ TRIALS = {
             "g2rl-eval run=runs/a benchmark.problems=4 benchmark.samples=2 benchmark.ks=[1,2]",
             "g2rl-eval run=runs/b benchmark.problems=4 benchmark.samples=2 benchmark.ks=[1,2]",
             "g2rl-eval compare=[runs/a,runs/b]",
-            "g2rl-eval samples=runs/a/eval/countdown/samples.parquet",
+            f"g2rl-eval samples=runs/a/eval/{EVALUATED}/samples.parquet",
             "g2rl-analyze geometry run=runs/a problems=4 responses=4",
             "g2rl-analyze compare runs/a runs/b",
             "g2rl-analyze fidelity run=runs/a problems=2 responses=3 resamples=20",

@@ -25,13 +25,14 @@ from g2rl.evaluation.files import (
     read_samples,
     sample_rows,
     verdict_columns,
+    verifier_name,
     write_rows,
     write_samples,
 )
 from g2rl.evaluation.tables import Findings, tables_of
 from g2rl.tasks.benchmarks.benchmark import Benchmark
 from g2rl.tasks.grading.grader import Grader
-from g2rl.tasks.grading.registry import verifier_named
+from g2rl.tasks.grading.registry import UnknownVerifierError, verifier_named
 from g2rl.tasks.grading.verifier import Verifier
 from g2rl.types import Tokenizer
 
@@ -190,7 +191,13 @@ def _is_intact(part: SamplePart) -> bool:
     return {(row["problem"], row["sample"]) for row in rows} == expected
 
 
-def regrade(source: Path, folder: Path, graders: Graders, reporter: Reporter) -> Findings:
+def regrade(
+    source: Path,
+    folder: Path,
+    graders: Graders,
+    reporter: Reporter,
+    own_verifiers: Callable[[], Sequence[Verifier]] = tuple,
+) -> Findings:
     """Grade the completions of a samples file again; needs no model.
 
     Args:
@@ -198,10 +205,12 @@ def regrade(source: Path, folder: Path, graders: Graders, reporter: Reporter) ->
         folder: where the new samples.parquet and all tables are written.
         graders: judge the completions.
         reporter: is told of the progress.
+        own_verifiers: makes those that the user has named beside the file, for files of verifiers
+            that run code of the user's own; called only if g2rl has none of the file's name.
 
     Raises:
         EvaluationError: the file cannot be used, or `folder` is where it lies.
-        UnknownVerifierError: the file names a verifier that g2rl does not have.
+        UnknownVerifierError: the file names a verifier that neither g2rl nor the user has.
     """
     # the old verdicts must not be lost
     if folder.resolve() == source.resolve().parent:
@@ -209,7 +218,10 @@ def regrade(source: Path, folder: Path, graders: Graders, reporter: Reporter) ->
 
     # a benchmark has one verifier, which its rows name
     rows, ks = read_samples(source)
-    grader_of = {row["benchmark"]: graders(verifier_named(row["verifier"])) for row in rows}
+    verifiers: dict[str, Verifier] = {}
+    for name in {row["verifier"] for row in rows}:
+        verifiers[name] = _verifier_of(name, own_verifiers)
+    grader_of = {row["benchmark"]: graders(verifiers[row["verifier"]]) for row in rows}
     for benchmark, grader in grader_of.items():
         samples = [row for row in rows if row["benchmark"] == benchmark]
         right_before = count_right(samples)
@@ -230,6 +242,31 @@ def regrade(source: Path, folder: Path, graders: Graders, reporter: Reporter) ->
     findings = tables_of(rows, ks, grader_of)
     findings.write(folder)
     return findings
+
+
+def _verifier_of(name: str, own_verifiers: Callable[[], Sequence[Verifier]]) -> Verifier:
+    """The verifier that a samples file names: one of g2rl's, or one that the user has named too.
+
+    A file cannot make g2rl import code. So a verifier with code of the user's own has to be the
+    same, settings included, as one that the command names.
+
+    Raises:
+        UnknownVerifierError: neither has it.
+    """
+    try:
+        return verifier_named(name)
+    except UnknownVerifierError as error:
+        # settings that no file could hold leave nothing to compare
+        own = [one for one in own_verifiers() if isinstance(getattr(one, "identity", None), str)]
+        found = {verifier_name(verifier): verifier for verifier in own}
+        if name in found:
+            return found[name]
+        named = f"; the benchmark named here has {', '.join(found)}" if found else ""
+        raise UnknownVerifierError(
+            f"{error}: samples that code of your own has judged, such as a taskset's, are graded "
+            f"again only beside the benchmark that they came from, with its settings (benchmark="
+            f"taskset benchmark.taskset=NAME ...), and those of reward functions not at all{named}"
+        ) from None
 
 
 def _regrade_rows(rows: Sequence[Row], grader: Grader) -> None:

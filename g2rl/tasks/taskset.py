@@ -57,6 +57,12 @@ class TasksetVerifier:
         if not math.isfinite(self.right_from):
             raise ValueError(f"task.source.right_from must be a number, got {self.right_from}")
 
+    @property
+    def identity(self) -> str:
+        """What tells two verifiers of this class apart, as samples name it."""
+        settings = json.dumps(dict(self.settings), sort_keys=True, default=str)
+        return f"{self.taskset} {settings} right from {self.right_from:g}"
+
     def grade(self, completion: str, problem: Problem) -> Verdict:
         """Judge one completion. If the task's own rewards fail, it is wrong (route ``error``)."""
         start = time.perf_counter()

@@ -21,7 +21,14 @@ from g2rl.evaluation.compare import compare
 from g2rl.evaluation.console import EvalReporter, comparison_table, results_table
 from g2rl.evaluation.estimates import answer_classes, estimate_accuracies
 from g2rl.evaluation.evaluate import EVAL_STREAM, evaluate
-from g2rl.evaluation.files import SAMPLES, EvaluationError, read_samples, write_rows
+from g2rl.evaluation.files import (
+    SAMPLES,
+    EvaluationError,
+    read_samples,
+    verifier_name,
+    write_rows,
+    write_samples,
+)
 from g2rl.evaluation.folder import (
     Evaluation,
     regrade,
@@ -33,6 +40,7 @@ from g2rl.tasks.countdown import CountdownVerifier, held_out_problems
 from g2rl.tasks.grading.choice import ChoiceVerifier
 from g2rl.tasks.grading.grader import Grader
 from g2rl.tasks.grading.math import MathVerifier
+from g2rl.tasks.grading.registry import UnknownVerifierError
 from g2rl.types import Completion, Problem, SamplingParams, Verdict
 
 FILES = ("samples.parquet", "problems.parquet", "results.parquet", "groups.parquet")
@@ -259,6 +267,39 @@ def test_grading_again_gives_the_same_and_repairs_what_was_wrong(
     )
     with pytest.raises(EvaluationError, match="write elsewhere"):
         regrade(finished / "samples.parquet", finished, graders, Silent())
+
+
+class OwnLetters(ChoiceVerifier):
+    """A verifier with code of the user's own, and settings that samples name."""
+
+    def __init__(self, identity: object) -> None:
+        super().__init__()
+        self.identity = identity
+
+
+def test_a_verifier_of_the_users_own_has_to_be_named_beside_the_file(
+    finished: Path, tmp_path: Path
+) -> None:
+    """No file makes g2rl import code, and only the same settings grade again."""
+    rows, ks = read_samples(finished / "samples.parquet")
+    own = OwnLetters("sums {} right from 1")
+    for row in rows:
+        row["verifier"] = verifier_name(own)
+        row["correct"] = False
+    write_samples(tmp_path / "samples.parquet", rows, ks)
+    source = tmp_path / "samples.parquet"
+    regrade(source, tmp_path / "again", graders, Silent(), lambda: [LETTERS, own])
+    again, _ = read_samples(tmp_path / "again" / "samples.parquet")
+    before, _ = read_samples(finished / "samples.parquet")
+    assert [row["correct"] for row in again] == [row["correct"] for row in before]
+    assert any(row["correct"] for row in again)
+
+    # another taskset, settings that a file does not hold, nothing
+    others = ([OwnLetters("sums {} right from 2")], [OwnLetters(("sums", 1))], [])
+    for known in others:
+        with pytest.raises(UnknownVerifierError, match=r"OwnLetters.*graded again only beside"):
+            regrade(source, tmp_path / "out", graders, Silent(), lambda known=known: known)
+    assert not (tmp_path / "out" / "samples.parquet").exists()
 
 
 def test_unusable_samples_files_are_refused(tmp_path: Path, finished: Path) -> None:

@@ -117,6 +117,22 @@ def test_what_the_policy_says_equals_g2rls_own_scoring(tiny: LoadedModel, tmp_pa
     assert batch.texts[0][1].startswith("so")
 
 
+def test_mixed_precision_scores_as_g2rl_does_in_bfloat16(tiny: LoadedModel, tmp_path: Path) -> None:
+    """TRL's autocast is around the forward; g2rl's own head pass is not to run under it twice."""
+    watch = Watch("features", "logps")
+    made = trainer(tiny, tmp_path, signal=watch, settings={"bf16": True})
+    one_batch(made)
+    [batch] = watch.batches
+    policy = Policy(copy.deepcopy(tiny.model), compute_dtype="bfloat16")
+    expected = score(policy, sequences(made), ScoreRequest(TAU, 4096, True))
+    assert expected.features_ND is not None
+    assert batch.features_PGD is not None
+    close(batch.features_PGD.flatten(0, 1), expected.features_ND)
+    exact = g2rl_scores(tiny.model, made).features_ND
+    assert exact is not None
+    assert (expected.features_ND - exact).norm() > 1e-3 * exact.norm(), "no mixed precision at all"
+
+
 def test_words_of_the_policy_encoder_and_partition_by_name(
     tiny: LoadedModel, tmp_path: Path
 ) -> None:

@@ -12,8 +12,12 @@ import pytest
 from hydra.utils import instantiate
 
 from g2rl.cli.build.benchmarks import build_benchmarks
+from g2rl.cli.jobs.evaluate import evaluate
+from g2rl.evaluation.files import read_samples, sample_rows, verifier_name, write_samples
 from g2rl.tasks.grading.grader import Grader
+from g2rl.tasks.grading.registry import UnknownVerifierError, verifier_named
 from g2rl.tasks.taskset import TasksetError, TasksetTask, TasksetVerifier
+from g2rl.types import Completion, Verdict
 from tests.support import composed
 
 HEAD = """
@@ -75,6 +79,17 @@ def test_without_a_taskset_the_setting_is_named() -> None:
 def test_without_the_package_it_is_named() -> None:
     with pytest.raises(TasksetError, match=r"pip install 'verifiers"):
         TasksetTask("sums")
+
+
+def test_samples_name_the_taskset_with_its_settings() -> None:
+    """So that grading them again finds the same one, or none."""
+    verifier = TasksetVerifier("sums", {"split": "test", "count": 4}, 0.75)
+    name = verifier_name(verifier)
+    assert name == (
+        'g2rl.tasks.taskset.TasksetVerifier:sums {"count": 4, "split": "test"} right from 0.75'
+    )
+    with pytest.raises(UnknownVerifierError, match="TasksetVerifier"):
+        verifier_named(name)
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +166,28 @@ def test_task_and_benchmark_share_out_the_tasks(packages: Path) -> None:
     assert not any(task.may_draw(problem) for problem in benchmark.problems)
     with pytest.raises(TasksetError, match="held_out=6"):
         TasksetTask("sums", {"count": 6}, held_out=6)
+
+
+def test_stored_samples_are_graded_again_beside_their_taskset(
+    packages: Path, tmp_path: Path
+) -> None:
+    """As the command does: the benchmark names the taskset, and its rows are found in the file."""
+    chosen = ["benchmark=taskset", "benchmark.taskset=sums", "+benchmark.settings.count=6"]
+    config = composed(*chosen, "benchmark.held_out=2", command="evaluate")
+    [benchmark] = build_benchmarks(config.benchmark)
+    responses = [Completion([1], "stop", text) for text in ("so 5", "so 6")]
+    verdicts = [Verdict(False, None, "taskset")] * 2
+    rows = sample_rows(benchmark, [0, 1], [responses] * 2, [verdicts] * 2)
+    write_samples(tmp_path / "samples.parquet", rows, {"taskset": [1, 2]})
+
+    config.samples = str(tmp_path / "samples.parquet")
+    assert evaluate(config, tmp_path / "again") == 0.5
+    again, _ = read_samples(tmp_path / "again" / "samples.parquet")
+    assert [row["correct"] for row in again] == [True, False, False, True]
+
+    # without the taskset, or with another count, it is refused by name
+    for others in (["benchmark=countdown"], [*chosen[:2], "+benchmark.settings.count=7"]):
+        config = composed(*others, command="evaluate")
+        config.samples = str(tmp_path / "samples.parquet")
+        with pytest.raises(UnknownVerifierError, match=r"TasksetVerifier:sums .*benchmark.taskset"):
+            evaluate(config, tmp_path / "refused")

@@ -7,7 +7,8 @@ import tomllib
 
 import pytest
 
-from tests.extras import TRIALS, line, names_the_hub
+from g2rl.cli.config.names import run_tag
+from tests.extras import EVALUATED, TRIALS, line, names_the_hub
 from tests.support import ROOT
 
 ELSEWHERE = {
@@ -27,6 +28,16 @@ def test_every_extra_is_tried_or_has_a_reason() -> None:
     tried = {trial.extra for trial in TRIALS.values()} - {None}
     assert tried | set(ELSEWHERE) == set(extras)
     assert not tried & set(ELSEWHERE)
+
+
+def test_samples_are_graded_again_where_the_evaluation_before_has_written_them() -> None:
+    """The folder's name holds the settings that were typed, as Hydra joins them."""
+    typed = "ks=[1,2],problems=4,samples=2"
+    assert f"countdown{run_tag(typed.replace('=', '-'))}" == EVALUATED
+    commands = TRIALS["base"].commands
+    options = " ".join(f"benchmark.{one}" for one in ("problems=4", "samples=2", "ks=[1,2]"))
+    assert f"g2rl-eval run=runs/a {options}" in commands
+    assert f"g2rl-eval samples=runs/a/eval/{EVALUATED}/samples.parquet" in commands
 
 
 def test_every_kind_of_command_of_the_readme_is_tried() -> None:

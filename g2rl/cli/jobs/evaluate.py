@@ -31,6 +31,7 @@ from g2rl.runs.lock import one_process_in
 from g2rl.runs.tracking import Guarded, Mirror
 from g2rl.tasks.benchmarks.benchmark import Benchmark
 from g2rl.tasks.grading.grader import Graders
+from g2rl.tasks.grading.verifier import Verifier
 
 OUTPUTS = (
     "parts",
@@ -74,7 +75,7 @@ def _evaluate(config: DictConfig, folder: Path, overrides: Sequence[str]) -> flo
     try:
         if config.samples is not None:
             source = Path(config.samples).expanduser()
-            findings = regrade(source, folder, graders, reporter)
+            findings = regrade(source, folder, graders, reporter, lambda: verifiers_of(config))
             reporter.findings(findings, f"{source}, graded again")
         else:
             findings = sample(config, folder, overrides, graders, reporter)
@@ -85,6 +86,11 @@ def _evaluate(config: DictConfig, folder: Path, overrides: Sequence[str]) -> flo
     # one number for whoever sweeps evaluations
     scores = pass_at_1_by_benchmark(findings)
     return sum(scores.values()) / len(scores)
+
+
+def verifiers_of(config: DictConfig) -> list[Verifier]:
+    """The verifiers of the benchmarks that a configuration names."""
+    return [benchmark.verifier for benchmark in build_benchmarks(config.benchmark)]
 
 
 def sample(
