@@ -81,6 +81,7 @@ TRIALS = {
             f"g2rl-eval samples=runs/a/eval/{EVALUATED}/samples.parquet",
             "g2rl-analyze geometry run=runs/a problems=4 responses=4",
             "g2rl-analyze compare runs/a runs/b",
+            "g2rl-report runs/a runs/b",
             "g2rl-analyze fidelity run=runs/a problems=2 responses=3 resamples=20",
             "g2rl-grade data/cases.jsonl --out verdicts.jsonl",
             "python {root}/experiments/minimal_loop.py --signal g2rl --steps 1",
@@ -136,6 +137,10 @@ TRIALS = {
         ),
     ),
     "trl": Trial("trl", ("python example.py",), scripts={"example.py": trl_example()}),
+    "tensorboard": Trial(
+        "tensorboard",
+        ("g2rl-train experiment=smoke tracking=tensorboard hydra.run.dir=tensorboard",),
+    ),
     "dashboard": Trial(
         "dashboard", ("python -m g2rl.cli.dashboard --entity me --project g2rl --print",)
     ),

@@ -9,6 +9,8 @@
     tables               the columns of rollouts/ and geometry/
     metric_names         the metrics to look at first, and the score of a run
     wandb_mirror         Weights & Biases as the mirror
+    tensorboard_mirror   TensorBoard as the mirror
+    csv_mirror           metrics.csv as the mirror
     checkpoints          what a run continues from, and the exported model
     sharded_checkpoints  the part of a checkpoint that is divided among processes
     shard_reader         reads that part without running a pickle

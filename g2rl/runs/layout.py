@@ -77,6 +77,16 @@ class RunFolder:
         """The offline files of Weights & Biases."""
         return self.path / "wandb"
 
+    @property
+    def tensorboard(self) -> Path:
+        """The event files of TensorBoard."""
+        return self.path / "tensorboard"
+
+    @property
+    def metrics_csv(self) -> Path:
+        """The metrics as a table of one row a step, if the run mirrors them so."""
+        return self.path / "metrics.csv"
+
     # what the end of a run writes
 
     @property
@@ -136,6 +146,8 @@ def _outputs() -> tuple[str, ...]:
         folder.failure,
         folder.model,
         folder.wandb,
+        folder.tensorboard,
+        folder.metrics_csv,
         folder.metrics,
         folder.summary,
         folder.error,

@@ -1,4 +1,4 @@
-"""Where a run writes: metrics.jsonl and parquet always, Weights & Biases beside it.
+"""Where a run writes: metrics.jsonl and parquet always, mirrors such as W&B beside it.
 
 Local files are the truth. `metrics.jsonl` has one row a step, `{"step": 3, "train/accuracy": 0.5,
 ...}`, step 0 being the evaluation before training. Tables are one parquet file a step, so that a
@@ -112,6 +112,37 @@ class Guarded:
                 error,
             )
             self.mirror = NoMirror()
+
+
+class Several:
+    """Mirrors side by side; where one fails, the others go on.
+
+    Args:
+        mirrors: by the name under which conf/ has each.
+    """
+
+    def __init__(self, **mirrors: Mirror) -> None:
+        self.mirrors = {name: Guarded(mirror) for name, mirror in mirrors.items()}
+
+    def start(self, run_dir: Path, config: Mapping[str, Any], rows: Sequence[Row]) -> None:
+        """Open every mirror; their errors are not caught here."""
+        for mirror in self.mirrors.values():
+            mirror.start(run_dir, config, rows)
+
+    def table(self, kind: str, step: int, columns: Columns) -> None:
+        """Pass a table on to each."""
+        for mirror in self.mirrors.values():
+            mirror.table(kind, step, columns)
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Pass the scalars of a step on to each."""
+        for mirror in self.mirrors.values():
+            mirror.log(step, metrics)
+
+    def finish(self) -> None:
+        """Close each."""
+        for mirror in self.mirrors.values():
+            mirror.finish()
 
 
 # --- local files

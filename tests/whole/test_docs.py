@@ -31,7 +31,13 @@ MADE_UP = ("NAME", "brevity", "...")
 def names(path: Path) -> set[str]:
     """Definitions and constants at the top of a module, and NAME.METHOD of its classes."""
     known_names: set[str] = set()
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    body = list(ast.parse(path.read_text(encoding="utf-8")).body)
+
+    # names that are imported at their first use stand under TYPE_CHECKING
+    for node in body:
+        if isinstance(node, ast.If):
+            body += node.body
+    for node in body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             known_names.add(node.name)
         if isinstance(node, ast.ClassDef):

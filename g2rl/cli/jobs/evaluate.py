@@ -41,6 +41,8 @@ OUTPUTS = (
     "groups.parquet",
     "inputs.json",
     "wandb",
+    "tensorboard",
+    "metrics.csv",
 )
 
 
