@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from g2rl.engines.caches import select_rows
+from g2rl.engines.caches import select_rows, with_room
 from g2rl.engines.drift import TOLERANCE, Drift, DriftError, drift_metrics, measure_drift
 from g2rl.engines.engine import Key, SamplerMemory, uniforms
 from g2rl.engines.next_token import next_tokens
@@ -454,6 +454,7 @@ class TransformersEngine:
         repeat_B = torch.tensor(places, device=ids_PL.device)
         if cache is not None:
             select_rows(cache, repeat_B)
+            with_room(cache)
 
         # and the random numbers of its sample
         noise = [uniforms(keys[row // samples], row % samples, params.max_tokens) for row in rows]

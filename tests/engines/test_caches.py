@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from g2rl.engines.caches import select_rows
+from g2rl.engines.caches import ROOM, RoomyLayer, select_rows, with_room
 from tests.models.zoo import tiny_model
 
 
@@ -57,3 +57,50 @@ def test_both_states_of_a_mixed_layer_are_selected() -> None:
     cache.layers = [layer]
     select_rows(cache, torch.tensor([0]))
     assert told == ["both"]
+
+
+WINDOWED = {"gemma3_text": {"layer_types": ["sliding_attention", "full_attention"] * 2}}
+
+
+@pytest.mark.parametrize("model_type", ["qwen3", "gemma3_text", "gpt2"])
+def test_growing_in_place_changes_no_bit(model_type: str) -> None:
+    """Two rows are read, repeated, continued past the first room, and the first one left alone."""
+    model = tiny_model(model_type, **WINDOWED.get(model_type, {})).base_model
+    ids = torch.randint(3, 150, (4, 5 + ROOM + 4), generator=torch.Generator().manual_seed(0))
+    states: dict[bool, list[torch.Tensor]] = {True: [], False: []}
+    memory: set[int] = set()
+    for in_place in (True, False):
+        with torch.no_grad():
+            cache = model(input_ids=ids[:2, :5], use_cache=True).past_key_values
+            select_rows(cache, torch.tensor([1, 0, 1, 1]))
+            if in_place:
+                with_room(cache)
+            rows = torch.arange(4)
+            for place in range(5, ids.shape[1]):
+                output = model(
+                    input_ids=ids[rows, place : place + 1],
+                    past_key_values=cache,
+                    position_ids=torch.full((len(rows), 1), place),
+                    use_cache=True,
+                )
+                states[in_place].append(output.last_hidden_state)
+                if in_place and place < 12:
+                    roomy = [layer for layer in cache.layers if isinstance(layer, RoomyLayer)]
+                    memory.add(roomy[0].keys.data_ptr())
+                if place == 12:
+                    rows = torch.tensor([3, 0])
+                    select_rows(cache, rows)
+
+    assert len(memory) == 1, "memory was made anew for a token"
+    for ours, theirs in zip(states[True], states[False], strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_only_layers_that_hold_everything_grow_in_place() -> None:
+    model = tiny_model("gemma3_text", **WINDOWED["gemma3_text"]).base_model
+    with torch.no_grad():
+        cache = model(input_ids=torch.tensor([[5, 6, 7]]), use_cache=True).past_key_values
+    with_room(cache)
+    for layer, kind in zip(cache.layers, model.config.layer_types, strict=True):
+        assert isinstance(layer, RoomyLayer) == (kind == "full_attention")
+    assert {"full_attention", "sliding_attention"} == set(model.config.layer_types)
