@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -21,7 +22,7 @@ from g2rl.analysis.bakeoff.study import (
 )
 from g2rl.analysis.comparison.contrasts import LEVEL, ArmContrast, contrasts, p_text
 from g2rl.analysis.tables import NOTHING, comparison_rows, interval_cell, markdown, seeds_cell
-from g2rl.formulas.contrasts import holm, paired_contrast
+from g2rl.formulas.contrasts import detectable_difference, holm, paired_contrast
 
 BEGIN, END = "<!-- g2rl-bench: begin -->", "<!-- g2rl-bench: end -->"
 """Between these lines of a page the leaderboard stands; nothing else does."""
@@ -116,6 +117,12 @@ def seeds_done(reported: Mapping[str, Sequence[Row]]) -> str:
     return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
+def seeds_words(reported: Mapping[str, Sequence[Row]]) -> str:
+    """``1 seed``, ``2 to 3 seeds``."""
+    count = seeds_done(reported)
+    return f"{count} seed" if count == "1" else f"{count} seeds"
+
+
 # --- what is reported
 
 
@@ -147,9 +154,30 @@ def main_table(study: Study, reported: Mapping[str, Sequence[Row]]) -> str:
 
 
 def family(study: Study, frame: pd.DataFrame, metric: str) -> dict[str, ArmContrast]:
-    """Every arm minus the baseline on one metric, adjusted over all of them."""
-    found = contrasts(frame, [metric], study.baseline, [metric])
-    return {one.arm: one for one in found}
+    """Every arm minus the baseline on one metric, adjusted over all arms of the plan.
+
+    Arms that have not been run are members too: which arms run first must not make their p values
+    smaller.
+    """
+    found = {one.arm: one for one in contrasts(frame, [metric], study.baseline, [metric])}
+    members = [arm for arm in study.arms if arm != study.baseline]
+    p_values: list[float] = []
+    for arm in members:
+        result = found[arm].result if arm in found else None
+        p_values.append(math.nan if result is None else result.p_value)
+
+    # the same contrasts, as members of the family that was planned
+    adjusted_of = dict(zip(members, holm(p_values), strict=True))
+    planned: dict[str, ArmContrast] = {}
+    for arm, one in found.items():
+        detectable = math.nan
+        if one.result is not None:
+            level = LEVEL / len(members)
+            detectable = detectable_difference(one.result.spread, one.result.seeds, level)
+        planned[arm] = replace(
+            one, family=len(members), adjusted=adjusted_of[arm], detectable=detectable
+        )
+    return planned
 
 
 def difference_cell(one: ArmContrast | None) -> str:
@@ -182,11 +210,12 @@ def equal_cell(study: Study, of_arm: Sequence[Row], of_baseline: Sequence[Row], 
 
 def families(study: Study, reported: Mapping[str, Sequence[Row]]) -> str:
     """What the main table's differences and p values are."""
-    size = len(reported) - 1
+    size, run = len(study.arms) - 1, len(reported) - 1
     return (
-        f"Means over {seeds_done(reported)} seeds [95 % t-interval over seeds]; Δ is the "
+        f"Means over {seeds_words(reported)} [95 % t-interval over seeds]; Δ is the "
         f"arm minus {study.baseline}, paired by seed. Each of the three Δ columns is one family of "
-        f"{size} contrasts; p is adjusted over it (Holm), and bold is what survives at {LEVEL:g}. "
+        f"{size} contrasts, as planned, of which {run} have been run; p is adjusted over all of "
+        f"them (Holm), and bold is what survives at {LEVEL:g}. "
         "In brackets after p: the true difference that would have been found with probability 0.8, "
         "so a contrast that is not bold says nothing about smaller ones. The column at equal "
         f"{ACCURACY} compares both runs of a seed where each first reaches the highest {ACCURACY} "
@@ -210,6 +239,7 @@ def claims_table(study: Study, reported: Mapping[str, Sequence[Row]]) -> list[st
     # one family, missing members included
     p_values = [math.nan if result is None else result.p_value for _, _, result in results]
     lines = [["minus", "metric", "seeds", "difference", "p", "p adjusted"]]
+    shown: list[str] = []
     for (other, metric, result), adjusted in zip(results, holm(p_values), strict=True):
         if result is None:
             lines.append([other, metric, "0", NOTHING, NOTHING, NOTHING])
@@ -217,12 +247,15 @@ def claims_table(study: Study, reported: Mapping[str, Sequence[Row]]) -> list[st
         text = interval_cell(*result[:3], "+.3f")
         if adjusted <= LEVEL:
             text = f"**{text}**"
+            shown.append(f"{'more' if result.difference > 0 else 'less'} {metric} than {other}")
         cells = [text, p_text(result.p_value), p_text(adjusted)]
         lines.append([other, metric, str(result.seeds), *cells])
     return [
         f"**Claims about `{claims.arm}`**, stated beforehand: it minus each of these, paired by "
         f"seed; one family of {len(results)} contrasts (Holm).",
         markdown(lines),
+        f"Shown at {LEVEL:g} over the family: {'; '.join(shown) or 'nothing'}. Of the other "
+        f"{len(results) - len(shown)} contrasts no difference has been shown, in either direction.",
     ]
 
 
@@ -241,20 +274,22 @@ def paired(rows: Sequence[Row], others: Sequence[Row], metric: str) -> list[floa
 
 
 def rates_table(study: Study, rows: Rows) -> str:
-    """One row an arm, one column a rate."""
+    """One row an arm, one column a rate, and the chosen one where there is a choice."""
+    has_choice = len(study.rates) > 1
+    lines = [["arm", *(f"rate {rate}" for rate in study.rates), *["chosen"][: int(has_choice)]]]
+
     # the base policy first, for comparison
-    lines = [["arm", *(f"rate {rate}" for rate in study.rates), "chosen"]]
     base = first_point(study, rows)
     if base is not None:
-        lines.append(
-            ["*before training*", *([point_cell(study, base)] * len(study.rates)), NOTHING]
-        )
+        cells = ["*before training*", *[point_cell(study, base)] * len(study.rates), NOTHING]
+        lines.append(cells[: len(lines[0])])
+
     for arm in study.arms:
         cells = [arm]
         for row in study.rate_rows(rows, arm):
             cells.append(NOTHING if row is None else point_cell(study, row["curve"][-1]))
         cells.append(study.chosen(rows, arm) or NOTHING)
-        lines.append(cells)
+        lines.append(cells[: len(lines[0])])
     return markdown(lines)
 
 

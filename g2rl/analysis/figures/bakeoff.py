@@ -40,8 +40,8 @@ SHOWN = {
 """Arms that are drawn in colour, if they are there; all others are grey."""
 GAP = 0.055
 """Least distance of two names, as a share of the panel's height."""
-NEAR, MOST_NAMED = 0.05, 3
-"""The title names so many arms at most, within this distance of the baseline's accuracy."""
+MOST_NAMED = 3
+"""The title names so many arms."""
 
 Paths = Mapping[str, np.ndarray]
 """Of each arm accuracy, coverage and distinct right answers at every evaluation, (3, E)."""
@@ -137,8 +137,7 @@ def name_ends(axis: Any, paths: Paths) -> None:
 
 
 def message(study: Study, paths: Paths) -> str:
-    """What the figure says: what the baseline gains and loses, and who keeps most at its
-    accuracy."""
+    """What the figure says: what the baseline gains and loses, and who keeps most."""
     if study.baseline not in paths:
         return f"{study.task}: {study.coverage} and distinct right answers against {ACCURACY}"
     (x, y, z), (x_end, y_end, z_end) = paths[study.baseline].T[[0, -1]]
@@ -147,10 +146,12 @@ def message(study: Study, paths: Paths) -> str:
         f"from {y:.2f} to {y_end:.2f}, different right answers from {z:.1f} to {z_end:.1f}"
     )
 
-    # the others near its accuracy, those with most answers first
-    near: list[tuple[float, str]] = []
+    # who keeps most, and what that costs
+    ends: list[tuple[float, float, str]] = []
     for arm, path_3E in paths.items():
-        if arm != study.baseline and path_3E[0, -1] >= x_end - NEAR:
-            near.append((float(path_3E[2, -1]), SHOWN[arm].name if arm in SHOWN else arm))
-    named = [f"{name} {value:.1f}" for value, name in sorted(near, reverse=True)[:MOST_NAMED]]
-    return f"{first_line}\nmost answers at its {ACCURACY} (within {NEAR}): {', '.join(named)}"
+        name = SHOWN[arm].name if arm in SHOWN else arm
+        ends.append((float(path_3E[2, -1]), float(path_3E[0, -1]), name))
+    named: list[str] = []
+    for answers, accuracy, name in sorted(ends, reverse=True)[:MOST_NAMED]:
+        named.append(f"{name} {answers:.1f} (at {ACCURACY} {accuracy:.2f})")
+    return f"{first_line}\nmost different answers: {', '.join(named)}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from g2rl.analysis.bakeoff.leaderboard import (
     commands_table,
     leaderboard,
-    seeds_done,
+    seeds_words,
     with_leaderboard,
 )
 from g2rl.analysis.bakeoff.rows import Rows, read_rows, write_rows
@@ -60,7 +60,7 @@ def draw(study: Study, rows: Rows, path: Path) -> Path:
     reported = study.reported(rows)
     if study.baseline in reported:
         rate = "its best rate" if len(study.rates) > 1 else f"rate {study.rates[0]} alone"
-        caption = f"each arm at {rate}, mean of {seeds_done(reported)} reported seeds"
+        caption = f"each arm at {rate}, mean of {seeds_words(reported)}"
         return draw_bakeoff(study, reported, path, with_marks(caption))
 
     # one seed, chosen upon: it says what to expect, no more
@@ -74,6 +74,6 @@ def draw(study: Study, rows: Rows, path: Path) -> Path:
 def with_marks(caption: str) -> str:
     """A caption with the meaning of the marks."""
     return (
-        f"{caption}.\nDot: after the last step, 64 samples a problem; lines: evaluations before "
-        "(on the left also in between); grey: all other arms; dashed: base policy"
+        f"{caption}.\nDot: after the last step, 64 samples a problem; line: from the base policy "
+        "(on the left by way of evaluations in between); grey: all other arms; dashed: base policy"
     )

@@ -130,6 +130,20 @@ def test_differences_are_paired_and_adjusted_over_the_arms() -> None:
     assert good[-1] == "31"
 
 
+def test_arms_that_have_not_run_are_members_of_the_family() -> None:
+    ten = {**STUDY.arms, **{f"later{number}": "exploration=none" for number in range(8)}}
+    text = leaderboard([replace(STUDY, arms=ten)], all_rows(), {})
+    assert "one family of 10 contrasts, as planned, of which 2 have been run" in text
+
+    # ten times the p value of one contrast alone, which two arms would have doubled
+    _, _, p_value = paired_t([0.60, 0.50, 0.90], [0.85, 0.86, 0.84])
+    assert 10 * p_value > 1
+    assert "p 1.000 (" in cells_of(text, "poor")[6]
+    _, _, smaller_p = paired_t([0.951, 0.960, 0.939], [0.85, 0.86, 0.84])
+    assert 10 * smaller_p < 0.001
+    assert "p <0.001 (" in cells_of(text, "good")[6]
+
+
 def test_claims_are_one_family_in_which_missing_arms_count() -> None:
     text = leaderboard([STUDY], all_rows(), {})
     claims = text.partition("**Claims about `good`**")[2]
@@ -139,6 +153,7 @@ def test_claims_are_one_family_in_which_missing_arms_count() -> None:
     assert "| <0.001 | <0.001 |" in claims
     assert p_value * 3 < 0.001
     assert "| absent | pass@32 | 0 | - | - | - |" in claims
+    assert "Shown at 0.05 over the family: more pass@32 than grpo. Of the other 2 " in claims
 
 
 def test_coverage_at_equal_accuracy() -> None:
@@ -206,11 +221,14 @@ def test_the_figure_shows_means_over_runs(tmp_path: Path) -> None:
     assert path_3E[1].tolist() == pytest.approx([0.99, 0.95, 0.95])
     assert path_3E[2].tolist() == pytest.approx([2.8, 2.0, 2.4])
 
-    # good is as accurate as grpo, poor is not
+    # what the baseline gains and loses, and who has most answers at which accuracy
     paths = {arm: mean_path(of_arm, "pass@32") for arm, of_arm in reported.items()}
     first_line, second_line = message(STUDY, paths).split("\n")
     assert "pass@1 from 0.30 to 0.80, pass@32 from 0.99 to 0.85" in first_line
-    assert second_line == "most answers at its pass@1 (within 0.05): good 2.4"
+    assert second_line == (
+        "most different answers: good 2.4 (at pass@1 0.80), plain GRPO 1.1 (at pass@1 0.80), "
+        "poor 0.8 (at pass@1 0.51)"
+    )
     path = draw_bakeoff(STUDY, reported, tmp_path / "detour.png", "caption")
     assert path.stat().st_size > 10_000
     frame = long_frame(reported)
