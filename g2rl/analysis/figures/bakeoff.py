@@ -103,7 +103,6 @@ def draw_paths(axis: Any, paths: Paths, place: int) -> None:
             axis.plot(x_E, y_E, "-", color=colour, lw=1.8, alpha=0.55, zorder=3)
             axis.plot(x_E[-1], y_E[-1], "o", color=colour, ms=9, zorder=4)
         else:
-            axis.plot(x_E, y_E, "-", color=LIGHT_GREY, lw=0.5, zorder=1)
             axis.plot(x_E[-1], y_E[-1], "o", color=LIGHT_GREY, ms=5, zorder=2)
 
     # where all begin
@@ -153,5 +152,5 @@ def message(study: Study, paths: Paths) -> str:
         ends.append((float(path_3E[2, -1]), float(path_3E[0, -1]), name))
     named: list[str] = []
     for answers, accuracy, name in sorted(ends, reverse=True)[:MOST_NAMED]:
-        named.append(f"{name} {answers:.1f} (at {ACCURACY} {accuracy:.2f})")
-    return f"{first_line}\nmost different answers: {', '.join(named)}"
+        named.append(f"{name}: {answers:.1f} (at {ACCURACY} {accuracy:.2f})")
+    return f"{first_line}\nmost different answers – {', '.join(named)}"
