@@ -38,6 +38,7 @@ TINY = (
     "benchmark.problems=2",
     "benchmark.samples=2",
     "benchmark.ks=[1,2]",
+    "benchmark.max_tokens=12",
     "task.max_response_tokens=40",
     "optimizer.mini_batches=1",
     "trainer.checkpoint_every=1",

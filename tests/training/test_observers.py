@@ -20,14 +20,12 @@ from g2rl.tasks.countdown_traces import trace
 from g2rl.training import stages
 from g2rl.training.observers import observe, private_copy
 from g2rl.types import GroupBatch, Shaped
-from tests.support import SMOKE, composed, metric_rows, untimed
+from tests.support import NO_EVALUATION, SMOKE, composed, metric_rows, untimed
 
 COMMON = (
     *SMOKE,
+    *NO_EVALUATION,
     "trainer.steps=1",
-    "trainer.probe_problems=0",
-    "trainer.eval_every=0",
-    "benchmark.problems=2",
     "task.max_response_tokens=24",
     "optimizer.mini_batches=2",
 )

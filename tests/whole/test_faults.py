@@ -32,14 +32,13 @@ from g2rl.training.bad_numbers import NonFiniteError
 from g2rl.training.step_metrics import train_metrics
 from g2rl.training.updater import UpdateError
 from g2rl.types import Completion, GroupBatch, Problem, Shaped
-from tests.support import SMOKE, composed, metric_rows
+from tests.support import NO_EVALUATION, SMOKE, composed, metric_rows
 
 
 def run(folder: Path, *overrides: str) -> float:
     common = [
         *SMOKE,
-        "trainer.probe_problems=0",
-        "trainer.eval_every=0",
+        *NO_EVALUATION,
     ]
     return train(composed(*common, *overrides), folder)
 

@@ -27,7 +27,7 @@ from g2rl.training.stages import Sampler
 from g2rl.training.step import TrainingStep
 from g2rl.training.validation import Validation
 from g2rl.types import SamplingParams
-from tests.support import ROOT, SMOKE, composed, metric_rows, untimed_rows
+from tests.support import NO_EVALUATION, ROOT, SMOKE, composed, metric_rows, untimed_rows
 
 
 def run(folder: Path, *overrides: str) -> float:
@@ -40,7 +40,7 @@ def test_an_observer_changes_nothing_in_the_training(
 ) -> None:
     """Bit for bit, whether or not the first mini-batch fits one micro-batch."""
     alone, observed = tmp_path / "alone", tmp_path / "observed"
-    common = ["trainer.steps=3", "exploration=none", "optimizer.mini_batches=2"]
+    common = [*NO_EVALUATION, "trainer.steps=3", "exploration=none", "optimizer.mini_batches=2"]
     common.append(f"optimizer.micro_batch_tokens={micro_batch_tokens}")
     run(alone, *common)
     run(observed, *common, "exploration.observe=[g2rl]")
@@ -56,7 +56,7 @@ def test_an_observer_changes_nothing_in_the_training(
 def test_two_forwards_of_the_same_weights_agree(tmp_path: Path, kept_forward: bool) -> None:
     """Under a signal that reads features the first mini-batch is scored by the update's own forward
     where the whole mini-batch fits one micro-batch, else by another, and the two are compared."""
-    words = ["trainer.steps=3", "exploration=g2rl", "optimizer.mini_batches=2"]
+    words = [*NO_EVALUATION, "trainer.steps=3", "exploration=g2rl", "optimizer.mini_batches=2"]
     if not kept_forward:
         words.append("optimizer.micro_batch_tokens=120")
     run(tmp_path, *words)
@@ -248,7 +248,13 @@ def test_an_alarm_is_raised_while_training(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        run(tmp_path, "health.window=1", "health.truncated=0", "task.max_response_tokens=2")
+        run(
+            tmp_path,
+            *NO_EVALUATION,
+            "health.window=1",
+            "health.truncated=0",
+            "task.max_response_tokens=2",
+        )
     assert caplog.text.count("health alarm truncation at step 1: 100% of the responses") == 1
 
 
@@ -270,7 +276,7 @@ def test_a_finished_run_is_not_trained_again_and_other_settings_are_refused(
 
 @pytest.mark.parametrize("exploration", ["none", "entropy", "evol"])
 def test_every_signal_trains(tmp_path: Path, exploration: str) -> None:
-    run(tmp_path, f"exploration={exploration}", "trainer.probe_problems=0")
+    run(tmp_path, *NO_EVALUATION, f"exploration={exploration}")
     found = metric_rows(tmp_path)
     assert [row["step"] for row in found] == [0, 1, 2]
     assert (found[1]["explore/reward_shift"] > 0) == (exploration == "evol")
@@ -280,14 +286,14 @@ def test_every_signal_trains(tmp_path: Path, exploration: str) -> None:
 
 @pytest.mark.parametrize("algorithm", ["dr_grpo", "dapo", "gspo", "cispo"])
 def test_every_algorithm_trains(tmp_path: Path, algorithm: str) -> None:
-    run(tmp_path, f"algorithm={algorithm}", "trainer.steps=1", "trainer.probe_problems=0")
+    run(tmp_path, *NO_EVALUATION, f"algorithm={algorithm}", "trainer.steps=1")
     row = metric_rows(tmp_path)[1]
     assert row["update/grad_norm"] > 0
     assert "update/kl" not in row, "these algorithms keep no reference policy"
 
 
 def test_lam_zero_is_plain_grpo(tmp_path: Path) -> None:
-    common = ("trainer.probe_problems=0", "trainer.steps=2")
+    common = (*NO_EVALUATION, "trainer.steps=2")
     run(tmp_path / "g2rl", "exploration=g2rl", "exploration.lam=0", *common)
     run(tmp_path / "none", "exploration=none", *common)
     place = Path("checkpoints/step_000002/model.safetensors")
@@ -295,7 +301,7 @@ def test_lam_zero_is_plain_grpo(tmp_path: Path) -> None:
 
 
 def test_seeds_differ(tmp_path: Path, finished_run: Path) -> None:
-    run(tmp_path, "seed=1", "trainer.steps=1", "trainer.probe_problems=0")
+    run(tmp_path, *NO_EVALUATION, "seed=1", "trainer.steps=1")
     mine = pd.read_parquet(tmp_path / "rollouts" / "step_000001.parquet")
     other = pd.read_parquet(finished_run / "rollouts" / "step_000001.parquet")
     assert not mine["prompt"].equals(other["prompt"])
@@ -330,7 +336,7 @@ def test_a_corrected_command_may_use_the_folder_of_a_refused_one(tmp_path: Path)
 
 
 def test_random_weights_follow_the_seed(tmp_path: Path) -> None:
-    common = ("model.random_init=true", "trainer.steps=1", "trainer.probe_problems=0")
+    common = (*NO_EVALUATION, "model.random_init=true", "trainer.steps=1")
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         run(tmp_path / name, *common, f"seed={seed}")
     place = Path("checkpoints/step_000001/model.safetensors")
