@@ -263,7 +263,7 @@ def _verifier_of(name: str, own_verifiers: Callable[[], Sequence[Verifier]]) -> 
             return found[name]
         named = f"; the benchmark named here has {', '.join(found)}" if found else ""
         raise UnknownVerifierError(
-            f"{error}: samples that code of your own has judged, such as a taskset's, are graded "
+            f"{error} (the file says {name}): samples that code of your own has judged, such as a taskset's, are graded "
             f"again only beside the benchmark that they came from, with its settings (benchmark="
             f"taskset benchmark.taskset=NAME ...), and those of reward functions not at all{named}"
         ) from None
