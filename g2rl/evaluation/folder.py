@@ -263,9 +263,10 @@ def _verifier_of(name: str, own_verifiers: Callable[[], Sequence[Verifier]]) -> 
             return found[name]
         named = f"; the benchmark named here has {', '.join(found)}" if found else ""
         raise UnknownVerifierError(
-            f"{error} (the file says {name}): samples that code of your own has judged, such as a taskset's, are graded "
-            f"again only beside the benchmark that they came from, with its settings (benchmark="
-            f"taskset benchmark.taskset=NAME ...), and those of reward functions not at all{named}"
+            f"{error} (the file says {name}): samples that code of your own has judged, such as a "
+            "taskset's, are graded again only beside the benchmark that they came from, with its "
+            "settings (benchmark=taskset benchmark.taskset=NAME ...), and those of reward "
+            f"functions not at all{named}"
         ) from None
 
 

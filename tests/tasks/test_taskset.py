@@ -186,7 +186,8 @@ def test_stored_samples_are_graded_again_beside_their_taskset(
     assert [row["correct"] for row in again] == [True, False, False, True]
 
     # without the taskset, or with another count, it is refused by name
-    for others in (["benchmark=countdown"], [*chosen[:2], "+benchmark.settings.count=7"]):
+    more = [*chosen[:2], "+benchmark.settings.count=7", "benchmark.held_out=2"]
+    for others in (["benchmark=countdown"], more):
         config = composed(*others, command="evaluate")
         config.samples = str(tmp_path / "samples.parquet")
         with pytest.raises(UnknownVerifierError, match=r"TasksetVerifier:sums .*benchmark.taskset"):
