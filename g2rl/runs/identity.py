@@ -57,6 +57,7 @@ _FREE_IN_TRAINING = _free(
     "trainer.keep_checkpoints",
     "trainer.keep_best",
     "trainer.checkpoint_every",
+    "trainer.shown_samples",
     "verify.workers",
     "health",
     "parallel",
@@ -163,6 +164,7 @@ ADDED_SETTINGS: dict[str, Any] = {
     "algorithm.overlong_penalty": 1.0,
     "algorithm.sampling_rounds": 1,
     "model.checkpoint": None,
+    "trainer.shown_samples": 2,
     "model.date": "2025-01-01",  # of use to few templates; theirs wrote the day of every start
     "model.training_noise": False,  # the noise of a checkpoint was on, which few have
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -58,6 +60,10 @@ class Reporter(Protocol):
         """A benchmark has been evaluated."""
         ...
 
+    def samples(self, texts: Sequence[str]) -> None:
+        """A few of its responses, as text."""
+        ...
+
     def end(self) -> None:
         """Training has ended."""
         ...
@@ -84,6 +90,16 @@ class ConsoleReporter:
     def say(self, text: str) -> None:
         self.console.print(text, markup=False)
 
+    def say_parts(self, head: str, parts: Sequence[str]) -> None:
+        """Print a line of several parts; it is broken between parts where the terminal ends."""
+        self.say(in_lines(head, parts, self.width))
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal; a file has as many as a line needs."""
+        is_limited = self.console.is_terminal or "COLUMNS" in os.environ
+        return self.console.width if is_limited else sys.maxsize
+
     def begin(self, first_step: int, steps: int) -> None:
         self.steps = steps
         self.progress.start()
@@ -95,7 +111,7 @@ class ConsoleReporter:
             if name in metrics:
                 values.append(f"{label} {metrics[name]:{number_format}}")
         digits = len(str(self.steps))
-        self.say(f"step {step:>{digits}}/{self.steps}  {'  '.join(values)}")
+        self.say_parts(f"step {step:>{digits}}/{self.steps}", values)
         self.progress.update(self._main, completed=step)
 
     @contextmanager
@@ -112,7 +128,11 @@ class ConsoleReporter:
         for name, interval in result.intervals.items():
             limits = f"[{interval.low:.3f}, {interval.high:.3f}]"
             accuracies.append(f"{name} {interval.value:.3f} {limits}")
-        self.say(f"eval {result.name} after step {step}: {'  '.join(accuracies)}")
+        self.say_parts(f"eval {result.name} after step {step}:", accuracies)
+
+    def samples(self, texts: Sequence[str]) -> None:
+        for text in texts:
+            self.say(text)
 
     def end(self) -> None:
         self.progress.stop()
@@ -162,11 +182,29 @@ class SilentReporter:
     def evaluated(self, step: int, result: EvalResult) -> None:
         pass
 
+    def samples(self, texts: Sequence[str]) -> None:
+        pass
+
     def end(self) -> None:
         pass
 
     def close(self) -> None:
         pass
+
+
+def in_lines(head: str, parts: Sequence[str], width: int) -> str:
+    """A head and parts, two spaces between them, in lines of at most `width` columns.
+
+    A part is never broken; lines after the first are indented.
+    """
+    lines = [head]
+    for part in parts:
+        longer = f"{lines[-1]} {part}" if lines[-1].endswith(":") else f"{lines[-1]}  {part}"
+        if len(longer) > width:
+            lines.append(f"    {part}")
+        else:
+            lines[-1] = longer
+    return "\n".join(lines)
 
 
 def shorter(path: Path) -> Path:

@@ -16,7 +16,7 @@ MUST_BE_POSITIVE = (
     "checkpoint_every",
     "probe_samples",
 )
-MUST_NOT_BE_NEGATIVE = ("eval_every", "tables_every", "probe_problems", "seed")
+MUST_NOT_BE_NEGATIVE = ("eval_every", "tables_every", "probe_problems", "shown_samples", "seed")
 
 
 @dataclass(slots=True, frozen=True)
@@ -40,6 +40,7 @@ class TrainerSettings:
         tables_every: steps between rollouts/geometry files; 0 writes none.
         probe_problems, probe_samples: held-out problems and responses of the geometry probe; 0
             skips it.
+        shown_samples: responses of each evaluation that are printed; 0 prints none.
     """
 
     sampling: SamplingParams
@@ -57,6 +58,7 @@ class TrainerSettings:
     tables_every: int = 1
     probe_problems: int = 30
     probe_samples: int = 8
+    shown_samples: int = 0
 
     def __post_init__(self) -> None:
         # sampling

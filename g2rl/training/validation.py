@@ -12,6 +12,7 @@ from torch import Tensor
 from g2rl.engines.engine import Engine
 from g2rl.engines.rollouts import grouped
 from g2rl.evaluation.evaluate import EvalResult, evaluate
+from g2rl.evaluation.samples import shown
 from g2rl.formulas.feature_sums import first_alike, identical_pairs, identity_metrics
 from g2rl.formulas.pairs import cosine_metrics, pair_table, pair_values
 from g2rl.formulas.tensors import cosine_matrix
@@ -108,6 +109,7 @@ class Validation:
                 world=self.world,
             )
         self.reporter.evaluated(step, result)
+        self.reporter.samples(shown_samples(benchmark, result, self.settings.shown_samples))
 
         # the grader's counts are taken here, so that the next step's verify/ metrics are of that
         # step alone
@@ -161,6 +163,16 @@ class Validation:
         metrics["scored_at"] = self.settings.feature_temperature or params.temperature
         self.tracker.table("probe", step, columns)
         return {f"probe/{name}": value for name, value in metrics.items()}
+
+
+def shown_samples(benchmark: Benchmark, result: EvalResult, count: int) -> list[str]:
+    """The first response to each of the first `count` problems, as text for a terminal."""
+    texts: list[str] = []
+    for place in range(min(count, len(benchmark.problems))):
+        prompt = benchmark.problems[place].prompt
+        completion, verdict = result.completions[place][0], result.verdicts[place][0]
+        texts.append(shown(prompt, completion, verdict))
+    return texts
 
 
 def grouped_lists(items: Sequence[list[int]], size: int) -> list[list[list[int]]]:

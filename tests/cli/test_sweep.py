@@ -190,6 +190,20 @@ def test_the_parquet_is_long_and_holds_every_arm(tmp_path: Path) -> None:
 # --- stop requests
 
 
+def test_the_tables_of_an_earlier_sweep_are_kept_unless_the_new_one_holds_its_runs(
+    tmp_path: Path,
+) -> None:
+    arms = hand_made(tmp_path)
+    write_sweep(arms[:2], tmp_path)
+    write_sweep(arms, tmp_path)
+    assert not list(tmp_path.glob("*-1.*")), "the same runs and more"
+    whole = (tmp_path / "table.md").read_bytes()
+    write_sweep(arms[:1], tmp_path)
+    assert (tmp_path / "table-1.md").read_bytes() == whole
+    assert len(set(pd.read_parquet(tmp_path / "sweep-1.parquet")["folder"])) == len(arms)
+    assert len(set(pd.read_parquet(tmp_path / "sweep.parquet")["folder"])) == 1
+
+
 def test_a_request_inside_another_passes_on_what_either_is_asked() -> None:
     with StopRequest() as outer:
         with StopRequest() as inner:

@@ -16,6 +16,10 @@ if "inline" not in os.environ.get("MPLBACKEND", ""):
     matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import MaxNLocator
+
+# every tick says its own value: no "+6.894" above an axis
+matplotlib.rcParams["axes.formatter.useoffset"] = False
 
 GREY = "0.35"
 """Of captions and of lines that stand for a comparison."""
@@ -33,6 +37,7 @@ def tidy_axis(axis: Any, title: str, unit: str) -> None:
     axis.set_title(title, fontsize=10)
     axis.set_ylabel(unit)
     axis.set_xlabel("step")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))  # there is no step 1.25
     open_axis(axis)
 
 

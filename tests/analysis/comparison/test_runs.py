@@ -12,7 +12,14 @@ import pytest
 import torch
 import yaml
 
-from g2rl.analysis.comparison.runs import COLUMNS, RunsError, arms, collect, find_runs
+from g2rl.analysis.comparison.runs import (
+    COLUMNS,
+    RunsError,
+    arms,
+    collect,
+    find_runs,
+    finished_arms,
+)
 from g2rl.analysis.comparison.training_geometry import step_numbers, training_geometry
 from g2rl.analysis.figures.curves import POINTS, arm_colours, curve, learning_panels
 from g2rl.analysis.palette import SIGNAL_COLOURS
@@ -154,6 +161,19 @@ def test_what_cannot_be_joined_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(RunsError, match="holds no run"):
         find_runs([tmp_path / "empty"])
+
+
+def test_unfinished_runs_can_be_left_out_by_name_and_are_never_all_there_is(
+    tmp_path: Path,
+) -> None:
+    make_run(tmp_path / "done", 0)
+    begun = tmp_path / "begun"
+    make_run(begun, 1, finished=False)
+    arms, left_out = finished_arms([tmp_path])
+    assert [run.folder.name for runs in arms.values() for run in runs] == ["done"]
+    assert [run.folder.name for run in left_out] == ["begun"]
+    with pytest.raises(RunsError, match="none of the 1 runs has finished"):
+        finished_arms([begun])
 
 
 def test_runs_are_collected_long_and_unfinished_ones_named(tmp_path: Path) -> None:
