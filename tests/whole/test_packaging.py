@@ -49,6 +49,9 @@ def test_everything_a_run_needs_is_inside(unpacked: Path) -> None:
         "assets/detour/model.safetensors",
         "assets/forked_skills/model.safetensors",
         "assets/countdown_hard/problems.json",
+        "analysis/report/assets/report.html.j2",
+        "analysis/report/assets/report.css",
+        "analysis/report/assets/report.js",
     ):
         assert (unpacked / "g2rl" / name).is_file(), name
 
