@@ -22,6 +22,7 @@ export TOKENIZERS_PARALLELISM := false
 .DEFAULT_GOAL := help
 .PHONY: help train test test-slow test-vllm test-trl test-verl test-verifiers test-extras test-models bench chaos docs lint format typecheck smollm2 warmstart wheel clean
 .PHONY: help train test test-slow test-vllm test-trl test-verl test-verifiers test-report test-extras test-models bench chaos lint format typecheck smollm2 warmstart wheel clean
+.PHONY: help train test test-slow test-vllm test-trl test-verl test-verifiers test-extras test-models bench gpu chaos lint format typecheck smollm2 warmstart wheel clean
 
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -132,6 +133,9 @@ test-report: $(BROWSER_VENV)/.installed  ## report.html in a real Chromium
 
 bench: $(VENV)/.installed-dev  ## compare with named peers and write speed/RESULTS.md (twenty minutes)
 	$(BIN)/python speed/run_all.py $(ARGS)
+
+gpu: $(VENV)/.installed-dev  ## numbers of the GPU's own paths; skips where there is none
+	$(BIN)/pytest -m gpu tests/gpu $(ARGS)
 
 chaos: $(VENV)/.installed-dev  ## kill the real command more than twenty times and compare (minutes)
 	$(BIN)/pytest -m slow -s tests/whole/chaos $(ARGS)
