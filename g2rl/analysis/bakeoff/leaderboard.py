@@ -189,7 +189,12 @@ def difference_cell(one: ArmContrast | None) -> str:
     text = interval_cell(*one.result[:3], "+.3f")
     if math.isnan(one.adjusted):
         return text
-    text += f", p {p_text(one.adjusted)} ({one.detectable:.3f})"
+
+    # no share differs by more than 1
+    detectable = f"{one.detectable:.3f}"
+    if "pass@" in one.metric and one.detectable > 1:
+        detectable = "none"
+    text += f", p {p_text(one.adjusted)} ({detectable})"
     return f"**{text}**" if one.stands_out else text
 
 
@@ -216,9 +221,9 @@ def families(study: Study, reported: Mapping[str, Sequence[Row]]) -> str:
         f"arm minus {study.baseline}, paired by seed. Each of the three Δ columns is one family of "
         f"{size} contrasts, as planned, of which {run} have been run; p is adjusted over all of "
         f"them (Holm), and bold is what survives at {LEVEL:g}. "
-        "In brackets after p: the true difference that would have been found with probability 0.8, "
-        "so a contrast that is not bold says nothing about smaller ones. The column at equal "
-        f"{ACCURACY} compares both runs of a seed where each first reaches the highest {ACCURACY} "
+        "In brackets after p: the true difference that would have been found with probability 0.8 "
+        "(none: not even a difference of 1), so a contrast that is not bold says nothing about "
+        f"smaller ones. The column at equal {ACCURACY} compares both runs of a seed where each first reaches the highest {ACCURACY} "
         "that both reach (straight lines between evaluations); it is unadjusted and not tested."
     )
 
