@@ -223,8 +223,9 @@ def families(study: Study, reported: Mapping[str, Sequence[Row]]) -> str:
         f"them (Holm), and bold is what survives at {LEVEL:g}. "
         "In brackets after p: the true difference that would have been found with probability 0.8 "
         "(none: not even a difference of 1), so a contrast that is not bold says nothing about "
-        f"smaller ones. The column at equal {ACCURACY} compares both runs of a seed where each first reaches the highest {ACCURACY} "
-        "that both reach (straight lines between evaluations); it is unadjusted and not tested."
+        f"smaller ones. The column at equal {ACCURACY} compares both runs of a seed where each "
+        f"first reaches the highest {ACCURACY} that both reach (straight lines between "
+        "evaluations); it is unadjusted and not tested."
     )
 
 
