@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +13,8 @@ from g2rl.engines.graded_text import graded_item
 from g2rl.formulas.feature_sums import first_alike
 from g2rl.policy.batching import Sequences
 from g2rl.types import Completion, Problem
+
+Item = TypeVar("Item")
 
 
 @dataclass(slots=True)
@@ -97,3 +101,11 @@ class Rollouts:
 def grouped(values_N: Tensor, shape: tuple[int, int]) -> Tensor:
     """View values of N = P * G responses, (N, ...), by group: (P, G, ...)."""
     return values_N.reshape(*shape, *values_N.shape[1:])
+
+
+def in_groups(items: Sequence[Item], group_size: int) -> list[list[Item]]:
+    """P lists of G out of N = P * G items, prompt-major."""
+    groups: list[list[Item]] = []
+    for start in range(0, len(items), group_size):
+        groups.append(list(items[start : start + group_size]))
+    return groups

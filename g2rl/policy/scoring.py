@@ -144,8 +144,8 @@ def require_scored(values: Sequence[Tensor | None]) -> list[Tensor]:
     """
     scored = [value for value in values if value is not None]
     if len(scored) < len(values):
-        missing = len(values) - len(scored)
-        raise ValueError(f"{missing} of {len(values)} responses are not scored yet")
+        missing_count = len(values) - len(scored)
+        raise ValueError(f"{missing_count} of {len(values)} responses are not scored yet")
     return scored
 
 
@@ -155,8 +155,8 @@ def pad_plan_to_longest_rank(plan: list[list[int]], world: World) -> list[list[i
     A forward of sharded weights takes part in gathers of all ranks, so all ranks must forward
     equally often.
     """
-    missing = world.largest(len(plan)) - len(plan)
-    return plan + [[]] * missing
+    missing_count = world.largest(len(plan)) - len(plan)
+    return plan + [[]] * missing_count
 
 
 def idle_batch(device: torch.device) -> MicroBatch:
@@ -219,7 +219,10 @@ def _check_plan(plan: ScorePlan, request: ScoreRequest, count: int, world: World
     if (request.features or request.hidden) and plan.response_count < count:
         raise ValueError("features and hidden states are those of whole groups: score all rows")
     if plan.kept_micro_batches and world.size > 1:
-        raise ValueError("a rank does not know which forwards the others keep; score without keep")
+        raise ValueError(
+            "a rank does not know which forwards the others keep; with several ranks, plan no "
+            "kept_micro_batches"
+        )
 
 
 class _Scorer:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from g2rl.engines.engine import Engine
 from g2rl.engines.graded_text import with_markers
-from g2rl.engines.rollouts import Rollouts, grouped
+from g2rl.engines.rollouts import Rollouts, grouped, in_groups
 from g2rl.exploration.encoders.encoder import Encoder
 from g2rl.exploration.partitions import Partitioner
 from g2rl.exploration.signal import Signal, all_needs
@@ -172,11 +172,14 @@ class Scorer:
         Returns:
             None where the observers need no more than what `behaviour` scores for the signal.
         """
-        for_signal = self.needs
+        # once every response is scored for the signal, some numbers are there for the observers too
+        known_anyway = self.needs
         if self.needs & NEED_EVERY_RESPONSE:
-            for_signal = self.needs | FROM_EVERY_SCORE
-        if not (self.observer_needs - for_signal) & NEED_EVERY_RESPONSE:
+            known_anyway = self.needs | FROM_EVERY_SCORE
+        still_needed = self.observer_needs - known_anyway
+        if not still_needed & NEED_EVERY_RESPONSE:
             return None
+
         return self._score(
             self.policy,
             rollouts,
@@ -260,11 +263,15 @@ class Explorer:
     ) -> None:
         self.signal, self.observers = signal, list(observers)
         self.world = world
+
+        # observers share the embeddings of the signal, and a failure costs only them
         self.encoder: Encoder | None = None
         self.observers_encoder: Encoder | None = None
         if encoder is not None:
             shared = OncePerBatch(encoder)
             self.encoder, self.observers_encoder = shared, NeverFails(shared)
+
+        # what is computed for a batch depends on what they need
         self.advantage = advantage or GroupAdvantage()
         self.partitioner, self.answer_key = partitioner, answer_key
         self.needs = self._needs_of([signal])
@@ -474,14 +481,3 @@ class Explorer:
         self.signal.load_state_dict(state["signal"])
         for observer, observer_state in zip(self.observers, state["observers"], strict=True):
             observer.load_state_dict(observer_state)
-
-
-Item = TypeVar("Item")
-
-
-def in_groups(items: Sequence[Item], group_size: int) -> list[list[Item]]:
-    """P lists of G out of N = P * G items, prompt-major."""
-    groups: list[list[Item]] = []
-    for start in range(0, len(items), group_size):
-        groups.append(list(items[start : start + group_size]))
-    return groups

@@ -197,8 +197,8 @@ class TrainingStep:
         advantages_PG, metrics_of_advantages = self._advantages(shaped, batch)
         clock.lap("explore")
 
-        # 6. update; a kept forward holds activations, so it leaves the scores either way, and it
-        # fits no mini-batch of which responses are left out
+        # 6. update; kept forwards hold activations, so the scores must let go of them either way.
+        # They are of whole mini-batches, so they are of no use where responses are left out
         kept_forwards = scores.take_forwards()
         kept_PG = shaped.kept_PG
         if bad_groups_by_field or kept_PG is not None:

@@ -190,8 +190,9 @@ class Updater:
         if self.policy.has_dropout:
             source = BehaviourSource.SCORES
 
+        # one optimizer update a mini-batch
         behaviour = batch.behaviour.copy()
-        values: dict[str, list[float]] = defaultdict(list)
+        values_by_name: dict[str, list[float]] = defaultdict(list)
         for epoch in range(self.settings.epochs):
             for number, rows in enumerate(self._mini_batches(batch.group_N, step, epoch)):
                 key = (self.seed, TOKEN_PLAN_STREAM, step, epoch, number)
@@ -199,11 +200,11 @@ class Updater:
                 mini_batch = self._mini_batch(batch, rows_taking_part, source, key)
                 metrics = self._update(batch, behaviour, mini_batch, step)
                 for name, value in (metrics | mini_batch.plan_metrics).items():
-                    values[name].append(value)
+                    values_by_name[name].append(value)
                 source = BehaviourSource.SCORES  # the weights have changed
 
         # means over the optimizer updates of this batch
-        metrics = {name: float(np.mean(numbers)) for name, numbers in values.items()}
+        metrics = {name: float(np.mean(numbers)) for name, numbers in values_by_name.items()}
         metrics["updates"] = float(self.updates)
         return UpdateResult(metrics, behaviour)
 
@@ -247,15 +248,17 @@ class Updater:
         norm = whole(norm)
 
         # step only if everything is finite
-        good = math.isfinite(metrics["loss"]) and bool(torch.isfinite(norm))
+        is_finite = math.isfinite(metrics["loss"]) and bool(torch.isfinite(norm))
         self.updates += 1
-        if good:
+        if is_finite:
             self.bad_in_a_row = 0
             self.optimizer.step()
         else:
             self.bad_in_a_row += 1
         self.optimizer.zero_grad(set_to_none=True)
-        if not good:
+
+        # a skipped update names the groups to look at
+        if not is_finite:
             rows = suspect_rows or mini_batch.rows
             groups = torch.unique(batch.group_N[rows]).tolist()
             reason = "a non-finite loss" if suspect_rows else "a non-finite gradient"
@@ -264,7 +267,7 @@ class Updater:
 
         metrics["grad_norm"] = float(norm)
         finite_metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
-        return {**finite_metrics, "lr": learning_rate, "skipped": float(not good)}
+        return {**finite_metrics, "lr": learning_rate, "skipped": float(not is_finite)}
 
     def _accumulate_gradients(
         self, batch: UpdateBatch, behaviour: Scores, mini_batch: MiniBatch
@@ -286,7 +289,7 @@ class Updater:
         suspect_rows: list[int] = []
         plan = pad_plan_to_longest_rank(own_micro_batches, self.world)
         for number, rows in enumerate(plan, start=1):
-            self._sum_gradients_over_ranks(now=number == len(plan))
+            self._let_ranks_sum_gradients(in_next_backward=number == len(plan))
             if not rows:  # nothing left for this rank
                 self._take_part_idly()
                 continue
@@ -295,7 +298,7 @@ class Updater:
             suspect_rows += result.bad_rows
             for name, value in result.metrics.items():
                 metrics[name] += value
-        metrics.setdefault("loss", 0.0)
+        metrics.setdefault("loss", 0.0)  # of a mini-batch without tokens
 
         # every rank ends with all scores and metrics, for later epochs, tables and alarms
         behaviour.exchange(newly_scored, self.world)
@@ -372,7 +375,7 @@ class Updater:
         """This rank's micro-batches of a mini-batch.
 
         Responses without tokens are in none: a mini-batch of nothing else gives no gradient and no
-            update.
+        update.
         """
         rows_with_tokens = [n for n in rows if sequences.responses[n]]
         sharing = self.policy.shares_prefixes
@@ -381,12 +384,12 @@ class Updater:
 
     # --- with other ranks
 
-    def _sum_gradients_over_ranks(self, now: bool) -> None:
-        """Whether the next backward sums its gradients over the ranks; see
-        `ShardSettings.accumulate`."""
+    def _let_ranks_sum_gradients(self, in_next_backward: bool) -> None:
+        """Let the ranks sum their gradients in the next backward, or put that off to a later one;
+        see `ShardSettings.accumulate`."""
         if self.policy.sharding is not None and self.policy.sharding.accumulate == "full":
             for module in sharded_modules(self.policy):
-                module.set_requires_gradient_sync(now)
+                module.set_requires_gradient_sync(in_next_backward)
 
     def _take_part_idly(self) -> None:
         """Join the gathers and sums of the other ranks' forward and backward without adding

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from g2rl.engines.engine import Engine
-from g2rl.engines.rollouts import grouped
+from g2rl.engines.rollouts import grouped, in_groups
 from g2rl.evaluation.evaluate import EvalResult, evaluate
 from g2rl.evaluation.samples import shown
 from g2rl.formulas.feature_sums import first_alike, identical_pairs, identity_metrics
@@ -92,9 +92,12 @@ class Validation:
         self, step: int, held_out: HeldOut, all_samples: bool
     ) -> tuple[EvalResult, dict[str, float]]:
         """Sample and grade one problem set."""
+        # how many responses to each problem
         benchmark, grader = held_out.benchmark, held_out.grader
         fewer_samples = min(self.settings.eval_samples, benchmark.samples)
         samples = benchmark.samples if all_samples else fewer_samples
+
+        # the ranks divide the problems, and progress is that of this rank
         own_problem_count = len(self.world.deal(benchmark.problems))
         with self.reporter.phase(benchmark.name, own_problem_count * samples) as advance:
             result = evaluate(
@@ -114,6 +117,7 @@ class Validation:
         # the grader's counts are taken here, so that the next step's verify/ metrics are of that
         # step alone
         metrics = result.metrics | verdict_shares(self.world, grader.metrics())
+
         # one name that holds at every evaluation: pass@1 uses all samples, however many were drawn
         metrics[f"mean@{fewer_samples}"] = metrics["pass@1"]
         return result, {f"eval/{result.name}/{name}": value for name, value in metrics.items()}
@@ -150,7 +154,7 @@ class Validation:
         metrics = cosine_metrics(cosine_PGG, correct_PG)
 
         # what the zero-mean identity is about, and which pairs are of one response twice
-        first_PG = first_alike(grouped_lists(sequences.responses, sample_count))
+        first_PG = first_alike(in_groups(sequences.responses, sample_count))
         lengths_PG = grouped(sequences.lengths_N, (prompt_count, sample_count))
         metrics |= identity_metrics(features_PGD, lengths_PG, cosine_PGG, first_PG)
         columns["identical"] = pair_values(identical_pairs(first_PG)).flatten().tolist()
@@ -173,11 +177,6 @@ def shown_samples(benchmark: Benchmark, result: EvalResult, count: int) -> list[
         completion, verdict = result.completions[place][0], result.verdicts[place][0]
         texts.append(shown(prompt, completion, verdict))
     return texts
-
-
-def grouped_lists(items: Sequence[list[int]], size: int) -> list[list[list[int]]]:
-    """Token ids of responses in groups of `size`, prompt-major."""
-    return [list(items[start : start + size]) for start in range(0, len(items), size)]
 
 
 def probe_sequences(

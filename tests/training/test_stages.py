@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from g2rl.engines.rollouts import Rollouts
+from g2rl.engines.rollouts import Rollouts, in_groups
 from g2rl.exploration.partitions import ByAnswer
 from g2rl.exploration.signal import NEEDS, Stateless
 from g2rl.formulas.advantages import GroupAdvantage
@@ -15,7 +15,7 @@ from g2rl.policy.loading import LoadedModel
 from g2rl.policy.policy import Policy
 from g2rl.policy.scoring import ScoreRequest, Scores, score
 from g2rl.training.bad_numbers import NonFiniteError
-from g2rl.training.stages import Explorer, in_groups
+from g2rl.training.stages import Explorer
 from g2rl.types import Completion, GroupBatch, Problem, Shaped, Verdict
 from g2rl.world import World
 

@@ -270,7 +270,7 @@ def test_several_ranks_keep_nothing() -> None:
     updater.world = World(rank=0, size=2)
     batch = batch_for(make(OptimizerSettings()), [1.0, -1.0])
     assert updater.forwards_to_keep(batch.sequences, batch.group_N, 0) == []
-    with pytest.raises(ValueError, match="without keep"):
+    with pytest.raises(ValueError, match="plan no kept_micro_batches"):
         score(
             updater.policy,
             batch.sequences,
