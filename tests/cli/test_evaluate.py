@@ -56,7 +56,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that validates on a suite of two benchmarks."""
     folder = tmp_path_factory.mktemp("runs") / "lam=1"
-    config = composed(*support.SMOKE, "exploration=none", "trainer.steps=1", command="train")
+    config = composed(
+        "experiment=smoke", "tracking=local", "exploration=none", "trainer.steps=1", command="train"
+    )
     OmegaConf.set_struct(config, False)
     node = OmegaConf.to_container(config.benchmark)
     suite = {
