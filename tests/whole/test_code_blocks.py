@@ -231,7 +231,7 @@ def problem_with_settings(config: str, words: list[str]) -> str | None:
     for word in expand_combinations(words):
         if not word.startswith("-"):
             settings.append(re.sub(r"\{([^{},:]*),[^{}:]*\}", r"\1", word))
-        elif word not in ("--multirun", "--help", "--cfg"):
+        elif word not in ("--multirun", "--help", "--cfg", "--dry-run"):
             return f"unknown flag {word}"
     if set(MADE_ON_THE_PAGE) & set(settings):
         return None

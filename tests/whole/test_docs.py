@@ -91,6 +91,7 @@ def test_the_table_of_moves_is_true() -> None:
     """What has moved is no longer where it was."""
     table = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").partition("### Moved")[2]
     still_used = ("g2rl.policy.Policy", "g2rl.analysis.fidelity")
+    still_used += ("g2rl.report", "g2rl.evaluate")  # other things have these names today
     old_names: list[str] = []
     for row in re.findall(r"(?m)^\| (`[^|]*)\|", table):
         old_names += MODULE.findall(row)
