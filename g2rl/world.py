@@ -108,8 +108,11 @@ class World:
 
     def gather(self, value: Item) -> list[Item]:
         """One small value of every rank, in the order of the ranks. The values are pickled."""
+        # alone there is no process group to ask
         if self.size == 1:
             return [value]
+
+        # imported here, because one process alone needs no torch.distributed
         from torch import distributed as dist
 
         values: list[Any] = [None] * self.size

@@ -82,6 +82,8 @@ class LoadedRun:
         parts: list[pd.DataFrame] = []
         for step, path in place.table_files("rollouts").items():
             rollouts = pd.read_parquet(path)
+
+            # the file's name tells the step, its columns do not
             rollouts.insert(0, "step", step)
 
             # both tables have one row a response, in the same order
@@ -113,6 +115,8 @@ class LoadedRun:
     def checkpoints(self) -> dict[int, Path]:
         """The folders of complete checkpoints by step, in ascending order."""
         folders: dict[int, Path] = {}
+
+        # a folder without a manifest was cut off while it was written
         for manifest in RunFolder(self.folder).checkpoints.glob(f"*/{CHECKPOINT_MANIFEST}"):
             step = step_number(manifest.parent.name)
             if step is not None:

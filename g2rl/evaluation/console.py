@@ -58,6 +58,7 @@ class EvalReporter:
             name: of what is going on.
             total: number of samples of this part.
         """
+        # a bar needs a terminal; a log file gets lines
         if not self.console.is_terminal:
             yield self._lines(name, total)
             return
@@ -72,6 +73,8 @@ class EvalReporter:
         def advance(count: int) -> None:
             nonlocal done, last_line
             done += count
+
+            # no line for the last sample: the results follow at once
             if time.monotonic() - last_line >= LINE_SECONDS and done < total:
                 last_line = time.monotonic()
                 self.say(f"{name}: {done} of {total} samples of this part")
@@ -151,6 +154,7 @@ def coverage_note(rows: Sequence[Row]) -> str:
     Args:
         rows: of comparison.parquet.
     """
+    # the arm with the fewest runs limits what can be said
     runs = min(min(row["baseline_runs"], row["other_runs"]) for row in rows)
     if runs == 1:
         return (
@@ -176,6 +180,8 @@ def comparison_table(rows: Sequence[Row]) -> Table:
     """
     title = "other - baseline in points of %, with 95 % paired bootstrap intervals over problems"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+
+    # names to the left, numbers to the right
     for name in ("benchmark", "metric"):
         table.add_column(name, justify="left")
     for name in ("problems", "baseline", "other", "difference", "interval"):

@@ -73,6 +73,7 @@ def sample_rows(
     """
     rows: list[Row] = []
     for place, group, verdicts_of_problem in zip(places, completions, verdicts, strict=True):
+        # what all samples of the problem have in common
         problem = benchmark.problems[place]
         problem_columns = {
             "benchmark": benchmark.name,

@@ -89,6 +89,8 @@ class Evaluation:
         for benchmark in self.benchmarks:
             problem_count = len(benchmark.problems)
             part_folder = self.folder / "parts" / benchmark.name
+
+            # small parts, so that an interruption costs little
             starts = range(0, problem_count, self.problems_per_part)
             for number, start in enumerate(starts):
                 places = range(start, min(start + self.problems_per_part, problem_count))
@@ -154,6 +156,7 @@ class Evaluation:
 
         May be called again at any time: the tables are then computed anew.
         """
+        # a continued evaluation may have joined its parts already
         if not self.samples_file.exists():
             rows: list[Row] = []
             for part in self.parts():
@@ -178,6 +181,7 @@ def count_right(rows: Sequence[Row]) -> int:
 
 def _is_intact(part: SamplePart) -> bool:
     """Whether the file of a part exists and holds exactly the part's samples."""
+    # a file that cannot be read is sampled again
     try:
         rows, _ = read_samples(part.path)
     except EvaluationError:

@@ -35,11 +35,14 @@ def cut(text: str, most: int = MOST_CHARACTERS) -> str:
 
     Control characters are shown as spaces, because a response may hold any.
     """
+    # control characters of a response would act on the terminal
     printable = "".join(
         letter if letter.isprintable() or letter == "\n" else " " for letter in text
     )
     printable = printable.strip()
     if len(printable) <= most:
         return printable
+
+    # the beginning and the end say most: how the question was read, and the answer
     half = most // 2
     return f"{printable[:half]} [...] {printable[-half:]}"

@@ -274,6 +274,7 @@ def group_rows(benchmark: str, problems: Sequence[Row]) -> list[Row]:
         if row["group"] is not None:
             accuracies_of_group.setdefault(row["group"], []).append(row["c"] / row["n"])
 
+    # one row a group, in the order of their names
     rows: list[Row] = []
     for group, values in sorted(accuracies_of_group.items()):
         interval = interval_over_problems(values)

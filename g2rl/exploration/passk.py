@@ -72,6 +72,7 @@ class PassK(Stateless):
         Raises:
             ValueError: groups are smaller than the settings need.
         """
+        # an estimate of the best of k needs enough responses to choose from
         group_size = batch.rewards_PG.shape[-1]
         if group_size < self.smallest_group:
             raise ValueError(

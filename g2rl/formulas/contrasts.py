@@ -135,6 +135,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     Raises:
         ValueError: a p value outside [0, 1].
     """
+    # nan stands for a comparison that could not be tested
     outside = [p for p in p_values if not math.isnan(p) and not 0 <= p <= 1]
     if outside:
         raise ValueError(f"p values lie in [0, 1], got {outside}")

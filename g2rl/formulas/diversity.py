@@ -211,6 +211,7 @@ def _finite(values: ArrayLike, name: str) -> Floats:
     if matrix.ndim != 2 or matrix.shape[0] == 0:
         raise ValueError(f"{name} must be a matrix with at least one row, got shape {matrix.shape}")
 
+    # a decomposition would fail without naming the row
     is_bad_row = ~np.isfinite(matrix).all(axis=1)
     if is_bad_row.any():
         first_bad = int(is_bad_row.argmax())

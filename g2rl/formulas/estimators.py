@@ -141,6 +141,7 @@ def _classes(answer_classes: ArrayLike, correct: ArrayLike, k: int) -> tuple[Int
     right_C = np.bincount(class_of_sample, weights=right_n[has_answer_n], minlength=len(sizes_C))
     fractions_C = right_C / sizes_C
 
+    # sorted, so that the classes with enough votes are those from some place on
     order = np.lexsort((fractions_C, sizes_C))
     unanswered = int((~has_answer_n).sum())
     return sizes_C[order].astype(np.int64), fractions_C[order], unanswered
@@ -252,6 +253,7 @@ def _sampled(
         winner_count_R = np.maximum(wins_RC.sum(axis=1), 1)
         scores.append(wins_RC @ fractions_C / winner_count_R)
 
+    # the spread of the scores says how exact their mean is
     scores_R = np.concatenate(scores)
     standard_error = float(scores_R.std(ddof=1) / math.sqrt(draws))
     return MajorityEstimate(float(scores_R.mean()), standard_error, False)
@@ -318,6 +320,8 @@ def _matrix(name: str, values: ArrayLike) -> Floats:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim not in (1, 2) or array.size == 0:
         raise ValueError(f"{name} must be (B,) or (S, B) and not empty, got shape {array.shape}")
+
+    # one NaN would make the whole interval NaN
     is_finite = np.isfinite(array)
     if not is_finite.all():
         first_bad = np.argwhere(~is_finite)[0].tolist()
@@ -422,6 +426,8 @@ def paired_bootstrap(
         ValueError: different numbers of problems, or anything that `bootstrap_interval` refuses.
     """
     a_SB, b_SB = _matrix("a", a), _matrix("b", b)
+
+    # differences are taken problem by problem
     if a_SB.shape[1] != b_SB.shape[1]:
         raise ValueError(
             f"a and b must hold the same problems, got {a_SB.shape[1]} and {b_SB.shape[1]}"

@@ -87,6 +87,8 @@ def identity_metrics_of(
 ) -> dict[str, float]:
     """`identity_metrics` of vectors of which only lengths |sum_i| and cosines are known."""
     metrics: dict[str, float] = {}
+
+    # the identity ratio, which needs a length above 0
     inner_PGG, squares_PGG = sum_products(sum_norms_PG, cosine_PGG)
     size = pair_values(squares_PGG).sum().item()
     if size > 0:
@@ -98,6 +100,8 @@ def identity_metrics_of(
         return metrics
     is_identical = pair_values(identical_pairs(first_PG)).flatten()
     metrics["identical_pairs"] = is_identical.float().mean().item()
+
+    # and the cosines of those pairs that really differ
     distinct_cosines = cosines[~is_identical]
     if len(distinct_cosines):
         metrics["cosine_distinct"] = distinct_cosines.mean().item()

@@ -60,6 +60,7 @@ def seed_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95
     if values_S.size == 1:
         return Interval(mean, math.nan, math.nan)
 
+    # wider than the normal interval, because few seeds tell little of their spread
     quantile = t_quantile(confidence, values_S.size - 1)
     half_width = quantile * float(values_S.std(ddof=1)) / math.sqrt(values_S.size)
     return Interval(mean, mean - half_width, mean + half_width)

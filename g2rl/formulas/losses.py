@@ -160,6 +160,7 @@ class PolicyLoss:
     sampler_floor: float = 0.0
 
     def __post_init__(self) -> None:
+        # each choice by name
         choices = (
             ("surrogate", SURROGATES),
             ("ratio", RATIOS),

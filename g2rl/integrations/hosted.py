@@ -50,6 +50,7 @@ def add_head_pass(model: Any) -> None:
 @contextmanager
 def whole_head(head: Any) -> Iterator[None]:
     """Give the head whole weights where FSDP2 keeps them divided, and the divided ones back."""
+    # parameters that are whole already stay as they are
     divided: dict[str, Any] = {}
     for name, parameter in head.named_parameters(recurse=False):
         if isinstance(parameter, DTensor):

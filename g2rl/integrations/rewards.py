@@ -51,6 +51,8 @@ def rows_of(problems: Sequence[Problem], chat: bool = True) -> list[dict[str, An
         prompt: Any = problem.prompt
         if chat:
             prompt = [{"role": "user", "content": problem.prompt}]
+
+        # a column holds values of one type, so the verifier's data travel as JSON
         rows.append(
             {
                 "prompt": prompt,
@@ -119,6 +121,8 @@ class VerifierReward:
         for number, prompt in enumerate(prompts):
             row = {name: columns[name][number] for name in ("problem_id", "answer", "meta")}
             rows.append({"prompt": prompt, **row})
+
+        # in one call, so that the grader's workers share the work
         verdicts = self._grade([text_of(completion) for completion in completions], rows)
         return [1.0 if verdict.correct else 0.0 for verdict in verdicts]
 

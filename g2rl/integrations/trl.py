@@ -250,6 +250,8 @@ class ExploringTrainer(Trainer):
                 "a signal needs a verdict that is worth more for right answers: "
                 f"wrong_right={self._wrong_right}, its reward weight is {weight}"
             )
+
+        # from wrong to right a signal's own reward rises by 2
         return weight * (right - wrong) / 2
 
     def _refuse_settings(self) -> None:
@@ -679,11 +681,15 @@ class ExplorationGRPOTrainer(ExploringTrainer, GRPOTrainer):
             raise ValueError(
                 f"{who} sets an entropy bonus: switch use_adaptive_entropy and use_liger_kernel off"
             )
+
+        # a response without weight must be missing from the divisor as well
         if shaped.kept_PG is not None and self.loss_type not in COUNTED_BY_TOKENS:
             raise ValueError(
                 f"{who} leaves responses out, but loss_type={self.loss_type!r} would still count "
                 f"them: use one of {COUNTED_BY_TOKENS}"
             )
+
+        # losses that weigh a sequence as a whole have no place for single tokens
         whole = self.loss_type == "vespo" or self.off_policy_mask_threshold is not None
         if shaped.token_bonus is not None and (whole or fused):
             raise ValueError(

@@ -40,6 +40,8 @@ def leave_one_out(rewards_N: Tensor, group_size: int, normalize: bool) -> Tensor
     others_P1 = (~rewards_PG.isnan()).sum(1, keepdim=True) - 1
     baseline_PG = (rewards_PG.nansum(1, keepdim=True) - rewards_PG) / others_P1
     advantages_N = rewards_N - baseline_PG.flatten()
+
+    # over the whole batch, as TRL does it
     if normalize:
         advantages_N = (advantages_N - torch.nanmean(advantages_N)) / (nanstd(advantages_N) + 1e-4)
     return advantages_N.nan_to_num(0.0)
@@ -98,6 +100,7 @@ class ExplorationRLOOTrainer(ExploringTrainer, RLOOTrainer):
 
     def _refuse_own(self, who: str) -> None:
         """Refuse signals of the loss, and settings that change rewards behind the signal."""
+        # a combined signal acts wherever one of its parts acts
         signal = self._explorer.signal
         levels = {level_of(part) for part in getattr(signal, "parts", [signal])}
         if LOSS in levels:

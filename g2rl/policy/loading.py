@@ -218,6 +218,7 @@ def _reading_options(gguf_file: str | None, revision: str | None) -> dict[str, A
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
     """Suppress the advice and the progress bars that transformers prints while it loads."""
+    # the setting is global, so it is put back afterwards
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -471,6 +472,8 @@ def pick_device(device: str) -> torch.device:
             chosen = torch.device(device)
         except RuntimeError:
             raise ModelError(f"model.device={device}: choose auto, cpu, cuda or cuda:0") from None
+
+        # a name that torch knows may still stand for no device of this machine
         if chosen.type == "cuda" and not torch.cuda.is_available():
             build = "was built without CUDA" if torch.version.cuda is None else "finds no GPU"
             raise ModelError(

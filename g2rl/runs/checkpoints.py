@@ -147,6 +147,7 @@ class Checkpoints:
         """Remove the checkpoints that do not stay after the one of `step`, see `save`."""
         steps = [other for other in self.steps() if other <= step]
 
+        # the newest ones, and the best where it is to stay
         steps_to_keep = set(steps[-self.keep :])
         best = self.best()
         if self.keep_best and best is not None:
@@ -342,6 +343,7 @@ def _seal(
     with (folder / STATE).open("wb") as out:
         torch.save({**state, "step": manifest["step"]}, out)
 
+    # what was listed before is kept, and these files are added
     entries = _entries(folder, [*paths, folder / STATE])
     files = {**manifest["files"], **entries}
     write_json(folder / CHECKPOINT_MANIFEST, {**manifest, "files": files})

@@ -204,6 +204,8 @@ def with_added_settings(config: Any) -> Any:
     that changes nothing. A node that is missing as a whole is not added."""
     if not isinstance(config, dict):
         return config
+
+    # a copy, in which only what is missing is filled in
     completed = dict(config)
     for key, value in ADDED_SETTINGS.items():
         node, _, name = key.partition(".")

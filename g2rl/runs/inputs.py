@@ -51,6 +51,7 @@ def files_digest(folder: Path, patterns: Iterable[str]) -> str | None:
     Returns:
         SHA-256 in hexadecimal; None if no file fits.
     """
+    # a file that fits several patterns counts once
     paths: set[Path] = set()
     for pattern in patterns:
         paths.update(path for path in folder.glob(pattern) if path.is_file())
@@ -100,6 +101,8 @@ def encoder_inputs(encoder: Any) -> dict[str, str]:
     revision = getattr(encoder, "revision", None)
     if source is None:
         return {}
+
+    # on a hub a revision fixes every file
     if not Path(source).is_dir():
         return {} if revision is None else {"revision of the encoder": str(revision)}
 
@@ -116,6 +119,8 @@ def problems_digest(problems: Iterable[Problem]) -> str:
     digest = hashlib.sha256()
     for problem in problems:
         meta = json.dumps(problem.meta, sort_keys=True, default=repr)
+
+        # the zero byte keeps the end of one text apart from the start of the next
         for text in (problem.id, problem.prompt, problem.answer, meta):
             digest.update(text.encode("utf-8", "replace") + b"\0")
     return digest.hexdigest()
@@ -153,6 +158,8 @@ def check_inputs(folder: Path, digests: Mapping[str, str], continued: bool) -> N
             folder,
             ", ".join(unknown),
         )
+
+    # what was recorded before stays on record, even if it is not used now
     write_json(place, {"format": FORMAT, **before, **digests})
 
 

@@ -33,6 +33,7 @@ def alone_in(
     Raises:
         LockError: another process holds it, for example an orphan of a killed sweep.
     """
+    # one lock a folder: the first rank holds it for all others
     if environment_rank() != 0:
         yield
         return

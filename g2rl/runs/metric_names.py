@@ -508,6 +508,7 @@ def final_score(row: Mapping[str, float]) -> float | None:
         if re.fullmatch(r"eval/.+/pass@1", name):
             scores.append(float(value))
 
+    # a row without an evaluation has no score
     if not scores:
         return None
     return sum(scores) / len(scores)

@@ -85,6 +85,8 @@ class PlainReader(dcp.FileSystemReader):
             UnsafeFileError: it is not the plain description of tensors; the message names the file.
         """
         place = self.folder / DESCRIPTION
+
+        # only classes that a description consists of are made
         try:
             with place.open("rb") as file:
                 found = _PlainUnpickler(file).load()

@@ -39,9 +39,12 @@ def split(value: Any, tensors: dict[str, Tensor], path: str = "state") -> Any:
         tensors: takes the sharded tensors, by their path.
         path: of `value` in the whole state.
     """
+    # a tensor of many ranks is stored apart and named here
     if isinstance(value, DTensor):
         tensors[path] = value
         return {REF: path}
+
+    # containers are walked through; any other value stays where it is
     if isinstance(value, Mapping):
         return {key: split(item, tensors, f"{path}.{key}") for key, item in value.items()}
     if isinstance(value, list):

@@ -219,6 +219,7 @@ class Tracker:
         import pyarrow
         from pyarrow import parquet
 
+        # a mirror is told of a table only once the file is whole
         target = RunFolder(self.run_dir).table(kind, step)
         with atomic_path(target) as aside:
             parquet.write_table(pyarrow.table(dict(columns)), aside)

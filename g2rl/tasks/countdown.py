@@ -108,6 +108,7 @@ def _held_out(count: int) -> tuple[tuple[tuple[int, ...], int], ...]:
         numbers, steps = draw(_HELD_OUT_STREAM, 0, index)
         index += 1
 
+        # the stream repeats some problems: each is held out once
         target = steps[-1].result
         if signature(numbers, target) not in seen:
             seen.add(signature(numbers, target))
@@ -190,6 +191,7 @@ class CountdownVerifier:
         except GrammarError:
             return False, None, "unparsed"
 
+        # the right value does not help if a number is left out or used twice
         uses_numbers = expression.numbers == tuple(sorted(problem.meta["numbers"]))
         correct = uses_numbers and expression.value == problem.meta["target"]
         return correct, expression.canonical, "expression"

@@ -58,6 +58,7 @@ def tokenize(text: str) -> list[str]:
     Raises:
         GrammarError: the text holds anything else, or exceeds a bound.
     """
+    # before anything else, because a model may write any length
     if len(text) > MAX_CHARACTERS:
         raise GrammarError(f"longer than {MAX_CHARACTERS} characters")
     for written, meant in _SYNONYMS:
@@ -85,6 +86,7 @@ def tokenize(text: str) -> list[str]:
             raise GrammarError(f"unexpected character {text[position]!r}")
         position = end
 
+    # this also bounds how deep the parser goes
     if len(tokens) > MAX_TOKENS:
         raise GrammarError(f"more than {MAX_TOKENS} tokens")
     return tokens
@@ -136,6 +138,7 @@ def _value_of(
     kind: str, left: Fraction | None, right: Fraction | None, inverted: bool
 ) -> Fraction | None:
     """The exact value of a sum or a product of two, or None if it divides by zero."""
+    # a whole has no value if one of its parts divides by zero
     if left is None or right is None:
         return None
     if kind == "+":

@@ -240,6 +240,7 @@ def _problem(id_: str, grid: Grid) -> Problem:
 
     The gold answer is one of the shortest paths, the one that the right-first search finds.
     """
+    # any shortest path would do as the gold answer
     gold = search(grid, "R" * (2 * (grid.size - 1)))
     paths = shortest_paths(grid)
     meta = {
@@ -270,6 +271,8 @@ class DetourVerifier:
     def grade(self, completion: str, problem: Problem) -> Verdict:
         """Judge one completion. The verdict's answer is the walk without its loops."""
         start = time.perf_counter()
+
+        # anything but a list of moves is no answer
         moves = self._moves(completion)
         if moves is None:
             return Verdict(False, None, "unparsed", time.perf_counter() - start)
@@ -283,6 +286,7 @@ class DetourVerifier:
 
     def _moves(self, completion: str) -> str | None:
         """The moves of a response, or None if it is anything else, or too long."""
+        # longer texts are not worth the time of splitting them
         if len(completion) > _MAX_CHARACTERS:
             return None
 
@@ -346,8 +350,11 @@ def check_shape(size: int, walls: int) -> None:
     Raises:
         ValueError: the size is out of range, or there are more walls than cells for them.
     """
+    # a column is named by one letter
     if not 3 <= size <= len(_COLUMNS):
         raise ValueError(f"detour: size must be 3 to {len(_COLUMNS)}, got {size}")
+
+    # the start and the goal stay free
     if not 0 <= walls <= size * size - 2:
         raise ValueError(
             f"detour: walls must be 0 to {size * size - 2} on a grid of size {size}, got {walls}"

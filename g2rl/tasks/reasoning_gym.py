@@ -109,6 +109,8 @@ class ReasoningGymTask:
                 "task.source.families must not be empty and task.source.held_out not below 0; got "
                 f"{list(families)} and {held_out}"
             )
+
+        # a misspelt family is named before anything is drawn
         check_configs(families, configs)
 
         self.families = list(families)

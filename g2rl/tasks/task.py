@@ -71,6 +71,8 @@ def fit_prompts(task: Task, length: Callable[[Problem], int], limit: int, overlo
     """
     if overlong not in OVERLONG:
         raise ValueError(f"task.overlong must be one of {OVERLONG}, got {overlong!r}")
+
+    # an endless task has no list of problems to look through
     if not isinstance(task, Finite):
         return 0
 

@@ -79,8 +79,12 @@ class MeanAlarm:
         """The message if the alarm holds after the last of the rows, else None."""
         window = 1 if self.only_last_step else limits.window
         value = mean_of_last(rows, window, self.metrics)
+
+        # too few rows yet, or a metric that this run does not log
         if value is None:
             return None
+
+        # the side of the limit on which values are bad
         limit = getattr(limits, self.limit)
         beyond = value < limit if self.below else value > limit
         return self.message.format(value=value) if beyond else None
@@ -154,6 +158,8 @@ def mean_of_last(rows: Sequence[Row], window: int, metrics: Sequence[str]) -> fl
     last_rows = rows[-window:]
     if len(last_rows) < window:
         return None
+
+    # a row without the metric makes the mean unknown, not smaller
     total = 0.0
     for row in last_rows:
         for name in metrics:
@@ -176,6 +182,8 @@ def score_mismatch(rows: Sequence[Row], limits: HealthLimits) -> str | None:
 def no_reward(rows: Sequence[Row], limits: HealthLimits) -> str | None:
     """No response has been correct for a while."""
     last_rows = rows[-limits.unsolved_steps :]
+
+    # rows that say nothing of solved problems count as solved, and so raise no alarm
     solved = any(row.get("train/solved_any", 1.0) > 0 for row in last_rows)
     if len(last_rows) < limits.unsolved_steps or solved:
         return None
@@ -226,6 +234,8 @@ class Watch:
         """Take in the row of a step without a warning; return the alarms that are new."""
         if row["step"] < 1:  # the evaluation before training
             return {}
+
+        # no alarm looks further back than this
         longest_window = max(self.limits.window, self.limits.unsolved_steps)
         self.rows = [*self.rows, row][-longest_window:]
 

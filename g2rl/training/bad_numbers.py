@@ -54,6 +54,7 @@ def bad_groups(batch: GroupBatch) -> dict[str, list[int]]:
 
     Fields that are finite everywhere, or not there, are left out.
     """
+    # fields that nothing asked for are None
     fields = {
         "features_PGD": batch.features_PGD,
         "embeddings_PGE": batch.embeddings_PGE,
@@ -90,10 +91,13 @@ def save_failure(
         The folder that was written.
     """
     place = RunFolder(run_dir).failure / step_name(step)
+
+    # a file of tensors takes them from the CPU, and none may share memory with another
     plain_tensors: dict[str, Tensor] = {}
     for name, tensor in {**tensors, **error.tensors}.items():
         plain_tensors[name] = tensor.detach().cpu().contiguous().clone()
 
+    # tensors and report appear together or not at all
     with atomic_folder(place) as folder:
         save_file(plain_tensors, folder / "tensors.safetensors")
         report = {"step": step, "error": str(error), "groups": error.groups, **facts}

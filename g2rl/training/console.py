@@ -110,6 +110,8 @@ class ConsoleReporter:
         for name, label, number_format in STEP_LINE:
             if name in metrics:
                 values.append(f"{label} {metrics[name]:{number_format}}")
+
+        # padded, so that the lines of all steps stand in columns
         digits = len(str(self.steps))
         self.say_parts(f"step {step:>{digits}}/{self.steps}", values)
         self.progress.update(self._main, completed=step)
@@ -155,6 +157,7 @@ class ConsoleReporter:
             table.add_row(*row)
         self.console.print(table)
 
+        # where to find what the run has made
         model = RunFolder(self.run_dir).model
         self.say(f"plots: {', '.join(str(shorter(path)) for path in plots)}")
         if report is not None:
@@ -227,6 +230,8 @@ def summary_rows(
         for name in before:
             if name.startswith(prefix) and _is_shown(name):
                 metrics.append((name, f"{benchmark} {name.removeprefix(prefix)}"))
+
+    # the probe comes last: it is about gradients, not about accuracy
     metrics += PROBE_ROWS
     return [(label, _cell(before, name), _cell(after, name)) for name, label in metrics]
 
@@ -242,6 +247,8 @@ def _cell(row: Mapping[str, float], name: str) -> str:
     """A value with its interval, where the row has one."""
     if name not in row:
         return "-"
+
+    # means over problems have intervals, other values have none
     low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
     if low is None:
         return f"{row[name]:.3f}"

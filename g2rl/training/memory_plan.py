@@ -160,6 +160,8 @@ class Plan:
         """The plan as a small table."""
         found, job = self.estimate, self.job
         how = "sharded over" if job.sharded else "each of"
+
+        # the heading says for which devices, and that nothing was measured
         rows = [
             f"memory plan, GiB ({how} {job.gpus} device{'s' * (job.gpus > 1)} with "
             f"{self.memory / GIB:.1f};",
@@ -188,6 +190,8 @@ class Plan:
         """
         if self.fits:
             return
+
+        # the phase that needs most decides
         name, peak = self.estimate.peak
         raise PlanError(
             f"{name} needs about {peak / GIB:.1f} GiB and the device has {self.memory / GIB:.1f}: "

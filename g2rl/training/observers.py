@@ -71,6 +71,7 @@ class NeverFails(OncePerBatch):
         try:
             return super().encode(texts)
         except Exception as error:
+            # a training never depends on what its observers can embed
             log.warning("the encoder of the observers failed: %s", error)
             self.embeddings = torch.full((len(texts), 1), math.nan)
             self.texts = list(texts)
@@ -104,6 +105,8 @@ def observe(
             observations.metrics[f"observe/{name}/{quantity}"] = value
         for quantity, values_PG in observed.diagnostics.items():
             observations.diagnostics[f"observe_{name}_{quantity}"] = values_PG
+
+        # the tables of the step need features from one observer only
         if observations.batch is None and batch.features_PGD is not None:
             observations.batch = batch
     return observations
@@ -119,6 +122,8 @@ def _measure(observer: Signal, batch: GroupBatch) -> Shaped:
     bad_fields = bad_groups(batch)
     if bad_fields:
         raise ObserverError(f"non-finite {', '.join(bad_fields)}")
+
+    # an observer that draws random numbers must not change those of the training
     with torch.random.fork_rng(devices=[]):
         observed = observer(private_copy(batch))
 

@@ -42,6 +42,7 @@ class OptimizerSettings:
     max_bad_updates: int = 3
 
     def __post_init__(self) -> None:
+        # an unknown name would pass for the cosine below
         if self.schedule not in SCHEDULES:
             raise ValueError(
                 f"optimizer.schedule must be one of {SCHEDULES}, got {self.schedule!r}"
@@ -55,6 +56,8 @@ class OptimizerSettings:
     def learning_rate(self, update: int, total: int) -> float:
         """Learning rate of update number `update` (counted from 0) out of `total`."""
         rate = self.lr
+
+        # the warm-up climbs in a straight line
         if self.warmup_updates:
             rate *= min((update + 1) / self.warmup_updates, 1.0)
         if self.schedule == "constant":

@@ -358,6 +358,7 @@ class Explorer:
     @property
     def token_planner(self) -> TokenPlanner | None:
         """How the signal plans the tokens of a mini-batch; None for a signal that does not."""
+        # most signals plan no tokens and have no such method
         tokens: TokenPlanner | None = getattr(self.signal, "tokens", None)
         if tokens is None:
             return None
@@ -390,6 +391,7 @@ class Explorer:
         """Refuse rewards, advantages and masks that cannot be used; see `shape`."""
         who = f"step {batch.step}: exploration={self.signal.name}"
         for kind, values_PG in (("reward", shaped.rewards_PG), ("advantage", shaped.advantages_PG)):
+            # a signal may leave the advantages to the trainer
             if values_PG is None:
                 continue
 

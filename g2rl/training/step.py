@@ -235,8 +235,11 @@ class TrainingStep:
     def _shape(
         self, batch: GroupBatch, groups_with_bad_numbers: list[int]
     ) -> tuple[Shaped, dict[str, float]]:
-        """What the signal makes of the batch, with metrics; it does not look at bad numbers."""
+        """What the signal makes of the batch, with metrics. It is not shown a batch with bad
+        numbers."""
         metrics: dict[str, float] = {}
+
+        # with bad numbers the rewards stay the verifier's own
         if groups_with_bad_numbers:
             shaped = Shaped(rewards_PG=batch.rewards_PG)
         else:
@@ -253,6 +256,7 @@ class TrainingStep:
         Raises:
             ValueError: the signal gives advantages, and the algorithm would take rewards from them.
         """
+        # rewards become advantages here, after what overlong responses lose
         if shaped.advantages_PG is None:
             lost_PG = self.overlong(batch.lengths_PG)
             rewards_PG = shaped.rewards_PG - lost_PG
@@ -263,6 +267,8 @@ class TrainingStep:
             if self.overlong.is_on:
                 metrics["overlong"] = lost_PG.mean().item()
             return advantages_PG, metrics
+
+        # advantages of the signal's own are taken as they are
         self._refuse_overlong_shaping()
 
         metrics = advantage_metrics(shaped.advantages_PG, batch.rewards_PG, batch.correct_PG)

@@ -26,6 +26,7 @@ def train_metrics(rollouts: Rollouts, batch: GroupBatch, shaped: Shaped) -> dict
         truncated_group_count += all(truncated)
     empty_count = sum(not completion.text.strip() for completion in rollouts.flat)
 
+    # accuracy, reward and lengths over all responses
     lengths_PG = batch.lengths_PG.float()
     metrics = {
         "train/accuracy": batch.correct_PG.float().mean().item(),
@@ -38,6 +39,8 @@ def train_metrics(rollouts: Rollouts, batch: GroupBatch, shaped: Shaped) -> dict
         "train/empty": empty_count / response_count,
         "explore/reward_shift": (shaped.rewards_PG - batch.rewards_PG).abs().mean().item(),
     }
+
+    # not every signal or loss asks for entropies
     if batch.entropy_PG is not None:
         metrics["train/entropy"] = batch.entropy_PG.mean().item()
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
@@ -83,6 +86,7 @@ def verdict_shares(world: World, metrics: dict[str, float]) -> dict[str, float]:
     if world.size == 1 or not total:
         return metrics
 
+    # a share of one rank counts by the number of verdicts it is a share of
     joined = {"verify/total": total}
     for name in metrics:
         if name != "verify/total":

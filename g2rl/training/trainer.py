@@ -99,11 +99,13 @@ class Trainer:
     def _finish(self, step: int, metrics: dict[str, float], watch: Watch) -> None:
         """Write the row of a step, and its checkpoint where one is due or the run is asked to
         stop."""
+        # the row is on the disk before anything is said of it
         self.tracker.log(step, metrics)
         if step > 0:
             self.reporter.step(step, metrics)
         watch({"step": step, **metrics})
 
+        # a checkpoint when one is due, at the end, and before the run gives way
         stop_signal = self.asked_to_stop()
         is_last = step == self.settings.steps
         is_due = step > 0 and step % self.settings.checkpoint_every == 0

@@ -90,6 +90,8 @@ class Updater:
         self.temperature, self.max_tokens, self.seed = temperature, max_tokens, seed
         self.total_updates = total_updates
         self.world = world or World()
+
+        # counts that a checkpoint carries over
         self.updates = 0
         self.bad_in_a_row = 0
         self.micro_update = MicroUpdate(policy, loss, temperature)

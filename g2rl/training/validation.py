@@ -79,6 +79,8 @@ class Validation:
         """Metrics of the policy after a step, named eval/BENCHMARK/QUANTITY and probe/QUANTITY."""
         started = time.perf_counter()
         is_first_or_last = step in (0, self.settings.steps)
+
+        # the probe is taken on the first benchmark alone, before and after training
         metrics: dict[str, float] = {}
         for place, held_out in enumerate(self.held_out):
             result, benchmark_metrics = self._evaluate(step, held_out, all_samples=is_first_or_last)

@@ -324,6 +324,7 @@ def finished_arms(
     Raises:
         RunsError: no run has finished, and what `find_runs` and `group_runs` refuse.
     """
+    # an unfinished run would be compared by weights that are not its last
     runs = find_runs(folders)
     finished = [run for run in runs if run.finished]
     if not finished:
@@ -340,6 +341,7 @@ def long_table(runs_of_arms: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     Raises:
         RunsError: a run has no row yet.
     """
+    # in long form: one row for each number
     rows: list[tuple[Any, ...]] = []
     for label, members in runs_of_arms.items():
         for run in members:

@@ -141,6 +141,7 @@ def _novelty(responses: pd.DataFrame, resamples: int, seed: int) -> NoveltySumma
 
 
 def _moments(pairs: pd.DataFrame, name: str) -> Moments:
+    # by class as well, because pairs of right answers may lie closer together
     values = pairs[name]
     by_class = {label: float(group.mean()) for label, group in values.groupby(pairs["pair"])}
     return {

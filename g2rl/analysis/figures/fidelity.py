@@ -221,12 +221,15 @@ def predictor_bars(axis: Any, spearman: Mapping[str, IntervalRecord]) -> None:
 def bars_panel(axis: Any, values: Mapping[str, IntervalRecord], colours: list[str]) -> None:
     """Horizontal bars with their intervals, from below; undefined values have none."""
     for place, (interval, colour) in enumerate(zip(values.values(), colours, strict=True)):
+        # no bar at all would read as a correlation of 0
         if interval["value"] is None:
             axis.text(0.0, place, " undefined", va="center", fontsize=8)
             continue
         axis.barh(place, interval["value"], height=0.65, color=colour, alpha=0.75, lw=0)
         if interval["low"] is not None:
             axis.plot([interval["low"], interval["high"]], [place, place], color="black", lw=1.2)
+
+    # labels stand beside the bars, in the same order
     axis.axvline(0, color="0.4", lw=0.8)
     axis.set_yticks(range(len(values)), list(values), fontsize=9)
     axis.set_ylim(-0.6, len(values) - 0.4)

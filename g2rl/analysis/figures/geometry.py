@@ -285,9 +285,12 @@ def grid_identity(tables: Tables) -> str:
 
 def _name_grid(axes: Any) -> None:
     """Titles, units and the expected levels of the grid's panels."""
+    # above: cosines, of which 0 is the level of independent directions
     for axis, name in zip(axes[0], SHOWN_CLASSES, strict=True):
         title(axis, f"{name} pairs")
         level_line(axis, 0)
+
+    # below: shares of negative pairs, of which half is that level
     for axis in axes[1]:
         level_line(axis, 50)
         axis.set_xlabel("scoring temperature of p_t")

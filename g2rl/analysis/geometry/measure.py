@@ -146,6 +146,8 @@ def add_set(
             threshold=threshold,
             embedded_PGE=embedded_PGE,
         )
+
+    # the semantic numbers too belong to the set, not to one of its cells
     if embedded_PGE is not None:
         add_semantic(geometry, groups, embedded_PGE, sampled_at=sampled_at, threshold=threshold)
 

@@ -210,6 +210,8 @@ def identity_caption(tables: Tables, cell: Cell) -> str:
     """Identity ratio and share of identical pairs of one cell, for captions; "" where unknown."""
     numbers = numbers_of(tables, GRADIENT, *cell)
     all_pairs = numbers[numbers["pair"] == ALL_PAIRS].set_index("metric")
+
+    # a number that was not measured is left out of the caption
     parts: list[str] = []
     for metric, label in (("identity_ratio", "identity ratio"), ("identical_ratio", "identical")):
         if metric in all_pairs.index:

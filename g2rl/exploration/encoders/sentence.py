@@ -126,6 +126,8 @@ class SentenceTransformerEncoder:
         raw_ME = self._model.encode(
             texts, batch_size=self.batch_size, convert_to_tensor=True, show_progress_bar=False
         )
+
+        # with some settings the library gives lists or dictionaries
         if not isinstance(raw_ME, Tensor):
             raise EncoderError(
                 f"{self.name}: expected a tensor for {len(texts)} texts, got {type(raw_ME)}"

@@ -97,6 +97,7 @@ def tile_logits(
     logits = as_matrix(buffer, hidden.shape[0], weight_VD.shape[0])
     _product(hidden, weight_VD, logits)
 
+    # in the order in which the model does it: bias, soft cap, temperature
     if bias_V is not None:
         logits.add_(bias_V)
     if cap is not None:

@@ -161,6 +161,7 @@ def _options(
         options = [listed[place] for place in places]
         right = places.index(right_listed)
 
+    # options are named by letters, of which there are 26
     if not 2 <= len(options) <= len(string.ascii_uppercase):
         raise DataError(f"{where}, row {number}: {len(options)} options; a question needs 2 to 26")
     return options, right

@@ -50,6 +50,7 @@ def reasoning_gym_benchmark(
             f"reasoning_gym: per_family must be >= 1 and families not empty, got {per_family}"
         )
 
+    # settings for a family that is not asked for would do nothing
     check_configs(families, configs)
 
     # families take turns

@@ -328,10 +328,14 @@ def _beside_their_text(paragraph: str, choices: Sequence[str]) -> Iterator[str]:
     for match in _BESIDE.finditer(paragraph):
         letter = _named(match)
         place = _letters(choices).find(letter)
+
+        # a letter that only labels an option is no choice
         if place < 0 or is_label(paragraph, match.start(), letter):
             continue
         if _DENIED.search(paragraph[max(0, match.start() - 20) : match.start()]):
             continue
+
+        # the text behind the letter must be that option's, up to a word's end
         option = _worded(choices[place]).strip(". ")
         behind = _worded(paragraph[match.end() : match.end() + 2 * len(choices[place]) + 40])
         if option and behind.startswith(option) and not behind[len(option) :][:1].isalnum():
@@ -348,6 +352,8 @@ def _in_parentheses(paragraph: str, choices: Sequence[str]) -> Iterator[str]:
     """The letters in parentheses; with a foreign one, or without a statement, none that counts."""
     is_statement = False
     named: list[str] = []
+
+    # letters that are not denied
     for match in _PARENTHESISED.finditer(paragraph):
         before = paragraph[max(0, match.start() - 20) : match.start()]
         if _DENIED.search(before) or _DENIED_BEHIND.match(paragraph, match.end()):
@@ -355,5 +361,7 @@ def _in_parentheses(paragraph: str, choices: Sequence[str]) -> Iterator[str]:
         named.append(match["round"])
         is_last = not paragraph[match.end() :].strip(" .*\n")
         is_statement = is_statement or is_last or bool(_BEFORE_A_NAME.search(before))
+
+    # without a statement they are only mentioned
     if is_statement:
         yield from (letter for letter in named if letter in _letters(choices))

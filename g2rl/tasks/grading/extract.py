@@ -281,6 +281,8 @@ def _tagged(text: str) -> str:
     tags = list(_ANSWER_TAG.finditer(text))
     if not tags:
         return text
+
+    # up to the closing tag; one that is not closed holds no answer
     content_start = tags[-1].end()
     end = text.casefold().find(f"</{tags[-1]['name'].casefold()}>", content_start)
     if end < 0:

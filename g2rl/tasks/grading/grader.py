@@ -88,6 +88,7 @@ class Handle:
                 verdict = slot if isinstance(slot, Verdict) else self._grader._verdict(slot)
                 verdicts.append(verdict)
 
+            # counted once, however often the result is asked for
             self._verdicts = verdicts
             self._slots = []
             self._grader._count(verdicts)
@@ -127,6 +128,8 @@ class Grader:
         self.workers = workers
         self.timeout_seconds = timeout_seconds
         self.memory_mb = memory_mb
+
+        # the clock is a backstop for an item that waits, so it is generous
         if wall_seconds is None:
             wall_seconds = max(WALL_FACTOR * timeout_seconds, LEAST_WALL_SECONDS)
         self.wall_seconds = wall_seconds
@@ -134,6 +137,8 @@ class Grader:
         """Verdicts by route since the grader was made, and their "total"."""
         self._reported_counts: Counter[str] = Counter()
         self._closed = False
+
+        # a verifier that always ends soon needs no process that could be killed
         self._pool = None if verifier.bounded else self._start()
 
     # ---- what callers use
@@ -192,6 +197,7 @@ class Grader:
             ``verify/total``, the number of verdicts, and the share of them that each of
             `REPORTED_ROUTES` has, such as ``verify/timeout``.
         """
+        # only what is new since the last report
         new_counts = self.counts - self._reported_counts
         self._reported_counts = Counter(self.counts)
 
@@ -291,9 +297,12 @@ class Grader:
             completion = completion.removesuffix(CUT_OFF)
         if self._pool is None:
             return self.verifier.grade(completion, problem)
+
+        # without a first stage that is safe here, everything goes to a worker
         if not isinstance(self.verifier, Staged):
             return self._schedule(workers.grade, (completion, problem), None)
 
+        # the first stage often settles it; a worker takes what is left open
         verdict = self.verifier.screen(completion, problem)
         if verdict.route != PENDING:
             return verdict
@@ -335,6 +344,7 @@ class Grader:
 
     def _equivalent_here(self, member: str, answer: str) -> bool | None:
         """Whether two answers are equivalent, or None when only a worker may find out."""
+        # the cheap comparison first; it gives None where it cannot tell
         same = None
         if isinstance(self.verifier, Staged):
             same = self.verifier.screen_equivalent(member, answer)
@@ -364,6 +374,7 @@ class Graders:
 
     def __call__(self, verifier: Verifier) -> Grader:
         """The grader of this verifier's kind."""
+        # verifiers that judge alike share their workers
         kind = (type(verifier), getattr(verifier, "identity", None))
         if kind not in self._grader_of_kind:
             self._grader_of_kind[kind] = Grader(

@@ -109,6 +109,7 @@ def scorer_of(
         ValueError: the family is not in `SAFE`, or refuses a setting.
         ImportError: the package is missing; the message names the extra to install.
     """
+    # a scorer that executes answers would run whatever a model writes
     if family not in SAFE:
         raise ValueError(
             f"reasoning-gym family {family!r} is not offered: its scorer is not known to be safe "
@@ -121,6 +122,8 @@ def scorer_of(
             f"reasoning_gym as a task or a benchmark needs the package ({error}): pip install "
             "'g2rl[reasoning-gym]'"
         ) from error
+
+    # the package checks its settings by assertions
     try:
         return reasoning_gym.create_dataset(family, seed=seed, size=size, **dict(config))
     except (TypeError, AssertionError, ValueError) as error:

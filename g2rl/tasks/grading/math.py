@@ -118,6 +118,8 @@ class MathVerifier:
             RuntimeError: it judges a right answer as wrong, or a wrong one as right.
         """
         symbolic.reset()
+
+        # a number, an expression and an equation, each of which loads other code
         pairs = (
             (r"\frac{\sqrt{2}}{2}", r"\sin(\pi/4)", True),
             (r"\frac{x+1}{y}", r"\frac{x}{y}+\frac{1}{y}", True),

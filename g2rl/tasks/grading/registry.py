@@ -58,6 +58,8 @@ def verifier_named(name: str) -> Verifier:
         UnknownVerifierError: for any other name. Nothing is imported then.
     """
     name, _, setting = name.partition(SETTING)
+
+    # older files name modules by the places where they stood then
     class_path = VERIFIERS.get(name, present_path(name))
     if class_path not in VERIFIERS.values():
         raise UnknownVerifierError(f"there is no verifier {name!r} in this version of g2rl")
@@ -67,6 +69,8 @@ def verifier_named(name: str) -> Verifier:
     verifier_class = getattr(importlib.import_module(module_name), class_name)
     if not setting:
         return cast(Verifier, verifier_class())
+
+    # a name may come from a file, so it can ask for nothing but settings of this list
     if (class_path, setting) not in SETTINGS:
         raise UnknownVerifierError(f"the verifier {name!r} has no setting {setting!r}")
     return cast(Verifier, verifier_class(**SETTINGS[class_path, setting]))

@@ -130,6 +130,7 @@ def _solutions(chain: Part, names: set[str]) -> Any:
     """
     from sympy import Intersection
 
+    # a chain holds where all of its relations hold
     sets = []
     for (left, right), sign in zip(itertools.pairwise(chain.parts), chain.signs, strict=True):
         if sign == "in":
@@ -169,6 +170,7 @@ def _pieces(numbers: Any) -> list[Any]:
     """The intervals and single points of a set, from left to right."""
     from sympy import FiniteSet, Interval, Union
 
+    # a single point is an interval of length 0
     pieces: list[Any] = []
     for part in numbers.args if isinstance(numbers, Union) else [numbers]:
         if isinstance(part, FiniteSet):
@@ -185,6 +187,7 @@ def _same_piece(one: Any, other: Any) -> bool:
     """Whether two intervals have the same ends, both open or both closed there."""
     from sympy import Interval
 
+    # equal pieces are often written alike, which is cheap to see
     if one == other:
         return True
     if not isinstance(one, Interval) or not isinstance(other, Interval):

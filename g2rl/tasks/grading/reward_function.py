@@ -63,12 +63,15 @@ class RewardFunction:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
+        # the last colon, because a path may hold one as well
         place, colon, function = self.name.rpartition(":")
         if not colon or not place or not function.isidentifier():
             raise ValueError(
                 f"task.source.reward: {self.name!r} names no function; write "
                 "package.module:function or path/to/file.py:function"
             )
+
+        # an infinite weight would hide all other functions
         if not math.isfinite(self.weight):
             raise ValueError(f"task.source.reward: weight of {self.name} must be finite")
 
@@ -178,6 +181,8 @@ class RewardVerifier:
                 f"reward function {names} returned None for a response to {problem.id}: some "
                 "function must return a number for every response"
             )
+
+        # such a reward would drown all others
         if not abs(total) <= LARGEST_REWARD:
             raise RewardFunctionError(
                 f"the weighted rewards of a response to {problem.id} come to {total}, beyond "

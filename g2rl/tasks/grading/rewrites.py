@@ -139,6 +139,7 @@ def _command(match: re.Match[str]) -> str:
 
 def _roots(text: str) -> str:
     """The text with sqrt(...) and cbrt(...) as commands, whatever stands in their parentheses."""
+    # a bounded number of times, because texts may be hostile
     for _ in range(20):
         match = _ROOT.search(text)
         end = closing_place(text, match.end()) if match else -1
@@ -200,6 +201,8 @@ def with_round_brackets(text: str) -> str:
     """The text with square brackets that only group, as in 2[x+(y)], turned into parentheses."""
     if "[" not in text:
         return text
+
+    # a root's index and a closed interval keep their square brackets
     chars = list(text)
     for opening, closing in simple_groups(text):
         is_root = text[max(0, opening - 8) : opening].rstrip().endswith(r"\sqrt")
