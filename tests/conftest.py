@@ -21,6 +21,7 @@ torch.set_num_threads(1)  # tensors are tiny: more threads only wait for each ot
 
 FINISHED_RUN = (
     *SMOKE,
+    "report=true",
     "trainer.steps=3",
     "exploration=g2rl",
     "exploration.observe=[evol,none]",

@@ -102,7 +102,7 @@ def test_a_sweep_runs_every_arm_in_a_folder_of_its_own(tmp_path: Path) -> None:
     assert found[0].startswith("tiny-countdown-entropy")
     assert found[1].startswith("tiny-countdown-none")
     assert "done: " in result.stdout
-    assert len(list(tmp_path.glob("runs/*/learning_curves.png"))) == 2
+    assert len(list(tmp_path.glob("runs/*/*/learning_curves.png"))) == 2
 
 
 def test_one_bad_arm_does_not_end_a_sweep_but_its_exit_code_tells(tmp_path: Path) -> None:

@@ -157,8 +157,8 @@ def test_the_notebook_reads_a_run(finished_run: Path, monkeypatch: pytest.Monkey
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
             exec("".join(cell["source"]), scope)
-    assert set(scope["pairs"]["step"]) == {0, 3}
-    assert len(scope["geometry"]) == 48
+    assert set(scope["run"].probes["step"]) == {0, 3}
+    assert len(scope["samples"]) == 48
 
 
 def test_training_moves_the_weights_and_not_the_reference(finished_run: Path) -> None:

@@ -328,9 +328,10 @@ def finished_arms(
     runs = find_runs(folders)
     finished = [run for run in runs if run.finished]
     if not finished:
+        names = ", ".join(str(run.folder) for run in runs)
         raise RunsError(
-            f"none of the {len(runs)} runs has finished (no summary.json): finish them by their "
-            "own command, or take what is there with --partial"
+            f"none of the {len(runs)} runs has finished (no summary.json): {names}; finish them by "
+            "their own command, or take what is there with --partial"
         )
     return group_runs(finished, by), [run for run in runs if not run.finished]
 

@@ -279,8 +279,8 @@ def row_of(
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """Fingerprint of the settings that decide a run's result."""
-    # nodes and settings that may change when a run is continued decide nothing
-    free = free_keys("train", "resume")
+    # what may change when a run is continued decides nothing, except how far it goes
+    free = [key for key in free_keys("train", "resume") if key != "trainer.steps"]
     decisive: dict[str, Any] = {}
     for node, value in config.items():
         if is_under(node, free):

@@ -56,7 +56,7 @@ class ModelSettings:
     lora: LoraSettings | None = None
     tile_mb: int = 64
     training_noise: bool = False
-    prefix_sharing: str = "auto"
+    prefix_sharing: str = "off"
     date: str = DATE
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from tests.support import composed
 
 HOUSEKEEPING = (
     "report=false",
+    "model.prefix_sharing=auto",
     "seed=3",
     "resume=never",
     "data_dir=x",
