@@ -262,7 +262,13 @@ def test_a_finished_run_is_not_trained_again_and_other_settings_are_refused(
     finished_run: Path,
 ) -> None:
     before = (finished_run / "metrics.jsonl").read_bytes()
-    run(finished_run, "trainer.steps=3", "exploration=g2rl", "exploration.observe=[evol,none]")
+    run(
+        finished_run,
+        "report=true",
+        "trainer.steps=3",
+        "exploration=g2rl",
+        "exploration.observe=[evol,none]",
+    )
     assert (finished_run / "metrics.jsonl").read_bytes() == before
     with pytest.raises(ValueError, match=r"exploration\.lam: 1\.0 -> 2\.0"):
         run(
