@@ -101,16 +101,15 @@ def trl_advantages(rewards_N: Tensor, group_size: int, scale: str) -> Tensor:
     return centred_PG.flatten().nan_to_num(0.0)
 
 
-@dataclass(slots=True)
-class TrlAdvantage:
-    """What TRL makes of shaped rewards, in the place of `g2rl.formulas.advantages.GroupAdvantage`.
+@dataclass(slots=True, kw_only=True)
+class SummedRewards:
+    """What a trainer of TRL makes of shaped rewards, in the place of
+    `g2rl.formulas.advantages.GroupAdvantage`.
 
     A signal shapes the verdict of -1 or 1; TRL's advantage is that of the sum of all reward
-    functions, in their own unit.
+    functions, in their own unit. A subclass says which rule the trainer has.
     """
 
-    scale: str
-    """`GRPOConfig.scale_rewards`: "group", "batch" or "none"."""
     group_size: int
     unit: float
     """What 1 of the signal's rewards is worth in TRL's sum of rewards."""
@@ -128,6 +127,9 @@ class TrlAdvantage:
             rewards_PG: shaped rewards of the groups that the signal sees.
             base_rewards_PG: their verdicts, -1 and 1.
             scale: "std" or "none" where a signal decides it; None takes TRL's setting.
+
+        Raises:
+            ValueError: a scale that the trainer's rule does not have.
         """
         assert self.totals_N is not None
         assert self.judged_P is not None
@@ -137,13 +139,30 @@ class TrlAdvantage:
         added_PG = self.unit * (rewards_PG - base_rewards_PG)
         totals_PG[self.judged_P] += added_PG.to(totals_PG)
 
-        # TRL's rule, unless the signal brings its own
+        # the trainer's rule, for all groups
+        advantages_N = self.of_totals(totals_PG.flatten(), scale)
+        advantages_PG = advantages_N.view_as(totals_PG)[self.judged_P].to(rewards_PG)
+        return advantages_PG, advantage_metrics(advantages_PG, base_rewards_PG)
+
+    def of_totals(self, totals_N: Tensor, scale: str | None) -> Tensor:
+        """Advantages (N,) of sums of rewards (N,), prompt-major; `scale` as above."""
+        raise NotImplementedError
+
+
+@dataclass(slots=True, kw_only=True)
+class TrlAdvantage(SummedRewards):
+    """The rule of TRL's GRPO."""
+
+    scale: str
+    """`GRPOConfig.scale_rewards`: "group", "batch" or "none"."""
+
+    def of_totals(self, totals_N: Tensor, scale: str | None) -> Tensor:
+        """See `SummedRewards`."""
+        # TRL's setting, unless the signal brings its own
         rule = self.scale
         if scale is not None:
             rule = {"std": "group", "none": "none"}[scale]
-        advantages_N = trl_advantages(totals_PG.flatten(), self.group_size, rule)
-        advantages_PG = advantages_N.view_as(totals_PG)[self.judged_P].to(rewards_PG)
-        return advantages_PG, advantage_metrics(advantages_PG, base_rewards_PG)
+        return trl_advantages(totals_N, self.group_size, rule)
 
 
 @dataclass(slots=True)
@@ -174,7 +193,7 @@ class ExploringTrainer(Trainer):
 
     # what each trainer says itself: what it makes of rewards, and which settings leave no place for
     # what a signal adds
-    _make_rule: Callable[[], Any]
+    _make_rule: Callable[[], SummedRewards]
     _refuse_own: Callable[[str], None]
 
     parts = frozenset({"rewards_PG", "advantages_PG", "diagnostics", "metrics"})
@@ -643,7 +662,9 @@ class ExplorationGRPOTrainer(ExploringTrainer, GRPOTrainer):
 
     def _make_rule(self) -> TrlAdvantage:
         """What TRL's GRPO makes of rewards."""
-        return TrlAdvantage(self.scale_rewards, self.num_generations, self._unit())
+        return TrlAdvantage(
+            scale=self.scale_rewards, group_size=self.num_generations, unit=self._unit()
+        )
 
     def _refuse_own(self, who: str) -> None:
         """Refuse settings of GRPO that leave no place for what a signal adds."""
@@ -747,7 +768,7 @@ def add_group(rollouts: Rollouts, group: Sequence[Record], token_limit: int) -> 
     rollouts.completions.append(completions)
 
 
-def _signal(choice: Signal | str | Sequence[Signal | str], rule: TrlAdvantage) -> Signal:
+def _signal(choice: Signal | str | Sequence[Signal | str], rule: SummedRewards) -> Signal:
     """A signal that makes advantages, where it does so itself, as TRL does.
 
     Args:

@@ -15,8 +15,7 @@ from trl import RLOOTrainer
 from trl.trainer.utils import nanstd
 
 from g2rl.exploration.signal import ADVANTAGE, ESTIMATOR, LOSS, level_of
-from g2rl.formulas.advantages import advantage_metrics
-from g2rl.integrations.trl import ExploringTrainer
+from g2rl.integrations.trl import ExploringTrainer, SummedRewards
 from g2rl.types import GroupBatch, Shaped
 
 
@@ -47,40 +46,22 @@ def leave_one_out(rewards_N: Tensor, group_size: int, normalize: bool) -> Tensor
     return advantages_N.nan_to_num(0.0)
 
 
-@dataclass(slots=True)
-class LeaveOneOut:
-    """What TRL's RLOO makes of shaped rewards, see `g2rl.integrations.trl.TrlAdvantage`."""
+@dataclass(slots=True, kw_only=True)
+class LeaveOneOut(SummedRewards):
+    """The rule of TRL's RLOO."""
 
     normalize: bool
     """`RLOOConfig.normalize_advantages`."""
-    group_size: int
-    unit: float
-    """What 1 of the signal's rewards is worth in TRL's sum of rewards."""
-    totals_N: Tensor | None = None
-    """The weighted sum of all reward functions, NaN where nobody judged."""
-    judged_P: Tensor | None = None
-    """Boolean (P of the whole batch,): the groups that the signal sees."""
 
-    def __call__(
-        self, rewards_PG: Tensor, base_rewards_PG: Tensor, scale: str | None = None
-    ) -> tuple[Tensor, dict[str, float]]:
-        """Advantages of the shaped rewards, and metrics.
+    def of_totals(self, totals_N: Tensor, scale: str | None) -> Tensor:
+        """See `SummedRewards`.
 
         Raises:
             ValueError: a signal that wants rewards divided by the spread of their group.
         """
         if scale == "std":
             raise ValueError("advantage_scale='std' inside TRL's RLOO, which divides by no spread")
-        assert self.totals_N is not None
-        assert self.judged_P is not None
-
-        # the rewards of the groups that the signal sees, with what it adds in TRL's unit
-        totals_PG = self.totals_N.view(-1, self.group_size).clone()
-        added_PG = self.unit * (rewards_PG - base_rewards_PG)
-        totals_PG[self.judged_P] += added_PG.to(totals_PG)
-        advantages_N = leave_one_out(totals_PG.flatten(), self.group_size, self.normalize)
-        advantages_PG = advantages_N.view_as(totals_PG)[self.judged_P].to(rewards_PG)
-        return advantages_PG, advantage_metrics(advantages_PG, base_rewards_PG)
+        return leave_one_out(totals_N, self.group_size, self.normalize)
 
 
 class ExplorationRLOOTrainer(ExploringTrainer, RLOOTrainer):
@@ -96,7 +77,11 @@ class ExplorationRLOOTrainer(ExploringTrainer, RLOOTrainer):
 
     def _make_rule(self) -> LeaveOneOut:
         """What TRL's RLOO makes of rewards."""
-        return LeaveOneOut(self.normalize_advantages, self.num_generations, self._unit())
+        return LeaveOneOut(
+            normalize=self.normalize_advantages,
+            group_size=self.num_generations,
+            unit=self._unit(),
+        )
 
     def _refuse_own(self, who: str) -> None:
         """Refuse signals of the loss, and settings that change rewards behind the signal."""
