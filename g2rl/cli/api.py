@@ -11,22 +11,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from g2rl.analysis.loaded import LoadedRun, Tables, load_run
-from g2rl.cli.config.choices import config_dir
 from g2rl.cli.config.launch import (
     escape_paths,
     expand_combinations,
     register_resolvers,
     share_cores,
 )
-from g2rl.cli.config.mistakes import explain_mistakes
+from g2rl.cli.config.mistakes import Shelf, explain_mistakes
 from g2rl.cli.sweep.finished import finished_score
 from g2rl.runs.files import atomic_path
 
@@ -175,10 +172,8 @@ def _composed(
         raise ValueError(problem)
 
     # Hydra's own node says where the command writes, and what was chosen
-    GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            config = compose(command, overrides=words, return_hydra_config=True)
+        config = Shelf(command).compose(words, hydra=True)
     except HydraException as error:
         raise ValueError(f"{' '.join(words)}: {error}") from error
     _refuse_sweep(config, words)

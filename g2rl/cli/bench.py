@@ -10,6 +10,7 @@ from pathlib import Path
 
 from g2rl.cli.bakeoff.plan import STAGES, Plan, read_plan
 from g2rl.cli.config.launch import share_cores
+from g2rl.cli.one_line import errors_in_one_line
 
 EPILOG = """examples
   g2rl-bench run                                     the whole study; the same command goes on
@@ -87,11 +88,8 @@ def main() -> None:
     """Entry point of `g2rl-bench`."""
     # what the user can mend is one line
     words = parser().parse_args()
-    try:
+    with errors_in_one_line():
         code = carry_out(words)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 1
     raise SystemExit(code)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from g2rl.cli.config.words import as_flags
+from g2rl.cli.one_line import errors_in_one_line
 
 EPILOG = """examples
   g2rl export runs/NAME out=exported                   the newest checkpoint
@@ -48,11 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from g2rl.cli.jobs.export import export_run
 
     # what the user can mend is one line
-    try:
+    with errors_in_one_line(RuntimeError):
         card = export_run(options.run, options.checkpoint, options.out)
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
     print(f"written: {options.out}  (model card: {card})")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from g2rl.cli.config.words import as_flags
+from g2rl.cli.one_line import errors_in_one_line
 
 EPILOG = """examples
   g2rl generate runs/NAME --problems 3               three held-out problems, with verdicts
@@ -59,11 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     question = Question(
         options.prompts, options.problems, options.samples, options.temperature, options.seed
     )
-    try:
+    with errors_in_one_line(RuntimeError):
         generate(options.run, options.checkpoint, question)
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

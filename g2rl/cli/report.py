@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
+
+from g2rl.cli.one_line import errors_in_one_line
 
 EPILOG = """examples
   g2rl-report runs/NAME                     report.html in the folder of the run
@@ -81,12 +82,9 @@ def main() -> None:
     from g2rl.analysis.report.responses import Budget
     from g2rl.cli.jobs.report import report
 
-    try:
+    with errors_in_one_line():
         budget = Budget(words.responses, words.characters)
         written = report(words.runs, words.out, budget, words.by, words.against, words.partial)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
     megabytes = written.stat().st_size / 1e6
     print(f"written: {written} ({megabytes:.1f} MB)")
 

@@ -19,15 +19,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from g2rl.analysis.bakeoff.rows import Row
 from g2rl.cli.bakeoff.plan import PlannedRun
 from g2rl.cli.build.settings import plain, read_train_settings
 from g2rl.cli.build.trainer import TrainingJob, build_training
-from g2rl.cli.config.choices import config_dir
 from g2rl.cli.config.launch import register_resolvers
+from g2rl.cli.config.mistakes import Shelf
 from g2rl.cli.jobs.train import begin, same_inputs
 from g2rl.evaluation.evaluate import Responses, respond
 from g2rl.formulas.estimators import pass_at_k
@@ -57,12 +56,8 @@ def composed(words: Sequence[str], config_dirs: Sequence[Path] = ()) -> DictConf
         words: overrides, as typed.
         config_dirs: folders with choices of the user's own.
     """
-    # a folder of the user's own is searched like conf/
     register_resolvers()
-    own = ",".join(f"'file://{folder.resolve()}'" for folder in config_dirs)
-    search = [f"hydra.searchpath=[{own}]"] if own else []
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return compose("train", overrides=[*words, *search])
+    return Shelf("train", tuple(config_dirs)).compose(words)
 
 
 def run_once(

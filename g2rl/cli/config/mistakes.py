@@ -43,7 +43,7 @@ class Shelf:
         GlobalHydra.instance().clear()
         words = list(overrides)
         if self.folders:
-            places = ",".join(f"file://{folder.resolve()}" for folder in self.folders)
+            places = ",".join(f"'file://{folder.resolve()}'" for folder in self.folders)
             words.append(f"{SEARCH_PATH}=[{places}]")
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
             return compose(self.command, overrides=words, return_hydra_config=hydra)

@@ -6,11 +6,12 @@ import argparse
 import difflib
 import fnmatch
 import hashlib
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from g2rl.cli.one_line import errors_in_one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Entry point of `g2rl-analyze compare`, the command's own word already removed."""
     words = parser().parse_args()
-    try:
+    with errors_in_one_line():
         compare(
             words.runs,
             words.out,
@@ -101,9 +102,6 @@ def main() -> None:
             words.against,
             words.family,
         )
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
 
 
 def compare(
