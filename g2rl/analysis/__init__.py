@@ -11,5 +11,6 @@ loaded.py      a run on disk as data frames: g2rl.load_run
 stored.py      read back what the commands wrote, for notebooks
 tables.py      cells with intervals, tables in markdown
 captions.py    how the responses behind a cosine were sampled and scored
+columns.py     what stands in the tables of all of these, column by column
 palette.py     colours of signals and pair classes
 """

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from g2rl.runs.columns import Column, FileSchema
 from g2rl.runs.files import atomic_path
 from g2rl.runs.lock import LockError, one_process_in
 from g2rl.tasks.grading.choice import ChoiceVerifier
@@ -25,6 +26,19 @@ from g2rl.tasks.grading.verifier import Verifier
 from g2rl.types import Problem, Verdict
 
 VERIFIERS: dict[str, type[Verifier]] = {"math": MathVerifier, "mcq": ChoiceVerifier}
+
+VERDICTS = FileSchema(
+    "VERDICTS.jsonl",
+    "g2rl grade CASES.jsonl --out VERDICTS.jsonl",
+    "one case, in the order of the cases",
+    (
+        Column("id", "text", "that of the case", when="the case has one"),
+        Column("correct", "bool", "the verdict"),
+        Column("answer", "text", "what was read in the prediction", nullable="nothing was read"),
+        Column("route", "text", "the rule that decided, or why none did"),
+        Column("seconds", "float", "time that grading took", "seconds"),
+    ),
+)
 
 
 class CaseError(ValueError):

@@ -11,30 +11,33 @@ from pathlib import Path
 
 import numpy as np
 import pandas
-import pyarrow
 
 from g2rl.evaluation.files import EvaluationError, Row
 from g2rl.formulas.estimators import paired_bootstrap
+from g2rl.runs.columns import Column, FileSchema
 
 Arm = tuple[str, Sequence[pandas.DataFrame]]
 """Its label, and the problems.parquet of each of its runs."""
 
-COMPARISON = pyarrow.schema(
-    [
-        ("benchmark", pyarrow.string()),
-        ("metric", pyarrow.string()),  # pass@1, maj@16, ...
-        ("k", pyarrow.int64()),
-        ("baseline", pyarrow.string()),  # label of the first arm
-        ("other", pyarrow.string()),  # label of the arm that is compared with it
-        ("baseline_value", pyarrow.float64()),  # mean over problems and runs
-        ("other_value", pyarrow.float64()),
-        ("difference", pyarrow.float64()),  # other - baseline
-        ("low", pyarrow.float64()),  # 95 % bootstrap bounds of the difference
-        ("high", pyarrow.float64()),
-        ("n_problems", pyarrow.int64()),
-        ("baseline_runs", pyarrow.int64()),  # training runs (seeds) of each arm
-        ("other_runs", pyarrow.int64()),
-    ]
+COMPARISON = FileSchema(
+    "comparison.parquet",
+    "g2rl eval compare=[...]",
+    "one metric of one benchmark, of one arm against the first",
+    (
+        Column("benchmark", "text", "name of the benchmark"),
+        Column("metric", "text", "pass@k or maj@k"),
+        Column("k", "int", "the k of its name"),
+        Column("baseline", "text", "label of the first arm"),
+        Column("other", "text", "label of the arm that is compared with it"),
+        Column("baseline_value", "float", "mean over problems and runs", "share"),
+        Column("other_value", "float", "mean over problems and runs", "share"),
+        Column("difference", "float", "other - baseline", "share"),
+        Column("low", "float", "lower end of its 95 % paired bootstrap interval", "share"),
+        Column("high", "float", "upper end", "share"),
+        Column("n_problems", "int", "problems that both have answered", "problems"),
+        Column("baseline_runs", "int", "training runs (seeds) of the first arm", "runs"),
+        Column("other_runs", "int", "training runs (seeds) of the other arm", "runs"),
+    ),
 )
 
 

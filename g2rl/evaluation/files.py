@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow
 from pyarrow import parquet
 
+from g2rl.runs.columns import Column, FileSchema
 from g2rl.runs.files import atomic_path
 from g2rl.runs.tables import storable
 from g2rl.tasks.benchmarks.benchmark import Benchmark
@@ -29,24 +30,28 @@ from g2rl.types import Completion, Problem, Verdict
 Row = dict[str, Any]
 """One row of a table, by column."""
 
-SAMPLES = pyarrow.schema(
-    [
-        ("benchmark", pyarrow.string()),
-        ("problem", pyarrow.string()),  # its id
-        ("index", pyarrow.int64()),  # place of the problem in its benchmark
-        ("sample", pyarrow.int64()),  # number among the problem's samples, from 0
-        ("prompt", pyarrow.string()),  # before the chat template
-        ("gold", pyarrow.string()),  # the right answer, as the benchmark gives it
-        ("completion", pyarrow.string()),  # text of the response, without special tokens
-        ("answer", pyarrow.string()),  # extracted; null when none could be read
-        ("correct", pyarrow.bool_()),
-        ("route", pyarrow.string()),  # the rule that decided
-        ("tokens", pyarrow.int64()),  # length of the response
-        ("finish", pyarrow.string()),  # stop or length
-        ("verifier", pyarrow.string()),  # its class, see `verifier_name`
-        ("meta", pyarrow.string()),  # JSON: what the verifier needs beside the gold
-    ]
+SAMPLES = FileSchema(
+    "samples.parquet",
+    "g2rl eval",
+    "one sample",
+    (
+        Column("benchmark", "text", "name of the benchmark"),
+        Column("problem", "text", "id of the problem"),
+        Column("index", "int", "place of the problem in its benchmark, from 0"),
+        Column("sample", "int", "number among the problem's samples, from 0"),
+        Column("prompt", "text", "what was asked, before the chat template"),
+        Column("gold", "text", "the right answer, as the benchmark gives it"),
+        Column("completion", "text", "the response, without special tokens"),
+        Column("answer", "text", "what the verifier read in it", nullable="no answer was read"),
+        Column("correct", "bool", "the verdict"),
+        Column("route", "text", "the rule that decided, or why none did"),
+        Column("tokens", "int", "length of the response, its stop token included", "tokens"),
+        Column("finish", "text", "stop, or length if it was cut off at the token limit"),
+        Column("verifier", "text", "class of the verifier, and its settings behind a colon"),
+        Column("meta", "text", "JSON: what the verifier needs beside the gold"),
+    ),
 )
+"""Also of parts/NAME/part_*.parquet, while the evaluation is under way."""
 KS = b"g2rl.ks"
 """Key of the file's metadata that holds the ks of each benchmark, as JSON."""
 
@@ -146,7 +151,7 @@ def write_rows(
 def write_samples(path: Path, rows: Sequence[Row], ks: Mapping[str, Sequence[int]]) -> None:
     """Write samples.parquet, with the ks of each benchmark in its metadata."""
     plain_ks = {benchmark: list(values) for benchmark, values in ks.items()}
-    write_rows(path, rows, SAMPLES, {KS: json.dumps(plain_ks).encode()})
+    write_rows(path, rows, SAMPLES.arrow(), {KS: json.dumps(plain_ks).encode()})
 
 
 def read_samples(path: Path) -> tuple[list[Row], dict[str, list[int]]]:

@@ -144,7 +144,7 @@ class Evaluation:
 
                 # from here on this part survives an interruption
                 rows = sample_rows(benchmark, places, responses.completions, responses.verdicts)
-                write_rows(path, rows, SAMPLES)
+                write_rows(path, rows, SAMPLES.arrow())
 
             reporter.say(
                 f"{benchmark.name}: {places[-1] + 1} of {len(benchmark.problems)} problems, "

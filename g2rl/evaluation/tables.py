@@ -18,6 +18,7 @@ from g2rl.evaluation.estimates import (
     measure_samples,
 )
 from g2rl.evaluation.files import Row, problem_of, samples_by_problem, write_rows
+from g2rl.runs.columns import Column, FileSchema
 from g2rl.tasks.benchmarks.benchmark import powers_of_two
 from g2rl.tasks.grading.grader import Grader
 from g2rl.types import Verdict
@@ -27,41 +28,77 @@ ANSWERS = pyarrow.list_(
         [("answer", pyarrow.string()), ("count", pyarrow.int64()), ("correct", pyarrow.int64())]
     )
 )
-PROBLEMS = [
-    ("benchmark", pyarrow.string()),
-    ("problem", pyarrow.string()),  # its id
-    ("group", pyarrow.string()),  # subject, category or family; null without
-    ("gold", pyarrow.string()),  # the right answer, as the benchmark gives it
-    ("n", pyarrow.int64()),  # samples
-    ("c", pyarrow.int64()),  # right samples
-    ("answers", ANSWERS),  # classes of equivalent answers, most frequent first
-]
-"""The first columns of problems.parquet; one column for each pass@k and maj@k follows."""
-RESULTS = pyarrow.schema(
-    [
-        ("benchmark", pyarrow.string()),
-        ("metric", pyarrow.string()),  # pass@1, maj@16, mean@16, length, truncated, ...
-        ("k", pyarrow.int64()),  # null where the metric has none
-        ("value", pyarrow.float64()),  # mean over problems
-        ("low", pyarrow.float64()),  # bounds of the bootstrap interval over problems
-        ("high", pyarrow.float64()),
-        ("confidence", pyarrow.float64()),  # coverage of the interval
-        ("n_problems", pyarrow.int64()),
-        ("n_samples", pyarrow.int64()),  # of each problem
-        ("exact", pyarrow.bool_()),  # false: subsets were drawn, see standard_error
-        ("standard_error", pyarrow.float64()),  # Monte Carlo error of the value
-    ]
+PROBLEMS = FileSchema(
+    "problems.parquet",
+    "g2rl eval",
+    "one problem",
+    (
+        Column("benchmark", "text", "name of the benchmark"),
+        Column("problem", "text", "id of the problem"),
+        Column("group", "text", "subject, category or family", nullable="there are no groups"),
+        Column("gold", "text", "the right answer, as the benchmark gives it"),
+        Column("n", "int", "samples", "samples"),
+        Column("c", "int", "right samples", "samples"),
+        Column(
+            "answers",
+            "objects",
+            "classes of equivalent answers, the most frequent first: answer (text, null for none), "
+            "count and correct (int)",
+            shape="(classes,)",
+        ),
+        Column(
+            "pass@{k}",
+            "float",
+            "chance that one of k samples is right, unbiased",
+            "share",
+            when="for each k of benchmark.ks",
+            nullable="the benchmark has another k",
+        ),
+        Column(
+            "maj@{k}",
+            "float",
+            "chance that the most frequent of k answers is right",
+            "share",
+            when="for each k above 1",
+            nullable="the benchmark has another k",
+        ),
+    ),
 )
-GROUPS = pyarrow.schema(
-    [
-        ("benchmark", pyarrow.string()),
-        ("group", pyarrow.string()),
-        ("metric", pyarrow.string()),  # pass@1
-        ("value", pyarrow.float64()),  # mean over the problems of the group
-        ("low", pyarrow.float64()),  # bounds of the bootstrap interval over these problems
-        ("high", pyarrow.float64()),
-        ("n_problems", pyarrow.int64()),  # in the group
-    ]
+RESULTS = FileSchema(
+    "results.parquet",
+    "g2rl eval",
+    "one metric of one benchmark",
+    (
+        Column("benchmark", "text", "name of the benchmark"),
+        Column(
+            "metric",
+            "text",
+            "pass@k, maj@k, mean@k, distinct, length, truncated, unparsed or ungraded",
+        ),
+        Column("k", "int", "the k of its name", nullable="the metric has none"),
+        Column("value", "float", "mean over problems", "that of the metric"),
+        Column("low", "float", "lower end of the bootstrap interval over problems", "the same"),
+        Column("high", "float", "upper end", "the same"),
+        Column("confidence", "float", "coverage of the interval", "share"),
+        Column("n_problems", "int", "problems of the benchmark", "problems"),
+        Column("n_samples", "int", "samples of each problem", "samples"),
+        Column("exact", "bool", "false if subsets of samples were drawn, not enumerated"),
+        Column("standard_error", "float", "Monte Carlo error of the value", "that of the metric"),
+    ),
+)
+GROUPS = FileSchema(
+    "groups.parquet",
+    "g2rl eval",
+    "one group of problems, if the benchmark has groups",
+    (
+        Column("benchmark", "text", "name of the benchmark"),
+        Column("group", "text", "subject, category or family"),
+        Column("metric", "text", "pass@1"),
+        Column("value", "float", "mean over the problems of the group", "share"),
+        Column("low", "float", "lower end of the bootstrap interval over these problems", "share"),
+        Column("high", "float", "upper end", "share"),
+        Column("n_problems", "int", "problems of the group", "problems"),
+    ),
 )
 
 
@@ -90,18 +127,20 @@ class Findings:
     def write(self, folder: Path) -> None:
         """Write problems.parquet, results.parquet and, if there are groups, groups.parquet."""
         # benchmarks may have different k: a column for each metric that any problem has
-        fixed_names = {name for name, _ in PROBLEMS}
+        fixed_names = set(PROBLEMS.names)
         metric_names: dict[str, None] = {}
         for row in self.problems:
             for name in row:
                 if name not in fixed_names:
                     metric_names[name] = None
-        columns = [*PROBLEMS, *((name, pyarrow.float64()) for name in metric_names)]
+        columns = PROBLEMS.arrow({"answers": ANSWERS})
+        for name in metric_names:
+            columns = columns.append(pyarrow.field(name, pyarrow.float64()))
 
-        write_rows(folder / "problems.parquet", self.problems, pyarrow.schema(columns))
-        write_rows(folder / "results.parquet", self.results, RESULTS)
+        write_rows(folder / "problems.parquet", self.problems, columns)
+        write_rows(folder / "results.parquet", self.results, RESULTS.arrow())
         if self.groups:
-            write_rows(folder / "groups.parquet", self.groups, GROUPS)
+            write_rows(folder / "groups.parquet", self.groups, GROUPS.arrow())
 
 
 def findings_metrics(findings: Findings) -> dict[str, float]:

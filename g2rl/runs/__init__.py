@@ -6,8 +6,10 @@
     lock                 one process at a time in a folder
     files                files that appear whole or not at all; a full disk is named
     tracking             metrics.jsonl, the parquet tables, and a mirror beside them
-    tables               the columns of rollouts/ and geometry/
+    columns              what stands in the tables: every column with type, unit and meaning
+    tables               the columns of rollouts/ and geometry/ from the records of a step
     metric_names         the metrics to look at first, and the score of a run
+    metric_columns       every key of metrics.jsonl
     wandb_mirror         Weights & Biases as the mirror
     tensorboard_mirror   TensorBoard as the mirror
     csv_mirror           metrics.csv as the mirror

@@ -1,4 +1,4 @@
-"""The columns of the tables that a training step writes; every row is one response."""
+"""The tables that a training step writes; `g2rl.runs.columns` describes each column."""
 
 from __future__ import annotations
 
@@ -8,20 +8,10 @@ from torch import Tensor
 
 from g2rl.engines.rollouts import Rollouts
 from g2rl.formulas.tensors import cosine_matrix
+from g2rl.runs.columns import ROLLOUTS
 from g2rl.types import GroupBatch, Shaped, Verdict
 
-ROLLOUT_COLUMNS = (
-    "problem",
-    "sample",
-    "prompt",
-    "gold",
-    "completion",
-    "answer",
-    "correct",
-    "route",
-    "tokens",
-    "finish",
-)
+ROLLOUT_COLUMNS = tuple(ROLLOUTS.names)
 
 
 def rollout_table(rollouts: Rollouts, verdicts: list[Verdict]) -> dict[str, list[object]]:

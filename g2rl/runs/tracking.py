@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from g2rl.runs.columns import typed_schema
 from g2rl.runs.files import atomic_path, room_in
 from g2rl.runs.layout import TABLE_KINDS, RunFolder
 
@@ -222,7 +223,8 @@ class Tracker:
         # a mirror is told of a table only once the file is whole
         target = RunFolder(self.run_dir).table(kind, step)
         with atomic_path(target) as aside:
-            parquet.write_table(pyarrow.table(dict(columns)), aside)
+            schema = typed_schema(kind, columns)
+            parquet.write_table(pyarrow.table(dict(columns), schema=schema), aside)
         self.mirror.table(kind, step, columns)
         return target
 

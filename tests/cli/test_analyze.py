@@ -12,6 +12,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from g2rl.analysis.columns import (
+    CONTRASTS,
+    GEOMETRY_GROUPS,
+    GEOMETRY_PAIRS,
+    GEOMETRY_RESPONSES,
+    RUNS,
+)
 from g2rl.cli import analyze
 from g2rl.cli.config.mistakes import explain_mistakes, groups_of
 from g2rl.cli.jobs.compare import compare, show
@@ -19,12 +26,14 @@ from g2rl.cli.jobs.compare import main as compare_main
 from g2rl.cli.jobs.geometry import geometry
 from g2rl.cli.jobs.train import train
 from tests import commands, support
+from tests.columns import wrongly_described
 from tests.support import DATA
 
 SMALL = ("problems=3", "responses=4", "max_tokens=40")
 
 
 composed = partial(support.composed, command="analyze_geometry")
+GEOMETRY_FILES = (GEOMETRY_PAIRS, GEOMETRY_GROUPS, GEOMETRY_RESPONSES)
 
 
 def run(folder: Path, *overrides: str) -> float:
@@ -104,6 +113,7 @@ def test_a_grid_draws_each_set_once_and_scores_it_at_every_temperature(tmp_path:
     assert (texts[(0.6, 1.0)] != texts[(1.0, 1.0)]).any(), "another at another temperature"
     assert (tmp_path / "grid.png").stat().st_size > 500
     assert "semantic" not in pd.read_parquet(tmp_path / "pairs.parquet"), "no encoder"
+    assert wrongly_described(tmp_path, *GEOMETRY_FILES) == []
     text = (tmp_path / "table.md").read_text()
     assert text.count("top-p 0.9; p_t scored at temperature") == 5
     with pytest.raises(ValueError, match="begun with other settings"):
@@ -182,6 +192,7 @@ def test_runs_are_compared(
     contrasts = pd.read_parquet(against / "contrasts.parquet")
     assert set(contrasts["arm"]) == {"g2rl"}
     assert set(contrasts["family"]) == {len(contrasts)}
+    assert wrongly_described(against, RUNS, CONTRASTS) == []
     assert f"The family has {len(contrasts)} members" in (against / "table.md").read_text()
     assert "no gradient cosines in none" in capsys.readouterr().out
 

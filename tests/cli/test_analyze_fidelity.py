@@ -12,10 +12,12 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
+from g2rl.analysis.columns import FIDELITY_PAIRS, FIDELITY_RESPONSES
 from g2rl.cli.config.choices import choices
 from g2rl.cli.config.mistakes import groups_of
 from g2rl.cli.jobs.fidelity import OUTPUTS, fidelity
 from tests import commands, support
+from tests.columns import wrongly_described
 from tests.support import DATA
 
 SMALL = ("problems=3", "responses=3", "max_tokens=30", "resamples=50")
@@ -53,6 +55,7 @@ def test_the_tiny_policy_is_measured(finished: Path) -> None:
         "verdict",
         *cosines,
     }
+    assert wrongly_described(finished, FIDELITY_PAIRS, FIDELITY_RESPONSES) == []
     assert pairs[cosines].abs().to_numpy().max() <= 1 + 1e-9
     assert not pairs.isna().to_numpy().any()
     summary = json.loads((finished / "fidelity.json").read_text(encoding="utf-8"))

@@ -23,6 +23,7 @@ from g2rl.engines.transformers import TransformersEngine
 from g2rl.runs.checkpoints import CheckpointError
 from g2rl.tasks.grading.grader import Grader
 from tests import commands, support
+from tests.columns import undescribed
 
 SMALL = (
     "benchmark.problems=6",
@@ -93,6 +94,7 @@ def test_the_tiny_policy_is_evaluated_and_an_interruption_leaves_no_trace(
     )
     for name in TABLES:
         assert (tmp_path / name).read_bytes() == (finished / name).read_bytes(), name
+    assert undescribed(finished) == []
     shown = capsys.readouterr().out
     assert "continuing: 1 of 3 parts are done" in shown
     assert "every sample is there already" in shown
@@ -198,6 +200,7 @@ def test_evaluations_are_compared_and_unequal_settings_noted(
     run(tmp_path / "b", *SMALL, "seed=1")
     run(tmp_path / "out", f"compare=['{finished}','{tmp_path / 'b'}']")
     table = pd.read_parquet(tmp_path / "out" / "comparison.parquet")
+    assert undescribed(tmp_path / "out") == []
     assert list(table["metric"]) == ["pass@1", "pass@2", "pass@3", "maj@2", "maj@3"]
     assert ((table["low"] <= table["difference"]) & (table["difference"] <= table["high"])).all()
     assert "differ in seed: 0 -> 1" in capsys.readouterr().out

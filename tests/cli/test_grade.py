@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from g2rl.cli import grade as audit
+from g2rl.runs.columns import differences
+from tests.columns import types_of
 
 CASES = [
     {"kind": "math", "gold": "1/2", "prediction": r"\boxed{0.5}", "id": "a"},
@@ -51,6 +53,7 @@ def test_verdicts_come_in_the_order_of_the_cases(
     assert rows[0]["id"] == "a"
     assert "id" not in rows[1]
     assert all(row["seconds"] >= 0 for row in rows)
+    assert differences(audit.VERDICTS, types_of(out)) == []
     assert "4 of 6 right" in capsys.readouterr().out
     assert [path.name for path in out.parent.iterdir()] == ["verdicts.jsonl"]
 

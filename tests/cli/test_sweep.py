@@ -18,6 +18,7 @@ import pytest
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from g2rl.analysis.columns import SWEEP
 from g2rl.analysis.comparison.sweep import Arm, sweep_frame, sweep_table, write_sweep
 from g2rl.cli.config.names import arm_name
 from g2rl.cli.sweep.arms import PlannedArm, status_now, varied_settings, written
@@ -26,6 +27,7 @@ from g2rl.cli.sweep.worker import Home
 from g2rl.runs.interrupt import Interrupted, StopRequest, asked, hand_on
 from g2rl.runs.lock import alone_in
 from tests import commands
+from tests.columns import wrongly_described
 from tests.support import ROOT, composed, json_lines, untimed_rows
 
 TINY = (
@@ -301,6 +303,7 @@ def test_a_study_writes_its_tables_beside_its_arms(study: Path) -> None:
     ]
     frame = pd.read_parquet(place / "sweep.parquet")
     assert frame["status"].unique().tolist() == ["finished"]
+    assert wrongly_described(place, SWEEP) == []
     for name in folders:
         after = json.loads((place / name / "summary.json").read_text())["after"]
         part = frame[frame["folder"] == str(place / name)].set_index("metric")["after"]

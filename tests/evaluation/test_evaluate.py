@@ -42,6 +42,7 @@ from g2rl.tasks.grading.grader import Grader
 from g2rl.tasks.grading.math import MathVerifier
 from g2rl.tasks.grading.registry import UnknownVerifierError
 from g2rl.types import Completion, Problem, SamplingParams, Verdict
+from tests.columns import undescribed
 
 FILES = ("samples.parquet", "problems.parquet", "results.parquet", "groups.parquet")
 LETTERS = ChoiceVerifier()
@@ -145,6 +146,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_files_hold_what_is_promised(finished: Path) -> None:
     samples, problems, results, groups = (pd.read_parquet(finished / name) for name in FILES)
     assert len(samples) == 8 * 4 + 5 * 2
+    assert undescribed(finished) == []
     assert set(samples["finish"]) == {"stop", "length"}
     assert samples["answer"].isna().eq(samples["route"] == "unparsed").all()
     for (_, problem), mine in samples.groupby(["benchmark", "problem"]):
@@ -230,7 +232,7 @@ def test_a_damaged_part_is_sampled_again(finished: Path, tmp_path: Path) -> None
         run(tmp_path, benchmarks, MadeUp(3))
     parts = sorted((tmp_path / "parts" / "letters").iterdir())
     parts[0].write_bytes(parts[0].read_bytes()[:200])
-    write_rows(parts[1], read_samples(parts[1])[0][:-1], SAMPLES)
+    write_rows(parts[1], read_samples(parts[1])[0][:-1], SAMPLES.arrow())
     engine = MadeUp()
     run(tmp_path, benchmarks, engine)
     assert [keys[0][-1] for keys in engine.calls] == [0, 3, 0, 3]
@@ -312,10 +314,10 @@ def test_unusable_samples_files_are_refused(tmp_path: Path, finished: Path) -> N
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "other.parquet")
     with pytest.raises(EvaluationError, match="has no column benchmark, problem"):
         read_samples(tmp_path / "other.parquet")
-    write_rows(tmp_path / "twice.parquet", [*rows, rows[0]], SAMPLES)
+    write_rows(tmp_path / "twice.parquet", [*rows, rows[0]], SAMPLES.arrow())
     with pytest.raises(EvaluationError, match="1 samples twice"):
         read_samples(tmp_path / "twice.parquet")
-    write_rows(tmp_path / "uneven.parquet", rows[:-1], SAMPLES)
+    write_rows(tmp_path / "uneven.parquet", rows[:-1], SAMPLES.arrow())
     with pytest.raises(EvaluationError, match="between 1 and 2 samples"):
         regrade(tmp_path / "uneven.parquet", tmp_path / "out", graders, Silent())
 

@@ -190,7 +190,7 @@ def compare_folders(node: ListConfig, folder: Path, reporter: EvalReporter) -> N
 
     # show and write
     reporter.comparison(rows)
-    write_rows(folder / "comparison.parquet", rows, COMPARISON)
+    write_rows(folder / "comparison.parquet", rows, COMPARISON.arrow())
     reporter.say(f"written: {folder / 'comparison.parquet'}")
 
 

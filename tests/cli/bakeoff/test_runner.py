@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 
 from g2rl.analysis.bakeoff.rows import Row, read_rows
+from g2rl.analysis.columns import BENCH_ROWS
 from g2rl.cli.bakeoff.one_run import config_hash, row_of, train
 from g2rl.cli.bakeoff.plan import STAGES, Plan, PlannedRun, PlannedTask
 from g2rl.cli.bakeoff.runner import Bench, carry_out
 from g2rl.cli.build.settings import plain
 from g2rl.cli.jobs.train import train as whole_train
+from g2rl.runs.columns import differences
 from g2rl.runs.interrupt import EXIT_INTERRUPTED, Interrupted
+from tests.columns import word_of_json
 from tests.support import composed, metric_rows
 
 TASK = PlannedTask("detour", "bakeoff_detour", ("2e-3", "1e-3"), "pass@4", "keeps", ("pass@1",))
@@ -146,6 +149,8 @@ def test_a_run_measures_what_g2rl_train_measures(tmp_path: Path) -> None:
     assert [point["samples"] for point in row["curve"]] == [4, 2, 4]
     assert row["cpu_seconds"] == 12.3
     assert row["command"] == run.command
+    words = [(name, word_of_json(value)) for name, value in row.items()]
+    assert differences(BENCH_ROWS, words) == []
 
     # another arm of the seed takes the evaluation before training from the file
     [kept] = (tmp_path / "before").iterdir()
