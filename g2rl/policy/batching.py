@@ -65,6 +65,8 @@ class MicroBatch:
     """Position of each packed token in its row; None for padded rows, which begin at 0."""
     packed_own_T: Tensor | None = None
     """Flat index of each response token itself, where packed rows hold their last tokens."""
+    real_tokens: int = 0
+    """Tokens of prompts and responses among the B * L places; the others are padding."""
 
     @property
     def own_positions_T(self) -> Tensor:
@@ -188,6 +190,7 @@ def make_micro_batch(
         positions_T=torch.tensor(positions, dtype=torch.int64, device=device),
         targets_T=torch.tensor(targets, dtype=torch.int64, device=device),
         segments_T=torch.tensor(segments, dtype=torch.int64, device=device),
+        real_tokens=sum(sequences.total_length(n) for n in rows),
     )
 
 

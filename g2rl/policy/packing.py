@@ -353,4 +353,5 @@ def _micro_batch(
         layout=layout,
         position_ids_BL=index(packing.positions).unsqueeze(0),
         packed_own_T=index(own) if keep_last else None,
+        real_tokens=len(packing.ids),
     )

@@ -53,6 +53,7 @@ _FREE_IN_TRAINING = _free(
     "resume",
     "plan",
     "report",
+    "profile",
     "tracking",
     "trainer.keep_checkpoints",
     "trainer.keep_best",

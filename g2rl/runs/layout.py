@@ -110,6 +110,26 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def profile(self) -> Path:
+        """The folder of a profile, if one was asked for; see docs/cost.md."""
+        return self.path / "profile"
+
+    @property
+    def trace(self) -> Path:
+        """A Chrome trace of a few steps, gzipped."""
+        return self.profile / "trace.json.gz"
+
+    @property
+    def stage_numbers(self) -> Path:
+        """Seconds, operations, memory and padding of every stage."""
+        return self.profile / "stages.json"
+
+    @property
+    def stage_table(self) -> Path:
+        """The same as a table in Markdown."""
+        return self.profile / "stages.md"
+
+    @property
     def summary(self) -> Path:
         """Metrics before and after training. It is written last: where it is, all else is there."""
         return self.path / "summary.json"
@@ -154,6 +174,7 @@ def _outputs() -> tuple[str, ...]:
         folder.learning_curves,
         folder.cosine_distribution,
         folder.report,
+        folder.profile,
         folder.inputs,
     ]
     return tuple(str(path) for path in paths)

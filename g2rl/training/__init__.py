@@ -16,6 +16,9 @@ In reading order (docs/tour.md walks a step through it):
     step_metrics        metrics that no other stage reports
     alarms              what in the metrics deserves a look
     bad_numbers         numbers that are not finite
+    profiling           seconds, work and memory of every stage, and a trace
+    work                tokens and operations, forward by forward
+    profile_table       the stages as a table
     console             what the user sees
     memory              how many bytes a job needs on a GPU
     disk                how much room checkpoints take

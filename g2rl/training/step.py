@@ -61,6 +61,7 @@ class TrainingStep:
         tracker: writes tables, and knows the run's folder.
         settings: the loop's settings.
         world: the ranks that divide the step.
+        on_lap: is told the name of every stage that ends; see `Clock`.
 
     Raises:
         ValueError: the sampling settings and the loss, or the signal and what length costs, do not
@@ -81,12 +82,14 @@ class TrainingStep:
         tracker: Tracker,
         settings: TrainerSettings,
         world: World,
+        on_lap: Callable[[str], None] | None = None,
     ) -> None:
         updater.loss.refuse_truncated(settings.sampling, engine.reports_logps)
         self.sampler, self.grader, self.scorer, self.explorer = sampler, grader, scorer, explorer
         self.advantage, self.overlong = advantage, overlong
         self.updater, self.engine = updater, engine
         self.tracker, self.settings, self.world = tracker, settings, world
+        self.on_lap = on_lap
 
         # what can be refused before the first response is sampled
         if level_of(explorer.signal) in (ESTIMATOR, ADVANTAGE):
@@ -106,7 +109,7 @@ class TrainingStep:
             BadNumbersError: numbers are not finite and the run cannot go on; their tensors are
                 saved.
         """
-        clock = Clock()
+        clock = Clock(self.on_lap)
 
         # 1. sample and 2. grade: the verdicts come when they are called for
         rollouts, pending_verdicts, sample_metrics = self._draw(step, clock)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 
 from g2rl.engines.rollouts import Rollouts
 from g2rl.types import GroupBatch, Shaped
@@ -48,9 +49,14 @@ def train_metrics(rollouts: Rollouts, batch: GroupBatch, shaped: Shaped) -> dict
 
 class Clock:
     """Seconds between laps, as time/NAME; these are the only metrics that differ between equal
-    runs."""
+    runs.
 
-    def __init__(self) -> None:
+    Args:
+        on_lap: is told the name of every lap that ends.
+    """
+
+    def __init__(self, on_lap: Callable[[str], None] | None = None) -> None:
+        self.on_lap = on_lap or (lambda name: None)
         self.started = self.last = time.perf_counter()
         self.laps: dict[str, float] = {}
 
@@ -58,6 +64,7 @@ class Clock:
         """End a lap; the next one begins."""
         now = time.perf_counter()
         self.laps[f"time/{name}"] = now - self.last
+        self.on_lap(name)
         self.last = now
 
     def metrics(self) -> dict[str, float]:

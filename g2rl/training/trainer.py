@@ -16,6 +16,7 @@ from g2rl.runs.metric_names import final_score
 from g2rl.runs.tracking import Tracker
 from g2rl.training.alarms import HealthLimits, Watch
 from g2rl.training.console import Reporter
+from g2rl.training.profiling import REST, NoProfile, Profiler
 from g2rl.training.settings import TrainerSettings
 from g2rl.training.step import TrainingStep
 from g2rl.training.validation import Validation
@@ -37,6 +38,7 @@ class Trainer:
         reporter: tells the user.
         settings: the loop's settings.
         health: limits of the alarms.
+        profiler: is told of every step; see `g2rl.training.profiling`.
         asked_to_stop: the number of the operating-system signal that asks the run to stop, or None;
             see `g2rl.runs.interrupt`.
     """
@@ -51,11 +53,13 @@ class Trainer:
         reporter: Reporter,
         settings: TrainerSettings,
         health: HealthLimits | None = None,
+        profiler: Profiler | None = None,
         asked_to_stop: Callable[[], int | None] = never_asked,
     ) -> None:
         self.step, self.validation = step, validation
         self.tracker, self.checkpoints, self.reporter = tracker, checkpoints, reporter
         self.settings, self.health = settings, health or HealthLimits()
+        self.profiler: Profiler = profiler or NoProfile()
         self.asked_to_stop = asked_to_stop
 
     def run(self, state: Mapping[str, Any] | None = None) -> None:
@@ -83,10 +87,12 @@ class Trainer:
 
         # training
         for step in range(last_done + 1, self.settings.steps + 1):
-            metrics = self.step(step)
+            with self.profiler.step():
+                metrics = self.step(step)
             if self._evaluates_after(step):
                 metrics |= self.validation(step)
             self._finish(step, metrics, watch)
+        self.profiler.lap(REST)
         self.reporter.end()
 
     def _evaluates_after(self, step: int) -> bool:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +23,7 @@ from g2rl.tasks.benchmarks.benchmark import Benchmark
 from g2rl.tasks.grading.grader import Grader
 from g2rl.training.console import Reporter
 from g2rl.training.settings import TrainerSettings
-from g2rl.training.step_metrics import verdict_shares
+from g2rl.training.step_metrics import Clock, verdict_shares
 from g2rl.types import Tokenizer
 from g2rl.world import World
 
@@ -54,6 +53,7 @@ class Validation:
         reporter: is told what is going on.
         settings: the loop's settings.
         world: the ranks that divide the problems.
+        on_lap: is told when an evaluation ends; see `Clock`.
     """
 
     def __init__(
@@ -68,7 +68,9 @@ class Validation:
         reporter: Reporter,
         settings: TrainerSettings,
         world: World,
+        on_lap: Callable[[str], None] | None = None,
     ) -> None:
+        self.on_lap = on_lap
         self.held_out = list(held_out)
         self.policy, self.engine = policy, engine
         self.tokenizer, self.chat = tokenizer, chat
@@ -77,7 +79,7 @@ class Validation:
 
     def __call__(self, step: int) -> dict[str, float]:
         """Metrics of the policy after a step, named eval/BENCHMARK/QUANTITY and probe/QUANTITY."""
-        started = time.perf_counter()
+        clock = Clock(self.on_lap)
         is_first_or_last = step in (0, self.settings.steps)
 
         # the probe is taken on the first benchmark alone, before and after training
@@ -87,8 +89,8 @@ class Validation:
             metrics |= benchmark_metrics
             if is_first_or_last and place == 0 and self._can_probe(held_out.benchmark):
                 metrics |= self._probe(step, held_out.benchmark, result)
-        metrics["time/evaluate"] = time.perf_counter() - started
-        return metrics
+        clock.lap("evaluate")
+        return metrics | clock.laps
 
     def _evaluate(
         self, step: int, held_out: HeldOut, all_samples: bool

@@ -116,6 +116,8 @@ class TrainSettings:
     plan: str
     report: bool
     """Whether the run ends with report.html."""
+    profiled_steps: int
+    """Steps that are traced, 0 for a run without a profile."""
     model: ModelSettings
     parallel: ParallelSettings
     trainer: TrainerSettings
@@ -136,6 +138,12 @@ class TrainSettings:
             raise ValueError(f"plan must be one of {PLANS}, got {self.plan!r}")
         if not isinstance(self.report, bool):
             raise ValueError(f"report must be true or false, got {self.report!r}")
+
+        if self.profiled_steps < 0:
+            raise ValueError(
+                f"profile must be true, false or the number of steps to trace, got "
+                f"{self.profiled_steps}"
+            )
 
         # what no single node can know
         mini_batches, prompts = self.optimizer.mini_batches, self.trainer.prompts_per_step
@@ -164,7 +172,7 @@ _MEASURING = {
     "resume": str,
 }
 TOP_LEVEL: dict[str, dict[str, Any]] = {
-    "train": {"seed": int, "data_dir": str | None, "resume": str},
+    "train": {"seed": int, "data_dir": str | None, "resume": str, "profile": bool | int},
     "evaluate": {**_MEASURING, "samples": str | None, "part": int},
     "analyze_geometry": {
         **_MEASURING,
@@ -237,6 +245,7 @@ def read_train_settings(config: DictConfig) -> TrainSettings:
         seed=config.seed,
         plan="off" if config.plan is False else config.plan,  # YAML reads a bare off as false
         report=config.report,
+        profiled_steps=int(config.profile),  # true traces one step
         model=read_model_settings(config.model),
         parallel=read_parallel_settings(config.parallel),
         trainer=read_trainer_settings(config),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hydra.utils import instantiate
@@ -38,11 +38,13 @@ from g2rl.tasks.grading.grader import Graders
 from g2rl.tasks.task import Rehearsed, Task, fit_prompts, refuse_leaks
 from g2rl.training.console import Reporter
 from g2rl.training.optimizer import refuse_stuck_weights
+from g2rl.training.profiling import RunProfiler
 from g2rl.training.stages import Explorer, Sampler, Scorer
 from g2rl.training.step import TrainingStep
 from g2rl.training.trainer import Trainer
 from g2rl.training.updater import Updater
 from g2rl.training.validation import HeldOut, Validation
+from g2rl.training.work import CountedEngine, ModelSize
 from g2rl.types import Problem
 from g2rl.world import World
 
@@ -92,6 +94,7 @@ class TrainingJob:
     models: Models
     tracker: Tracker
     checkpoints: Checkpoints
+    profiler: RunProfiler | None = None
 
 
 def build_training(
@@ -124,6 +127,7 @@ def build_training(
     loaded = load_model(settings.model, model_config, settings.seed)
     check_lengths(settings, problems, loaded)
     models = build_models(config, settings, loaded, world, "reference_hidden" in needs)
+    models, profiler = build_profiler(settings, models, run_dir, world)
 
     return assemble(
         settings,
@@ -140,6 +144,7 @@ def build_training(
         reporter=reporter,
         asked_to_stop=asked_to_stop,
         world=world,
+        profiler=profiler,
     )
 
 
@@ -207,6 +212,27 @@ def build_models(
     return Models(loaded, policy, reference, build_engine(config.engine, policy, loaded))
 
 
+def build_profiler(
+    settings: TrainSettings, models: Models, run_dir: Path, world: World
+) -> tuple[Models, RunProfiler | None]:
+    """Watch policy, reference and engine where a profile is asked for, on the first rank.
+
+    Returns:
+        The models, with an engine that is counted, and the profiler; None without one.
+    """
+    if not settings.profiled_steps or not world.first:
+        return models, None
+    policy = models.policy
+    profiler = RunProfiler(settings.profiled_steps, RunFolder(run_dir).trace, policy.device)
+
+    # a reference with its adapters off is the policy itself
+    profiler.meter.watch_policy(policy)
+    if isinstance(models.reference, Policy):
+        profiler.meter.watch_policy(models.reference)
+    engine = CountedEngine(models.engine, profiler.meter, ModelSize.of(policy.model))
+    return replace(models, engine=engine), profiler
+
+
 def build_tracker(config: DictConfig, run_dir: Path, world: World) -> Tracker:
     """What writes the run's files; only the first rank writes."""
     if world.first:
@@ -225,9 +251,11 @@ def assemble(
     reporter: Reporter,
     asked_to_stop: Callable[[], int | None],
     world: World,
+    profiler: RunProfiler | None = None,
 ) -> TrainingJob:
     """Put the loop around what has been built."""
-    step = assemble_step(settings, problems, exploration, models, tracker, reporter, world)
+    on_lap = None if profiler is None else profiler.lap
+    step = assemble_step(settings, problems, exploration, models, tracker, reporter, world, on_lap)
 
     # evaluations before, during and after training
     held_out: list[HeldOut] = []
@@ -243,6 +271,7 @@ def assemble(
         reporter=reporter,
         settings=settings.trainer,
         world=world,
+        on_lap=on_lap,
     )
 
     trainer = Trainer(
@@ -253,10 +282,11 @@ def assemble(
         reporter=reporter,
         settings=settings.trainer,
         health=settings.health,
+        profiler=profiler,
         asked_to_stop=asked_to_stop,
     )
     signal, encoder = exploration.signal, exploration.encoder
-    return TrainingJob(trainer, problems, signal, encoder, models, tracker, checkpoints)
+    return TrainingJob(trainer, problems, signal, encoder, models, tracker, checkpoints, profiler)
 
 
 def assemble_step(
@@ -267,6 +297,7 @@ def assemble_step(
     tracker: Tracker,
     reporter: Reporter,
     world: World,
+    on_lap: Callable[[str], None] | None = None,
 ) -> TrainingStep:
     """One training step out of its stages."""
     # the scorer needs to know which responses the updater scores itself
@@ -323,6 +354,7 @@ def assemble_step(
         tracker=tracker,
         settings=settings.trainer,
         world=world,
+        on_lap=on_lap,
     )
 
 

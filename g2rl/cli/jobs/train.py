@@ -19,7 +19,7 @@ from g2rl.cli.build.trainer import Models, TrainingJob, build_training
 from g2rl.cli.folder import prepare, refuse_shorter
 from g2rl.cli.jobs.report import report_run
 from g2rl.runs.checkpoints import export_model
-from g2rl.runs.files import write_json
+from g2rl.runs.files import atomic_path, write_json
 from g2rl.runs.identity import free_keys
 from g2rl.runs.inputs import check_inputs
 from g2rl.runs.interrupt import StopRequest
@@ -27,7 +27,15 @@ from g2rl.runs.layout import OUTPUTS, RunFolder
 from g2rl.runs.lock import alone_in
 from g2rl.runs.metric_names import final_score
 from g2rl.runs.tracking import read_metrics
-from g2rl.training.console import ConsoleReporter, Reporter, SilentReporter, summary_rows
+from g2rl.training.console import (
+    ConsoleReporter,
+    Reporter,
+    SilentReporter,
+    shorter,
+    summary_rows,
+)
+from g2rl.training.profile_table import Machine, StageTable
+from g2rl.training.work import PRODUCT_ROWS, ModelSize, product_rate
 from g2rl.world import World
 
 log = logging.getLogger(__name__)
@@ -59,10 +67,12 @@ def train(config: DictConfig, run_dir: Path) -> float:
             describe(reporter, settings, job, world, state)
             job.tracker.start(None if state is None else int(state["step"]), plain_config)
             job.trainer.run(state)
+            write_profile(job, run_dir, reporter)
             export(job.models, settings, RunFolder(run_dir).model, world)
         finally:
             job.problems.graders.close()
             job.tracker.finish()
+            job.trainer.profiler.close()
             reporter.close()
             job.models.engine.close()  # last: vLLM takes torch's process groups down with it
 
@@ -132,6 +142,37 @@ def lengthen(
             "at once"
         )
     reporter.say(f"longer: {done} steps become {steps}; {text}")
+
+
+def write_profile(job: TrainingJob, run_dir: Path, reporter: Reporter) -> None:
+    """Write and print the stages of a run that was profiled, beside the rate of the machine."""
+    profiler, policy = job.profiler, job.models.policy
+    if profiler is None:
+        return
+    if profiler.steps_begun < 2:
+        reporter.say("profile: no step came after the first, which warms up; nothing is written")
+        return
+
+    # the rate of the products that most of the time should go into
+    size = ModelSize.of(policy.model)
+    dtype = policy.compute_dtype or next(policy.parameters()).dtype
+    outer, inner = size.largest
+    machine = Machine(
+        device=str(policy.device),
+        dtype=str(dtype).removeprefix("torch."),
+        product=(PRODUCT_ROWS, inner, outer),
+        rate=product_rate(size, dtype, policy.device),
+        memory=profiler.memory.kind,
+    )
+
+    # as numbers, and as what is printed
+    folder, table = RunFolder(run_dir), StageTable.of(profiler, machine)
+    write_json(folder.stage_numbers, table.numbers())
+    with atomic_path(folder.stage_table) as partial:
+        partial.write_text("\n".join(table.lines()) + "\n", encoding="utf-8")
+    for line in table.lines():
+        reporter.say(line)
+    reporter.say(f"profile: {shorter(folder.profile)}  (trace: chrome://tracing or Perfetto)")
 
 
 @contextmanager

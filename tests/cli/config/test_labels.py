@@ -17,6 +17,7 @@ from tests.support import composed
 
 HOUSEKEEPING = (
     "report=false",
+    "profile=true",
     "model.prefix_sharing=auto",
     "seed=3",
     "resume=never",
