@@ -142,6 +142,28 @@ def test_noise_of_training_mode_is_off_in_the_update(
     assert noise_keys(noisy.model.config.to_dict())
 
 
+@pytest.mark.parametrize(
+    ("model_type", "changes"),
+    [
+        ("opt", {"layerdrop": 0.01, "dropout": 0.0}),
+        ("bart", {"decoder_layerdrop": 0.01, "dropout": 0.0, "is_decoder": True}),
+    ],
+)
+def test_a_layer_that_is_rarely_skipped_is_noise(
+    model_type: str, changes: dict[str, float]
+) -> None:
+    # a forward shows a rate of 1 % in 4 layers once in 25 trials
+    draw = torch.rand
+    assert Policy(tiny_model(model_type, **changes), training_noise=True).has_dropout
+    assert torch.rand is draw
+    loud = Policy(tiny_model(model_type, **changes))
+    set_checkpointing(loud.model, True)
+    with pytest.raises(UnsupportedModelError, match=r"checkpointing=true .*layerdrop"):
+        loud.check()
+    set_checkpointing(loud.model, False)
+    loud.check()
+
+
 def test_recomputing_activations_works_without_noise_and_is_refused_with_it() -> None:
     """A block that recomputes is in training mode: Qwen3 drops inside attention, OPT in the
     block."""
