@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 import pandas as pd
 
 from g2rl.formulas.intervals import seed_interval
+from g2rl.runs.terminal import Part
 
 NOTHING = "-"
 """Cell of what was not measured."""
@@ -30,6 +31,14 @@ def markdown(rows: Sequence[Sequence[str]], right_aligned: Collection[str] = ())
 
     lines += [f"| {' | '.join(cells)} |" for cells in body]
     return "\n".join(lines)
+
+
+def page(parts: Sequence[Part]) -> str:
+    """Paragraphs and tables as one text of markdown."""
+    texts: list[str] = []
+    for part in parts:
+        texts.append(part if isinstance(part, str) else markdown(part))
+    return "\n\n".join(texts)
 
 
 def interval_cell(

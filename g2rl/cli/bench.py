@@ -155,12 +155,13 @@ def run(plan: Plan, tasks: Sequence[str], stored: Sequence[Path], words: argpars
 
 def show(plan: Plan, tasks: Sequence[str], folders: Sequence[Path]) -> None:
     """Print the tables of some tasks."""
-    from g2rl.analysis.bakeoff.leaderboard import leaderboard
+    from g2rl.analysis.bakeoff.leaderboard import leaderboard_parts
     from g2rl.analysis.bakeoff.rows import read_rows
+    from g2rl.runs.terminal import output, print_parts
 
-    # the same text as on the page, without figures
+    # what stands on the page, without figures
     studies = [plan.study(plan.tasks[name]) for name in tasks]
-    print(leaderboard(studies, read_rows(folders), {}))
+    print_parts(output(), leaderboard_parts(studies, read_rows(folders), {}))
 
 
 def tables(

@@ -6,13 +6,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from g2rl.evaluation.files import Row
 from g2rl.evaluation.tables import Findings
 from g2rl.runs.progress import progress_bar
+from g2rl.runs.terminal import print_table
 
 LINE_SECONDS = 30.0
 """Time between two lines of progress, if the output is not a terminal."""
@@ -20,12 +19,13 @@ WIDTH = 118
 """Columns of tables, if the output is not a terminal."""
 FEW_RUNS = 20
 """Training runs of an arm below which a bootstrap over them is clearly too narrow."""
+DIFFERENCES = "other - baseline in points of %, with 95 % paired bootstrap intervals over problems"
+"""Title of a comparison."""
 RESULT_COLUMNS = (
     "problems",
     "n",
     "k",
     "pass@1",
-    "mean@k",
     "maj@k",
     "pass@k",
     "no answer",
@@ -83,7 +83,8 @@ class EvalReporter:
 
     def findings(self, findings: Findings, title: str) -> None:
         """Print the results."""
-        self.console.print(results_table(findings, title))
+        heading = f"{title}: % with 95 % bootstrap intervals over problems"
+        print_table(self.console, result_table(findings), heading)
 
     def comparison(self, rows: Sequence[Row]) -> None:
         """Print one table for each arm that is compared with the baseline.
@@ -99,24 +100,23 @@ class EvalReporter:
         self.say(f"baseline: {rows[0]['baseline']}")
         for other, other_rows in rows_of_other.items():
             self.say(f"other: {other}")
-            self.console.print(comparison_table(other_rows))
+            print_table(self.console, comparison_table(other_rows), DIFFERENCES, labels=2)
         self.say(coverage_note(rows))
 
 
-def results_table(findings: Findings, title: str) -> Table:
-    """One line a benchmark: accuracies in percent with their 95 % intervals, at the largest k."""
-    heading = f"{title}: % with 95 % bootstrap intervals over problems"
-    table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("benchmark")
-    for name in RESULT_COLUMNS:
-        table.add_column(name, justify="right", no_wrap="@" in name)
+def result_table(findings: Findings) -> list[list[str]]:
+    """One row a benchmark: accuracies in percent with their 95 % intervals, at the largest k.
 
+    mean@k is left out: it is pass@1, by another name.
+    """
     # results are in long form: one row for each benchmark and metric
     rows_of: dict[str, dict[str, Row]] = {}
     for row in findings.results:
         rows_of.setdefault(row["benchmark"], {})[row["metric"]] = row
+
+    table = [["benchmark", *RESULT_COLUMNS]]
     for benchmark, row_of_metric in rows_of.items():
-        table.add_row(benchmark, *_result_cells(row_of_metric))
+        table.append([benchmark, *_result_cells(row_of_metric)])
     return table
 
 
@@ -131,8 +131,8 @@ def _result_cells(row_of_metric: dict[str, Row]) -> list[str]:
     first = row_of_metric["pass@1"]
     cells = [str(first["n_problems"]), str(first["n_samples"]), str(k)]
 
-    # accuracies come with their intervals, in two lines
-    for name in ("pass@1", f"mean@{k}", f"maj@{k}", f"pass@{k}"):
+    # accuracies come with their intervals
+    for name in ("pass@1", f"maj@{k}", f"pass@{k}"):
         cells.append(_accuracy_cell(row_of_metric[name]) if name in row_of_metric else "-")
 
     # of the rest the values are enough
@@ -143,9 +143,9 @@ def _result_cells(row_of_metric: dict[str, Row]) -> list[str]:
 
 
 def _accuracy_cell(row: Row) -> str:
-    """An accuracy in percent above its interval; "~" marks one that was drawn, not enumerated."""
+    """An accuracy in percent and its interval; "~" marks one that was drawn, not enumerated."""
     sign = "" if row["exact"] else "~"
-    return f"{sign}{100 * row['value']:.1f}\n[{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+    return f"{sign}{100 * row['value']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
 
 
 def coverage_note(rows: Sequence[Row]) -> str:
@@ -172,30 +172,24 @@ def coverage_note(rows: Sequence[Row]) -> str:
     return f"The intervals resample problems and the {runs} or more training runs of each arm"
 
 
-def comparison_table(rows: Sequence[Row]) -> Table:
-    """One line for each benchmark and metric: both values, their difference and its interval.
+def comparison_table(rows: Sequence[Row]) -> list[list[str]]:
+    """One row for each benchmark and metric: both values, their difference and its interval.
 
     Args:
         rows: of comparison.parquet, with one other arm.
     """
-    title = "other - baseline in points of %, with 95 % paired bootstrap intervals over problems"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-
-    # names to the left, numbers to the right
-    for name in ("benchmark", "metric"):
-        table.add_column(name, justify="left")
-    for name in ("problems", "baseline", "other", "difference", "interval"):
-        table.add_column(name, justify="right")
-
     # values in percent, differences in points of it and with their sign
+    table = [["benchmark", "metric", "problems", "baseline", "other", "difference"]]
     for row in rows:
-        table.add_row(
-            row["benchmark"],
-            row["metric"],
-            str(row["n_problems"]),
-            f"{100 * row['baseline_value']:.1f}",
-            f"{100 * row['other_value']:.1f}",
-            f"{100 * row['difference']:+.1f}",
-            f"[{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]",
+        low, high = f"{100 * row['low']:+.1f}", f"{100 * row['high']:+.1f}"
+        table.append(
+            [
+                row["benchmark"],
+                row["metric"],
+                str(row["n_problems"]),
+                f"{100 * row['baseline_value']:.1f}",
+                f"{100 * row['other_value']:.1f}",
+                f"{100 * row['difference']:+.1f} [{low}, {high}]",
+            ]
         )
     return table

@@ -18,6 +18,7 @@
     shard_reader         reads that part without running a pickle
     interrupt            stop signals: finish the step, save, leave
     progress             the progress bar of every command
+    terminal             tables on a terminal, in several where they are too wide
 
 Importing layout, identity, inputs, lock, files, tracking, metric_names, interrupt or progress loads
 no torch.

@@ -21,7 +21,7 @@ from g2rl.analysis.columns import (
 )
 from g2rl.cli import analyze
 from g2rl.cli.config.mistakes import explain_mistakes, groups_of
-from g2rl.cli.jobs.compare import compare, show
+from g2rl.cli.jobs.compare import compare
 from g2rl.cli.jobs.compare import main as compare_main
 from g2rl.cli.jobs.geometry import geometry
 from g2rl.cli.jobs.train import train
@@ -213,15 +213,6 @@ def test_comparison_takes_chosen_metrics_and_keys(trained: Path, tmp_path: Path)
         compare([trained], tmp_path, family=["train/accuracy"])
     with pytest.raises(ValueError, match="no run has the setting 'lam'"):
         compare([trained], tmp_path, by=["lam"])
-
-
-def test_columns_stay_apart_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    """Cut to one width "countdown/pass@1" and "countdown/pass@16" would be the same."""
-    names = [f"countdown/{kind}@{k}" for kind in ("pass", "maj") for k in (1, 4, 16)]
-    show([["arm", "seeds", *names], ["none", "3", *["0.490 [0.467, 0.513]"] * 6]], "a title")
-    printed = capsys.readouterr().out
-    assert "…" not in printed
-    assert all(name.split("/")[1] in printed for name in names)
 
 
 def test_an_unfinished_run_is_refused_unless_asked_for(

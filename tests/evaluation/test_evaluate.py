@@ -3,7 +3,9 @@ up."""
 
 from __future__ import annotations
 
+import io
 import random
+import re
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -15,10 +17,11 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from g2rl.engines.engine import uniforms
 from g2rl.evaluation.compare import compare
-from g2rl.evaluation.console import EvalReporter, comparison_table, results_table
+from g2rl.evaluation.console import EvalReporter
 from g2rl.evaluation.estimates import answer_classes, estimate_accuracies
 from g2rl.evaluation.evaluate import EVAL_STREAM, evaluate
 from g2rl.evaluation.files import (
@@ -478,12 +481,29 @@ def test_tables_show_every_benchmark_and_the_signs(
 ) -> None:
     reporter = EvalReporter()
     findings = Evaluation(finished, [letters(8), letters(5, 2, "others")], 3, 0).finish(graders)
-    reporter.console.print(results_table(findings, "model"))
-    rows = compare({"a": [finished], "b": [finished]})
-    reporter.console.print(comparison_table(rows))
+    reporter.findings(findings, "model")
+    reporter.comparison(compare({"a": [finished], "b": [finished]}))
     shown = capsys.readouterr().out
-    for word in ("letters", "others", "pass@1", "mean@k", "maj@k", "pass@k", "no answer", "+0.0"):
+    for word in ("letters", "others", "pass@1", "maj@k", "pass@k", "answer", "cut", "+0.0"):
         assert word in shown
+    assert "mean@k" not in shown, "it is pass@1 by another name"
+
+
+def test_results_are_whole_in_eighty_columns(finished: Path) -> None:
+    findings = Evaluation(finished, [letters(8), letters(5, 2, "others")], 3, 0).finish(graders)
+    file = io.StringIO()
+    reporter = EvalReporter(Console(file=file, width=80, force_terminal=True, no_color=True))
+    reporter.findings(findings, "model")
+    reporter.comparison(compare({"a": [finished], "b": [finished]}))
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", file.getvalue())
+    table, _, comparison = shown.partition("baseline:")
+    assert max(map(len, table.splitlines())) <= 80
+    assert "…" not in shown
+    for row in findings.results:
+        if row["metric"] == "pass@1":
+            assert f"{100 * row['value']:.1f}" in table
+            assert f"[{100 * row['low']:.1f}, {100 * row['high']:.1f}]" in table
+    assert "[+0.0, +0.0]" in comparison
 
 
 def test_countdown_answers_survive_the_file(tmp_path: Path) -> None:

@@ -82,6 +82,8 @@ def test_a_notebook_runs_and_shows_its_figures(
     shown = [
         output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {})
     ]
+    tables = [output.get("data", {}).get("text/plain", "") for output in outputs]
+    assert not [text for text in tables if "<lambda" in text], "a column without a name"
     assert len(shown) == NOTEBOOKS[name]
     for text in shown:
         pixels = matplotlib.image.imread(io.BytesIO(base64.b64decode(text)))

@@ -21,8 +21,16 @@ from g2rl.analysis.bakeoff.study import (
     long_frame,
 )
 from g2rl.analysis.comparison.contrasts import LEVEL, ArmContrast, contrasts, p_text
-from g2rl.analysis.tables import NOTHING, comparison_rows, interval_cell, markdown, seeds_cell
+from g2rl.analysis.tables import (
+    NOTHING,
+    comparison_rows,
+    interval_cell,
+    markdown,
+    page,
+    seeds_cell,
+)
 from g2rl.formulas.contrasts import detectable_difference, holm, paired_contrast
+from g2rl.runs.terminal import Part
 
 BEGIN, END = "<!-- g2rl-bench: begin -->", "<!-- g2rl-bench: end -->"
 """Between these lines of a page the leaderboard stands; nothing else does."""
@@ -42,7 +50,14 @@ def with_leaderboard(page: str, leaderboard: str) -> str:
 
 
 def leaderboard(studies: Sequence[Study], rows: Rows, figures: Mapping[str, str]) -> str:
-    """All tasks, one after the other.
+    """All tasks, one after the other, as markdown; see `leaderboard_parts`."""
+    return page(leaderboard_parts(studies, rows, figures))
+
+
+def leaderboard_parts(
+    studies: Sequence[Study], rows: Rows, figures: Mapping[str, str]
+) -> list[Part]:
+    """Paragraphs and tables of all tasks, one after the other.
 
     Args:
         studies: one a task.
@@ -50,20 +65,20 @@ def leaderboard(studies: Sequence[Study], rows: Rows, figures: Mapping[str, str]
         figures: name of a task to the path of its figure, as the page links it.
     """
     # a task without a row has its sentence and no table
-    parts: list[str] = []
+    parts: list[Part] = []
     for study in studies:
         parts.append(f"## {study.task}")
         if study.task in figures:
             parts.append(f"![what each arm keeps, and its {ACCURACY}]({figures[study.task]})")
         parts += task_parts(study, rows)
-    return "\n\n".join(parts)
+    return parts
 
 
-def task_parts(study: Study, rows: Rows) -> list[str]:
+def task_parts(study: Study, rows: Rows) -> list[Part]:
     """Paragraphs and tables of one task."""
     reported = study.reported(rows)
     provisional = study.provisional(rows)
-    parts = [progress(study, rows, reported)]
+    parts: list[Part] = [progress(study, rows, reported)]
     if not provisional:
         return parts
 
@@ -126,7 +141,7 @@ def seeds_words(reported: Mapping[str, Sequence[Row]]) -> str:
 # --- what is reported
 
 
-def main_table(study: Study, reported: Mapping[str, Sequence[Row]]) -> str:
+def main_table(study: Study, reported: Mapping[str, Sequence[Row]]) -> list[list[str]]:
     """One row an arm: means over seeds, what it keeps or discovers, and what it costs."""
     # a metric that is both primary and pass@1 stands there once
     frame = long_frame(reported)
@@ -150,7 +165,7 @@ def main_table(study: Study, reported: Mapping[str, Sequence[Row]]) -> str:
         line.append(equal_cell(study, of_arm, reported[study.baseline], arm))
         seconds = sum(row["cpu_seconds"] for row in of_arm) / len(of_arm)
         lines.append([*line, f"{seconds:.0f}"])
-    return markdown(lines)
+    return lines
 
 
 def family(study: Study, frame: pd.DataFrame, metric: str) -> dict[str, ArmContrast]:
@@ -229,7 +244,7 @@ def families(study: Study, reported: Mapping[str, Sequence[Row]]) -> str:
     )
 
 
-def claims_table(study: Study, reported: Mapping[str, Sequence[Row]]) -> list[str]:
+def claims_table(study: Study, reported: Mapping[str, Sequence[Row]]) -> list[Part]:
     """The claims about one arm, as one family."""
     assert study.claims is not None
     claims = study.claims
@@ -259,7 +274,7 @@ def claims_table(study: Study, reported: Mapping[str, Sequence[Row]]) -> list[st
     return [
         f"**Claims about `{claims.arm}`**, stated beforehand: it minus each of these, paired by "
         f"seed; one family of {len(results)} contrasts (Holm).",
-        markdown(lines),
+        lines,
         f"Shown at {LEVEL:g} over the family: {'; '.join(shown) or 'nothing'}. Of the other "
         f"{len(results) - len(shown)} contrasts no difference has been shown, in either direction.",
     ]
@@ -279,7 +294,7 @@ def paired(rows: Sequence[Row], others: Sequence[Row], metric: str) -> list[floa
 # --- what the rates were chosen from
 
 
-def rates_table(study: Study, rows: Rows) -> str:
+def rates_table(study: Study, rows: Rows) -> list[list[str]]:
     """One row an arm, one column a rate, and the chosen one where there is a choice."""
     has_choice = len(study.rates) > 1
     lines = [["arm", *(f"rate {rate}" for rate in study.rates), *["chosen"][: int(has_choice)]]]
@@ -296,7 +311,7 @@ def rates_table(study: Study, rows: Rows) -> str:
             cells.append(NOTHING if row is None else point_cell(study, row["curve"][-1]))
         cells.append(study.chosen(rows, arm) or NOTHING)
         lines.append(cells[: len(lines[0])])
-    return markdown(lines)
+    return lines
 
 
 def first_point(study: Study, rows: Rows) -> Mapping[str, float] | None:

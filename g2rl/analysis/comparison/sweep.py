@@ -115,10 +115,26 @@ def _natural_order(name: str) -> list[tuple[int, str]]:
 
 
 def sweep_table(frame: pd.DataFrame) -> str:
-    """Markdown: one row an arm, with its finished runs and mean after training [95 % t-interval].
+    """Markdown: the table of `sweep_rows`, and below it what did not finish."""
+    lines = [markdown(sweep_rows(frame))]
+    missing = unfinished(frame)
+    if missing:
+        lines += ["", *missing]
+    return "\n".join(lines)
 
-    The first row is the mean before training. Runs that did not finish stand below, each with its
-    folder.
+
+def unfinished(frame: pd.DataFrame) -> list[str]:
+    """A line for each run that did not finish, with its folder and the reason if there is one."""
+    lines: list[str] = []
+    for run in frame[frame["status"] != "finished"].itertuples():
+        lines.append(f"- {run.status}: {run.folder}{_reason(Path(run.folder), run.status)}")
+    return lines
+
+
+def sweep_rows(frame: pd.DataFrame) -> list[list[str]]:
+    """Cells: one row an arm, with its finished runs and mean after training [95 % t-interval].
+
+    The first row below the headings is the mean before training.
     """
     # headings, and a first row with the mean before training
     headings = headlines(frame)
@@ -137,15 +153,7 @@ def sweep_table(frame: pd.DataFrame) -> str:
             values = of_arm.loc[of_arm["metric"] == name, "after"].tolist()
             row.append(seeds_cell(values, count))
         rows.append(row)
-
-    # what is missing
-    lines = [markdown(rows)]
-    unfinished = frame[frame["status"] != "finished"]
-    if len(unfinished):
-        lines.append("")
-    for run in unfinished.itertuples():
-        lines.append(f"- {run.status}: {run.folder}{_reason(Path(run.folder), run.status)}")
-    return "\n".join(lines)
+    return rows
 
 
 def _before_row(finished: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
@@ -191,8 +199,8 @@ def set_aside_earlier_tables(arms: Sequence[Arm], folder: Path) -> None:
         table.rename(folder / f"table-{number}.md")
 
 
-def write_sweep(arms: Sequence[Arm], folder: Path) -> str:
-    """Write sweep.parquet and table.md into `folder`; returns the table."""
+def write_sweep(arms: Sequence[Arm], folder: Path) -> pd.DataFrame:
+    """Write sweep.parquet and table.md into `folder`; returns what is in the former."""
     set_aside_earlier_tables(arms, folder)
 
     # the long table
@@ -206,4 +214,4 @@ def write_sweep(arms: Sequence[Arm], folder: Path) -> str:
         aside.write_text(
             f"{table}\n\nMean over seeds [95 % t-interval over seeds].\n", encoding="utf-8"
         )
-    return table
+    return frame

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from g2rl.analysis.fidelity.names import DISTINCT, TOTAL
 from g2rl.analysis.fidelity.records import CorrelationRow, FidelitySummary, IntervalRecord
-from g2rl.analysis.tables import interval_cell
-from g2rl.analysis.tables import markdown as markdown_table
+from g2rl.analysis.tables import interval_cell, page
 from g2rl.formulas.pairs import PAIR_CLASSES
+from g2rl.runs.terminal import Part
 
 LABELS = {
     "phi": "Φ (gradient feature)",
@@ -40,16 +40,19 @@ def markdown(summary: FidelitySummary, caption: str) -> str:
 
     Intervals are 95 % bootstrap intervals over problems.
     """
-    # tables first, then what fits into sentences
-    sections = [
+    return page(parts(summary, caption)) + "\n"
+
+
+def parts(summary: FidelitySummary, caption: str) -> list[Part]:
+    """The same as paragraphs and tables: tables first, then what fits into sentences."""
+    return [
         caption,
-        markdown_table(_predictor_rows(summary)),
-        markdown_table(_block_rows(summary)),
-        markdown_table(_class_rows(summary)),
+        _predictor_rows(summary),
+        _block_rows(summary),
+        _class_rows(summary),
         _cosine_sentence(summary),
         _novelty_sentence(summary),
     ]
-    return "\n\n".join(sections) + "\n"
 
 
 def _predictor_rows(summary: FidelitySummary) -> list[list[str]]:

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import pandas as pd
-from rich import box
-from rich.table import Table
 
 from g2rl.analysis.captions import conditions
 from g2rl.analysis.geometry.numbers import GRADIENT, SEMANTIC
@@ -19,6 +17,7 @@ from g2rl.analysis.tables import markdown as markdown_table
 from g2rl.formulas.diversity import BINS
 from g2rl.formulas.estimators import Interval, bootstrap_interval
 from g2rl.formulas.pairs import ALL_PAIRS, SHOWN_CLASSES
+from g2rl.runs.terminal import Part
 
 LABELS = {
     "mean_cosine": ("mean cosine", "+.3f"),
@@ -258,26 +257,17 @@ def markdown(tables: Tables, about: GeometrySettings) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def cell_table(tables: Tables, about: GeometrySettings) -> Table:
-    """The terminal's table: every number of a single cell, or `IN_A_GRID` for each of a grid."""
-    # one column a class
-    table = Table(
-        title=f"{source(about)}, 95 % bootstrap intervals over problems",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("")
-    for name in SHOWN_CLASSES:
-        table.add_column(name, justify="right")
-
+def cell_parts(tables: Tables, about: GeometrySettings) -> list[Part]:
+    """What the terminal shows: every number of a single cell, or `IN_A_GRID` for each of a grid."""
     # a grid of all numbers would fill screens
     in_a_grid = {f"{GRADIENT}: {LABELS[metric][0]}" for metric in IN_A_GRID}
     is_grid = len(cells(tables)) > 1
+    parts: list[Part] = [f"{source(about)}, 95 % bootstrap intervals over problems"]
     for cell in cells(tables):
-        table.add_row(conditions(about, *cell), style="bold")
+        # one column a class
+        rows = [["", *SHOWN_CLASSES]]
         for label, *texts in lines(tables, about, cell):
             if label in in_a_grid or not is_grid:
-                # the interval on a line of its own, its bracket no markup of rich
-                table.add_row(label, *(text.replace(" [", "\n\\[") for text in texts))
-    return table
+                rows.append([label, *texts])
+        parts += [f"**{conditions(about, *cell)}**", rows]
+    return parts

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from g2rl.cli.one_line import errors_in_one_line
 
@@ -31,9 +31,6 @@ wrote gradient cosines, geometry.png; with --against also differences.png. Arms 
 the settings that differ in the runs' config.yaml, the seed left out; intervals are 95 % t-intervals
 over seeds. With --against, p values of all contrasts in the table are adjusted together (Holm), or
 of those that --family names; contrasts.parquet holds the numbers. More in docs/analysis.md."""
-
-WIDTH = 200
-"""Columns of a table that is printed to a file, where nothing need be wrapped."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -220,13 +217,17 @@ def default_folder(folders: Sequence[Path], by: Sequence[str]) -> Path:
 def show_tables(frame: pd.DataFrame, columns: dict[str, str], differences: Differences) -> None:
     """The table of the arms and, if asked for, that of the differences, on the terminal."""
     from g2rl.analysis.tables import comparison_rows
+    from g2rl.runs.terminal import output, print_table
 
+    console = output()
     title = "last value of each run: mean over seeds, 95 % t-interval over seeds"
-    show(comparison_rows(frame, columns), title)
+    print_table(console, comparison_rows(frame, columns), title)
     if differences.paired:
-        show(differences.paired, "paired differences: mean over shared seeds, 95 % t-interval")
-        show(differences.tests, "contrasts: p adjusted over the family (Holm)")
-        print(differences.explanation)
+        title = "paired differences: mean over shared seeds, 95 % t-interval"
+        print_table(console, differences.paired, title)
+        title = "contrasts: p adjusted over the family (Holm)"
+        print_table(console, differences.tests, title, labels=2)
+        console.print(differences.explanation, markup=False)
 
 
 def tell(out: Path, figures: Sequence[Path], arms_without_cosines: Sequence[str]) -> None:
@@ -387,35 +388,6 @@ def geometry_caption(geometry: pd.DataFrame, groups: dict[str, list[Run]]) -> st
             )
             captions.append(f"training responses {text}")
     return one_or_mixed(captions)
-
-
-def show(rows: Sequence[Sequence[str]], title: str) -> None:
-    """A table on the terminal."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    # a file needs no wrapping
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH)
-    table = Table(
-        title=title,
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-
-    # headings are broken at the slash: cut to one width, "countdown/pass@1" and
-    # "countdown/pass@16" would read the same
-    for heading in rows[0]:
-        side: Literal["left", "right"] = "left" if heading == rows[0][0] else "right"
-        table.add_column(heading.replace("/", "/\n"), justify=side)
-
-    # intervals on a line of their own
-    for row in rows[1:]:
-        table.add_row(*(text.replace(" [", "\n\\[") for text in row))
-    console.print(table)
 
 
 if __name__ == "__main__":

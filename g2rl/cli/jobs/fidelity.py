@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from g2rl.analysis.captions import sampled_with_features
 from g2rl.analysis.fidelity.measure import Measured, measure
 from g2rl.analysis.fidelity.records import FidelitySummary
-from g2rl.analysis.fidelity.report import markdown
+from g2rl.analysis.fidelity.report import markdown, parts
 from g2rl.analysis.fidelity.summary import summarise
 from g2rl.analysis.figures.fidelity import draw
 from g2rl.analysis.groups import sample_groups
@@ -23,6 +23,7 @@ from g2rl.cli.jobs.subject import begin, open_subject
 from g2rl.evaluation.console import EvalReporter
 from g2rl.runs.files import atomic_path, write_json
 from g2rl.runs.lock import one_process_in
+from g2rl.runs.terminal import print_parts
 from g2rl.tasks.benchmarks.benchmark import Benchmark
 from g2rl.types import SamplingParams
 
@@ -75,13 +76,12 @@ def _fidelity(config: DictConfig, folder: Path, overrides: Sequence[str]) -> flo
         folder / "fidelity.json",
         {"caption": words, "encoder": getattr(encoder, "name", None), **summary},
     )
-    table = markdown(summary, words)
     with atomic_path(folder / "table.md") as aside:
-        aside.write_text(table, encoding="utf-8")
+        aside.write_text(markdown(summary, words), encoding="utf-8")
     draw(measured.pairs, summary, words, folder / "fidelity.png")
 
     # show
-    reporter.say(table)
+    print_parts(reporter.console, parts(summary, words))
     reporter.say(f"written: {folder}")
     phi = next(row for row in summary["correlations"] if row["predictor"] == "phi")
     return phi["spearman"]["value"]

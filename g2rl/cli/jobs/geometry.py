@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from g2rl.analysis.figures.geometry import draw_geometry, draw_grid
 from g2rl.analysis.geometry.measure import Geometry, add_set, classes_of
 from g2rl.analysis.geometry.records import GeometrySettings
-from g2rl.analysis.geometry.report import cell_table, markdown, summary
+from g2rl.analysis.geometry.report import cell_parts, markdown, summary
 from g2rl.analysis.groups import sample_groups
 from g2rl.cli.build.benchmarks import build_graders
 from g2rl.cli.build.settings import read_grading_settings
@@ -22,6 +22,7 @@ from g2rl.cli.jobs.subject import begin, open_subject
 from g2rl.evaluation.console import EvalReporter
 from g2rl.runs.files import atomic_path, write_json
 from g2rl.runs.lock import one_process_in
+from g2rl.runs.terminal import print_parts
 from g2rl.tasks.benchmarks.benchmark import Benchmark
 from g2rl.types import SamplingParams
 
@@ -204,7 +205,7 @@ def tell(
     tables: dict[str, pd.DataFrame], about: GeometrySettings, folder: Path, reporter: EvalReporter
 ) -> None:
     """Print the table, warn where many responses were cut off, and say where the files are."""
-    reporter.console.print(cell_table(tables, about))
+    print_parts(reporter.console, cell_parts(tables, about))
 
     # verdicts and features of responses that were cut short say little
     for sampled_at, responses in tables["responses"].groupby("sampled_at", sort=False):

@@ -195,7 +195,9 @@ def write_tables(sweep: OpenSweep, statuses: Sequence[str]) -> None:
     Raises:
         SystemExit: with 1 when they cannot be written.
     """
-    from g2rl.analysis.comparison.sweep import Arm, write_sweep  # slow, needed at the end only
+    # slow, needed at the end only
+    from g2rl.analysis.comparison.sweep import Arm, sweep_rows, unfinished, write_sweep
+    from g2rl.runs.terminal import output, print_table
 
     # what became of each arm
     arms: list[Arm] = []
@@ -204,11 +206,17 @@ def write_tables(sweep: OpenSweep, statuses: Sequence[str]) -> None:
 
     folder = sweep.folder
     try:
-        table = write_sweep(arms, folder)
+        frame = write_sweep(arms, folder)
     except (OSError, ValueError) as error:
         print(f"error: the tables of the sweep could not be written: {error}", file=sys.stderr)
         raise SystemExit(1) from None
-    print(f"\n{table}\n\nsweep: {folder / 'sweep.parquet'}, {folder / 'table.md'}")
+
+    # the same table on the terminal
+    print()
+    print_table(output(), sweep_rows(frame), "mean over seeds after training, 95 % t-interval")
+    for line in unfinished(frame):
+        print(line)
+    print(f"sweep: {folder / 'sweep.parquet'}, {folder / 'table.md'}")
 
 
 def counts(words: Sequence[str]) -> str:
