@@ -166,6 +166,7 @@ ADDED_SETTINGS: dict[str, Any] = {
     "algorithm.sampling_rounds": 1,
     "model.checkpoint": None,
     "trainer.shown_samples": 2,
+    "trainer.lag": 0,
     "model.date": "2025-01-01",  # of use to few templates; theirs wrote the day of every start
     "model.training_noise": False,  # the noise of a checkpoint was on, which few have
 }

@@ -6,6 +6,7 @@ In reading order (docs/tour.md walks a step through it):
     step                one step: sample, grade, score, shape, advantages, update, write
     stages              the stages of a step that are more than one call
     dynamic_sampling    replaces groups that are all right or all wrong (DAPO)
+    policy_lag          draws with the weights of some steps ago
     observers           signals that only measure
     updater             mini-batches and the optimizer step
     micro_batch_update  forward, loss and backward of one micro-batch

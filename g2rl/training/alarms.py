@@ -74,14 +74,16 @@ class MeanAlarm:
     only_last_step: bool = False
     """Whether the last step alone decides; otherwise the mean runs over `HealthLimits.window`
     steps."""
+    unless: str = ""
+    """A metric that rows have only where the values are meant to be bad; then nothing is said."""
 
     def __call__(self, rows: Sequence[Row], limits: HealthLimits) -> str | None:
         """The message if the alarm holds after the last of the rows, else None."""
         window = 1 if self.only_last_step else limits.window
         value = mean_of_last(rows, window, self.metrics)
 
-        # too few rows yet, or a metric that this run does not log
-        if value is None:
+        # too few rows yet, a metric that this run does not log, or what the run is meant to show
+        if value is None or self.unless in rows[-1]:
             return None
 
         # the side of the limit on which values are bad
@@ -120,6 +122,7 @@ MEAN_ALARMS = (
         "sampler",
         "KL of the sampling engine to the trainer is {value:.4f} nats a token: another dtype, or "
         "old weights",
+        unless="sample/lag",
     ),
     MeanAlarm(
         "truncation",

@@ -19,17 +19,20 @@ class DiskPlan:
         trained: those that train; a checkpoint holds no others.
         weight_bytes: of one parameter, 4 for float32.
         kept: checkpoints that stay at most.
+        past: steps whose weights a checkpoint holds besides (`trainer.lag`).
     """
 
     parameters: int
     trained: int
     weight_bytes: int
     kept: int
+    past: int = 0
 
     @property
     def checkpoint(self) -> int:
-        """Bytes of one checkpoint: trained weights and the optimizer's moments."""
-        return self.trained * self.weight_bytes * (1 + MOMENTS)
+        """Bytes of one checkpoint: trained weights, those of past steps, and the optimizer's
+        moments."""
+        return self.trained * self.weight_bytes * (1 + self.past + MOMENTS)
 
     @property
     def checkpoints(self) -> int:

@@ -98,6 +98,9 @@ class Job:
     copy)."""
     vllm_sleeps: bool = True
     """It gives its memory back between samplings."""
+    past_weights: int = 0
+    """Copies of trained weights of past steps that lie on the device (`trainer.lag`); none on a
+    GPU, because they are kept in host memory."""
 
     @property
     def shards(self) -> int:
@@ -273,6 +276,9 @@ def optimizer_step(shape: Shape, job: Job) -> dict[str, int]:
 def always(shape: Shape, job: Job) -> dict[str, int]:
     """What stays from the first update to the end."""
     found = {"parameters": parameter_bytes(shape, job)}
+
+    if job.past_weights:
+        found["past weights"] = job.past_weights * gradient_bytes(shape, job)
 
     # what may lie in host memory instead
     if not job.offload_optimizer:

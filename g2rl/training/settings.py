@@ -16,7 +16,14 @@ MUST_BE_POSITIVE = (
     "checkpoint_every",
     "probe_samples",
 )
-MUST_NOT_BE_NEGATIVE = ("eval_every", "tables_every", "probe_problems", "shown_samples", "seed")
+MUST_NOT_BE_NEGATIVE = (
+    "eval_every",
+    "tables_every",
+    "probe_problems",
+    "shown_samples",
+    "seed",
+    "lag",
+)
 
 
 @dataclass(slots=True, frozen=True)
@@ -34,6 +41,7 @@ class TrainerSettings:
         sampling_rounds: the most rounds in which uniform groups are replaced; 1 replaces none.
             Node `algorithm`.
         seed: decides everything random; top level.
+        lag: responses are drawn by the weights of so many steps ago; 0: by the present ones.
         eval_every: steps between evaluations in between; 0 evaluates before and after only.
         eval_samples: samples a problem for those; the first and the last use the benchmark's own n.
         checkpoint_every: steps between checkpoints.
@@ -52,6 +60,7 @@ class TrainerSettings:
     group_size: int = 16
     sampling_rounds: int = 1
     seed: int = 0
+    lag: int = 0
     eval_every: int = 10
     eval_samples: int = 8
     checkpoint_every: int = 10

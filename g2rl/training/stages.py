@@ -109,6 +109,18 @@ class Sampler:
         completions = with_markers(self.tokenizer, prompts, self.world.collect(own_completions))
         return Rollouts(problems, prompts, completions)
 
+    @property
+    def lag(self) -> int:
+        """How many steps ago the weights were current that draw; see `g2rl.training.policy_lag`."""
+        return 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """State that a checkpoint keeps; {} for a sampler that remembers nothing."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any], done: int) -> None:
+        """Continue from a checkpoint's state, with the number of its completed steps."""
+
 
 @dataclass(slots=True, frozen=True)
 class ReferenceScores:

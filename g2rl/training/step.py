@@ -144,6 +144,8 @@ class TrainingStep:
         self._write_tables(step, rollouts, verdicts, batch, lesson, observations)
         clock.lap("write")
         sampling_metrics = {f"sample/{name}": value for name, value in drift.items()}
+        if self.sampler.lag:  # the first steps have no weights behind them
+            sampling_metrics["sample/lag"] = float(min(self.sampler.lag, step - 1))
         return {
             **sampling_metrics,
             **train_metrics(rollouts, batch, lesson.shaped),
@@ -338,10 +340,14 @@ class TrainingStep:
     # --- checkpoints
 
     def state_dict(self) -> dict[str, Any]:
-        """State that a checkpoint keeps: of the optimizer, the signals and dynamic sampling."""
+        """State that a checkpoint keeps: of the optimizer, the signals, dynamic sampling and policy
+        lag."""
         state = {"updater": self.updater.state_dict(), **self.explorer.state_dict()}
         if self.refill is not None:
             state["sampling"] = self.refill.state_dict()
+        past = self.sampler.state_dict()
+        if past:
+            state["lag"] = past
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -350,3 +356,4 @@ class TrainingStep:
         self.explorer.load_state_dict(state)
         if self.refill is not None:
             self.refill.load_state_dict(state.get("sampling", {}))
+        self.sampler.load_state_dict(state.get("lag", {}), int(state["step"]))

@@ -97,6 +97,11 @@ def job_of(
         if sampler.kv_cache_mb is not None:
             engine_bytes = sampler.kv_cache_mb << 20
 
+    # weights of past steps stay in host memory, which is the device's own only on a CPU
+    past_weights = 0
+    if trainer.lag and pick_device(model.device).type == "cpu":
+        past_weights = trainer.lag + 1
+
     return Job(
         prompts=trainer.prompts_per_step,
         group_size=trainer.group_size,
@@ -119,4 +124,5 @@ def job_of(
         offload_optimizer=shard is not None and shard.offload_optimizer,
         vllm_bytes=engine_bytes,
         vllm_sleeps=sampler.sleeps,
+        past_weights=past_weights,
     )

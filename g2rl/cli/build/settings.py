@@ -146,11 +146,33 @@ class TrainSettings:
             )
 
         # what no single node can know
+        self._refuse_lag()
         mini_batches, prompts = self.optimizer.mini_batches, self.trainer.prompts_per_step
         if mini_batches > prompts:
             raise ValueError(
                 f"optimizer.mini_batches={mini_batches} over trainer.prompts_per_step={prompts}: a "
                 "mini-batch holds whole groups, so there cannot be more of them"
+            )
+
+    def _refuse_lag(self) -> None:
+        """Refuse a policy lag whose run could not be continued, or whose weights would be wrong.
+
+        Raises:
+            ValueError: named by its settings.
+        """
+        lag, sampling = self.trainer.lag, self.trainer.sampling
+        if lag and self.parallel.shard is not None:
+            raise ValueError(
+                f"trainer.lag={lag} with parallel=fsdp: past weights that are divided among "
+                "processes are not kept; use parallel=single, or trainer.lag=0"
+            )
+        is_truncated = sampling.top_p < 1 or sampling.top_k > 0
+        if lag and is_truncated and self.loss.sampler_correction != "none":
+            raise ValueError(
+                f"trainer.lag={lag} with task.top_p={sampling.top_p:g}, task.top_k="
+                f"{sampling.top_k}: importance weights compare whole distributions, and the "
+                "responses are drawn from a truncated one; sample untruncated, or set "
+                "algorithm.sampler_correction=none"
             )
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from hydra.utils import instantiate
@@ -38,6 +39,7 @@ from g2rl.tasks.grading.grader import Graders
 from g2rl.tasks.task import Rehearsed, Task, fit_prompts, refuse_leaks
 from g2rl.training.console import Reporter
 from g2rl.training.optimizer import refuse_stuck_weights
+from g2rl.training.policy_lag import LaggedSampler, PastWeights
 from g2rl.training.profiling import RunProfiler
 from g2rl.training.stages import Explorer, Sampler, Scorer
 from g2rl.training.step import TrainingStep
@@ -322,15 +324,7 @@ def assemble_step(
         partitioner=exploration.partitioner,
         answer_key=problems.task.verifier.key,
     )
-    sampler = Sampler(
-        problems.task,
-        models.engine,
-        models.loaded.tokenizer,
-        chat=settings.model.chat,
-        settings=settings.trainer,
-        reporter=reporter,
-        world=world,
-    )
+    sampler = build_sampler(settings, problems.task, models, reporter, world)
     scorer = Scorer(
         models.policy,
         models.reference,
@@ -355,6 +349,25 @@ def assemble_step(
         settings=settings.trainer,
         world=world,
         on_lap=on_lap,
+    )
+
+
+def build_sampler(
+    settings: TrainSettings, task: Task, models: Models, reporter: Reporter, world: World
+) -> Sampler:
+    """What draws the responses of a step, with the present weights or with past ones."""
+    sampler_class: Callable[..., Sampler] = Sampler
+    if settings.trainer.lag:
+        past = PastWeights(models.policy, models.engine, settings.trainer.lag)
+        sampler_class = partial(LaggedSampler, past)
+    return sampler_class(
+        task,
+        models.engine,
+        models.loaded.tokenizer,
+        chat=settings.model.chat,
+        settings=settings.trainer,
+        reporter=reporter,
+        world=world,
     )
 
 

@@ -118,7 +118,7 @@ def disk_plan(settings: TrainSettings) -> DiskPlan:
         trainer.steps, trainer.checkpoint_every, checkpoints.keep, checkpoints.keep_best
     )
     weight_bytes = FLOAT if model.dtype == "float32" else 2
-    return DiskPlan(shape.parameters, shape.trained, weight_bytes, kept)
+    return DiskPlan(shape.parameters, shape.trained, weight_bytes, kept, trainer.lag)
 
 
 def disk_rows(disk: DiskPlan, folder: Path) -> list[tuple[str, str]]:
