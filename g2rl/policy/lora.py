@@ -11,6 +11,7 @@ policy, the engine and the optimizer need not know of them. Only three places do
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import math
 import warnings
@@ -33,6 +34,30 @@ SMALL_SHARE = 0.05
 """Share of a model's weights that may stay without adapters unnoticed."""
 ADAPTER = "default"  # peft's name for the only adapter of a model
 EXPORTS = ("merged", "adapter")
+PLAIN_SETTINGS = (
+    "task_type",
+    "peft_type",
+    "auto_mapping",
+    "peft_version",
+    "base_model_name_or_path",
+    "revision",
+    "inference_mode",
+    "r",
+    "target_modules",
+    "exclude_modules",
+    "lora_alpha",
+    "lora_dropout",
+    "fan_in_fan_out",
+    "use_rslora",
+    "init_lora_weights",
+    "layers_to_transform",
+    "layers_pattern",
+    "rank_pattern",
+    "alpha_pattern",
+)
+"""Settings of peft's LoraConfig under which an adapter is W + s B A, whatever their values."""
+PLAIN_STARTS = (True, False, None, "gaussian", "pissa", "olora")
+"""How such an adapter may have begun: what changes the base does so in one way only."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -325,11 +350,7 @@ def load_adapter(model: Any, folder: Path) -> None:
 
     # other kinds are more than the product B A
     config = peft.PeftConfig.from_pretrained(str(folder))
-    is_plain = config.peft_type == peft.PeftType.LORA and config.bias == "none"
-    if not is_plain or config.use_dora or config.lora_bias or config.modules_to_save:
-        raise ValueError(
-            f"model.adapter={folder}: only plain LoRA adapters are supported (no DoRA, no biases)"
-        )
+    _refuse_other_adapters(config, folder)
 
     # peft would fall back to a pickle
     if not (folder / "adapter_model.safetensors").is_file():
@@ -355,6 +376,43 @@ def load_adapter(model: Any, folder: Path) -> None:
 
     # from here on it is a plain model
     fold(model)
+
+
+def _refuse_other_adapters(config: Any, folder: Path) -> None:
+    """Refuse an adapter whose effect is not that of adding (alpha / r) B A to the weights.
+
+    peft has many kinds, and each new version adds some: adapters that act behind a certain word
+    only, that replace rows of the embedding, that repeat layers. So the settings that are known to
+    be plain are listed, and any other one must be as peft leaves it.
+
+    Raises:
+        ValueError: naming the first setting that is not plain.
+    """
+    if config.peft_type != _peft().PeftType.LORA:
+        raise ValueError(
+            f"model.adapter={folder}: only plain LoRA adapters are supported, and this one is "
+            f"{config.peft_type}"
+        )
+
+    # the file itself, of which peft passes over what only a later version of it knows
+    usual = _peft().LoraConfig()
+    settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    for name, value in settings.items():
+        if name in PLAIN_SETTINGS or not value or value == getattr(usual, name, None):
+            continue
+        raise ValueError(
+            f"model.adapter={folder}: only plain LoRA adapters are supported, and this one sets "
+            f"{name}={value!r}; merge it with peft's merge_and_unload and give the merged folder "
+            "as model.source"
+        )
+
+    # others change the base by chance, or by data that is not here
+    if config.init_lora_weights not in PLAIN_STARTS:
+        raise ValueError(
+            f"model.adapter={folder}: it was begun with "
+            f"init_lora_weights={config.init_lora_weights!r}, which changes the base too; save it "
+            "with peft's path_initial_model_for_weight_conversion, or merge it there"
+        )
 
 
 @torch.no_grad()

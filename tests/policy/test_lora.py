@@ -377,6 +377,16 @@ def test_an_adapter_export_loads_in_peft_and_here(
     [
         ({"use_dora": True}, "only plain LoRA"),
         ({"bias": "all"}, "only plain LoRA"),
+        ({"peft_type": "IA3"}, "only plain LoRA"),
+        ({"alora_invocation_tokens": [4, 5], "task_type": "CAUSAL_LM"}, "sets alora_invocation"),
+        ({"trainable_token_indices": [3]}, "sets trainable_token_indices"),
+        ({"layer_replication": [[0, 2], [1, 3]]}, "sets layer_replication"),
+        ({"target_parameters": ["q_proj.weight"]}, "sets target_parameters"),
+        ({"use_qalora": True}, "sets use_qalora"),
+        ({"use_what_peft_will_have_one_day": True}, "sets use_what_peft_will"),
+        ({"modules_to_save": ["lm_head"]}, "sets modules_to_save"),
+        ({"init_lora_weights": "pissa_niter_4"}, "begun with init_lora_weights"),
+        ({"init_lora_weights": "orthogonal"}, "begun with init_lora_weights"),
         ({"r": 4}, "size mismatch"),
         ({"target_modules": ["q_proj"]}, "does not fit"),
     ],
@@ -389,6 +399,37 @@ def test_adapters_that_would_be_merged_wrongly_are_refused(
     place.write_text(json.dumps(json.loads(place.read_text()) | change))
     with pytest.raises((ValueError, RuntimeError), match=message):
         load_adapter(base_model(tiny, torch.float32), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"use_rslora": True},
+        {"rank_pattern": {"layers.0.self_attn.q_proj": 3}, "lora_alpha": 5},
+        {"init_lora_weights": "pissa"},
+        {"init_lora_weights": "olora"},
+        {"layers_to_transform": [0]},
+    ],
+)
+def test_plain_adapters_of_peft_compute_what_they_compute_there(
+    tiny: LoadedModel, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    torch.manual_seed(3)
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], **change)
+    theirs = peft.get_peft_model(base_model(tiny, torch.float32), config)
+    with torch.no_grad():
+        for name, parameter in theirs.named_parameters():
+            if "lora_B" in name:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    theirs.save_pretrained(tmp_path)
+    ours = base_model(tiny, torch.float32)
+    load_adapter(ours, tmp_path)
+    ids = torch.tensor([[4, 5, 6, 7, 8]])
+    with torch.no_grad():
+        expected, base = theirs.eval()(ids).logits, base_model(tiny, torch.float32)(ids).logits
+        torch.testing.assert_close(ours(ids).logits, expected, rtol=1e-4, atol=1e-4)
+    assert (expected - base).abs().max() > 0.1
 
 
 def test_an_adapter_that_lacks_weights_is_refused(tiny: LoadedModel, tmp_path: Path) -> None:
