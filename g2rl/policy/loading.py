@@ -39,6 +39,8 @@ from g2rl.policy.chat import DATE, ModelError, pin_date, turn_end
 from g2rl.policy.weights import DTYPES
 from g2rl.types import Tokenizer
 
+ADAPTER_CONFIG = "adapter_config.json"
+"""By this file peft knows an adapter."""
 LAYER_KEY = re.compile("layer|types|pattern|intermediate_size")
 """Keys of a configuration that may hold a list of one value a layer."""
 
@@ -263,7 +265,20 @@ def _read_weights(
     except Exception as error:
         raise _not_built(config, error) from error
     refuse_holes(source, report)
+
+    # on a hub too transformers puts an adapter on the base that it names, and freezes both
+    if getattr(model, "peft_config", None):
+        raise _is_adapter(source)
     return model
+
+
+def _is_adapter(source: str) -> ModelError:
+    """The refusal of a LoRA adapter in the place of a model."""
+    return ModelError(
+        f"model.source={source} holds a LoRA adapter (adapter_config.json), whose base lies "
+        "elsewhere: name the base as model.source and this folder as model.adapter, or take "
+        "adapter_config.json out of a folder with whole weights"
+    )
 
 
 def read_config(
@@ -279,8 +294,12 @@ def read_config(
         overrides: values that replace those of the configuration.
 
     Raises:
-        ModelError: the configuration cannot be read, or the overrides do not go with it.
+        ModelError: the configuration cannot be read, the overrides do not go with it, or the
+            source is an adapter.
     """
+    # with peft installed transformers would load another folder, the base that the adapter names
+    if not gguf_file and (Path(resolve_source(source)).expanduser() / ADAPTER_CONFIG).is_file():
+        raise _is_adapter(source)
     try:
         config = AutoConfig.from_pretrained(
             resolve_source(source), **_reading_options(gguf_file, revision)
@@ -508,18 +527,13 @@ def resolve_stop_ids(
             )
         return [vocabulary[token] for token in stop_tokens]
 
-    # end tokens of the generation config and of the tokenizer: each is one id, a list, or None
-    stop_ids: list[int] = []
-    declared = getattr(model.generation_config, "eos_token_id", None)
-    for eos in (declared, tokenizer.eos_token_id):
-        if isinstance(eos, list):
-            stop_ids += eos
-        elif eos is not None:
-            stop_ids.append(eos)
+    # end tokens of the generation config and of the tokenizer
+    declared = _end_ids(getattr(model.generation_config, "eos_token_id", None))
+    stop_ids = declared + _end_ids(tokenizer.eos_token_id)
 
     # what the chat template writes behind a turn of the assistant; who declares several end tokens
     # has thought of it
-    if not isinstance(declared, list) or len(declared) < 2:
+    if len(set(declared)) < 2:
         end = turn_end(tokenizer)
         if end is None:
             end = turn_end(tokenizer, alone=True)
@@ -530,4 +544,26 @@ def resolve_stop_ids(
         raise ModelError(
             "no stop token: set model.stop_tokens=[...] to the token that ends a response"
         )
-    return list(dict.fromkeys(int(i) for i in stop_ids))  # without repetition, in this order
+    return list(dict.fromkeys(stop_ids))  # without repetition, in this order
+
+
+def _end_ids(eos: Any) -> list[int]:
+    """The token ids of a setting `eos_token_id`, which is one id, a list, or None.
+
+    Raises:
+        ModelError: it is anything else.
+    """
+    entries = eos if isinstance(eos, list | tuple) else [eos]
+    ids: list[int] = []
+    for entry in entries:
+        is_id = isinstance(entry, int) and not isinstance(entry, bool)
+        if entry is not None and not is_id:
+            raise ModelError(
+                f"eos_token_id={eos!r} is neither a token id nor a list of them: mend the "
+                "generation_config.json, or set model.stop_tokens=[...]"
+            )
+
+        # a negative number stands for none
+        if is_id and entry >= 0:
+            ids.append(entry)
+    return ids

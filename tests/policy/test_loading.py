@@ -57,6 +57,41 @@ def test_explicit_stop_tokens_win_and_must_exist() -> None:
         resolve_stop_ids(model(None), tokenizer(eos_token_id=None, chat_template=None))
 
 
+@pytest.mark.parametrize(
+    ("eos", "expected"),
+    [
+        (None, [1, 2]),
+        ([], [1, 2]),
+        (-1, [1, 2]),
+        ([3], [3, 1, 2]),
+        ([3, 3], [3, 1, 2]),
+        ((3, -1), [3, 1, 2]),
+        ([3, 2], [3, 2, 1]),
+        ([1, None], [1, 2]),
+    ],
+)
+def test_end_tokens_may_be_declared_in_any_form(eos: object, expected: list[int]) -> None:
+    assert resolve_stop_ids(model(eos), tokenizer()) == expected
+
+
+@pytest.mark.parametrize("eos", ["</s>", "1", [[1]], 1.0, True])
+def test_end_tokens_that_are_no_ids_are_refused(eos: object) -> None:
+    with pytest.raises(ModelError, match="eos_token_id="):
+        resolve_stop_ids(model(eos), tokenizer())
+
+
+def test_an_adapter_in_the_place_of_a_model_is_refused(tmp_path: Path) -> None:
+    # transformers would load the base that the adapter names and freeze it
+    folder = tmp_path / "model"
+    shutil.copytree(resolve_source("builtin:tiny"), folder)
+    adapter = {"peft_type": "LORA", "base_model_name_or_path": resolve_source("builtin:tiny")}
+    (folder / "adapter_config.json").write_text(json.dumps(adapter))
+    with pytest.raises(ModelError, match=r"holds a LoRA adapter.*as model\.adapter"):
+        read_config(str(folder))
+    with pytest.raises(ModelError, match="holds a LoRA adapter"):
+        load(str(folder), device="cpu")
+
+
 def test_sources_are_named_when_missing(tmp_path: Path) -> None:
     assert Path(resolve_source("builtin:tiny")).is_dir()
     with pytest.raises(ModelError, match="no built-in"):
