@@ -22,8 +22,10 @@ CUTS = ("\ue000", "\ue001", "\ue002")
 """Characters of private use, one of which marks where a control token in a text is cut apart."""
 ANSWER = "ANSWER\ue003"
 """A text that no template writes itself."""
-DIRECTIVES = "aAbBcdDefFGhHIjmMpRSTuUVwWxXyYzZ"
+DIRECTIVES = "aAbBcCdDefFgGhHIjklmMnpPrRStTuUVwWxXyYzZ"
 """What may stand behind % in a format of dates."""
+PERCENT = "\ue004"
+"""Stands for a percent sign, written %%, until all directives are replaced."""
 _DATE_OF_TOKENIZER = "_g2rl_date"
 
 
@@ -97,10 +99,13 @@ def dated_template(tokenizer: Tokenizer) -> str | None:
     day = datetime.datetime.fromisoformat(getattr(tokenizer, _DATE_OF_TOKENIZER, DATE))
 
     # every directive becomes what it stands for, of the pinned day at midnight
+    values = {"%%": PERCENT}
+    for directive in (*DIRECTIVES, *(f"-{letter}" for letter in "deHIjklmMSUVWyY")):
+        values[f"%{directive}"] = day.strftime(f"%{directive}")
+    values[PERCENT] = "%"
     replacements = ""
-    for directive in (*DIRECTIVES, *(f"-{letter}" for letter in "dmyHIMSj")):
-        value = day.strftime(f"%{directive}")
-        replacements += f"|replace({json.dumps('%' + directive)}, {json.dumps(value)})"
+    for written, value in values.items():
+        replacements += f"|replace({json.dumps(written)}, {json.dumps(value)})"
     macro = "{%- macro strftime_now(format) -%}{{ format" + replacements + " }}{%- endmacro -%}"
     return macro + template
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -103,6 +104,18 @@ def test_a_template_that_writes_the_date_is_told_a_fixed_day(clock: str) -> None
     assert tokenizer.decode(encode_prompt(tokenizer, "q", chat=True)) == "07 Mar 2024q"
     with pytest.raises(ModelError, match=r"model\.date.*yesterday"):
         pin_date(tokenizer, "yesterday")
+
+
+def test_every_form_of_the_date_is_what_python_writes() -> None:
+    tokenizer = bytes_tokenizer()
+    pin_date(tokenizer, "2024-03-07")
+    day = datetime.datetime(2024, 3, 7)
+    for form in ("%A, %-d %B %Y", "%e|%k|%l|%P|%C|%g|%r|%t", "%-m/%-d/%y", "100%% %Y", "%%Y %%%d"):
+        tokenizer.chat_template = (
+            "{%- macro system() -%}{{ strftime_now('" + form + "') }}{%- endmacro -%}"
+            "{{ system() }}{{ messages[0].content }}"
+        )
+        assert render(tokenizer, [{"role": "user", "content": ""}], True) == day.strftime(form)
 
 
 @pytest.mark.parametrize("chat", [True, False])
