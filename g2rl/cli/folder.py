@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+import yaml  # type: ignore[import-untyped]
+from omegaconf import DictConfig, OmegaConf
 
-from g2rl.runs.files import atomic_path
+from g2rl.runs.files import atomic_path, remove
 from g2rl.runs.identity import differences
 from g2rl.runs.layout import RunFolder, step_number
 from g2rl.world import environment_rank
@@ -103,9 +103,7 @@ def prepare(
     # start over: what an earlier run made goes
     if resume == "never" and place.exists():
         for name in outputs:
-            if (folder / name).is_dir():
-                shutil.rmtree(folder / name)
-            (folder / name).unlink(missing_ok=True)
+            remove(folder / name)
 
     # continue, with the same settings
     elif place.exists() and holds_work(folder, outputs):
@@ -139,13 +137,32 @@ def refuse_other_settings(
     if resume == "never" or not place.exists() or not holds_work(folder, outputs):
         return
 
-    stored_config = OmegaConf.to_container(OmegaConf.load(place))
+    stored_config = OmegaConf.to_container(read_config_file(place))
     changed = differences(stored_config, config, free)
     if changed:
         raise OtherSettingsError(
             f"{folder} was begun with other settings: {'; '.join(changed)}. Continue it with its "
             "own settings, start over with resume=never, or write elsewhere with hydra.run.dir=..."
         )
+
+
+def read_config_file(place: Path) -> DictConfig:
+    """The configuration that a command has stored.
+
+    Raises:
+        ValueError: the file cannot be read, or holds no settings.
+    """
+    # damage shows as an error of YAML, of its nesting or of what OmegaConf takes
+    try:
+        config = OmegaConf.load(place)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{place} cannot be read ({reason}); start over with resume=never") from (
+            error
+        )
+    if not isinstance(config, DictConfig):
+        raise ValueError(f"{place} holds no settings; start over with resume=never")
+    return config
 
 
 def refuse_shorter(folder: Path, steps: int, resume: str) -> None:

@@ -40,6 +40,11 @@ def parser() -> argparse.ArgumentParser:
     command_line.add_argument("--samples", type=int, default=1, help="responses to each (1)")
     command_line.add_argument("--temperature", type=float, help="default: the benchmark's")
     command_line.add_argument("--seed", type=int, default=0, help="of the samples (0)")
+    command_line.add_argument(
+        "--own-code",
+        action="store_true",
+        help="run reward functions and other code that the run's config.yaml names",
+    )
     return command_line
 
 
@@ -61,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         options.prompts, options.problems, options.samples, options.temperature, options.seed
     )
     with errors_in_one_line(RuntimeError):
-        generate(options.run, options.checkpoint, question)
+        generate(options.run, options.checkpoint, question, options.own_code)
 
 
 if __name__ == "__main__":

@@ -69,6 +69,9 @@ def atomic_path(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name}.partial")
 
+    # left behind by a process that was killed; through a link another file would be written
+    remove(aside)
+
     try:
         # the content must be on the disk before the name points to it
         with room_in(target.parent):
@@ -94,7 +97,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
     # left behind by a process that was killed
     for leftover in (aside, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+        remove(leftover)
 
     try:
         # the content must be on the disk before the name points to it
@@ -110,12 +113,23 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         if target.exists():
             os.replace(target, old)
             os.replace(aside, target)
-            shutil.rmtree(old)
+            remove(old)
         else:
             os.replace(aside, target)
         sync_folder(target.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a folder with all that is in it, or nothing where there is nothing.
+
+    Of a link only the link goes, be it to a folder: what lies elsewhere is not ours.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

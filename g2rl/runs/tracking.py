@@ -11,13 +11,12 @@ import json
 import logging
 import math
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from g2rl.runs.columns import typed_schema
-from g2rl.runs.files import atomic_path, room_in
+from g2rl.runs.files import atomic_path, remove, room_in
 from g2rl.runs.layout import TABLE_KINDS, RunFolder
 
 log = logging.getLogger(__name__)
@@ -181,7 +180,7 @@ class Tracker:
         folder = RunFolder(self.run_dir)
         for kind in TABLE_KINDS:
             if completed_steps is None:
-                shutil.rmtree(folder.tables(kind), ignore_errors=True)
+                remove(folder.tables(kind))
                 continue
             for step, path in folder.table_files(kind).items():
                 if step > completed_steps:
@@ -268,8 +267,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Rows of a metrics file; an empty list if there is no file.
 
     Raises:
-        ValueError: a line that is not the last one is not JSON. A last line that is cut off is left
-            out.
+        ValueError: a line is no row, or one that is not the last is not JSON. A last line that is
+            cut off is left out.
     """
     if not path.is_file():
         return []
@@ -278,10 +277,16 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     lines = path.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
             # a crash cuts off the last line, never one before it
             is_last = number == len(lines)
-            if not is_last:
-                raise ValueError(f"{path}, line {number}: not JSON ({error.msg})") from error
+            if is_last:
+                break
+            raise ValueError(f"{path}, line {number}: not JSON ({error})") from error
+
+        # every row says of which step it is
+        if not isinstance(row, dict) or type(row.get("step")) is not int:
+            raise ValueError(f"{path}, line {number}: no row of metrics ({line[:60]})")
+        rows.append(row)
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -180,6 +181,52 @@ def test_responses_are_printed_with_verdicts_where_the_answer_is_known(
     assert told.count("? ") == 2 + 2 * 2
     assert told.count("= not graded") == 2
     assert told.count("= right") + told.count("= wrong") == 2 * 2
+
+
+LOADER = "g2rl.tasks.grading.reward_function.load_function"
+ROWS = "g2rl.tasks.benchmarks.rows.rows_benchmark"
+PLANTED = [
+    {"_target_": LOADER, "name": "planted.py:f"},
+    {"_target_": "g2rl.tasks.rows.json.loads", "s": "1"},
+    {"suite": {"one": {"_target_": LOADER, "name": "planted.py:f"}}},
+    {"suite": "${planted}"},
+    {"_target_": "${planted.one._target_}", "name": "planted.py:f"},
+    {"_target_": ROWS, "source": "rows.jsonl", "reward": "planted.py:f"},
+    {"_target_": ROWS, "source": "rows.jsonl", "reward": [{"function": "planted.py:f"}]},
+    {"_target_": "g2rl.tasks.benchmarks.taskset.taskset_benchmark", "taskset": "planted"},
+]
+
+
+@pytest.mark.parametrize("benchmark", PLANTED)
+def test_code_that_the_configuration_of_a_run_names_does_not_run(
+    benchmark: dict[str, object],
+    finished_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # a run from elsewhere, in a folder that is worked in
+    monkeypatch.chdir(tmp_path)
+    Path("planted.py").write_text("open('executed', 'w')\ndef f(completions, **_): return [1.0]\n")
+    Path("rows.jsonl").write_text('{"prompt": "use 3 5 7 make 22 :", "answer": "1"}\n')
+    config = yaml.safe_load((finished_run / "config.yaml").read_text())
+    planted = {"one": {"_target_": LOADER, "name": "planted.py:f"}}
+    Path("run").mkdir()
+    Path("run/model").symlink_to(finished_run / "model")
+    Path("run/config.yaml").write_text(
+        yaml.safe_dump({**config, "benchmark": benchmark, "planted": planted})
+    )
+    with pytest.raises(SystemExit) as end:
+        generate.main(["run", "use 3 5 7 make 22 :"])
+    assert end.value.code == 1
+    assert "--own-code runs it" in capsys.readouterr().err
+    assert not Path("executed").exists()
+
+    # it would have run, and does where it is asked for
+    if benchmark in (PLANTED[0], PLANTED[5]):
+        with contextlib.suppress(Exception):
+            generate.main(["run", "use 3 5 7 make 22 :", "--problems", "1", "--own-code"])
+        assert Path("executed").exists()
 
 
 def test_a_response_is_shown_bounded_and_without_control_characters() -> None:

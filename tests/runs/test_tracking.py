@@ -56,6 +56,14 @@ def test_damage_in_the_middle_is_named_with_its_line(tmp_path: Path) -> None:
         read_metrics(path)
 
 
+@pytest.mark.parametrize("line", ["[" * 100_000, "3", "{}", '{"step": "1"}', '{"step": NaN}'])
+def test_a_line_that_is_no_row_is_named(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 0}\n' + line + '\n{"step": 2}\n')
+    with pytest.raises(ValueError, match="line 2"):
+        read_metrics(path)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_metric_that_is_not_finite_is_refused(tmp_path: Path, bad: float) -> None:
     tracker = Tracker(tmp_path)

@@ -90,7 +90,10 @@ def read_run(folder: Path) -> Run | None:
         return None
 
     # other commands write a config.yaml too, without a trainer
-    node = yaml.safe_load(config.read_text(encoding="utf-8"))
+    try:
+        node = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None  # what is damaged is no run
     is_training = isinstance(node, dict) and {"trainer", "exploration", "seed"} <= set(node)
     if not is_training or not isinstance(node["seed"], int):
         return None

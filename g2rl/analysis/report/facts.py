@@ -126,7 +126,10 @@ def read_facts(folder: Path, ended: bool = False) -> RunFacts:
         )
 
     # evaluations and analyses write a config.yaml too
-    config = yaml.safe_load(place.config.read_text(encoding="utf-8"))
+    try:
+        config = yaml.safe_load(place.config.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ReportError(f"{place.config} cannot be read: {error}") from error
     if not (isinstance(config, dict) and {"trainer", "exploration", "seed"} <= set(config)):
         raise ReportError(
             f"{folder} holds no training run: its config.yaml has no trainer; give a folder that "

@@ -14,6 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from g2rl.cli.build.settings import ModelSettings, ParallelSettings, read_model_settings
+from g2rl.cli.folder import read_config_file
 from g2rl.engines.engine import Engine
 from g2rl.policy.anatomy import longrope_switch, positions_of
 from g2rl.policy.loading import (
@@ -272,7 +273,7 @@ def model_of_run(
     folder = RunFolder(run)
     if not folder.config.is_file():
         raise ValueError(f"run={run}: no config.yaml there; name the folder of a g2rl-train run")
-    node = OmegaConf.load(folder.config).model
+    node = read_config_file(folder.config).model
     if checkpoint is None:
         left: dict[str, Any] = exported_model(run, node)
     else:

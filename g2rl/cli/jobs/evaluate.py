@@ -14,7 +14,7 @@ from g2rl.cli.build.benchmarks import build_benchmarks, build_graders
 from g2rl.cli.build.inputs import files_of_model, held_out_problems, revision_of
 from g2rl.cli.build.model import build_sampler, model_of_subject
 from g2rl.cli.build.settings import plain, read_grading_settings, read_model_settings
-from g2rl.cli.folder import prepare
+from g2rl.cli.folder import prepare, read_config_file
 from g2rl.evaluation.compare import COMPARISON, compare, problems_file
 from g2rl.evaluation.console import EvalReporter
 from g2rl.evaluation.files import write_rows
@@ -199,5 +199,5 @@ def _settings(folder: Path) -> dict[str, Any]:
     place = RunFolder(problems_file(folder).parent).config  # where `prepare` writes it
     if not place.is_file():
         return {}
-    config: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(place))  # type: ignore[assignment]
+    config: dict[str, Any] = OmegaConf.to_container(read_config_file(place))  # type: ignore[assignment]
     return {"benchmark": config["benchmark"], "seed": config["seed"]}

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from g2rl.cli.build.model import load_model, model_of_run
 from g2rl.cli.build.settings import read_model_settings
 from g2rl.cli.config.launch import version_line
+from g2rl.cli.folder import read_config_file
 from g2rl.runs.checkpoints import export_model
 from g2rl.runs.files import atomic_path
 from g2rl.runs.layout import RunFolder, step_number
@@ -73,7 +74,7 @@ def export_run(run: Path, checkpoint: str | int, out: Path) -> Path:
     export_model(loaded.model, loaded.tokenizer, loaded.stop_ids, out, lora_export)
 
     # the card comes last: where it is, the model is whole
-    config: Any = OmegaConf.to_container(OmegaConf.load(RunFolder(run).config))
+    config: Any = OmegaConf.to_container(read_config_file(RunFolder(run).config))
     step = step_number(settings.checkpoint.name) or 0
     card = out / "README.md"
     with atomic_path(card) as aside:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from rich.console import Console
 from g2rl.cli.build.benchmarks import build_benchmarks, build_graders
 from g2rl.cli.build.model import build_engine, build_policy, load_model, model_of_run
 from g2rl.cli.build.settings import read_grading_settings, read_model_settings
+from g2rl.cli.config.choices import config_dir
+from g2rl.cli.folder import read_config_file
 from g2rl.engines.engine import Engine
 from g2rl.evaluation.evaluate import respond
 from g2rl.evaluation.samples import shown
@@ -26,6 +28,8 @@ from g2rl.types import SamplingParams
 
 ENGINE = {"_target_": "g2rl.engines.transformers.TransformersEngine", "drift_every": 0}
 """A few responses need no engine of their own, whatever the run sampled with."""
+CODE_KEYS = ("_target_", "reward", "function", "taskset")
+"""Keys of a benchmark's settings that name code."""
 OWN_STREAM = 0x0A5C
 """Part of the keys of prompts of the user's own, which no problem has."""
 
@@ -45,7 +49,7 @@ class Question:
     seed: int
 
 
-def generate(run: Path, checkpoint: str | None, question: Question) -> None:
+def generate(run: Path, checkpoint: str | None, question: Question, own_code: bool = False) -> None:
     """Print the responses of a run's policy.
 
     Args:
@@ -53,18 +57,22 @@ def generate(run: Path, checkpoint: str | None, question: Question) -> None:
         checkpoint: best, newest or a step; None takes the exported model, and of a run that has
             not ended the newest checkpoint.
         question: what is asked.
+        own_code: whether code may run that the run's configuration names and that is not g2rl's.
 
     Raises:
-        ValueError: no run, or no such checkpoint.
+        ValueError: no run, no such checkpoint, or code that may not run.
     """
     # the policy
     if checkpoint is None and not RunFolder(run).model.is_dir():
         checkpoint = "newest"
     node = model_of_run(run.expanduser(), [], checkpoint)
-    stored = OmegaConf.to_container(OmegaConf.load(RunFolder(run).config))
+    stored = OmegaConf.to_container(read_config_file(RunFolder(run).config))
     config: Any = OmegaConf.create(as_of_today(stored))
 
     # a suite is asked through its first member
+    config.benchmark = OmegaConf.to_container(config.benchmark, resolve=True)
+    if not own_code:
+        refuse_own_code(OmegaConf.to_container(config.benchmark), run)
     benchmark = build_benchmarks(config.benchmark)[0]
     if question.temperature is not None:
         temperature = question.temperature
@@ -83,6 +91,50 @@ def generate(run: Path, checkpoint: str | None, question: Question) -> None:
         held_out(question, benchmark, engine, loaded, config, console)
     finally:
         engine.close()
+
+
+def refuse_own_code(node: Any, run: Path) -> None:
+    """Refuse problems that are built or graded by anything but g2rl's own classes.
+
+    The configuration in the folder of a run names code, and a folder from elsewhere may name any.
+
+    Args:
+        node: node `benchmark` of a stored configuration, resolved.
+        run: folder of the run.
+
+    Raises:
+        ValueError: naming the code; the message says how to run it all the same.
+    """
+    # what g2rl's own benchmarks are built by
+    known: set[str] = set()
+    for file in sorted((config_dir() / "benchmark").rglob("*.yaml")):
+        names = named_code(OmegaConf.to_container(OmegaConf.load(file)))
+        known |= {name for name in names if name.startswith("g2rl.")}
+
+    # reward functions and tasksets are code of the user's own, named by settings of g2rl's
+    for name in named_code(node):
+        if name not in known:
+            raise ValueError(
+                f"run={run}: its config.yaml has {name!r} build or grade the problems, which is "
+                "not g2rl's own code: --own-code runs it, if you trust this folder"
+            )
+
+
+def named_code(value: Any) -> Iterator[str]:
+    """Every name of code in a node: of what builds it, of reward functions and of tasksets."""
+    if isinstance(value, list):
+        for item in value:
+            yield from named_code(item)
+    if not isinstance(value, Mapping):
+        return
+    for key, item in value.items():
+        if key in CODE_KEYS and isinstance(item, str):
+            yield item
+        elif key in CODE_KEYS and isinstance(item, list):
+            yield from (str(entry) for entry in item if not isinstance(entry, Mapping))
+            yield from named_code(item)
+        else:
+            yield from named_code(item)
 
 
 def own_prompts(

@@ -8,9 +8,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from g2rl.cli.folder import read_config_file
 from g2rl.runs.identity import differences, free_keys
 from g2rl.runs.layout import CHECKPOINT_MANIFEST, RunFolder
 from g2rl.runs.metric_names import final_score
+
+UNREADABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
+"""What a file raises that is missing, cut off, or holds something else than it should."""
 
 
 def finished_score(config: DictConfig, run_dir: Path) -> float | None:
@@ -23,8 +27,9 @@ def finished_score(config: DictConfig, run_dir: Path) -> float | None:
     folder = RunFolder(run_dir)
     try:
         summary = json.loads(folder.summary.read_text(encoding="utf-8"))
-        stored_config = OmegaConf.to_container(OmegaConf.load(folder.config))
-    except (OSError, ValueError):
+        stored_config = OmegaConf.to_container(read_config_file(folder.config))
+        after = dict(summary["after"])
+    except UNREADABLE:
         return None
 
     # where settings differ, `prepare` will say which
@@ -33,13 +38,13 @@ def finished_score(config: DictConfig, run_dir: Path) -> float | None:
         return None
 
     # a run of another length is made longer, or refused
-    if summary["after"].get("step", config.trainer.steps) != config.trainer.steps:
+    if after.get("step", config.trainer.steps) != config.trainer.steps:
         return None
 
     # the last checkpoint may have been lost or cut since
     if not is_whole(folder.checkpoint(config.trainer.steps)):
         return None
-    return final_score(summary["after"])
+    return final_score(after)
 
 
 def is_whole(checkpoint: Path) -> bool:
@@ -53,6 +58,6 @@ def is_whole(checkpoint: Path) -> bool:
         for name, entry in files.items():
             if (checkpoint / name).stat().st_size != entry["bytes"]:
                 return False
-    except (OSError, ValueError, KeyError):
+    except UNREADABLE:
         return False
     return bool(files)
