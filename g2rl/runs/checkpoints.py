@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
+import math
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -31,7 +31,7 @@ from transformers.utils import logging as transformers_logging
 from g2rl.policy.lora import has_lora, save_lora, share_in_export
 from g2rl.policy.weights import weights_to_keep
 from g2rl.runs import sharded_checkpoints as shards
-from g2rl.runs.files import atomic_folder, write_json
+from g2rl.runs.files import atomic_folder, remove, write_json
 from g2rl.runs.layout import CHECKPOINT_MANIFEST, step_name, step_number
 from g2rl.runs.shard_reader import DESCRIPTION, UnsafeFileError, first_line
 from g2rl.types import Tokenizer
@@ -155,7 +155,7 @@ class Checkpoints:
 
         for old in steps:
             if old not in steps_to_keep:
-                shutil.rmtree(self.path(old))
+                remove(self.path(old))
 
     def best(self) -> int | None:
         """Step of the checkpoint with the highest held-out score, the earliest among equals.
@@ -165,7 +165,9 @@ class Checkpoints:
         scores: dict[int, float] = {}
         for step in self.steps():
             score = self._manifest(step).get("score")
-            if score is not None:
+
+            # a damaged manifest may say anything
+            if isinstance(score, int | float) and math.isfinite(score):
                 scores[step] = score
 
         # steps ascend, and max takes the first among equals
@@ -176,7 +178,7 @@ class Checkpoints:
         try:
             text = (self.path(step) / CHECKPOINT_MANIFEST).read_text(encoding="utf-8")
             return dict(json.loads(text))
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, RecursionError):
             return {}
 
     def load_newest(self, model: nn.Module) -> dict[str, Any] | None:
@@ -213,6 +215,8 @@ class Checkpoints:
         files = self._manifest(step).get("files")
         if not isinstance(files, dict) or STATE not in files:
             return f"{CHECKPOINT_MANIFEST} is missing or cannot be read"
+        if WEIGHTS not in files and f"{shards.FOLDER}/{DESCRIPTION}" not in files:
+            return f"{CHECKPOINT_MANIFEST} names no weights"
 
         # sizes first, because a checksum reads the whole file
         for name, entry in files.items():
@@ -231,6 +235,8 @@ class Checkpoints:
 
         # only tensors and plain data: a pickle could run code
         state = _plain_state(folder / STATE)
+        if state["step"] != step:
+            raise CheckpointError(f"{folder / STATE} is of another step, {state['step']!r}")
 
         # sharded weights
         if f"{shards.FOLDER}/{DESCRIPTION}" in self._manifest(step)["files"]:

@@ -29,9 +29,15 @@ TOKENIZER = (
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template*",
+    "additional_chat_templates/*.jinja",
     "vocab*",
     "merges.txt",
+    "tekken.json",
+    "bpe.codes",
+    "dict.txt",
+    "emoji.json",
     "*.model",
+    "*.spm",
     "*.tiktoken",
 )
 ENCODER = (*WEIGHTS, *TOKENIZER, "*.json", "pytorch_model.bin")
@@ -45,8 +51,9 @@ def files_digest(folder: Path, patterns: Iterable[str]) -> str | None:
     """A hash of the names and the whole contents of some files in a folder.
 
     Args:
-        folder: looked at without its subfolders.
-        patterns: of file names; a file that fits several of them counts once.
+        folder: of the files.
+        patterns: of file names, or of names in a subfolder; a file that fits several of them counts
+            once.
 
     Returns:
         SHA-256 in hexadecimal; None if no file fits.
@@ -63,7 +70,7 @@ def files_digest(folder: Path, patterns: Iterable[str]) -> str | None:
     for path in sorted(paths):
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.name} {content}\n".encode())
+        digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
     return digest.hexdigest()
 
 
@@ -173,7 +180,7 @@ def _read(place: Path) -> dict[str, str]:
         before = json.loads(place.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{place} cannot be read ({error}); start over with resume=never"
         ) from None

@@ -112,7 +112,8 @@ def _read_file(path: Path) -> list[dict[str, Any]]:
         return _parse_file(path)
     except DataError:
         raise
-    except (ValueError, OSError, csv.Error) as error:  # from pyarrow, json, csv, or not UTF-8
+    except (ValueError, OSError, RecursionError, csv.Error) as error:
+        # from pyarrow, json, csv, or not UTF-8; brackets may nest too deep for Python
         raise DataError(
             f"{path} cannot be read as {path.suffix[1:]}: {error}; make it again or name another "
             "file"
@@ -130,7 +131,7 @@ def _parse_file(path: Path) -> list[dict[str, Any]]:
 
     # .json: a list of objects
     if path.suffix == ".json":
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = json.loads(path.read_text(encoding="utf-8-sig"))
         if not isinstance(rows, list):
             raise DataError(
                 f"{path}: expected a list of objects; for one object a line name the file .jsonl"
@@ -144,7 +145,7 @@ def _parse_file(path: Path) -> list[dict[str, Any]]:
 
     # .jsonl: one object a line
     rows = []
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
@@ -110,6 +112,80 @@ def test_nothing_intact_is_an_error_and_nothing_at_all_is_a_fresh_start(tmp_path
     (checkpoints.path(1) / "training.pt").write_bytes(b"")
     with pytest.raises(CheckpointError, match="no intact checkpoint"):
         checkpoints.load_newest(Tied(0.0))
+
+
+NO_MANIFEST: list[object] = [
+    "[" * 100_000,
+    '{"files":' * 100_000,
+    "3",
+    "null",
+    {"files": {}},
+    {"files": {"training.pt": 1}},
+    {"score": "high"},
+    {"score": [1]},
+    {"score": float("nan")},
+    {"score": float("inf")},
+]
+
+
+@pytest.mark.parametrize("change", NO_MANIFEST)
+def test_whatever_a_manifest_says_is_damage_or_passed_over(change: object, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=5)
+    checkpoints.save(1, Tied(1.0), STATE, score=0.5)
+    checkpoints.save(2, Tied(2.0), STATE, score=0.4)
+    place = checkpoints.path(2) / "manifest.json"
+    manifest = json.loads(place.read_text())
+    text = change if isinstance(change, str) else json.dumps({**manifest, **change})  # type: ignore[dict-item]
+    place.write_text(text)
+    assert checkpoints.best() == 1
+    state = checkpoints.load_newest(Tied(0.0))
+    assert state is not None
+    assert state["step"] == (2 if "score" in str(change) else 1)
+    checkpoints.save(3, Tied(3.0), STATE, score=0.1)
+
+
+def test_weights_must_be_in_the_manifest_and_the_state_of_its_step(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=5)
+    checkpoints.save(1, Tied(1.0), STATE)
+    checkpoints.save(2, Tied(2.0), STATE)
+    place = checkpoints.path(2) / "manifest.json"
+    manifest = json.loads(place.read_text())
+    del manifest["files"]["model.safetensors"]
+    place.write_text(json.dumps(manifest))
+    assert checkpoints.damage(2) == "manifest.json names no weights"
+
+    # a whole checkpoint under the name of another step
+    shutil.rmtree(checkpoints.path(2))
+    shutil.copytree(checkpoints.path(1), checkpoints.path(2))
+    with pytest.raises(CheckpointError, match="of another step, 1"):
+        checkpoints.load_newest(Tied(0.0))
+
+
+def test_of_a_link_only_the_link_goes(tmp_path: Path) -> None:
+    # a user may keep checkpoints elsewhere, and a planted link must not be followed
+    elsewhere = tmp_path / "elsewhere"
+    checkpoints = Checkpoints(tmp_path / "run", keep=1, keep_best=False)
+    checkpoints.save(1, Tied(1.0), STATE)
+    shutil.move(checkpoints.path(1), elsewhere)
+    checkpoints.path(1).symlink_to(elsewhere)
+    assert checkpoints.load_newest(Tied(0.0)) is not None
+    checkpoints.save(2, Tied(2.0), STATE)
+    assert checkpoints.steps() == [2]
+    assert (elsewhere / "training.pt").is_file()
+
+    # what is written aside of a file or a folder
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    (tmp_path / ".file.partial").symlink_to(precious)
+    (tmp_path / ".folder.partial").symlink_to(elsewhere)
+    with atomic_path(tmp_path / "file") as aside:
+        aside.write_text("new")
+    with atomic_folder(tmp_path / "folder") as aside:
+        (aside / "a").write_text("new")
+    assert precious.read_text() == "mine"
+    assert not (elsewhere / "a").exists()
+    assert (tmp_path / "folder" / "a").read_text() == (tmp_path / "file").read_text() == "new"
+    assert not (tmp_path / "file").is_symlink()
 
 
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:

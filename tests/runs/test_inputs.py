@@ -130,7 +130,20 @@ def test_work_that_recorded_nothing_is_continued_with_a_warning(
         check_inputs(tmp_path, {"weights": "2"}, continued=True)
 
 
-@pytest.mark.parametrize("content", ["", "[1]", "{"])
+@pytest.mark.parametrize(
+    "name", ["additional_chat_templates/default.jinja", "tekken.json", "bpe.codes", "x.spm"]
+)
+def test_a_new_file_of_the_tokenizer_changes_its_fingerprint(name: str, model: Path) -> None:
+    before = model_inputs(model)
+    (model / name).parent.mkdir(exist_ok=True)
+    (model / name).write_text("a")
+    with_file = model_inputs(model)
+    (model / name).write_text("b")
+    assert len({found["tokenizer"] for found in (before, with_file, model_inputs(model))}) == 3
+    assert {part for part in before if before[part] != with_file[part]} == {"tokenizer"}
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{", "[" * 100_000])
 def test_a_file_that_cannot_be_read_is_named(content: str, tmp_path: Path) -> None:
     (tmp_path / "inputs.json").write_text(content)
     with pytest.raises(ValueError, match=r"inputs\.json"):

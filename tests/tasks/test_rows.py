@@ -50,10 +50,21 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
         ("x.parquet", b"PAR1 but no more"),
         ("x.jsonl", b'{"a": "\xff\xfe"}\n'),
         ("x.json", b'{"a": 1}'),
+        ("x.json", b"[" * 100_000),
+        ("x.jsonl", b'{"a":' * 100_000),
+        ("x.jsonl", b'{"a": 1' + b"0" * 5000 + b"}"),
+        ("x.parquet", b"PAR1" + b"\xff" * 200 + b"PAR1"),
+        ("x.parquet", b"\x93NUMPY"),
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError, match=str(tmp_path / name)):
             read_rows(str(tmp_path / name))
+
+
+def test_a_mark_of_the_byte_order_is_no_data(tmp_path: Path) -> None:
+    for name, text in (("x.jsonl", '{"a": 1}\n'), ("x.json", '[{"a": 1}]')):
+        (tmp_path / name).write_text(text, encoding="utf-8-sig")
+        assert read_rows(str(tmp_path / name)) == [{"a": 1}]
 
 
 @pytest.mark.parametrize(
