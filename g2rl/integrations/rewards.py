@@ -18,6 +18,10 @@ Messages = Sequence[Mapping[str, Any]]
 """A conversation, or the part of it that the policy has said."""
 
 
+COLUMNS = ("problem_id", "answer", "meta")
+"""Columns of a data set that say what a right answer is, beside the prompt."""
+
+
 class AnswerReader(Protocol):
     """Says which final answer a completion gives, for signals that look at answers."""
 
@@ -116,10 +120,18 @@ class VerifierReward:
         Raises:
             KeyError: the data set lacks a column of `rows_of`.
         """
+        # the trainer drops columns that it does not know, where it is told to
+        missing = [name for name in COLUMNS if name not in columns]
+        if missing:
+            raise KeyError(
+                f"VerifierReward needs the columns {list(COLUMNS)}, there is no {missing}: make "
+                "rows with g2rl.integrations.rewards.rows_of, and leave remove_unused_columns off"
+            )
+
         # columns become rows again
         rows: list[dict[str, Any]] = []
         for number, prompt in enumerate(prompts):
-            row = {name: columns[name][number] for name in ("problem_id", "answer", "meta")}
+            row = {name: columns[name][number] for name in COLUMNS}
             rows.append({"prompt": prompt, **row})
 
         # in one call, so that the grader's workers share the work

@@ -42,7 +42,7 @@ from g2rl.exploration.signal import ESTIMATOR, Signal, level_of
 from g2rl.formulas.advantages import GroupAdvantage, advantage_metrics
 from g2rl.integrations.groups import parts_set
 from g2rl.integrations.hosted import HostedPolicy
-from g2rl.integrations.rewards import AnswerReader, text_of
+from g2rl.integrations.rewards import AnswerReader, Messages, text_of
 from g2rl.policy.scoring import ScoreRequest, Scores, score
 from g2rl.training.stages import NEED_EVERY_RESPONSE, Explorer
 from g2rl.types import Completion, GroupBatch, Problem, Shaped, Verdict
@@ -55,6 +55,10 @@ STATE_FILE = "exploration.pt"
 COUNTED_BY_TOKENS = ("dapo", "cispo", "vespo")
 """Loss types of TRL that divide by the tokens of the whole batch, so that responses can be left out
 as if they had not been sampled. The others count responses or micro-batches."""
+SEVERAL_TURNS = (
+    "completions with tools have several turns, and what a tool has written is no response of the "
+    "policy; this is not supported"
+)
 TRL_PARTS = frozenset(
     {
         "rewards_PG",
@@ -188,7 +192,10 @@ class ExploringTrainer(Trainer):
         signal, observers, ...: see `ExplorationGRPOTrainer`.
     """
 
-    # an attribute of TRL's trainers that is changed here
+    # attributes of TRL's trainers that are changed here
+    reward_funcs: list[Any]
+    reward_func_names: list[str]
+    reward_processing_classes: list[Any]
     reward_weights: Tensor
 
     # what each trainer says itself: what it makes of rewards, and which settings leave no place for
@@ -237,10 +244,10 @@ class ExploringTrainer(Trainer):
         self._needs = self._explorer.needs | self._explorer.observer_needs
         self._refuse_settings()
 
-        # what it adds is one more reward function, of weight 1; TRL adds those of environments so
-        self.reward_funcs.append(no_reward)
-        self.reward_func_names.append(COLUMN)
-        self.reward_processing_classes.append(None)
+        # what it adds is one more reward function of weight 1; the lists may be the caller's own
+        self.reward_funcs = [*self.reward_funcs, no_reward]
+        self.reward_func_names = [*self.reward_func_names, COLUMN]
+        self.reward_processing_classes = [*self.reward_processing_classes, None]
         self.reward_weights = torch.cat([self.reward_weights, torch.ones(1)])
 
         # what passes from one extended method to the next
@@ -383,7 +390,7 @@ class ExploringTrainer(Trainer):
         own_NF = rewards_NF[:, :-1]
         added_N = torch.zeros_like(own_NF[:, 0])
         if self.model.training:
-            added_N = self._explore(own_NF, inputs, completions)
+            added_N = self._explore(own_NF, inputs, prompts, completions)
 
         # TRL knows a response that nobody has judged by NaN in all columns
         is_unjudged_N = own_NF.isnan().all(dim=1)
@@ -399,12 +406,13 @@ class ExploringTrainer(Trainer):
             self._carry_out(self._outcome, output)
         return output
 
-    def _explore(self, rewards_NF: Tensor, inputs: Any, completions: Any) -> Tensor:
+    def _explore(self, rewards_NF: Tensor, inputs: Any, prompts: Any, completions: Any) -> Tensor:
         """Let the signal and the observers look at a batch.
 
         Args:
             rewards_NF: rewards of all processes by TRL's own reward functions.
-            inputs, completions: rows of the data set and completions of this process.
+            inputs, prompts, completions: rows of the data set, what was asked and what was
+                answered, of this process.
 
         Returns:
             What the signal adds to the rewards, (N,), in TRL's unit.
@@ -412,7 +420,8 @@ class ExploringTrainer(Trainer):
         # the groups that have verdicts, of all processes
         verdict_N = rewards_NF[:, self._verdict]
         judged_P = self._judged(verdict_N)
-        rollouts, verdicts = self._gathered(inputs, completions, verdict_N, judged_P)
+        own_records = self._records(inputs, prompts, completions)
+        rollouts, verdicts = self._gathered(own_records, verdict_N, judged_P)
         added_PG = torch.zeros_like(verdict_N).view(-1, self.num_generations)
         self._outcome = Outcome()
         if not rollouts.problems:
@@ -467,11 +476,9 @@ class ExploringTrainer(Trainer):
             )
         return ~is_missing_PG.all(1)
 
-    def _gathered(
-        self, inputs: Any, completions: Any, verdict_N: Tensor, judged_P: Tensor
-    ) -> tuple[Rollouts, list[Verdict]]:
-        """The judged groups of all processes, and their verdicts."""
-        # what this process has sampled
+    def _records(self, inputs: Any, prompts: Any, completions: Any) -> list[Record]:
+        """What this process has sampled, one record a response."""
+        # final answers, where somebody looks at them
         assert self._sampled is not None
         prompt_ids, completion_ids = self._sampled
         texts = [text_of(completion) for completion in completions]
@@ -479,14 +486,20 @@ class ExploringTrainer(Trainer):
         if "answers" in self._needs and self._answers is not None:
             answers = self._answers.answers(texts, inputs)
 
-        # one record a response, in the order of the gathered rewards
-        own = [
-            Record(list(prompt), list(ids), text, answer, problem_id_of(row))
-            for prompt, ids, text, answer, row in zip(
-                prompt_ids, completion_ids, texts, answers, inputs, strict=True
-            )
-        ]
-        records: list[Record] = gather_object(own)
+        # a row of an environment may have no prompt of its own, so TRL's are taken
+        records: list[Record] = []
+        for number, text in enumerate(texts):
+            ids = list(prompt_ids[number]), list(completion_ids[number])
+            problem_id = problem_id_of(inputs[number], prompts[number])
+            records.append(Record(*ids, text, answers[number], problem_id))
+        return records
+
+    def _gathered(
+        self, own_records: list[Record], verdict_N: Tensor, judged_P: Tensor
+    ) -> tuple[Rollouts, list[Verdict]]:
+        """The judged groups of all processes, and their verdicts."""
+        # in the order of the gathered rewards
+        records: list[Record] = gather_object(own_records)
 
         # groups, without those that nobody has judged
         rollouts = Rollouts([], [], [])
@@ -615,8 +628,14 @@ class ExploringTrainer(Trainer):
         """
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
-            # tensors and plain data only, nothing is unpickled
             place = Path(checkpoint) / STATE_FILE
+            if not place.exists():
+                raise FileNotFoundError(
+                    f"{checkpoint} has no {STATE_FILE}, so it was not written by a trainer with a "
+                    "signal: pass the model that it holds as model=, and start a new job"
+                )
+
+            # tensors and plain data only, nothing is unpickled
             self._explorer.load_state_dict(torch.load(place, weights_only=True))
 
 
@@ -673,23 +692,33 @@ class ExplorationGRPOTrainer(ExploringTrainer, GRPOTrainer):
                 f"{who} shapes the sum of rewards: multi_objective_aggregation="
                 f"{self.multi_objective_aggregation!r} is not supported, use 'sum_then_normalize'"
             )
+        if self.tools:
+            raise ValueError(f"{who}: {SEVERAL_TURNS}")
 
     def _generate(self, prompts: list[Any], *rest: Any) -> Any:
         """As TRL generates; several turns are refused."""
-        # the mask of what tools have written, if there are any
+        # a function of the caller may sample in several turns, and says so by a mask
         output = super()._generate(prompts, *rest)
         if output[2] is not None and self.model.training:
-            raise ValueError(
-                f"signal {self._explorer.signal.name} inside TRL: completions with tools or an "
-                "environment have several turns, which is not supported"
-            )
+            raise ValueError(f"signal {self._explorer.signal.name} inside TRL: {SEVERAL_TURNS}")
         return output
+
+    def _explore(self, rewards_NF: Tensor, inputs: Any, prompts: Any, completions: Any) -> Tensor:
+        """As for every trainer; a batch that the signal does not see has TRL's own bonus."""
+        self._set_entropy_bonus(0.0)
+        return super()._explore(rewards_NF, inputs, prompts, completions)
 
     def _take_in(self, shaped: Shaped, batch: GroupBatch, judged_P: Tensor) -> None:
         """As for every trainer; an entropy bonus adds to TRL's own."""
         super()._take_in(shaped, batch, judged_P)
-        self.entropy_coef = self._own_entropy_coef + shaped.entropy_coef
-        self._entropy_bonus_enabled = self.entropy_coef != 0 or self.use_adaptive_entropy
+        self._set_entropy_bonus(shaped.entropy_coef)
+
+    def _set_entropy_bonus(self, added: float) -> None:
+        """Add a signal's entropy coefficient to TRL's, for the batch at hand."""
+        # an adaptive coefficient belongs to TRL, and a signal that adds to it has been refused
+        if not self.use_adaptive_entropy:
+            self.entropy_coef = self._own_entropy_coef + added
+            self._entropy_bonus_enabled = self.entropy_coef != 0
 
     def _refuse_parts(self, shaped: Shaped) -> None:
         """Refuse parts of a signal that GRPO's loss has no place for under these settings."""
@@ -738,11 +767,11 @@ def no_reward(prompts: Sequence[Any], **_: Any) -> list[None]:
     return [None] * len(prompts)
 
 
-def problem_id_of(row: Mapping[str, Any]) -> str:
-    """The column problem_id of a row, or else the text of its prompt."""
+def problem_id_of(row: Mapping[str, Any], prompt: str | Messages) -> str:
+    """The column problem_id of a row, or else the text of what was asked."""
     if "problem_id" in row:
         return str(row["problem_id"])
-    return text_of(row["prompt"])
+    return text_of(prompt)
 
 
 def add_group(rollouts: Rollouts, group: Sequence[Record], token_limit: int) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 pytest.importorskip("trl")
-from trl import GRPOTrainer
+from trl import GRPOTrainer, RLOOTrainer
 
 from g2rl.cli.config.choices import choices
 from g2rl.exploration import GroupBatch, Shaped
@@ -24,7 +24,9 @@ from g2rl.exploration.entropy import EntropyBonus
 from g2rl.exploration.g2rl import GradientGuided
 from g2rl.exploration.none import NoExploration
 from g2rl.formulas.advantages import GroupAdvantage
-from g2rl.integrations.rewards import VerifierReward
+from g2rl.integrations.rewards import VerifierReward, rows_of
+from g2rl.integrations.trl import ExplorationGRPOTrainer
+from g2rl.integrations.trl_rloo import ExplorationRLOOTrainer
 from g2rl.policy.batching import Sequences
 from g2rl.policy.loading import LoadedModel
 from g2rl.policy.policy import Policy
@@ -246,39 +248,65 @@ def test_shaped_rewards_become_advantages_as_trl_makes_them(
     assert logged["explore/nu_mean"] == pytest.approx([shaped.metrics["nu_mean"]], abs=1e-5)
 
 
-def test_without_exploration_training_is_bit_equal_to_trls(
-    tiny: LoadedModel, tmp_path: Path
-) -> None:
-    """Sampled responses, two batches, accumulation, an evaluation: only the observer is added."""
-    settings = {
-        "max_steps": 2,
-        "per_device_train_batch_size": GROUP,
-        "gradient_accumulation_steps": 2,
-        "eval_strategy": "steps",
-        "eval_steps": 1,
-        "max_completion_length": 12,
-    }
+ACCUMULATED = {
+    "max_steps": 2,
+    "per_device_train_batch_size": GROUP,
+    "gradient_accumulation_steps": 2,
+    "eval_strategy": "steps",
+    "eval_steps": 2,
+    "max_completion_length": 8,
+}
+"""Two batches in two parts each, and an evaluation."""
+BIT_EQUAL: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "grpo": (GRPOTrainer, ExplorationGRPOTrainer, ACCUMULATED),
+    "rloo": (RLOOTrainer, ExplorationRLOOTrainer, {**ACCUMULATED, "beta": 0.05}),
+    "adaptive": (
+        GRPOTrainer,
+        ExplorationGRPOTrainer,
+        {
+            "max_steps": 3,
+            "max_completion_length": 3,
+            "entropy_coef": 0.1,
+            "use_adaptive_entropy": True,
+            "entropy_target": 5.0,
+        },
+    ),
+}
+"""TRL's trainer, ours, and settings; TRL changes an adaptive entropy coefficient at every step."""
+
+
+def trained(
+    kind: Any, tiny: LoadedModel, folder: Path, settings: dict[str, Any], **options: Any
+) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """Weights and logs after training on sampled responses, whose rewards need no verifier."""
     rewards = [lambda completion_ids, **_: [float(ids[0] % 2) for ids in completion_ids]]
-    found = {}
-    for kind in (GRPOTrainer, small_trl.ExplorationGRPOTrainer):
-        options = {}
-        if kind is not GRPOTrainer:
-            options = {"signal": "none", "observers": ["g2rl", EntropyBonus(0.5)]}
-        folder = tmp_path / kind.__name__
-        made = trainer(
-            tiny, folder, kind, reward_funcs=rewards, fixed=False, settings=settings, **options
-        )
-        made.train()
-        found[kind] = (weights(made), made.state.log_history)
-    ours, theirs = found[small_trl.ExplorationGRPOTrainer], found[GRPOTrainer]
-    for name, weight in theirs[0].items():
-        assert torch.equal(ours[0][name], weight), name
-    for mine, other in zip(ours[1], theirs[1], strict=True):
-        for name in other.keys() - {"step_time", "train_runtime"}:
+    options |= {"reward_funcs": rewards, "fixed": False, "settings": settings}
+    made = trainer(tiny, folder / kind.__name__, kind, **options)
+    made.train()
+    return weights(made), made.state.log_history
+
+
+@pytest.mark.parametrize("case", BIT_EQUAL)
+def test_without_exploration_training_is_bit_equal_to_trls(
+    case: str, tiny: LoadedModel, tmp_path: Path
+) -> None:
+    """Observers look on, and neither a weight nor a number of TRL's logs changes."""
+    theirs_kind, our_kind, settings = BIT_EQUAL[case]
+    theirs, their_logs = trained(theirs_kind, tiny, tmp_path, settings)
+    observers = ["g2rl"] if our_kind is ExplorationRLOOTrainer else ["g2rl", EntropyBonus(0.5)]
+    options = {"signal": "none", "observers": observers}
+    ours, our_logs = trained(our_kind, tiny, tmp_path, settings, **options)
+
+    for name, weight in theirs.items():
+        assert torch.equal(ours[name], weight), name
+    for mine, other in zip(our_logs, their_logs, strict=True):
+        for name in other.keys() - {"step_time"}:
             if "per_second" not in name and "runtime" not in name:
                 assert mine[name] == other[name], name
-    assert any("observe/g2rl/nu_mean" in row for row in ours[1])
-    changed = [torch.equal(theirs[0][name], value) for name, value in tiny.model.named_parameters()]
+
+    # the observers have seen the batches, and TRL has trained
+    assert any("observe/g2rl/nu_mean" in row for row in our_logs)
+    changed = [torch.equal(theirs[name], value) for name, value in tiny.model.named_parameters()]
     assert not all(changed), "TRL's training has changed nothing"
 
 
@@ -440,6 +468,41 @@ def test_groups_that_nobody_judged_are_not_shown(tiny: LoadedModel, tmp_path: Pa
     assert math.isfinite(made._metrics["train"]["rewards/exploration/mean"][0])
 
 
+def test_the_entropy_bonus_of_one_batch_is_not_that_of_the_next(
+    tiny: LoadedModel, tmp_path: Path
+) -> None:
+    """A batch in which nobody judged anything has TRL's own bonus."""
+    verdicts = iter([[1.0, 0.0] * GROUP, [None] * COUNT])
+    made = trainer(
+        tiny,
+        tmp_path,
+        reward_funcs=[lambda **_: next(verdicts)],
+        signal=EntropyBonus(0.3),
+        settings={"entropy_coef": 0.125},
+    )
+    one_batch(made)
+    assert made.entropy_coef == 0.125 + 0.3
+    one_batch(made)
+    assert made.entropy_coef == 0.125
+
+
+def test_the_callers_list_of_reward_functions_stays_as_it_was(
+    tiny: LoadedModel, tmp_path: Path
+) -> None:
+    """A second trainer can be made of the same list, with weights for what stands in it."""
+    rewards = [VerifierReward(Countdown().verifier)]
+    for _ in range(2):
+        made = trainer(
+            tiny,
+            tmp_path,
+            reward_funcs=rewards,
+            signal="none",
+            settings={"reward_weights": [1.0]},
+        )
+    assert len(rewards) == 1
+    assert made.reward_func_names == ["verifier", "exploration"]
+
+
 def test_nobody_judged_anything(tiny: LoadedModel, tmp_path: Path) -> None:
     watch = Watch(say=shaping(ramp))
     none_at_all = [lambda completions, **_: [None] * len(completions)]
@@ -506,6 +569,11 @@ def test_a_continued_job_has_the_state_of_its_signal(tiny: LoadedModel, tmp_path
     assert counts == [1.0, 2.0, 3.0]
     other = trainer(tiny, tmp_path, signal="none", settings=settings)
     with pytest.raises(ValueError, match="keeps no state"):
+        other.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+
+    # a checkpoint of another trainer has no state of a signal
+    (tmp_path / "checkpoint-1" / "exploration.pt").unlink()
+    with pytest.raises(FileNotFoundError, match="not written by a trainer with a signal"):
         other.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
 
 
@@ -641,6 +709,49 @@ def test_a_model_whose_logits_are_not_its_heads_is_refused(
     with pytest.raises(ValueError, match="logits"):
         trainer(tiny, tmp_path, model=model, signal="g2rl")
     trainer(tiny, tmp_path, model=model, signal="none")
+
+
+def test_tools_are_refused_before_training(
+    tiny: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tiny policy's chat template has no place for tools, which TRL would refuse first."""
+
+    def add(a: int, b: int) -> int:
+        """Add two numbers.
+
+        Args:
+            a: the first.
+            b: the second.
+        """
+        return a + b
+
+    module = "trl.trainer.grpo_trainer."
+    monkeypatch.setattr(module + "supports_tool_calling", lambda _: True)
+    monkeypatch.setattr(module + "is_chat_template_prefix_preserving", lambda _: True)
+    monkeypatch.setattr(module + "add_response_schema", lambda tokenizer: tokenizer)
+    monkeypatch.setattr(module + "is_jmespath_available", lambda: True)
+    with pytest.raises(ValueError, match=r"signal passk inside TRL: .* tools have several turns"):
+        trainer(tiny, tmp_path, signal="passk", tools=[add])
+
+
+def test_models_with_images_are_refused_where_scores_are_needed(
+    tiny: LoadedModel, tmp_path: Path
+) -> None:
+    """TRL knows such a model by its processor; a signal of verdicts needs no score of it."""
+
+    class Seeing(ExplorationGRPOTrainer):
+        _is_vlm = property(lambda self: True, lambda self, value: None)
+
+    with pytest.raises(ValueError, match=r"signal g2rl inside TRL needs scores .* images"):
+        trainer(tiny, tmp_path, Seeing, signal="g2rl")
+    trainer(tiny, tmp_path, Seeing, signal="passk")
+
+
+def test_a_verifier_names_the_columns_that_are_missing() -> None:
+    [row] = rows_of(small_trl.PROBLEMS_OF_TASK[:1])
+    judge = VerifierReward(Countdown().verifier)
+    with pytest.raises(KeyError, match=r"there is no \['problem_id', 'meta'\].*rows_of"):
+        judge([row["prompt"]], ["x"], answer=[row["answer"]])
 
 
 def test_completions_of_several_turns_are_refused(tiny: LoadedModel, tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Signals inside TRL's RLOOTrainer: advantages by hand, bit-equality without a signal, refusals."""
+"""Signals inside TRL's RLOOTrainer: advantages by hand, and what is refused.
+
+That training without a signal is TRL's own, to the last bit, is tested in `test_trl.py`.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from g2rl.integrations.rewards import VerifierReward
 from g2rl.integrations.trl_rloo import ExplorationRLOOTrainer, leave_one_out
 from g2rl.policy.loading import LoadedModel
 from g2rl.tasks.countdown import Countdown
-from tests.integrations.small_trl import GROUP, RIGHT, Watch, one_batch, trainer, weights
+from tests.integrations.small_trl import GROUP, RIGHT, Watch, one_batch, trainer
 
 VERDICTS = [1.0 if number in RIGHT else 0.0 for number in range(2 * GROUP)]
 NO_KL = {"beta": 0.0}
@@ -110,40 +113,6 @@ def test_a_signal_that_wants_no_division(
 def test_responses_that_nobody_judged_take_part_in_no_mean() -> None:
     rewards_N = torch.tensor([1.0, 0.0, torch.nan, 0.5, torch.nan, torch.nan, 3.0, torch.nan])
     close(leave_one_out(rewards_N, 4, False), [0.75, -0.75, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
-
-
-def test_without_exploration_training_is_bit_equal_to_trls(
-    tiny: LoadedModel, tmp_path: Path
-) -> None:
-    """Sampled responses, accumulation, an evaluation, TRL's KL penalty: the observer is added."""
-    settings = {
-        "max_steps": 2,
-        "per_device_train_batch_size": GROUP,
-        "gradient_accumulation_steps": 2,
-        "eval_strategy": "steps",
-        "eval_steps": 1,
-        "max_completion_length": 12,
-        "beta": 0.05,
-    }
-    rewards = [lambda completion_ids, **_: [float(ids[0] % 2) for ids in completion_ids]]
-    found: list[tuple[dict[str, Tensor], list[dict[str, Any]]]] = []
-    for kind in (RLOOTrainer, ExplorationRLOOTrainer):
-        options: dict[str, Any] = {"reward_funcs": rewards, "fixed": False, "settings": settings}
-        if kind is ExplorationRLOOTrainer:
-            options |= {"signal": "none", "observers": ["g2rl"]}
-        made = trainer(tiny, tmp_path / kind.__name__, kind, **options)
-        made.train()
-        found.append((weights(made), made.state.log_history))
-    theirs, ours = found
-    for name, weight in theirs[0].items():
-        assert torch.equal(ours[0][name], weight), name
-    for mine, other in zip(ours[1], theirs[1], strict=True):
-        for name in other.keys() - {"step_time"}:
-            if "per_second" not in name and "runtime" not in name:
-                assert mine[name] == other[name], name
-    assert any("observe/g2rl/nu_mean" in row for row in ours[1])
-    before = dict(tiny.model.named_parameters())
-    assert not all(torch.equal(value, before[name]) for name, value in theirs[0].items())
 
 
 LOSS, LEFT_OUT = "RLOO's loss is one of whole sequences", "keep_PG is not supported here"
