@@ -27,6 +27,8 @@ from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import torch
+
 from g2rl.cli.jobs import train as train_job
 from tests.support import ROOT
 
@@ -202,6 +204,8 @@ def _become(
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    if "OMP_NUM_THREADS" in environment:  # which torch has read before
+        torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if not figures:
         train_job.plot_run = lambda run_dir, benchmarks: []
