@@ -25,7 +25,7 @@ ROWS = (
     {"runs"},
     {"engines", "exploration"},
     {"formulas", "tasks", "policy"},
-    {"types", "world"},
+    {"types", "world", "hub"},
 )
 """From the top down. A package imports only from rows below its own, or from itself."""
 ROW_OF = {name: number for number, names in enumerate(ROWS) for name in names}

@@ -34,6 +34,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from g2rl.hub import asked_once, unreachable
 from g2rl.policy.anatomy import UnsupportedModelError, text_config
 from g2rl.policy.chat import DATE, ModelError, pin_date, turn_end
 from g2rl.policy.weights import DTYPES
@@ -145,7 +146,7 @@ def load(
 
     # read everything from one source; libraries report its faults in many ways
     try:
-        with _quiet_transformers():
+        with _quiet_transformers(), asked_once():
             tokenizer = AutoTokenizer.from_pretrained(
                 resolve_source(source), **_reading_options(gguf_file, revision)
             )
@@ -157,7 +158,8 @@ def load(
     except ModelError:
         raise
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"cannot load model.source={source}: {error}") from error
+        why = unreachable(source) or error
+        raise ModelError(f"cannot load model.source={source}: {why}") from error
     except Exception as error:  # tokenizers raises bare Exception for a file that it does not know
         raise ModelError(f"cannot load model.source={source}: {_in_one_line(error)}") from error
 
@@ -301,11 +303,15 @@ def read_config(
     if not gguf_file and (Path(resolve_source(source)).expanduser() / ADAPTER_CONFIG).is_file():
         raise _is_adapter(source)
     try:
-        config = AutoConfig.from_pretrained(
-            resolve_source(source), **_reading_options(gguf_file, revision)
-        )
+        with asked_once():
+            config = AutoConfig.from_pretrained(
+                resolve_source(source), **_reading_options(gguf_file, revision)
+            )
+    except ModelError:
+        raise
     except (OSError, ValueError, ImportError) as error:
-        raise ModelError(f"cannot load model.source={source}: {error}") from error
+        why = unreachable(source) or error
+        raise ModelError(f"cannot load model.source={source}: {why}") from error
     except Exception as error:  # what huggingface_hub's validation raises is of no usual kind
         raise ModelError(f"cannot load model.source={source}: {_in_one_line(error)}") from error
 

@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from g2rl.hub import asked_once, unreachable
+
 LOCAL_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
 ID_COLUMNS = ("unique_id", "question_id", "Record ID", "id")
 """Columns that name a row in published data sets. The first of them that a row has is taken."""
@@ -186,10 +188,12 @@ def _read_hub(
     from datasets import load_dataset
 
     try:
-        data = load_dataset(source, config, split=split, revision=revision)
+        with asked_once():
+            data = load_dataset(source, config, split=split, revision=revision)
     except Exception as error:  # datasets and huggingface_hub raise many unrelated types
+        why = unreachable(source) or f"{type(error).__name__}: {error}"
         raise DataError(
-            f"cannot load {source} (split {split}) from the hub: {type(error).__name__}: {error}. "
+            f"cannot load {source} (split {split}) from the hub: {why}. "
             "Without network give a local copy: data_dir=FOLDER that holds it, or "
             "task.source.source=FILE"
         ) from error
