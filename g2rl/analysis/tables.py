@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 
 import pandas as pd
 
 from g2rl.formulas.intervals import seed_interval
+from g2rl.runs.metric_columns import METRICS
 from g2rl.runs.terminal import Part
 
 NOTHING = "-"
@@ -62,7 +64,9 @@ def interval_cell(
     return f"{value:{form}} [{low:{form}}, {high:{form}}]"
 
 
-def seeds_cell(values: Sequence[float], seeds: int, form: str = ".3f") -> str:
+def seeds_cell(
+    values: Sequence[float], seeds: int, form: str = ".3f", is_share: bool = False
+) -> str:
     """Mean over seeds with its 95 % t-interval; no interval for one value, ``-`` for none.
 
     Where only some of the arm's seeds report the metric, the cell says so: ``0.490 [0.467, 0.513]
@@ -72,15 +76,30 @@ def seeds_cell(values: Sequence[float], seeds: int, form: str = ".3f") -> str:
         values: one a seed that reports the metric.
         seeds: how many the arm has.
         form: format of each number, e.g. "+.3f" for differences.
+        is_share: whether values lie between 0 and 1, where their interval then ends.
     """
     if not values:
         return NOTHING
 
+    # the t-interval knows no bounds, and what lies beyond them cannot be
+    mean, low, high = seed_interval(values)
+    if is_share and not math.isnan(low):
+        low, high = max(low, 0.0), min(high, 1.0)
+
     # a mean over fewer seeds than those of other metrics is marked
-    text = interval_cell(*seed_interval(values), form)
+    text = interval_cell(mean, low, high, form)
     if len(values) < seeds:
         text += f" ({len(values)} of {seeds})"
     return text
+
+
+def is_share(metric: str) -> bool:
+    """Whether the values of a metric lie between 0 and 1."""
+    # a bake-off stores metrics without the name of the benchmark
+    if re.fullmatch(r"(hard/)?(pass|maj|mean)@\d+", metric):
+        return True
+    column = METRICS.column(metric)
+    return column is not None and column.unit == "share"
 
 
 def at_end(frame: pd.DataFrame, metric: str, first: bool = False) -> pd.DataFrame:
@@ -109,8 +128,9 @@ def comparison_rows(
     for arm in dict.fromkeys(frame["arm"]):
         seeds = frame.loc[frame["arm"] == arm, "seed"].nunique()
         row = [arm, str(seeds)]
-        for end in ends.values():
-            row.append(seeds_cell(end.loc[end["arm"] == arm, "value"].tolist(), seeds))
+        for metric, end in ends.items():
+            values = end.loc[end["arm"] == arm, "value"].tolist()
+            row.append(seeds_cell(values, seeds, is_share=is_share(metric)))
         rows.append(row)
     return rows
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -112,6 +113,24 @@ def build(entity: str, project: str, benchmarks: Mapping[str, Sequence[int]]) ->
     )
 
 
+def save(workspace: Any) -> None:
+    """Save a workspace to the server.
+
+    Raises:
+        SystemExit: with 1 and one line, without an account or a connection.
+    """
+    try:
+        workspace.save()
+    except Exception as error:  # wandb and its transport raise many unrelated types
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        print(
+            f"error: the dashboard could not be saved: {reason} (log in with `wandb login`, or see "
+            "what it holds with --print, which needs no account)",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line of `python -m g2rl.cli.dashboard`."""
     parser = argparse.ArgumentParser(
@@ -134,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.print:
         print(json.dumps(workspace._spec, indent=2, default=str))
     else:
-        workspace.save()
+        save(workspace)
 
 
 if __name__ == "__main__":

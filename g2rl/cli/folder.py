@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from g2rl.runs.files import atomic_path, remove
 from g2rl.runs.identity import differences
 from g2rl.runs.layout import RunFolder, step_number
 from g2rl.world import environment_rank
+
+log = logging.getLogger(__name__)
 
 RESUME = ("auto", "never")
 _made_folders: list[Path] = []
@@ -104,6 +107,7 @@ def prepare(
     if resume == "never" and place.exists():
         for name in outputs:
             remove(folder / name)
+        set_evaluations_aside(folder)
 
     # continue, with the same settings
     elif place.exists() and holds_work(folder, outputs):
@@ -117,6 +121,23 @@ def prepare(
     with atomic_path(place) as aside:
         OmegaConf.save(OmegaConf.create(config), aside)
     return continued
+
+
+def set_evaluations_aside(folder: Path) -> None:
+    """Give the evaluations of a model that is made anew another name: they are not of the new one.
+
+    They may have taken longer than the training, so they are not deleted.
+    """
+    evaluations = RunFolder(folder).evaluations
+    if not evaluations.is_dir():
+        return
+
+    # the first number that is free
+    number = 1
+    while (folder / f"{evaluations.name}-{number}").exists():
+        number += 1
+    place = evaluations.rename(folder / f"{evaluations.name}-{number}")
+    log.warning("evaluations of the earlier model are in %s now", place)
 
 
 def refuse_other_settings(

@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
+    modeling_gguf_pytorch_utils,
 )
 from transformers.utils import logging as transformers_logging
 
@@ -146,7 +148,7 @@ def load(
 
     # read everything from one source; libraries report its faults in many ways
     try:
-        with _quiet_transformers(), asked_once():
+        with quiet_transformers(), asked_once():
             tokenizer = AutoTokenizer.from_pretrained(
                 resolve_source(source), **_reading_options(gguf_file, revision)
             )
@@ -220,15 +222,17 @@ def _reading_options(gguf_file: str | None, revision: str | None) -> dict[str, A
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Suppress the advice and the progress bars that transformers prints while it loads."""
-    # the setting is global, so it is put back afterwards
-    verbosity = transformers_logging.get_verbosity()
+    # the settings are global, so they are put back afterwards; GGUF files have a bar of their own
+    verbosity, bar = transformers_logging.get_verbosity(), modeling_gguf_pytorch_utils.tqdm
+    modeling_gguf_pytorch_utils.tqdm = partial(bar, disable=True)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
+        modeling_gguf_pytorch_utils.tqdm = bar
         transformers_logging.set_verbosity(verbosity)
         transformers_logging.enable_progress_bar()
 

@@ -15,8 +15,10 @@ request holds for all that enclose it or lie inside it, so no further run begins
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -25,6 +27,8 @@ EXIT_INTERRUPTED = 75
 """Exit code of a run that was asked to stop and can be continued (EX_TEMPFAIL of sysexits.h)."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 """The signals that ask a run to stop."""
+SHOW_CURSOR = b"\x1b[?25h"
+"""What makes a terminal show its cursor."""
 
 
 class Interrupted(Exception):  # noqa: N818  (nothing went wrong)
@@ -106,6 +110,7 @@ class StopRequest:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.remember(number)
+        show_cursor()
 
         # a second signal ends the process
         for other in SIGNALS:
@@ -113,6 +118,17 @@ class StopRequest:
         log.warning(
             "%s: stopping after this step; once more stops at once", signal.Signals(number).name
         )
+
+
+def show_cursor() -> None:
+    """Show the cursor again, which a progress bar hides.
+
+    A second signal ends the process at once, and nothing could give the terminal back any more.
+    """
+    for stream in (1, 2):
+        with suppress(OSError):
+            if os.isatty(stream):
+                os.write(stream, SHOW_CURSOR)
 
 
 _entered: list[StopRequest] = []  # outermost first

@@ -87,6 +87,11 @@ class RunFolder:
         """The metrics as a table of one row a step, if the run mirrors them so."""
         return self.path / "metrics.csv"
 
+    @property
+    def evaluations(self) -> Path:
+        """The folder of evaluations and analyses, one folder each, which other commands write."""
+        return self.path / "eval"
+
     # what the end of a run writes
 
     @property

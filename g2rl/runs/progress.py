@@ -11,10 +11,12 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 
 def progress_bar(console: Console, width: int = 0) -> Progress:
@@ -32,11 +34,19 @@ def progress_bar(console: Console, width: int = 0) -> Progress:
     columns = (
         TextColumn(description),
         BarColumn(),
-        MofNCompleteColumn(),
+        CountColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
     return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+
+
+class CountColumn(MofNCompleteColumn):
+    """How much is done of how much; nothing where nobody knows how much there is."""
+
+    def render(self, task: Task) -> Text:
+        """``3/50``, or nothing."""
+        return Text() if task.total is None else super().render(task)
 
 
 class TerminalHandler(logging.StreamHandler):

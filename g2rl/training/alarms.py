@@ -105,8 +105,9 @@ MEAN_ALARMS = (
         "no_contrast",
         ("advantage/uniform_correct", "advantage/uniform_wrong"),
         "uniform",
-        "{value:.0%} of the groups are all right or all wrong: the verifier teaches (almost) "
-        "nothing",
+        "{value:.0%} of the groups are all right or all wrong and teach nothing: problems are too "
+        "easy or too hard, groups too small (trainer.group_size), or golds such that the verifier "
+        "cannot match them",
     ),
     MeanAlarm(
         "sampler_drift",

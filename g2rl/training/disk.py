@@ -45,6 +45,17 @@ class DiskPlan:
         return self.parameters * self.weight_bytes
 
 
+def announcement(plan: DiskPlan) -> str | None:
+    """What a run says of its checkpoints before the first is written; None of small ones."""
+    if plan.checkpoints < WORTH_SAYING:
+        return None
+    return (
+        f"checkpoints take {size_in_words(plan.checkpoint)} each, up to "
+        f"{size_in_words(plan.checkpoints)} at a time (trainer.keep_checkpoints), "
+        f"the exported model {size_in_words(plan.model)}"
+    )
+
+
 def kept_checkpoints(steps: int, every: int, keep: int, keep_best: bool) -> int:
     """How many checkpoints of a run stay at most: the newest and, beside them, the best.
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from g2rl.analysis.captions import one_or_mixed, sampled_and_scored, sampled_with_features
-from g2rl.analysis.tables import interval_cell, markdown, seeds_cell
+from g2rl.analysis.tables import interval_cell, is_share, markdown, seeds_cell
 
 
 def test_undefined_values_and_bounds_are_left_out_of_a_cell() -> None:
@@ -58,3 +58,15 @@ def test_captions_name_temperatures_and_truncation() -> None:
 def test_only_modules_that_draw_load_matplotlib(modules: str, library: str) -> None:
     code = f"import sys; from g2rl.analysis import {modules}; sys.exit({library!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_interval_of_a_share_ends_at_its_bounds() -> None:
+    # mean 0.05, s = 0.05, t(0.975; 2) = 4.303: 0.05 +- 0.124
+    assert seeds_cell([0.0, 0.05, 0.1], 3) == "0.050 [-0.074, 0.174]"
+    assert seeds_cell([0.0, 0.05, 0.1], 3, is_share=True) == "0.050 [0.000, 0.174]"
+    assert seeds_cell([1.0, 0.95, 0.9], 3, is_share=True) == "0.950 [0.826, 1.000]"
+    assert seeds_cell([0.5], 1, is_share=True) == "0.500", "one seed has no interval"
+    for name in ("eval/countdown/pass@4", "hard/pass@16", "train/accuracy", "probe/negative_pairs"):
+        assert is_share(name), name
+    for name in ("train/length", "probe/cosine", "eval/countdown/distinct", "distinct", "mine/x"):
+        assert not is_share(name), name

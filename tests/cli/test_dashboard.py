@@ -180,3 +180,18 @@ def test_the_documentation_lists_the_curated_metrics() -> None:
     text = DOCS.read_text(encoding="utf-8")
     for name in (SAMPLES, *HISTOGRAMS, *SAMPLE_COLUMNS):
         assert f"`{name}`" in text, name
+
+
+def test_without_an_account_one_line_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Refusing:
+        def save(self) -> None:
+            raise RuntimeError("No API key configured.\nMore of it")
+
+    monkeypatch.setattr("g2rl.cli.dashboard.build", lambda *_: Refusing())
+    with pytest.raises(SystemExit, match="1"):
+        main(["--entity", "someone"])
+    said = capsys.readouterr().err
+    assert said.startswith("error: the dashboard could not be saved: No API key configured. (log")
+    assert said.count("\n") == 1

@@ -1,4 +1,4 @@
-"""The folder of a run: damaged files in it are named, and links elsewhere are not followed."""
+"""The folder of a run: damaged files are named, links are not followed, evaluations kept."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from g2rl.analysis.comparison.runs import read_run
 from g2rl.analysis.report.facts import ReportError, read_facts
 from g2rl.cli.folder import prepare, read_config_file
 from g2rl.cli.sweep.finished import finished_score
+from g2rl.runs.layout import OUTPUTS
 
 DAMAGED = ["a: [", "[" * 10_000, "- 1", "\x00", "a: 1\n b: 2", "? [a]\n: 1"]
 
@@ -47,3 +48,33 @@ def test_starting_over_leaves_what_a_link_points_to(tmp_path: Path) -> None:
     assert not prepare(run, {"a": 2}, "never", (), ["checkpoints"])
     assert not (run / "checkpoints").exists()
     assert (elsewhere / "precious").read_text() == "mine"
+
+
+def start_over(folder: Path) -> None:
+    """Begin the run of the folder anew, as resume=never does."""
+    assert not prepare(folder, {"seed": 0}, "never", (), OUTPUTS)
+
+
+def test_evaluations_of_the_model_before_are_set_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are not of the model that is made anew, and may have taken hours."""
+    for attempt in (1, 2):
+        (tmp_path / "config.yaml").write_text("{seed: 0}")
+        (tmp_path / "metrics.jsonl").write_text("{}\n")
+        (tmp_path / "eval" / "math").mkdir(parents=True)
+        (tmp_path / "eval" / "math" / "results.parquet").write_text(str(attempt))
+        start_over(tmp_path)
+        assert not (tmp_path / "eval").exists()
+        assert not (tmp_path / "metrics.jsonl").exists()
+        place = tmp_path / f"eval-{attempt}"
+        assert (place / "math" / "results.parquet").read_text() == str(attempt)
+        assert f"evaluations of the earlier model are in {place} now" in caplog.text
+
+
+def test_a_run_that_goes_on_keeps_its_evaluations(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("{seed: 0}")
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    (tmp_path / "eval").mkdir()
+    assert prepare(tmp_path, {"seed": 0}, "auto", (), OUTPUTS)
+    assert (tmp_path / "eval").is_dir()

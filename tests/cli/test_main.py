@@ -14,10 +14,14 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from g2rl.cli import export, generate, main, train
+from g2rl.cli.build.settings import read_train_settings
 from g2rl.cli.jobs.dry_run import state_of
+from g2rl.cli.jobs.train import disk_plan
 from g2rl.evaluation.samples import MOST_CHARACTERS, cut, shown
-from g2rl.training.disk import DiskPlan, kept_checkpoints, size_in_words
+from g2rl.policy.loading import LoadedModel
+from g2rl.training.disk import DiskPlan, announcement, kept_checkpoints, size_in_words
 from g2rl.types import Completion, Verdict
+from tests.support import composed
 
 
 def g2rl(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
@@ -124,6 +128,22 @@ def test_the_size_of_a_checkpoint_is_told_as_it_is(finished_run: Path) -> None:
     assert plan.checkpoints == 3 * plan.checkpoint
     assert state_of(finished_run, 3) == "finished already"
     assert state_of(finished_run, 9) == "continues after step 3"
+
+
+def test_large_checkpoints_are_announced_and_small_ones_are_not() -> None:
+    small = DiskPlan(460_000, 460_000, 4, kept=3)
+    assert announcement(small) is None
+    large = DiskPlan(135_000_000, 135_000_000, 4, kept=2)
+    said = announcement(large)
+    assert said is not None
+    assert said.startswith("checkpoints take 1.6 GB each, up to 4.9 GB at a time")
+
+
+def test_a_run_announces_the_checkpoints_of_the_model_that_it_has_loaded(tiny: LoadedModel) -> None:
+    plan = disk_plan(read_train_settings(composed("trainer.steps=50")), tiny.model)
+    parameters = sum(weight.numel() for weight in tiny.model.parameters())
+    assert (plan.parameters, plan.trained, plan.weight_bytes) == (parameters, parameters, 4)
+    assert plan.kept == 3
 
 
 def test_checkpoints_that_are_never_written_take_no_room() -> None:

@@ -165,8 +165,9 @@ def test_the_table_has_mean_and_t_interval_and_names_what_is_not_finished(tmp_pa
     table = sweep_table(sweep_frame(hand_made(tmp_path))).splitlines()
     assert table[0] == "| arm | finished | c/pass@1 |"
     assert table[2] == "| *before training* | - | 0.050 |"
-    # mean 0.2, s = 0.1, t(0.975; 2) = 4.303: 0.2 +- 4.303 * 0.1 / sqrt(3) = 0.2 +- 0.248
-    assert table[3] == "| lam=0 | 3 of 3 | 0.200 [-0.048, 0.448] |"
+    # mean 0.2, s = 0.1, t(0.975; 2) = 4.303: 0.2 +- 4.303 * 0.1 / sqrt(3) = 0.2 +- 0.248, and no
+    # share is below 0
+    assert table[3] == "| lam=0 | 3 of 3 | 0.200 [0.000, 0.448] |"
     assert table[4] == "| lam=1 | 0 of 2 | - |"
     assert table[6] == f"- failed: {tmp_path / 'lam=1-seed0'}: ValueError: no room"
     assert table[7] == f"- missing: {tmp_path / 'lam=1-seed1'}"

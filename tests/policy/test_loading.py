@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, modeling_gguf_pytorch_utils
 
 from g2rl.policy.anatomy import UnsupportedModelError, text_config
 from g2rl.policy.loading import (
@@ -19,6 +19,7 @@ from g2rl.policy.loading import (
     build,
     forget_quantization,
     load,
+    quiet_transformers,
     read_config,
     resolve_source,
     resolve_stop_ids,
@@ -309,3 +310,16 @@ def test_an_override_of_another_kind_is_refused(value: object) -> None:
 def test_a_misspelt_override_is_refused_when_a_model_is_loaded() -> None:
     with pytest.raises(ModelError, match="did you mean attention_dropout"):
         load("builtin:tiny", overrides={"atention_dropout": 0.1})
+
+
+def test_no_bar_of_a_gguf_file_is_drawn_while_a_model_loads(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def through_a_bar() -> str:
+        list(modeling_gguf_pytorch_utils.tqdm(range(3), desc="Converting"))
+        return capsys.readouterr().err
+
+    assert "Converting" in through_a_bar(), "where transformers draws it"
+    with quiet_transformers():
+        assert through_a_bar() == ""
+    assert "Converting" in through_a_bar(), "as it was"

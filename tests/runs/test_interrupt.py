@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -79,3 +80,23 @@ def test_outside_the_main_thread_nothing_is_asked() -> None:
 
 def test_the_message_says_what_is_saved() -> None:
     assert "SIGTERM after step 3, which is saved" in str(Interrupted(3, signal.SIGTERM))
+
+
+def test_a_terminal_has_its_cursor_when_a_second_signal_has_ended_the_process() -> None:
+    program = (
+        "import os, signal, time\nfrom g2rl.runs.interrupt import StopRequest\n"
+        "os.write(1, b'\\x1b[?25l')\n"
+        "with StopRequest():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], env=environment, stdout=theirs, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.wait(timeout=60) == -signal.SIGINT
+    os.close(theirs)
+    shown = os.read(ours, 4096).decode()
+    os.close(ours)
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
 
+from g2rl.runs.progress import progress_bar
 from g2rl.runs.terminal import divided, print_parts, print_table, styled
 
 METRICS = [f"countdown/{kind}@{k}" for kind in ("pass", "maj") for k in (1, 4, 16)]
@@ -75,3 +77,17 @@ def test_a_page_has_paragraphs_and_tables() -> None:
     text = printed(80, "## detour", "One **bold** word.", ROWS[:2], page=True)
     assert text.startswith("detour\n\nOne bold word.\n\n")
     assert NUMBERS[0].split(" ")[0] in text
+
+
+def test_a_progress_bar_without_a_total_shows_no_question_mark() -> None:
+    file = io.StringIO()
+    console = Console(file=file, width=80, force_terminal=True, no_color=True)
+    progress = progress_bar(console)
+    with progress:
+        progress.add_task("sampling", total=None)
+        progress.add_task("training", total=50, completed=3)
+        progress.refresh()
+    shown = file.getvalue()
+    assert "sampling" in shown
+    assert "3/50" in shown
+    assert "?" not in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from g2rl.analysis.tables import markdown, seeds_cell
+from g2rl.analysis.tables import is_share, markdown, seeds_cell
 from g2rl.runs.files import atomic_path
 from g2rl.runs.layout import RunFolder
 
@@ -151,7 +151,7 @@ def sweep_rows(frame: pd.DataFrame) -> list[list[str]]:
         of_arm = finished[finished["arm"] == label]
         for name in headings:
             values = of_arm.loc[of_arm["metric"] == name, "after"].tolist()
-            row.append(seeds_cell(values, count))
+            row.append(seeds_cell(values, count, is_share=is_share(name)))
         rows.append(row)
     return rows
 

@@ -41,6 +41,7 @@ def build_signals(
     signal = build_signal(node, advantage)
     observers = build_observers(list(node.observe), advantage)
     check_group_size([signal, *observers], group_size)
+    warn_of_groups_of_one(signal, group_size)
     if advantage is not None:
         warn_of_unused_settings(signal, advantage)
     return signal, observers
@@ -117,6 +118,21 @@ def build_observers(names: Sequence[str], advantage: GroupAdvantage | None = Non
     for name in names:
         observers.append(build_signal(signal_file(name, "exploration.observe"), advantage))
     return observers
+
+
+def warn_of_groups_of_one(signal: Signal, group_size: int) -> None:
+    """Warn that a lone response is compared with itself, and so teaches nothing.
+
+    An estimator brings advantages of its own, which need not be zero.
+    """
+    parts: Sequence[Signal] = getattr(signal, "parts", [signal])
+    if group_size == 1 and not any(level_of(part) == ESTIMATOR for part in parts):
+        log.warning(
+            "trainer.group_size=1 with exploration=%s: an advantage is a reward minus the mean of "
+            "its group, which is 0 for a group of one, so rewards teach nothing; set "
+            "trainer.group_size to 2 or more",
+            signal.name,
+        )
 
 
 def warn_of_unused_settings(signal: Signal, advantage: GroupAdvantage) -> None:

@@ -161,7 +161,26 @@ def sweep_name(words: Sequence[str]) -> str:
     named = [word for word in words if not is_under(word.lstrip("+~").split("=", 1)[0], free)]
     if any(word.startswith(f"{LENGTH}=") for word in words):
         named += [word for word in words if word.startswith(f"{LENGTH}=")]
-    return f"sweep{run_tag(','.join(named))}"
+
+    # a long name has what is swept first, in whole words, and a hash for the rest
+    text = ",".join(named)
+    tag = run_tag(text)
+    if len(tag) > TAG_LENGTH - 9:
+        swept = [word for word in named if re.search(r",|\(", word.partition("=")[2])]
+        tag = f"{whole_words(swept or named, TAG_LENGTH - 9)}-{_short_hash(text)}"
+    return f"sweep{tag}"
+
+
+def whole_words(words: Sequence[str], length: int) -> str:
+    """As many settings as fit, each by the last part of its key: ``-lam=0.1_1-seed=0_1``."""
+    text = ""
+    for word in words:
+        key, _, value = word.lstrip("+~").partition("=")
+        part = run_tag(f"{key.rsplit('.', 1)[-1]}={value}").rstrip("_")
+        if len(text) + len(part) > length:
+            break
+        text += part
+    return text
 
 
 def model_name(source: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
+from transformers import PreTrainedModel
 
 from g2rl.analysis.figures.one_run import plot_run
 from g2rl.cli.build.inputs import training_inputs
@@ -34,6 +35,7 @@ from g2rl.training.console import (
     shorter,
     summary_rows,
 )
+from g2rl.training.disk import DiskPlan, announcement, kept_checkpoints
 from g2rl.training.profile_table import Machine, StageTable
 from g2rl.training.work import PRODUCT_ROWS, ModelSize, product_rate
 from g2rl.world import World
@@ -250,6 +252,18 @@ def try_report(run_dir: Path) -> Path | None:
         return None
 
 
+def disk_plan(settings: TrainSettings, model: PreTrainedModel) -> DiskPlan:
+    """What the checkpoints and the exported model of a loaded model take on the disk."""
+    trainer, checkpoints = settings.trainer, settings.checkpoints
+    weights = list(model.parameters())
+    trained = sum(weight.numel() for weight in weights if weight.requires_grad)
+    kept = kept_checkpoints(
+        trainer.steps, trainer.checkpoint_every, checkpoints.keep, checkpoints.keep_best
+    )
+    total = sum(weight.numel() for weight in weights)
+    return DiskPlan(total, trained, weights[0].element_size(), kept)
+
+
 def describe(
     reporter: Reporter,
     settings: TrainSettings,
@@ -267,6 +281,9 @@ def describe(
         f"model {settings.model.name}: {parameters / 1e6:.2f}M parameters on "
         f"{policy.device}{processes}, stop tokens {', '.join(stops)}"
     )
+    disk = announcement(disk_plan(settings, loaded.model))
+    if disk is not None:
+        reporter.say(disk)
 
     # the task and the signal
     task, trainer = job.problems.task, settings.trainer

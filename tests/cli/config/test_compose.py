@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from g2rl.cli.build.benchmarks import build_benchmarks
 from g2rl.cli.build.settings import read_algorithm, read_trainer_settings
-from g2rl.cli.build.signals import build_observers, build_signal
+from g2rl.cli.build.signals import build_observers, build_signal, build_signals
 from g2rl.cli.config.choices import choices
 from g2rl.cli.config.mistakes import groups
 from g2rl.policy.loading import load
@@ -145,3 +145,21 @@ def test_tasks_with_a_policy_of_their_own_choose_the_model() -> None:
 def test_an_unknown_observer_is_named() -> None:
     with pytest.raises(ValueError, match="g2lr"):
         build_observers(["g2lr"])
+
+
+def test_problems_in_other_words_are_reported_under_their_own_name() -> None:
+    [benchmark] = build_benchmarks(composed("benchmark=countdown_text").benchmark)
+    assert benchmark.name == "countdown_text"
+
+
+@pytest.mark.parametrize(
+    ("exploration", "is_warned"), [("none", True), ("entropy", True), ("nsr", False)]
+)
+def test_groups_of_one_are_warned_of_where_they_teach_nothing(
+    exploration: str, is_warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    build_signals(composed(f"exploration={exploration}").exploration, group_size=1)
+    assert ("rewards teach nothing" in caplog.text) == is_warned
+    caplog.clear()
+    build_signals(composed(f"exploration={exploration}").exploration, group_size=2)
+    assert "teach nothing" not in caplog.text

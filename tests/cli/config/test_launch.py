@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -134,6 +135,11 @@ def test_a_sweep_has_a_folder_of_its_own_that_its_command_finds_again() -> None:
     assert sweep_name(words) == "sweep-exploration.lam=0.1_1_seed=0_1"
     assert sweep_name([*words, "verify.workers=4", "tracking=local"]) == sweep_name(words)
     assert sweep_name([*words, "trainer.steps=9"]) != sweep_name(words)
+    long = ["experiment=smoke", "trainer.eval_every=0", "trainer.probe_problems=0", *words]
+    assert re.fullmatch("sweep-lam=0.1_1-seed=0_1-[0-9a-f]{8}", sweep_name(long)), "what is swept"
+    assert sweep_name(long) != sweep_name([*long, "model.lora.r=4"])
+    many = [f"exploration.setting_number_{place}=0.1,1" for place in range(9)]
+    assert re.fullmatch("sweep-setting_number_0=0.1_1-setting.*_1-[0-9a-f]{8}", sweep_name(many))
     config = composed("exploration=none", with_hydra=True)
     assert config.hydra.sweep.dir == "runs/sweep-exploration=none"
 
