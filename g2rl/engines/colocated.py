@@ -132,11 +132,13 @@ def random_state_kept(device: torch.device) -> Iterator[None]:
 
     # torch restores its own generators: the CPU's, and those of the devices named here
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        yield
-    random.setstate(python_state)
-    np.random.set_state(numpy_state)
-    torch.set_float32_matmul_precision(precision)
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        torch.set_float32_matmul_precision(precision)
 
 
 def resolve_dtype(dtype: str | None, policy: Policy) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields, replace
 import torch
 from torch import Tensor
 
+from g2rl.engines.colocated import random_state_kept
 from g2rl.exploration.encoders.encoder import Encoder
 from g2rl.exploration.signal import Signal
 from g2rl.training.bad_numbers import bad_groups
@@ -124,7 +125,8 @@ def _measure(observer: Signal, batch: GroupBatch) -> Shaped:
         raise ObserverError(f"non-finite {', '.join(bad_fields)}")
 
     # an observer that draws random numbers must not change those of the training
-    with torch.random.fork_rng(devices=[]):
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with random_state_kept(device):
         observed = observer(private_copy(batch))
 
     # a row of metrics must be finite, and a column of the table must fit

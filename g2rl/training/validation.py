@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,11 +23,14 @@ from g2rl.policy.scoring import ScoreRequest, score
 from g2rl.runs.tracking import Tracker
 from g2rl.tasks.benchmarks.benchmark import Benchmark
 from g2rl.tasks.grading.grader import Grader
+from g2rl.training.bad_numbers import bad_rows
 from g2rl.training.console import Reporter
 from g2rl.training.settings import TrainerSettings
 from g2rl.training.step_metrics import Clock, verdict_shares
 from g2rl.types import Tokenizer
 from g2rl.world import World
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, frozen=True)
@@ -150,9 +155,14 @@ class Validation:
         scores = score(self.policy, sequences, request, self.world)
         assert scores.features_ND is not None
 
-        # cosines inside each problem
+        # no training depends on what is only measured, so a failure costs these metrics alone
         prompt_count, sample_count = correct_PG.shape
         features_PGD = grouped(scores.features_ND, (prompt_count, sample_count))
+        bad_problems = bad_rows(features_PGD)
+        if bad_problems:
+            return self._failed_probe(step, f"features are not finite in problems {bad_problems}")
+
+        # cosines inside each problem
         cosine_PGG, _ = cosine_matrix(features_PGD)
         columns = pair_table(cosine_PGG, correct_PG)
         metrics = cosine_metrics(cosine_PGG, correct_PG)
@@ -165,12 +175,23 @@ class Validation:
 
         # these decide the mean cosine (docs/method.md) and belong into the caption of every figure
         # of it
-        metrics["sampled_at"] = params.temperature
-        metrics["top_p"] = params.top_p
-        metrics["top_k"] = float(params.top_k)
-        metrics["scored_at"] = self.settings.feature_temperature or params.temperature
+        metrics |= {
+            "sampled_at": params.temperature,
+            "top_p": params.top_p,
+            "top_k": float(params.top_k),
+            "scored_at": self.settings.feature_temperature or params.temperature,
+        }
+        overflown = [name for name, value in metrics.items() if not math.isfinite(value)]
+        if overflown:
+            return self._failed_probe(step, f"not finite: {', '.join(overflown)}")
         self.tracker.table("probe", step, columns)
         return {f"probe/{name}": value for name, value in metrics.items()}
+
+    def _failed_probe(self, step: int, reason: str) -> dict[str, float]:
+        """What a probe logs that could not measure."""
+        if self.world.first:
+            log.warning("step %d: the probe measured nothing: %s", step, reason)
+        return {"probe/failed": 1.0}
 
 
 def shown_samples(benchmark: Benchmark, result: EvalResult, count: int) -> list[str]:

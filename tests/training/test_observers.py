@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -17,7 +19,7 @@ from g2rl.policy.loading import load
 from g2rl.policy.policy import Policy
 from g2rl.policy.scoring import Scores
 from g2rl.tasks.countdown_traces import trace
-from g2rl.training import stages
+from g2rl.training import stages, validation
 from g2rl.training.observers import observe, private_copy
 from g2rl.types import GroupBatch, Shaped
 from tests.support import NO_EVALUATION, SMOKE, composed, metric_rows, untimed
@@ -206,6 +208,53 @@ def test_a_column_that_does_not_fit_the_table_is_left_out(
     assert found.metrics == {"observe/odd/failed": 1.0}
     assert not found.diagnostics
     assert "step 7" in caplog.text
+
+
+def test_an_observer_that_draws_and_fails_leaves_every_generator_as_it_was() -> None:
+    class Gambler:
+        name = "gambler"
+        needs: frozenset[str] = frozenset()
+
+        def __call__(self, batch: GroupBatch) -> Shaped:
+            random.seed(1)
+            np.random.seed(1)
+            torch.manual_seed(1)
+            torch.set_float32_matmul_precision("medium")
+            raise ValueError("and then it fails")
+
+    batch = GroupBatch(torch.ones(2, 2), torch.ones(2, 2).bool(), torch.ones(2, 2).long())
+
+    def generators() -> list[object]:
+        state = [random.getstate(), np.random.get_state()[1].tolist()]
+        return [*state, torch.get_rng_state().tolist(), torch.get_float32_matmul_precision()]
+
+    before = generators()
+    found = observe([Gambler()], lambda _: batch, 7)  # type: ignore[list-item]
+    assert found.metrics == {"observe/gambler/failed": 1.0}
+    assert generators() == before
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_probe_that_cannot_measure_costs_its_own_metrics(
+    value: float, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_figures: None
+) -> None:
+    score = validation.score
+
+    def broken(*args: Any, **kwargs: Any) -> Scores:
+        scores = score(*args, **kwargs)
+        assert scores.features_ND is not None
+        scores.features_ND[0] = value
+        return scores
+
+    monkeypatch.setattr(validation, "score", broken)
+    probed = run(tmp_path, "exploration=none", "trainer.probe_problems=2", "benchmark.samples=2")
+    for row in metric_rows(probed):
+        found = {name for name in row if name.startswith("probe/")}
+        assert found == {"probe/failed"}
+    assert not list((probed / "probe").glob("*.parquet"))
+    weights, _ = training_of(probed)
+    expected, _ = training_of(alone)
+    assert all(torch.equal(weights[name], expected[name]) for name in weights)
 
 
 def test_a_private_copy_shares_no_memory() -> None:
