@@ -27,14 +27,36 @@ MARKERS = (
     ("<|inner_prefix|>", "<|inner_suffix|>"),
     ("<|channel>thought", "<channel|>"),
     ("<unused94>thought", "<unused95>"),
+    ("<think:opensource>", "</think:opensource>"),
+    ("<|think:start|>", "<|think:end|>"),
+    ("<|plamo:begin_think:plamo|>", "<|plamo:end_think:plamo|>"),
+    ("[unused16]", "[unused17]"),
+    ("<ifm|think>", "</ifm|think>"),
+    ("<ifm|think_fast>", "</ifm|think_fast>"),
+    ("<ifm|think_faster>", "</ifm|think_faster>"),
+    ("to=self<|message|>", "to=user<|message|>"),
 )
-"""What opens and what closes reasoning. Case counts. The last two are Gemma 4's and MedGemma's."""
+"""What opens and what closes reasoning. Case counts.
+
+By model, as the reasoning parsers of vLLM and of llama.cpp have them or the models' own templates
+write them: <think> DeepSeek-R1, Qwen3, SmolLM3, Phi-4-reasoning, Granite 3.3, GLM and most others;
+<thought> EXAONE Deep; <seed:think> Seed-OSS; [THINK] Magistral; <|begin_of_thought|> OpenThoughts;
+<|START_THINKING|> Command A; triangles Kimi-VL and Kimi-Dev; <longcat_think> LongCat; <mm:think>
+MiniMax-M3; <|inner_prefix|> Apertus; <|channel>thought Gemma 4; <unused94> MedGemma;
+<think:opensource> Hunyuan 3; <|think:start|> Solar Open 2; PLaMo 3; [unused16] openPangu;
+<ifm|think> K2 Horizon; to=self Muse. <thinking>, <reasoning> and <scratchpad> are what prompts ask
+for, and no model is known here to be trained on the last. Not covered: Solar Open 1, whose closing
+marker was found in no public source.
+"""
 
 CUT_OFF = "<|cut_off|>"
 """Stands behind a completion that the token limit ended, on its way to a verifier that minds."""
 
 # gpt-oss: a message is <|channel|>NAME<|message|>TEXT, and the answer stands in the channel "final"
 _CHANNEL = re.compile(r"<\|channel\|>\s?(?P<name>[a-z]{1,20})[^<]{0,80}<\|message\|>")
+# Granite 3.2 sets its thoughts apart by two sentences
+_THOUGHTS = re.compile(r"\s*Here(?: is|'s) my thought process:")
+_RESPONSE = re.compile(r"Here(?: is|'s) my response:")
 _MESSAGE_END = re.compile(r"<\|(?:end|return|start|call)\|>")
 _PREFILLED = 60
 """Most characters that a prompt may put behind an opening marker, such as "Okay,"."""
@@ -44,6 +66,9 @@ def spoken(completion: str) -> str:
     """What a completion says behind its reasoning; empty while the reasoning goes on."""
     if "<|channel|>" in completion:
         return _final_channel(completion)
+    if _THOUGHTS.match(completion):
+        _, *responses = _RESPONSE.split(completion)
+        return responses[-1] if responses else ""
 
     # behind the last marker that closes reasoning
     start = 0

@@ -30,9 +30,23 @@ def test_the_channels_of_harmony() -> None:
     assert extract_answer(HARMONY) is None
 
 
+@pytest.mark.parametrize("here", ["Here is", "Here's"])
+def test_the_sentences_of_granite(here: str) -> None:
+    thought = f"{here} my thought process: maybe the answer is 7. "
+    assert extract_answer(thought) is None
+    assert extract_answer(thought + f"{here} my response: The answer is 8.") == "8"
+
+    # in the middle of a text they are ordinary words
+    assert extract_answer(f"First. {here} my thought process: the answer is 8.") == "8"
+
+
 @pytest.mark.parametrize(
     ("prompt", "opened"),
     [
+        ("<|im_start|>assistant<|think:start|>", "<|think:start|>"),
+        ("<|im_start|>assistant<|think:start|><|think:end|>", ""),
+        ("<hy_Assistant><think:opensource>", "<think:opensource>"),
+        ("assistant[unused16]", "[unused16]"),
         ("<|im_start|>assistant\n<think>\n", "<think>"),
         ("<｜Assistant｜><think>", "<think>"),
         ("<|im_start|>assistant\n<think>\nOkay,", "<think>"),
