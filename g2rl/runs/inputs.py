@@ -1,8 +1,10 @@
 """What a run depends on and its configuration does not show: contents behind names.
 
 The file `inputs.json` of a folder holds a fingerprint of each: the weights, the configuration and
-the tokenizer of the model, the problems, an adapter, an encoder. Work is continued only with the
-same inputs, because a folder or a name on a hub may hold something else tomorrow. Imports no torch.
+the tokenizer of the model, the problems, what grades them, an adapter, an encoder. Work is
+continued only with the same inputs, because a folder or a name on a hub may hold something else
+tomorrow.
+Imports no torch.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +134,42 @@ def problems_digest(problems: Iterable[Problem]) -> str:
         for text in (problem.id, problem.prompt, problem.answer, meta):
             digest.update(text.encode("utf-8", "replace") + b"\0")
     return digest.hexdigest()
+
+
+def grading_inputs(verifiers: Iterable[Any]) -> dict[str, str]:
+    """What decides verdicts besides problems and settings: the user's own code, and packages.
+
+    Args:
+        verifiers: of the task and of the benchmarks, see `g2rl.tasks.grading.verifier`.
+
+    Returns:
+        The fingerprint of the files of reward functions (not of modules that they import), and the
+        versions of packages in plain words; {} of verifiers that need neither.
+    """
+    files: set[Path] = set()
+    packages: set[str] = set()
+    for verifier in verifiers:
+        packages.update(getattr(verifier, "packages", ()))
+        own_files = getattr(verifier, "code_files", None)
+        if own_files is not None:
+            files.update(own_files())
+
+    # files by their content alone, since a relative path names them in one run only
+    found: dict[str, str] = {}
+    if files:
+        contents = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
+        found["code of reward functions"] = hashlib.sha256("".join(contents).encode()).hexdigest()
+    if packages:
+        found["versions of grading packages"] = ", ".join(map(_with_version, sorted(packages)))
+    return found
+
+
+def _with_version(package: str) -> str:
+    """The name of an installed package and its version."""
+    try:
+        return f"{package} {metadata.version(package)}"
+    except metadata.PackageNotFoundError:
+        return f"{package} (not installed)"
 
 
 def check_inputs(folder: Path, digests: Mapping[str, str], continued: bool) -> None:

@@ -52,6 +52,7 @@ class TasksetVerifier:
     """The taskset, in a worker."""
 
     bounded = False
+    packages = ("verifiers",)
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.right_from):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,9 +15,11 @@ from g2rl.runs.inputs import (
     check_inputs,
     encoder_inputs,
     files_digest,
+    grading_inputs,
     model_inputs,
     problems_digest,
 )
+from g2rl.tasks.grading.math import MathVerifier
 from g2rl.types import Problem
 
 
@@ -99,6 +102,31 @@ def test_problems_differ_by_everything_that_decides() -> None:
     digests = {problems_digest(problems) for problems in [[one], *others]}
     assert len(digests) == 7
     assert problems_digest([one]) == problems_digest([one])
+
+
+def test_what_grades_counts_by_its_files_and_versions(tmp_path: Path) -> None:
+    one, other = tmp_path / "one.py", tmp_path / "other.py"
+    for file in (one, other):
+        file.write_text(f"NAME = {file.name!r}")
+    functions = SimpleNamespace(code_files=lambda: [one, other])
+    mathematics = SimpleNamespace(packages=("pytest", "no-such-package"))
+    found = grading_inputs([functions, mathematics, SimpleNamespace()])
+    assert set(found) == {"code of reward functions", "versions of grading packages"}
+    versions = f"no-such-package (not installed), pytest {pytest.__version__}"
+    assert found["versions of grading packages"] == versions
+
+    # in any order, and with any byte
+    assert grading_inputs([SimpleNamespace(code_files=lambda: [other, one]), mathematics]) == found
+    one.write_text("NAME = 1")
+    after = grading_inputs([functions, mathematics])
+    assert after["code of reward functions"] != found["code of reward functions"]
+    assert grading_inputs([SimpleNamespace(packages=(), code_files=list)]) == {}
+
+
+def test_the_mathematics_goes_by_the_versions_that_are_installed() -> None:
+    [versions] = grading_inputs([MathVerifier()]).values()
+    assert f"math-verify {metadata.version('math-verify')}" in versions
+    assert "not installed" not in versions
 
 
 def test_changed_inputs_are_named_and_recorded_ones_are_kept(tmp_path: Path) -> None:

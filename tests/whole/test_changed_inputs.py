@@ -108,6 +108,36 @@ def test_a_run_that_recorded_no_inputs_goes_on_with_a_warning(
     }
 
 
+def test_a_run_is_not_continued_with_another_reward_function(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [{"prompt": f"use 3 5 {n} make 22 :", "answer": "1"} for n in range(7, 13)]
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("reward.py").write_text("def f(completions, **_): return [0.0]\n")
+    words = [
+        *NO_EVALUATION[:2],
+        "tracking=local",
+        "report=false",
+        "exploration=none",
+        "task=rows",
+        "benchmark=rows",
+        "benchmark.samples=1",
+        "task.source.source=rows.jsonl",
+        "task.source.held_out=2",
+        "task.source.reward=reward.py:f",
+        "task.max_prompt_tokens=32",
+        "task.max_response_tokens=8",
+        "trainer.prompts_per_step=2",
+        "trainer.group_size=2",
+    ]
+    train(composed(*words, "trainer.steps=1"), tmp_path / "run")
+    Path("reward.py").write_text("def f(completions, **_): return [1.0]\n")
+    with pytest.raises(ValueError, match="begun with other code of reward functions"):
+        train(composed(*words, "trainer.steps=2"), tmp_path / "run")
+    assert len(metric_rows(tmp_path / "run")) == 2
+
+
 def test_changed_rows_of_a_data_set_change_the_fingerprints(tmp_path: Path) -> None:
     found = set()
     for number, gold in enumerate(("4", "5")):

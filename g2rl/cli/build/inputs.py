@@ -15,6 +15,7 @@ from g2rl.runs.inputs import (
     adapter_inputs,
     encoder_inputs,
     files_digest,
+    grading_inputs,
     model_inputs,
     problems_digest,
 )
@@ -33,6 +34,12 @@ def training_inputs(settings: TrainSettings, job: TrainingJob) -> dict[str, str]
             job.problems.task, settings.seed, settings.trainer.prompts_per_step
         ),
         "held-out problems": held_out_problems(job.problems.benchmarks),
+        **grading_inputs(
+            [
+                job.problems.task.verifier,
+                *(benchmark.verifier for benchmark in job.problems.benchmarks),
+            ]
+        ),
     }
 
 
@@ -61,6 +68,14 @@ def training_problems(task: Task, seed: int, prompts_per_step: int) -> str:
     if isinstance(task, Finite):
         return problems_digest(task.problems)
     return problems_digest(task.batch(seed, 0, prompts_per_step))
+
+
+def held_out_inputs(benchmarks: Sequence[Benchmark]) -> dict[str, str]:
+    """Fingerprints of all held-out problems, and of what grades them."""
+    return {
+        "held-out problems": held_out_problems(benchmarks),
+        **grading_inputs(benchmark.verifier for benchmark in benchmarks),
+    }
 
 
 def held_out_problems(benchmarks: Sequence[Benchmark]) -> str:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from pyarrow import parquet
 
 from g2rl.cli.build.benchmarks import build_benchmarks, build_graders
-from g2rl.cli.build.inputs import files_of_model, held_out_problems, revision_of
+from g2rl.cli.build.inputs import files_of_model, held_out_inputs, revision_of
 from g2rl.cli.build.model import build_sampler, model_of_subject
 from g2rl.cli.build.settings import plain, read_grading_settings, read_model_settings
 from g2rl.cli.folder import prepare, read_config_file
@@ -113,7 +113,7 @@ def sample(
     settings = plain(config)
     continued = prepare(folder, settings, config.resume, free_keys("evaluate", "resume"), OUTPUTS)
     digests = files_of_model(read_model_settings(config.model))
-    digests["held-out problems"] = held_out_problems(benchmarks)
+    digests.update(held_out_inputs(benchmarks))
     check_inputs(folder, digests, continued)
 
     # what is still to be sampled

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from g2rl.cli.build.benchmarks import build_benchmarks
-from g2rl.cli.build.inputs import files_of_model, held_out_problems
+from g2rl.cli.build.inputs import files_of_model, held_out_inputs
 from g2rl.cli.build.model import (
     build_engine,
     build_policy,
@@ -63,7 +63,7 @@ def begin(
     free = free_keys(command, "resume")
     continued = prepare(folder, plain(config), config.resume, free, outputs)
     digests = files_of_model(read_model_settings(config.model))
-    digests["held-out problems"] = held_out_problems(benchmarks)
+    digests.update(held_out_inputs(benchmarks))
     check_inputs(folder, digests, continued)
     return config, benchmarks[0]
 

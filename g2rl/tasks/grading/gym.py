@@ -46,6 +46,7 @@ class GymVerifier:
     """Grades ``Problem(..., meta={"family": "gcd", "entry": {...}})`` as made by the benchmark."""
 
     bounded = False
+    packages = ("reasoning-gym",)
 
     def grade(self, completion: str, problem: Problem) -> Verdict:
         """Judge one completion. If the scorer fails, the answer is wrong (route ``error``)."""

@@ -51,6 +51,7 @@ class MathVerifier:
     """
 
     bounded = False
+    packages = ("math-verify", "latex2sympy2-extended", "sympy")
     minds_cut_off = True
     one_right_answer = True
 

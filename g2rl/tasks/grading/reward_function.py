@@ -35,6 +35,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.machinery import PathFinder
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,11 @@ class RewardVerifier:
             self.on_error,
             self.messages,
         )
+
+    def code_files(self) -> list[Path]:
+        """The files of the functions, as far as they can be found without importing anything."""
+        found = [file_of(function.name) for function in self.functions]
+        return [path for path in found if path is not None]
 
     def grade(self, completion: str, problem: Problem) -> Verdict:
         """Judge one completion.
@@ -237,6 +243,28 @@ def load_function(name: str) -> Callable[..., Any]:
     if not callable(function):
         raise RewardFunctionError(f"reward function {name}: {place} has no function of that name")
     return function
+
+
+def file_of(name: str) -> Path | None:
+    """The file that a function's module is in; None where there is none. Nothing is imported.
+
+    Args:
+        name: ``package.module:function`` or ``file.py:function``.
+    """
+    place = name.rpartition(":")[0]
+    if place.endswith(".py"):
+        path = Path(place).expanduser()
+        return path if path.is_file() else None
+
+    # from package to package, as an import would go
+    folders: list[str] | None = [*sys.path, os.getcwd()]
+    origin: str | None = None
+    for part in place.split("."):
+        spec = PathFinder.find_spec(part, folders)
+        if spec is None:
+            return None
+        origin, folders = spec.origin, list(spec.submodule_search_locations or ())
+    return None if origin is None or not Path(origin).is_file() else Path(origin)
 
 
 def _module_of(place: str) -> Any:

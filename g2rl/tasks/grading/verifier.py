@@ -17,9 +17,10 @@ class Verifier(Protocol):
     A verifier may also have a method ``warm_up()``. A worker calls it once, before its memory limit
     and the clock of its first item apply. With the attribute ``minds_cut_off = True`` it is told of
     completions that the token limit ended: `reasoning.CUT_OFF` stands behind them. A verifier with
-        settings
-    has an ``identity``, a value that is equal for equal settings. With ``one_right_answer = True``
-    all right answers to a problem mean the same, so they are one class for maj@k.
+    settings has an ``identity``, a value that is equal for equal settings. With
+    ``one_right_answer = True`` all right answers to a problem mean the same, so they are one class
+    for maj@k. What else its verdicts depend on is recorded with a run: ``packages`` are the names
+    of installed packages that it grades with, and ``code_files()`` are files of the user's own.
     """
 
     bounded: bool

@@ -13,6 +13,7 @@ from g2rl.tasks.grading.reward_function import (
     RewardFunction,
     RewardFunctionError,
     RewardVerifier,
+    file_of,
     load_function,
 )
 from g2rl.types import Problem, Verdict
@@ -122,6 +123,24 @@ def test_a_file_may_have_errors_or_modules_beside_it(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
         with pytest.raises(RewardFunctionError, match=f"{name} cannot be imported"):
             load_function(f"{tmp_path / name}:f")
+
+
+def test_the_file_of_a_function_is_found_without_importing_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "rewarding" / "inner"
+    package.mkdir(parents=True)
+    for file in (tmp_path / "alone.py", package.parent / "__init__.py", package / "deep.py"):
+        file.write_text("raise SystemExit('imported')")
+    monkeypatch.chdir(tmp_path)
+    assert file_of("alone.py:f") == Path("alone.py")
+    assert file_of("alone:f") == tmp_path / "alone.py"
+    assert file_of("rewarding:f") == package.parent / "__init__.py"
+    assert file_of("rewarding.inner.deep:f") == package / "deep.py"
+    for name in ("nowhere.py:f", "nowhere:f", "rewarding.nowhere:f", "sys:f", "alone.deeper:f"):
+        assert file_of(name) is None
+    verifier = RewardVerifier((RewardFunction("alone.py:f"), RewardFunction("nowhere:f")))
+    assert verifier.code_files() == [Path("alone.py")]
 
 
 def test_an_argument_that_no_row_has_is_named_with_those_there_are() -> None:
