@@ -646,7 +646,8 @@ class ExplorationGRPOTrainer(ExploringTrainer, GRPOTrainer):
 
     Evaluation sees the reward functions alone. Rewards are logged as TRL logs them, what the signal
     adds as `rewards/exploration`, its metrics as `explore/NAME` and those of observers as
-    `observe/OBSERVER/NAME`. Completions have to be of one turn and text.
+    `observe/OBSERVER/NAME`. Completions have to be of one turn, and prompts without images where a
+    signal or an observer needs scores of the policy.
 
     Args:
         args, kwargs: what GRPOTrainer takes.

@@ -248,6 +248,7 @@ def test_shaped_rewards_become_advantages_as_trl_makes_them(
     assert logged["explore/nu_mean"] == pytest.approx([shaped.metrics["nu_mean"]], abs=1e-5)
 
 
+LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo")
 ACCUMULATED = {
     "max_steps": 2,
     "per_device_train_batch_size": GROUP,
@@ -275,27 +276,40 @@ BIT_EQUAL: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 """TRL's trainer, ours, and settings; TRL changes an adaptive entropy coefficient at every step."""
 
 
+def odd(completion_ids: list[list[int]], **_: Any) -> list[float]:
+    """A verdict that the policy's first token decides."""
+    return [float(ids[0] % 2) for ids in completion_ids]
+
+
+def long(completion_ids: list[list[int]], **_: Any) -> list[float | None]:
+    """A reward of some completions, and none of the others."""
+    return [len(ids) / 8 if ids[0] % 3 else None for ids in completion_ids]
+
+
+async def last(completion_ids: list[list[int]], **_: Any) -> list[float]:
+    """A reward that is waited for."""
+    return [ids[-1] / 10 for ids in completion_ids]
+
+
 def trained(
     kind: Any, tiny: LoadedModel, folder: Path, settings: dict[str, Any], **options: Any
 ) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """Weights and logs after training on sampled responses, whose rewards need no verifier."""
-    rewards = [lambda completion_ids, **_: [float(ids[0] % 2) for ids in completion_ids]]
-    options |= {"reward_funcs": rewards, "fixed": False, "settings": settings}
-    made = trainer(tiny, folder / kind.__name__, kind, **options)
+    """Weights and logs after training on sampled responses."""
+    options = {"reward_funcs": [odd], "fixed": False, **options}
+    made = trainer(tiny, folder / kind.__name__, kind, settings=settings, **options)
     made.train()
     return weights(made), made.state.log_history
 
 
-@pytest.mark.parametrize("case", BIT_EQUAL)
-def test_without_exploration_training_is_bit_equal_to_trls(
-    case: str, tiny: LoadedModel, tmp_path: Path
+def assert_bit_equal(
+    tiny: LoadedModel, folder: Path, case: tuple[Any, Any, dict[str, Any]], **options: Any
 ) -> None:
     """Observers look on, and neither a weight nor a number of TRL's logs changes."""
-    theirs_kind, our_kind, settings = BIT_EQUAL[case]
-    theirs, their_logs = trained(theirs_kind, tiny, tmp_path, settings)
+    theirs_kind, our_kind, settings = case
+    theirs, their_logs = trained(theirs_kind, tiny, folder, settings, **options)
     observers = ["g2rl"] if our_kind is ExplorationRLOOTrainer else ["g2rl", EntropyBonus(0.5)]
-    options = {"signal": "none", "observers": observers}
-    ours, our_logs = trained(our_kind, tiny, tmp_path, settings, **options)
+    options |= {"signal": "none", "observers": observers}
+    ours, our_logs = trained(our_kind, tiny, folder, settings, **options)
 
     for name, weight in theirs.items():
         assert torch.equal(ours[name], weight), name
@@ -306,8 +320,65 @@ def test_without_exploration_training_is_bit_equal_to_trls(
 
     # the observers have seen the batches, and TRL has trained
     assert any("observe/g2rl/nu_mean" in row for row in our_logs)
-    changed = [torch.equal(theirs[name], value) for name, value in tiny.model.named_parameters()]
-    assert not all(changed), "TRL's training has changed nothing"
+    assert any(row.get("grad_norm", 0.0) > 0 for row in their_logs), "TRL has changed nothing"
+
+
+@pytest.mark.parametrize("case", BIT_EQUAL)
+def test_without_exploration_training_is_bit_equal_to_trls(
+    case: str, tiny: LoadedModel, tmp_path: Path
+) -> None:
+    assert_bit_equal(tiny, tmp_path, BIT_EQUAL[case])
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    **{f"loss-{name}": {"loss_type": name} for name in LOSSES},
+    "batch-scale": {"scale_rewards": "batch"},
+    "no-scale": {"scale_rewards": "none"},
+    "two-iterations": {"num_iterations": 2},
+    "off-policy-batches": {
+        "steps_per_generation": 4,
+        "per_device_train_batch_size": GROUP // 2,
+        "gradient_accumulation_steps": 1,
+        "max_steps": 4,
+    },
+    "kl": {"beta": 0.1, "use_bias_correction_kl": True, "num_iterations": 2},
+    "moving-reference": {"beta": 0.1, "sync_ref_model": True, "ref_model_sync_steps": 1},
+    "truncated": {"mask_truncated_completions": True},
+    "sequence-ratio": {"importance_sampling_level": "sequence", "num_iterations": 2},
+    "quantile": {"top_entropy_quantile": 0.5},
+    "bonus": {"entropy_coef": 0.1},
+    "off-policy-mask": {"off_policy_mask_threshold": 0.1, "num_iterations": 2},
+    "two-sided": {"delta": 1.5, "num_iterations": 2},
+    "small-evaluation": {"eval_strategy": "steps", "eval_steps": 1, "num_generations_eval": 2},
+    "table": {"log_completions": True},
+    "reentrant": {"gradient_checkpointing_kwargs": {"use_reentrant": True}},
+    "not-reentrant": {"gradient_checkpointing_kwargs": {"use_reentrant": False}},
+    "no-checkpointing": {"gradient_checkpointing": False},
+    "bf16": {"bf16": True},
+    "float32-head": {"bf16": True, "cast_lm_head_to_fp32": True},
+    "sampling": {"top_p": 0.9, "top_k": 20, "min_p": 0.01, "repetition_penalty": 1.1},
+    "padding": {"pad_to_multiple_of": 8},
+    "workers": {"dataloader_num_workers": 1},
+    "dropped-columns": {"remove_unused_columns": True},
+    "rewards": {"reward_weights": [1.0, 0.5, 0.2]},
+    "adapter": {"beta": 0.1, "gradient_checkpointing_kwargs": {"use_reentrant": True}},
+}
+"""Settings of GRPO that a user of TRL may have, one at a time."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SETTINGS)
+def test_under_every_setting_training_is_bit_equal_to_trls(
+    name: str, tiny: LoadedModel, tmp_path: Path
+) -> None:
+    settings = {**ACCUMULATED, "eval_strategy": "no", **SETTINGS[name]}
+    options: dict[str, Any] = {}
+    if name == "rewards":
+        options["reward_funcs"] = [odd, long, last]
+    if name == "adapter":
+        peft = pytest.importorskip("peft")
+        options["peft_config"] = peft.LoraConfig(r=2, target_modules=["q_proj"])
+    assert_bit_equal(tiny, tmp_path, (GRPOTrainer, ExplorationGRPOTrainer, settings), **options)
 
 
 def test_advantages_of_a_signal_are_used_as_they_are(tiny: LoadedModel, tmp_path: Path) -> None:
@@ -711,11 +782,18 @@ def test_a_model_whose_logits_are_not_its_heads_is_refused(
     trainer(tiny, tmp_path, model=model, signal="none")
 
 
-def test_tools_are_refused_before_training(
-    tiny: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def any_template(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny policy's chat template has no place for tools, which TRL would refuse first."""
+    module = "trl.trainer.grpo_trainer."
+    monkeypatch.setattr(module + "supports_tool_calling", lambda _: True)
+    monkeypatch.setattr(module + "is_chat_template_prefix_preserving", lambda _: True)
+    monkeypatch.setattr(module + "add_response_schema", lambda tokenizer: tokenizer)
+    monkeypatch.setattr(module + "is_jmespath_available", lambda: True)
 
+
+@pytest.mark.usefixtures("any_template")
+def test_tools_are_refused_before_training(tiny: LoadedModel, tmp_path: Path) -> None:
     def add(a: int, b: int) -> int:
         """Add two numbers.
 
@@ -725,13 +803,35 @@ def test_tools_are_refused_before_training(
         """
         return a + b
 
-    module = "trl.trainer.grpo_trainer."
-    monkeypatch.setattr(module + "supports_tool_calling", lambda _: True)
-    monkeypatch.setattr(module + "is_chat_template_prefix_preserving", lambda _: True)
-    monkeypatch.setattr(module + "add_response_schema", lambda tokenizer: tokenizer)
-    monkeypatch.setattr(module + "is_jmespath_available", lambda: True)
     with pytest.raises(ValueError, match=r"signal passk inside TRL: .* tools have several turns"):
         trainer(tiny, tmp_path, signal="passk", tools=[add])
+
+
+@pytest.mark.usefixtures("any_template")
+def test_an_environment_without_tools_asks_and_judges(tiny: LoadedModel, tmp_path: Path) -> None:
+    """It is one turn. There is no data set, so the problem is what the environment asks."""
+    question = small_trl.PROBLEMS_OF_TASK[0].prompt
+
+    class Environment:
+        def reset(self, **_: Any) -> str:
+            return question
+
+        def get_reward(self) -> float:
+            return 1.0
+
+    watch = Watch("problem_ids", "logps")
+    made = ExplorationGRPOTrainer(
+        model=copy.deepcopy(tiny.model),
+        args=small_trl.config(tmp_path, max_completion_length=2),
+        processing_class=tiny.tokenizer,
+        environment_factory=Environment,
+        signal=watch,
+    )
+    made.train()
+    [batch] = watch.batches
+    assert batch.problem_ids == [question, question]
+    assert batch.correct_PG.all()
+    assert batch.logp_sum_PG is not None
 
 
 def test_models_with_images_are_refused_where_scores_are_needed(
