@@ -52,6 +52,8 @@ class Case(NamedTuple):
     kl: float
     sides: tuple[str, ...]
     """Names with the size of a micro-batch: tokens for g2rl, rows for TRL."""
+    steps: int = 4
+    """Steps of a side in one repeat, the first of them warm-up."""
 
 
 CASES = {
@@ -81,6 +83,7 @@ CASES = {
         True,
         0.0,
         ("g2rl2048", "trl32"),
+        steps=2,
     ),
 }
 PROMPTS = 16
@@ -270,7 +273,7 @@ def main() -> None:
     """Compare, or time one side in this process."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--steps", type=int, help="of a side in a repeat; default: the case's own")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--case", choices=list(CASES))
     parser.add_argument("--side", help="only this side's seconds, as JSON, such as g2rl4096")
@@ -281,7 +284,8 @@ def main() -> None:
     if args.side:
         side = g2rl_steps if args.side.startswith("g2rl") else trl_steps
         size = int(args.side.removeprefix("g2rl").removeprefix("trl"))
-        print(json.dumps(side(args.case, args.steps, size, args.folder)))
+        steps = args.steps or CASES[args.case].steps
+        print(json.dumps(side(args.case, steps, size, args.folder)))
         return
 
     # all of them
@@ -290,7 +294,8 @@ def main() -> None:
         for name in [args.case] if args.case else list(CASES):
             if name == "smollm2":
                 make_model(Path(folder))
-            rows += compare(name, args.repeats, args.steps, Path(folder))
+            steps = args.steps or CASES[name].steps
+            rows += compare(name, args.repeats, steps, Path(folder))
     report(rows, args.json)
 
 

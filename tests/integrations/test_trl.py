@@ -364,21 +364,33 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "adapter": {"beta": 0.1, "gradient_checkpointing_kwargs": {"use_reentrant": True}},
 }
 """Settings of GRPO that a user of TRL may have, one at a time."""
+RLOO_SETTINGS: dict[str, dict[str, Any]] = {
+    "rloo-iterations": {"num_iterations": 2, "beta": 0.0},
+    "rloo-normalized": {"normalize_advantages": True},
+    "rloo-clipped": {"mask_truncated_completions": True, "reward_weights": [0.5]},
+    "rloo-reentrant": {"gradient_checkpointing_kwargs": {"use_reentrant": True}, "bf16": True},
+    "rloo-table": {"log_completions": True, "steps_per_generation": 2, "num_iterations": 2},
+}
+"""Likewise of RLOO."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", [*SETTINGS, *RLOO_SETTINGS])
 def test_under_every_setting_training_is_bit_equal_to_trls(
     name: str, tiny: LoadedModel, tmp_path: Path
 ) -> None:
-    settings = {**ACCUMULATED, "eval_strategy": "no", **SETTINGS[name]}
+    kinds: tuple[Any, Any] = (GRPOTrainer, ExplorationGRPOTrainer)
+    if name in RLOO_SETTINGS:
+        kinds = (RLOOTrainer, ExplorationRLOOTrainer)
+    changes = (SETTINGS | RLOO_SETTINGS)[name]
+    settings = {**ACCUMULATED, "eval_strategy": "no", **changes}
     options: dict[str, Any] = {}
     if name == "rewards":
         options["reward_funcs"] = [odd, long, last]
     if name == "adapter":
         peft = pytest.importorskip("peft")
         options["peft_config"] = peft.LoraConfig(r=2, target_modules=["q_proj"])
-    assert_bit_equal(tiny, tmp_path, (GRPOTrainer, ExplorationGRPOTrainer, settings), **options)
+    assert_bit_equal(tiny, tmp_path, (*kinds, settings), **options)
 
 
 def test_advantages_of_a_signal_are_used_as_they_are(tiny: LoadedModel, tmp_path: Path) -> None:
@@ -495,6 +507,26 @@ def test_a_bonus_of_tokens_is_added_to_their_advantages(tiny: LoadedModel, tmp_p
     # the ratio is 1, so a token costs minus its advantage, and dapo averages over all tokens
     expected = -sum(float(bonus_T.sum()) for bonus_T in bonus) / sum(lengths)
     assert float(difference) == pytest.approx(expected, rel=1e-5)
+
+
+def test_masks_and_bonuses_do_not_depend_on_accumulation(tiny: LoadedModel, tmp_path: Path) -> None:
+    """Two steps on one batch, as a whole and in shuffled halves: the same weights."""
+    lengths = [len(ids) for ids in small_trl.responses(tiny.tokenizer)]
+    bonus = [torch.arange(1.0, length + 1) for length in lengths]
+    keep_PG = torch.tensor([[True, True, False, True], [False, True, True, False]])
+    once = {"optim": "sgd", "learning_rate": 0.1, "max_grad_norm": 0.0}
+    once |= {"num_iterations": 2, "max_steps": 2}
+    halves = {"per_device_train_batch_size": GROUP, "gradient_accumulation_steps": 2}
+    found: list[dict[str, Tensor]] = []
+    for settings in (once, once | halves):
+        watch = Watch(say=lambda b: Shaped(b.rewards_PG, token_bonus=bonus, keep_PG=keep_PG))
+        made = trainer(tiny, tmp_path, signal=watch, settings=settings)
+        made.train()
+        assert len(watch.batches) == 1
+        found.append(weights(made))
+    close(found[1], found[0])
+    moved = [float((found[0][n] - w).abs().max()) for n, w in tiny.model.named_parameters()]
+    assert max(moved) > 0.01, "nothing was trained"
 
 
 def test_an_entropy_bonus_is_trls_own(tiny: LoadedModel, tmp_path: Path) -> None:
