@@ -51,6 +51,7 @@ class Column:
 @cache
 def _pattern(template: str) -> re.Pattern[str]:
     """Matches every name that a template stands for."""
+    # literal text between the words in braces
     parts = re.split(r"\{\w+\}", template)
     return re.compile(".+".join(re.escape(part) for part in parts))
 
@@ -79,6 +80,7 @@ class FileSchema:
 
     def column(self, name: str) -> Column | None:
         """The description of a column of a file; None if it has none. Plain names come first."""
+        # a name of its own goes before a template that fits too
         for column in sorted(self.columns, key=lambda column: "{" in column.name):
             if column.stands_for(name):
                 return column
@@ -92,6 +94,7 @@ class FileSchema:
         """
         import pyarrow
 
+        # a column that is there only sometimes is not part of the type
         known = records or {}
         fields = []
         for column in self.columns:
@@ -124,9 +127,12 @@ def word_of(type_of_parquet: pyarrow.DataType) -> str:
     """The word of `TYPES` for a type of parquet; its own name if there is none."""
     import pyarrow
 
+    # texts have two lengths of offsets
     is_of = pyarrow.types
     if is_of.is_string(type_of_parquet) or is_of.is_large_string(type_of_parquet):
         return "text"
+
+    # lists, of records or of single values
     if is_of.is_list(type_of_parquet):
         is_record = is_of.is_struct(type_of_parquet.value_type)
         return "objects" if is_record else f"{word_of(type_of_parquet.value_type)}s"

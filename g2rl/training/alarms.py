@@ -50,6 +50,7 @@ class HealthLimits:
     unsolved_steps: int = 10
 
     def __post_init__(self) -> None:
+        # a window of no steps has no mean
         counts = ("window", "unsolved_steps")
         for field in fields(self):
             least = 1 if field.name in counts else 0
@@ -175,6 +176,7 @@ def mean_of_last(rows: Sequence[Row], window: int, metrics: Sequence[str]) -> fl
 
 def score_mismatch(rows: Sequence[Row], limits: HealthLimits) -> str | None:
     """Scoring and update give the same weights different log-probabilities."""
+    # rows of steps in which nothing was updated have none
     ratio = rows[-1].get("update/first_ratio")
     if ratio is None or abs(ratio - 1) <= limits.ratio:
         return None
@@ -243,6 +245,7 @@ class Watch:
         longest_window = max(self.limits.window, self.limits.unsolved_steps)
         self.rows = [*self.rows, row][-longest_window:]
 
+        # each alarm is raised once in the life of a run
         new_alarms: dict[str, str] = {}
         for name, message in alarms(self.rows, self.limits).items():
             if name not in self.raised:

@@ -97,6 +97,7 @@ class ConsoleReporter:
     @property
     def width(self) -> int:
         """Columns of the terminal; a file has as many as a line needs."""
+        # COLUMNS speaks for a terminal that a pipe hides
         is_limited = self.console.is_terminal or "COLUMNS" in os.environ
         return self.console.width if is_limited else sys.maxsize
 
@@ -106,6 +107,7 @@ class ConsoleReporter:
         self._main = self.progress.add_task("training", total=steps, completed=first_step)
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
+        # what this run does not measure has no place in its line
         values: list[str] = []
         for name, label, number_format in STEP_LINE:
             if name in metrics:
@@ -126,6 +128,7 @@ class ConsoleReporter:
             self.progress.remove_task(task)
 
     def evaluated(self, step: int, result: EvalResult) -> None:
+        # every share with its interval
         accuracies: list[str] = []
         for name, interval in result.intervals.items():
             limits = f"[{interval.low:.3f}, {interval.high:.3f}]"
@@ -202,6 +205,7 @@ def in_lines(head: str, parts: Sequence[str], width: int) -> str:
     """
     lines = [head]
     for part in parts:
+        # one space behind a colon, two between parts
         longer = f"{lines[-1]} {part}" if lines[-1].endswith(":") else f"{lines[-1]}  {part}"
         if len(longer) > width:
             lines.append(f"    {part}")

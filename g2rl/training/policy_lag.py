@@ -73,10 +73,14 @@ class PastWeights:
         """Keep the weights with which a step begins, and forget those that no step needs."""
         if step in self._weights_of:
             return  # a step may draw several times
+
+        # copies in host memory, so that no update reaches them
         copies: Weights = {}
         for name, tensor in weights_to_keep(self.policy.model).items():
             copies[name] = tensor.detach().to("cpu", copy=True)
         self._weights_of[step] = copies
+
+        # older ones are needed no more
         for other in list(self._weights_of):
             if other < step - self.lag:
                 del self._weights_of[other]
@@ -103,6 +107,7 @@ class PastWeights:
         Raises:
             ValueError: the checkpoint does not hold the weights of the last k steps.
         """
+        # a run that is shorter than its lag needs fewer
         needed = set(range(max(1, done + 1 - self.lag), done + 1))
         stored = state.get("weights_of", {})
         if set(stored) != needed:
@@ -134,12 +139,14 @@ class LaggedSampler(Sampler):
         """See `Sampler.draw`."""
         with self.past.behind(step):
             rollouts = super().draw(step, start, first_place, count)
+            # an engine that reports them has the weights that drew
             if self.engine.reports_logps:
                 return rollouts
             return self._with_logps(rollouts)
 
     def _with_logps(self, rollouts: Rollouts) -> Rollouts:
         """The rollouts with the log-probabilities of the weights that drew them."""
+        # the same forward as in scoring, under the past weights
         request = ScoreRequest(self.settings.sampling.temperature, self.settings.score_tokens)
         with self.reporter.phase("scoring"):
             scores = score(self.past.policy, rollouts.sequences, request, self.world)

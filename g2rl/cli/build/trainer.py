@@ -152,8 +152,11 @@ def build_training(
 
 def build_exploration(config: DictConfig, settings: TrainSettings) -> Exploration:
     """The signal, its observers, and the encoder and partitioner that they need."""
+    # what shapes the reward, and what only looks on
     group_size = settings.trainer.group_size
     signal, observers = build_signals(config.exploration, group_size, settings.advantage)
+
+    # how responses are told apart, and all that has to be computed for it
     partitioner: Partitioner | None = None
     if config.get("partition") is not None:
         partitioner = instantiate(config.partition)
@@ -203,8 +206,11 @@ def build_models(
 
     The copy is there for the KL term and for signals that look at it.
     """
+    # the policy, and a learning rate that can move its weights
     policy = build_policy(loaded, settings.model)
     refuse_stuck_weights(policy, settings.optimizer.lr)
+
+    # a copy of the start, where something looks at it
     reference = None
     if settings.loss.kl_coef or signal_needs_reference:
         reference = frozen_copy(policy)
@@ -224,6 +230,8 @@ def build_profiler(
     """
     if not settings.profiled_steps or not world.first:
         return models, None
+
+    # one profiler for all stages
     policy = models.policy
     profiler = RunProfiler(settings.profiled_steps, RunFolder(run_dir).trace, policy.device)
 
@@ -231,12 +239,15 @@ def build_profiler(
     profiler.meter.watch_policy(policy)
     if isinstance(models.reference, Policy):
         profiler.meter.watch_policy(models.reference)
+
+    # sampling counts its own operations
     engine = CountedEngine(models.engine, profiler.meter, ModelSize.of(policy.model))
     return replace(models, engine=engine), profiler
 
 
 def build_tracker(config: DictConfig, run_dir: Path, world: World) -> Tracker:
     """What writes the run's files; only the first rank writes."""
+    # the others keep silent, in the same places
     if world.first:
         return Tracker(run_dir, instantiate(config.tracking))
     return SilentTracker(run_dir)
@@ -256,6 +267,7 @@ def assemble(
     profiler: RunProfiler | None = None,
 ) -> TrainingJob:
     """Put the loop around what has been built."""
+    # the stages of a step, which a profiler follows
     on_lap = None if profiler is None else profiler.lap
     step = assemble_step(settings, problems, exploration, models, tracker, reporter, world, on_lap)
 
@@ -276,6 +288,7 @@ def assemble(
         on_lap=on_lap,
     )
 
+    # and the run around both
     trainer = Trainer(
         step,
         validation,
@@ -336,6 +349,7 @@ def assemble_step(
         world=world,
     )
 
+    # in the order of docs/tour.md
     return TrainingStep(
         sampler=sampler,
         grader=problems.graders(problems.task.verifier),
@@ -356,6 +370,7 @@ def build_sampler(
     settings: TrainSettings, task: Task, models: Models, reporter: Reporter, world: World
 ) -> Sampler:
     """What draws the responses of a step, with the present weights or with past ones."""
+    # stale responses come from weights that are kept aside
     sampler_class: Callable[..., Sampler] = Sampler
     if settings.trainer.lag:
         past = PastWeights(models.policy, models.engine, settings.trainer.lag)
@@ -380,9 +395,11 @@ def check_lengths(settings: TrainSettings, problems: Problems, loaded: LoadedMod
         ValueError: the model has too few positions, or a training prompt is too long.
         ModelError: a prompt that the tokenizer cannot encode.
     """
+    # positions for the longest prompt and response
     trainer = settings.trainer
     check_context(loaded.model.config, trainer.max_prompt_tokens + trainer.sampling.max_tokens)
 
+    # held-out prompts are never dropped, so all must fit
     check_benchmark_prompts(
         problems.benchmarks, loaded.tokenizer, settings.model.chat, loaded.model.config
     )
@@ -391,6 +408,7 @@ def check_lengths(settings: TrainSettings, problems: Problems, loaded: LoadedMod
     def token_count(problem: Problem) -> int:
         return len(encode_prompt(loaded.tokenizer, problem.prompt, settings.model.chat))
 
+    # what was left out is said, not hidden
     task = problems.task
     dropped = fit_prompts(task, token_count, trainer.max_prompt_tokens, settings.overlong)
     if dropped:

@@ -41,6 +41,7 @@ class Words:
         overrides: list[str] = []
         words = iter(arguments)
         for word in words:
+            # its value may look like anything
             if word in VALUED_FLAGS:
                 flags += [word, *_next_of(words)]
             elif word.startswith("-"):
@@ -68,6 +69,7 @@ class Words:
         """Folders that the user adds to conf/."""
         folders: list[Path] = []
         for place, flag in enumerate(self.flags):
+            # --config-dir=FOLDER, or the folder in the next word
             name, _, value = flag.partition("=")
             if name in CONFIG_DIR:
                 folders.append(Path(value or self.flags[place + 1]))
@@ -78,6 +80,7 @@ class Words:
         known = (*VALUED_FLAGS, *PLAIN_FLAGS)
         unknown: list[str] = []
         for place, flag in enumerate(self.flags):
+            # the value of a flag is none itself
             is_value = place > 0 and self.flags[place - 1] in VALUED_FLAGS
             if not is_value and flag.split("=", 1)[0] not in known:
                 unknown.append(flag)
@@ -121,6 +124,7 @@ def expand_combinations(arguments: Sequence[str]) -> list[str]:
     """
     words: list[str] = []
     for word in arguments:
+        # a list in brackets: signals that are combined
         key, _, value = word.partition("=")
         if key == "exploration" and value.startswith("[") and value.endswith("]"):
             words += ["exploration=combined", f"exploration.parts={value}"]
@@ -133,6 +137,7 @@ def expand_checkpoints(arguments: Sequence[str]) -> list[str]:
     """Arguments with ``run=RUN/checkpoints/step_000040`` as ``run=RUN checkpoint=40``."""
     words: list[str] = []
     for word in arguments:
+        # run=RUN/checkpoints/step_000040 names both
         found = _OF_A_CHECKPOINT.fullmatch(word)
         if found:
             words += [found["run"], f"checkpoint={int(found['step'])}"]
@@ -145,6 +150,7 @@ def as_flags(arguments: Sequence[str], names: Sequence[str]) -> list[str]:
     """Arguments with ``out=FOLDER`` as ``--out=FOLDER``, for commands without Hydra."""
     words: list[str] = []
     for word in arguments:
+        # whatever else looks like a setting is a file's name
         is_setting = word.partition("=")[0] in names and "=" in word
         words.append(f"--{word}" if is_setting else word)
     return words

@@ -219,9 +219,12 @@ def show_tables(frame: pd.DataFrame, columns: dict[str, str], differences: Diffe
     from g2rl.analysis.tables import comparison_rows
     from g2rl.runs.terminal import output, print_table
 
+    # every arm by itself
     console = output()
     title = "last value of each run: mean over seeds, 95 % t-interval over seeds"
     print_table(console, comparison_rows(frame, columns), title)
+
+    # and against the one that was named
     if differences.paired:
         title = "paired differences: mean over shared seeds, 95 % t-interval"
         print_table(console, differences.paired, title)
@@ -232,11 +235,14 @@ def show_tables(frame: pd.DataFrame, columns: dict[str, str], differences: Diffe
 
 def tell(out: Path, figures: Sequence[Path], arms_without_cosines: Sequence[str]) -> None:
     """Say what was written, and which arms the figure of gradient cosines lacks."""
+    # a figure that lacks arms says which, and how to have them
     if arms_without_cosines:
         print(
             f"no gradient cosines in {', '.join(arms_without_cosines)}: train with "
             "exploration.observe=[g2rl] to have them"
         )
+
+    # what there is to open
     print(f"written: {out / 'runs.parquet'}, {out / 'table.md'}")
     print(f"figures: {', '.join(str(path) for path in figures)}")
 
@@ -247,8 +253,11 @@ def arms_to_compare(
     """Label of each arm to its runs: all of them if `partial`, else the finished ones."""
     from g2rl.analysis.comparison.runs import finished_arms, read_arms
 
+    # unfinished runs count only where they were asked for
     if partial:
         return read_arms(folders, by, partial)
+
+    # otherwise they are named, so that none is missed in silence
     groups, left_out = finished_arms(folders, by)
     tell_left_out(left_out)
     return groups
@@ -318,6 +327,7 @@ def chosen_metrics(frame: pd.DataFrame, patterns: Sequence[str]) -> dict[str, st
 
 def hint_at(pattern: str, names: Sequence[str]) -> str:
     """The nearest names to one that does not exist, as the end of an error message."""
+    # misspelt, or a part of a longer name
     near = difflib.get_close_matches(pattern, names, n=3)
     if not near:
         near = [name for name in names if pattern in name][:3]
