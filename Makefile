@@ -132,7 +132,7 @@ test-report: $(BROWSER_VENV)/.installed  ## report.html in a real Chromium
 bench: $(VENV)/.installed-dev  ## compare with named peers and write speed/RESULTS.md (twenty minutes)
 	$(BIN)/python speed/run_all.py $(ARGS)
 
-gpu: $(VENV)/.installed-dev  ## numbers of the GPU's own paths; skips where there is none
+gpu: $(VENV)/.installed-dev  ## the first half hour on a GPU, written to speed/GPU.md; skips where there is none
 	$(BIN)/pytest -m gpu tests/gpu $(ARGS)
 
 chaos: $(VENV)/.installed-dev  ## kill the real command more than twenty times and compare (minutes)
