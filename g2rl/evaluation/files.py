@@ -173,12 +173,7 @@ def read_samples(path: Path) -> tuple[list[Row], dict[str, list[int]]]:
         raise EvaluationError(f"{path} cannot be read as parquet ({error})") from error
 
     # any program may have written it: grading again needs every column
-    missing = [name for name in SAMPLES.names if name not in table.column_names]
-    if missing:
-        raise EvaluationError(
-            f"{path} has no column {', '.join(missing)}: not written by g2rl-eval"
-        )
-    rows: list[Row] = table.select(SAMPLES.names).to_pylist()
+    rows = _rows_of(table, path)
     if not rows:
         raise EvaluationError(f"{path} holds no samples")
 
@@ -192,7 +187,33 @@ def read_samples(path: Path) -> tuple[list[Row], dict[str, list[int]]]:
     sample_ids = {(row["benchmark"], row["problem"], row["sample"]) for row in rows}
     if len(sample_ids) < len(rows):
         raise EvaluationError(f"{path} holds {len(rows) - len(sample_ids)} samples twice")
-    return rows, json.loads((table.schema.metadata or {}).get(KS, b"{}"))
+    try:
+        return rows, dict(json.loads((table.schema.metadata or {}).get(KS, b"{}")))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise EvaluationError(f"{path}: the ks in its metadata cannot be read ({error})") from error
+
+
+def _rows_of(table: pyarrow.Table, path: Path) -> list[Row]:
+    """The rows of a table of samples, of which every value is of its type.
+
+    Raises:
+        EvaluationError: a column is missing or of another type, or a value is.
+    """
+    missing = [name for name in SAMPLES.names if name not in table.column_names]
+    if missing:
+        raise EvaluationError(
+            f"{path} has no column {', '.join(missing)}: not written by g2rl-eval"
+        )
+    try:
+        table = table.select(SAMPLES.names).cast(SAMPLES)
+    except (pyarrow.ArrowException, ValueError) as error:
+        raise EvaluationError(f"{path}: not written by g2rl-eval ({error})") from error
+
+    # only an answer may be absent
+    for name in SAMPLES.names:
+        if name != "answer" and table[name].null_count:
+            raise EvaluationError(f"{path}: the column {name} has a row without a value")
+    return table.to_pylist()
 
 
 def samples_by_problem(rows: Sequence[Row]) -> dict[str, list[list[Row]]]:

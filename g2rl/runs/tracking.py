@@ -254,13 +254,20 @@ class SilentTracker(Tracker):
 
 
 def read_table(run_dir: Path, kind: str, step: int) -> dict[str, list[Any]] | None:
-    """The columns of the table of one kind and step; None if there is no such file."""
-    from pyarrow import parquet
+    """The columns of the table of one kind and step; None if there is no such file.
+
+    Raises:
+        ValueError: the file is no table.
+    """
+    from pyarrow import ArrowException, parquet
 
     path = RunFolder(run_dir).table(kind, step)
     if not path.is_file():
         return None
-    return parquet.read_table(path).to_pydict()
+    try:
+        return parquet.read_table(path).to_pydict()
+    except (ArrowException, OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as parquet ({error})") from error
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -32,6 +32,7 @@ from g2rl.analysis.report.responses import (
 from g2rl.analysis.report.safe_text import shown_text
 from g2rl.cli.jobs.report import report, report_run
 from g2rl.cli.report import main
+from g2rl.runs.layout import RunFolder
 from tests.report_pages import HOSTILE, hostile_run
 from tests.support import json_lines, metric_rows
 
@@ -240,6 +241,23 @@ def test_a_folder_without_a_run_is_refused_by_name(
             main()
         assert end.value.code == 1
         assert message in capsys.readouterr().err
+
+
+def test_damaged_files_of_a_run_are_named(
+    finished_run: Path, tmp_path: Path, undrawn: None
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished_run, folder)
+    (folder / ".hydra").mkdir()
+    (folder / ".hydra" / "overrides.yaml").write_text("a: [")
+    assert "does not say what was typed" in Page(report_run(folder)).text
+    place = RunFolder(folder).table("rollouts", 1)
+    pd.DataFrame({"x": [1]}).to_parquet(place)
+    with pytest.raises(ValueError, match=r"step 1 in rollouts/ has no column answer"):
+        report_run(folder)
+    place.write_bytes(b"PAR1 and no more")
+    with pytest.raises(ValueError, match=r"step_000001\.parquet cannot be read as parquet"):
+        report_run(folder)
 
 
 # --- what a model wrote

@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 from rich.console import Console
 
 from g2rl.engines.engine import uniforms
@@ -25,6 +27,7 @@ from g2rl.evaluation.console import EvalReporter
 from g2rl.evaluation.estimates import answer_classes, estimate_accuracies
 from g2rl.evaluation.evaluate import EVAL_STREAM, evaluate
 from g2rl.evaluation.files import (
+    KS,
     SAMPLES,
     EvaluationError,
     read_samples,
@@ -320,6 +323,16 @@ def test_unusable_samples_files_are_refused(tmp_path: Path, finished: Path) -> N
     write_rows(tmp_path / "twice.parquet", [*rows, rows[0]], SAMPLES.arrow())
     with pytest.raises(EvaluationError, match="1 samples twice"):
         read_samples(tmp_path / "twice.parquet")
+    for change in ({"index": "first"}, {"verifier": None}, {"meta": ["{}"]}, {"prompt": None}):
+        odd = pd.DataFrame([{**row, **change} for row in rows])
+        odd.to_parquet(tmp_path / "odd.parquet")
+        with pytest.raises(EvaluationError, match=r"not written by g2rl-eval|without a value"):
+            read_samples(tmp_path / "odd.parquet")
+    for text in (b"[" * 100_000, b"3", b"{"):
+        table = pyarrow.table(pd.DataFrame(rows)).replace_schema_metadata({KS: text})
+        parquet.write_table(table, tmp_path / "ks.parquet")
+        with pytest.raises(EvaluationError, match="the ks in its metadata"):
+            read_samples(tmp_path / "ks.parquet")
     write_rows(tmp_path / "uneven.parquet", rows[:-1], SAMPLES.arrow())
     with pytest.raises(EvaluationError, match="between 1 and 2 samples"):
         regrade(tmp_path / "uneven.parquet", tmp_path / "out", graders, Silent())

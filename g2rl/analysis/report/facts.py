@@ -150,8 +150,11 @@ def _typed(folder: Path) -> list[str] | None:
     path = folder / ".hydra" / "overrides.yaml"
     if not path.is_file():
         return None
-    typed = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return [str(word) for word in typed or []]
+    try:
+        typed = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None
+    return [str(word) for word in typed] if isinstance(typed, list) else None
 
 
 def flat_settings(node: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

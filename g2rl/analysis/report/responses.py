@@ -122,6 +122,15 @@ class _Step:
         geometry = read_table(folder, "geometry", step) or {}
         assert rollouts is not None, "the step was found in this folder"
 
+        # a file that is damaged, or not of this version
+        missing = {"problem", "sample", "correct", "tokens", "prompt", "gold", *TEXTS} - set(
+            rollouts
+        )
+        if missing:
+            raise ValueError(
+                f"{folder}: the table of step {step} in rollouts/ has no column {min(missing)}"
+            )
+
         # both are written by one step, row by row
         if geometry and geometry["problem"] != rollouts["problem"]:
             raise ValueError(
