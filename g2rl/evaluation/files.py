@@ -204,15 +204,17 @@ def _rows_of(table: pyarrow.Table, path: Path) -> list[Row]:
         raise EvaluationError(
             f"{path} has no column {', '.join(missing)}: not written by g2rl-eval"
         )
+
+    # types are those that were written, not those that the file claims
     try:
-        table = table.select(SAMPLES.names).cast(SAMPLES)
+        table = table.select(SAMPLES.names).cast(SAMPLES.arrow())
     except (pyarrow.ArrowException, ValueError) as error:
         raise EvaluationError(f"{path}: not written by g2rl-eval ({error})") from error
 
-    # only an answer may be absent
-    for name in SAMPLES.names:
-        if name != "answer" and table[name].null_count:
-            raise EvaluationError(f"{path}: the column {name} has a row without a value")
+    # a cell is empty only where its description says what that means
+    for column in SAMPLES.columns:
+        if not column.nullable and table[column.name].null_count:
+            raise EvaluationError(f"{path}: the column {column.name} has a row without a value")
     return table.to_pylist()
 
 
