@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from g2rl.cli.config.launch import version_line
 
@@ -54,7 +54,7 @@ def main() -> None:
     elif word == "--version":
         print(version_line())
     elif word == "completion":
-        print(completion(), end="")
+        print(completion_for(sys.argv[2:]), end="")
     elif word in commands():
         hand_over(word)
     else:
@@ -88,6 +88,26 @@ def help_text() -> str:
         '  eval "$(g2rl completion bash)"   completes commands and settings in bash',
     ]
     return "\n".join(lines)
+
+
+def completion_for(words: Sequence[str]) -> str:
+    """The script for the shell that was named; bash is the one there is.
+
+    Raises:
+        SystemExit: with 2 for another shell, and what completes settings there.
+    """
+    shell = words[0] if words else "bash"
+    if shell == "bash":
+        return completion()
+    hints = {
+        "fish": "g2rl-train -sc install=fish | source",
+        "zsh": 'autoload -Uz bashcompinit && bashcompinit && eval "$(g2rl-train -sc install=bash)"',
+    }
+    said = f"error: g2rl completes its commands in bash only, not in {shell!r}"
+    if shell in hints:
+        said += f"; Hydra completes the settings of g2rl-train and g2rl-eval: {hints[shell]}"
+    print(said, file=sys.stderr)
+    raise SystemExit(2)
 
 
 def completion() -> str:

@@ -73,6 +73,21 @@ def test_versions_are_g2rls_own(
     assert f"torch {torch.__version__}" in first
 
 
+@pytest.mark.parametrize(
+    ("shell", "hint"), [("fish", "-sc install=fish | source"), ("zsh", "bashcompinit"), ("ksh", "")]
+)
+def test_other_shells_are_refused_with_what_hydra_offers_them(
+    shell: str, hint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["g2rl", "completion", shell])
+    with pytest.raises(SystemExit, match="2"):
+        main.main()
+    said = capsys.readouterr()
+    assert said.out == "", "nothing that a shell would run"
+    assert f"in bash only, not in '{shell}'" in said.err
+    assert hint in said.err
+
+
 def test_the_completion_is_a_script_that_bash_takes_and_that_completes_commands() -> None:
     program = (
         f"{main.completion()}\n"
