@@ -60,11 +60,17 @@ class Trial:
     """Files that the commands name."""
 
 
+def first_example(page: str, mark: str) -> str:
+    """The first Python of a page in docs/ that stands directly behind a mark."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    _, _, rest = text.partition(f"{mark}```python\n")
+    code, _, _ = rest.partition("```")
+    return code
+
+
 def trl_example() -> str:
     """The first example of docs/integrations.md, for two steps."""
-    text = (ROOT / "docs" / "integrations.md").read_text(encoding="utf-8")
-    _, _, rest = text.partition("<!-- trl-example -->\n```python\n")
-    code, _, _ = rest.partition("```")
+    code = first_example("integrations.md", "<!-- trl-example -->\n")
     return code.replace("max_steps=20", "max_steps=2")
 
 
@@ -85,7 +91,15 @@ TRIALS = {
             "g2rl-analyze fidelity run=runs/a problems=2 responses=3 resamples=20",
             "g2rl-grade data/cases.jsonl --out verdicts.jsonl",
             "python {root}/experiments/minimal_loop.py --signal g2rl --steps 1",
+            "g2rl train --dry-run",
+            "g2rl generate runs/a --problems 1",
+            "g2rl export runs/a checkpoint=best out=exported",
+            "g2rl completion bash",
+            "python from_python.py",
+            f"torchrun --nproc-per-node=2 -m g2rl.cli.train {SMOKE} parallel=fsdp trainer.steps=1 "
+            "hydra.run.dir=runs/c",
         ),
+        scripts={"from_python.py": first_example("python.md", "")},
         hub=(
             "g2rl-train model=qwen3_1_7b task=math exploration=g2rl plan=off data_dir=data",
             "g2rl-eval run=runs/a benchmark=math",

@@ -123,6 +123,13 @@ def measure_logits(model: Any, decoder: nn.Module) -> LogitShape:
             "train another architecture"
         ) from error
 
+    # a model may mask logits out, but its head never makes such numbers of sound weights
+    if not torch.isfinite(raw).all():
+        raise UnsupportedModelError(
+            f"the outputs of the head of {name} are not finite: some of its weights are NaN or "
+            "infinite, or overflow; mend the checkpoint"
+        )
+
     # all logits, and those of hidden states that are blown up
     factor = LARGE_LOGIT / float(raw.abs().max().float().clamp_min(1e-6))
     with _inputs_scaled(head, factor):

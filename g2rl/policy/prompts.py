@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from g2rl.policy.chat import ModelError, cut_control_tokens, render, template_of
 from g2rl.types import Tokenizer
 
 _SYSTEM_PROMPT = "_g2rl_system_prompt"
+QUOTABLE = re.compile(r"[\x00-\x1f\"'<>&\\\x7f-\U0010ffff]")
+"""Characters that a template may write in another way: JSON and HTML quote them."""
 
 
 def set_system_prompt(tokenizer: Tokenizer, text: str | None) -> None:
@@ -46,6 +49,24 @@ def refuse_lost_system(messages: Sequence[Mapping[str, str]], rendered: str) -> 
         raise ModelError(
             f"the chat template leaves out model.system_prompt ({first['content'][:80]!r}): set it "
             "to null, and put the words into the user turn with task.source.instruction"
+        )
+
+
+def refuse_lost_text(messages: Sequence[Mapping[str, str]], rendered: str) -> None:
+    """Refuse a chat template that passes over what the user says.
+
+    Some templates want a list of parts in the place of a text, and render nothing of a text.
+
+    Raises:
+        ModelError: the user's words are not in the rendered text.
+    """
+    # a template may trim or quote a text, so the longest piece that quoting leaves alone counts
+    text = messages[-1]["content"]
+    longest = max(QUOTABLE.split(text), key=len).strip()
+    if longest not in rendered:
+        raise ModelError(
+            f"the chat template leaves out the prompt ({text[:80]!r}): it renders no content that "
+            "is plain text; save the tokenizer with a template that does, or set model.chat=false"
         )
 
 
@@ -103,6 +124,7 @@ def _encode_parts(tokenizer: Tokenizer, text: str, chat: bool) -> list[int]:
         messages = messages_of(tokenizer, marked_text)
         marked_text = render(tokenizer, messages, prompt=True)
         refuse_lost_system(messages, marked_text)
+        refuse_lost_text(messages, marked_text)
     parts = [marked_text] if mark is None else marked_text.split(mark)
 
     # a chat template has written the special tokens, behind which nothing is added

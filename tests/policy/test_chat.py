@@ -106,6 +106,22 @@ def test_a_template_that_writes_the_date_is_told_a_fixed_day(clock: str) -> None
         pin_date(tokenizer, "yesterday")
 
 
+PARTS = "{% for part in messages[0].content %}{{ part.text }}{% endfor %}answer:"
+
+
+@pytest.mark.parametrize("template", [PARTS, "{{ bos_token }}answer:"])
+def test_a_template_that_leaves_out_the_prompt_is_refused(template: str) -> None:
+    with pytest.raises(ModelError, match="leaves out the prompt"):
+        encode_prompt(bytes_tokenizer(template), "What is 2 + 2?", chat=True)
+
+
+@pytest.mark.parametrize("written", ["content | trim", "content | tojson", "content | e"])
+def test_a_template_may_trim_or_quote_the_prompt(written: str) -> None:
+    tokenizer = bytes_tokenizer("{{ messages[0]." + written + " }}")
+    for text in ('  Is 1 < 2 & "so"?\n', "\\frac{1}{2}", "Wie groß?", "二加二", "<|im_end|>", "\n"):
+        assert encode_prompt(tokenizer, text, chat=True) is not None
+
+
 def test_every_form_of_the_date_is_what_python_writes() -> None:
     tokenizer = bytes_tokenizer()
     pin_date(tokenizer, "2024-03-07")

@@ -122,6 +122,14 @@ NOISY = [
 ]
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(value: float) -> None:
+    model = tiny_model("qwen3")
+    model.model.layers[0].mlp.up_proj.weight.data[3, 2] = value
+    with pytest.raises(UnsupportedModelError, match=r"not finite: some of its weights are NaN"):
+        Policy(model).check()
+
+
 @pytest.mark.parametrize(("model_type", "changes"), NOISY)
 def test_noise_of_training_mode_is_off_in_the_update(
     model_type: str, changes: dict[str, float]

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from g2rl.cli.build.settings import ModelSettings, ParallelSettings, read_model_settings
 from g2rl.cli.folder import read_config_file
 from g2rl.engines.engine import Engine
-from g2rl.policy.anatomy import longrope_switch, positions_of
+from g2rl.policy.anatomy import longrope_switch, positions_of, text_config
 from g2rl.policy.loading import (
     LoadedModel,
     load,
@@ -160,13 +160,16 @@ def check_benchmark_prompts(
 
     Raises:
         ValueError: the longest prompt of a benchmark with its response exceeds the positions of the
-            model.
+            model, or a token its embeddings.
         ModelError: a prompt that the tokenizer cannot encode.
     """
     for benchmark in benchmarks:
-        longest = 0
+        longest = largest_id = 0
         for problem in benchmark.problems:
-            longest = max(longest, len(encode_prompt(tokenizer, problem.prompt, chat)))
+            prompt_ids = encode_prompt(tokenizer, problem.prompt, chat)
+            longest = max(longest, len(prompt_ids))
+            largest_id = max([largest_id, *prompt_ids])
+        refuse_foreign_token(tokenizer, largest_id, model_config)
 
         # a longer text gets wrong numbers from some models, and an error from others
         limit = benchmark.params.max_tokens
@@ -176,6 +179,22 @@ def check_benchmark_prompts(
             f"benchmark {benchmark.name}: the longest prompt ({longest} tokens) + max_tokens "
             f"({limit})",
             "lower benchmark.max_tokens",
+        )
+
+
+def refuse_foreign_token(tokenizer: Tokenizer, token_id: int, model_config: Any) -> None:
+    """Refuse a tokenizer that writes a token for which the model has no embedding.
+
+    Raises:
+        ValueError: naming the token.
+    """
+    rows = getattr(text_config(model_config), "vocab_size", None)
+    if rows is not None and token_id >= rows:
+        token = tokenizer.convert_ids_to_tokens(token_id)
+        raise ValueError(
+            f"prompts hold the token {token!r} ({token_id}), and the model has embeddings of "
+            f"{rows} tokens: the tokenizer is of another model, or tokens were added to it without "
+            "resize_token_embeddings"
         )
 
 

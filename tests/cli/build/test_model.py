@@ -40,6 +40,13 @@ def test_an_evaluation_longer_than_the_positions_is_refused(tiny: LoadedModel) -
         check_benchmark_prompts([held_out(9)], tiny.tokenizer, True, short)
 
 
+def test_a_token_without_an_embedding_is_refused(tiny: LoadedModel) -> None:
+    # a chat token that was added to the tokenizer alone
+    small = tiny_config("llama", vocab_size=20)
+    with pytest.raises(ValueError, match=r"hold the token '.*' \(\d+\).* embeddings of 20 tokens"):
+        check_benchmark_prompts([held_out(9)], tiny.tokenizer, True, small)
+
+
 def test_the_positions_of_a_nested_configuration_count() -> None:
     check_context(tiny_config("gemma3"), 512)
     with pytest.raises(ValueError, match="513, over the model's 512 positions"):
