@@ -28,7 +28,7 @@ LABEL_SHARE = 3
 """Labels may take one part in so many of the width; longer ones are broken."""
 LEAST_LABEL = 18
 
-_MARKED = re.compile(r"\*\*(.+?)\*\*|(?<![\w*/])\*(?=\S)([^*]+)(?<=\S)\*(?![\w*/])")
+_MARKED = re.compile(r"\*\*(.+?)\*\*|(?<![\w*/])\*(?=\S)([^*]+)(?<=\S)\*(?![\w*/])", re.DOTALL)
 
 
 def output() -> Console:
