@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from g2rl.formulas.contrasts import detectable_difference, holm, paired_contrast, paired_interval
+from g2rl.formulas.contrasts import (
+    Contrast,
+    detectable_difference,
+    holm,
+    paired_contrast,
+    paired_interval,
+)
 
 HERE = Path(__file__).parent
 ROWS = HERE / "rows.jsonl"
@@ -60,6 +67,9 @@ def arm_table(rows: list[dict[str, Any]], plan: dict[str, Any]) -> None:
                 if not values:
                     cells.append("-")
                     continue
+                if len(values) == 1:
+                    cells.append(f"{values[0]:.4g}")
+                    continue
                 interval = paired_interval(values)
                 cells.append(f"{interval.value:.4g} [{interval.low:.4g}, {interval.high:.4g}]")
             print(f"| {signal} | {lag} | {len(arm)} | {' | '.join(cells)} |")
@@ -91,14 +101,20 @@ def differences(rows: list[dict[str, Any]], plan: dict[str, Any]) -> dict[str, l
 
 
 def contrast_table(found: dict[str, list[float]]) -> None:
-    """Every contrast of the family, with its adjusted p value."""
-    results = {name: paired_contrast(values) for name, values in found.items() if values}
-    adjusted = holm([result.p_value for result in results.values()])
+    """Every contrast that has been run, with its p value adjusted over the whole family."""
+    results: dict[str, Contrast | None] = {}
+    for name, values in found.items():
+        results[name] = paired_contrast(values) if len(values) > 1 else None
+
+    # contrasts that are still missing count in the family all the same
+    p_values = [math.nan if one is None else one.p_value for one in results.values()]
+    adjusted = holm(p_values)
     print("| contrast | seeds | difference [95 %] | p | p adjusted | detectable |")
     print("|---|---|---|---|---|---|")
     for (name, result), p_adjusted in zip(results.items(), adjusted, strict=True):
-        level = 0.05 / len(found)
-        detectable = detectable_difference(result.spread, result.seeds, level)
+        if result is None:
+            continue
+        detectable = detectable_difference(result.spread, result.seeds, 0.05 / len(found))
         bold = "**" if p_adjusted <= 0.05 else ""
         print(
             f"| {name} | {result.seeds} | {bold}{result.difference:+.3f} [{result.low:+.3f}, "
