@@ -175,6 +175,11 @@ did without them."""
 
 ADDED_ARGUMENTS: dict[str, dict[str, Any]] = {
     "g2rl.exploration.g2rl.GradientGuided": {"reward": "pm1"},
+    "g2rl.exploration.encoders.sentence.SentenceTransformerEncoder": {
+        "dtype": "float32",
+        "token_budget": None,
+        "offload": False,
+    },
     "g2rl.tasks.math.MathTask": {"boxed_only": False},
     "g2rl.tasks.benchmarks.math.math_benchmark": {"boxed_only": False},
 }

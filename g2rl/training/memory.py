@@ -98,6 +98,11 @@ class Job:
     copy)."""
     vllm_sleeps: bool = True
     """It gives its memory back between samplings."""
+    encoder_bytes: int = 0
+    """Weights of an encoder of its own on the device; 0 without one."""
+    encoder_forward: int = 0
+    """What its largest forward takes besides."""
+    offload_encoder: bool = False
     past_weights: int = 0
     """Copies of trained weights of past steps that lie on the device (`trainer.lag`); none on a
     GPU, because they are kept in host memory."""
@@ -277,6 +282,8 @@ def always(shape: Shape, job: Job) -> dict[str, int]:
     """What stays from the first update to the end."""
     found = {"parameters": parameter_bytes(shape, job)}
 
+    if job.encoder_bytes and not job.offload_encoder:
+        found["encoder"] = job.encoder_bytes
     if job.past_weights:
         found["past weights"] = job.past_weights * gradient_bytes(shape, job)
 
@@ -291,6 +298,14 @@ def always(shape: Shape, job: Job) -> dict[str, int]:
         found["sampler"] = shape.parameters * job.compute_bytes
     if job.vllm_bytes is not None and not job.vllm_sleeps:
         found["vllm"] = job.vllm_bytes
+    return found
+
+
+def encoding(shape: Shape, job: Job) -> dict[str, int]:
+    """An encoder of its own, which embeds the responses before the update."""
+    found = {"encoder forward": job.encoder_forward}
+    if job.offload_encoder:
+        found["encoder"] = job.encoder_bytes
     return found
 
 
@@ -326,4 +341,7 @@ class Estimate:
 
 def estimate(shape: Shape, job: Job) -> Estimate:
     """Bytes that a job needs on one GPU."""
-    return Estimate(always(shape, job), {name: phase(shape, job) for name, phase in PHASES.items()})
+    phases = {name: phase(shape, job) for name, phase in PHASES.items()}
+    if job.encoder_bytes:
+        phases["encoding"] = encoding(shape, job)
+    return Estimate(always(shape, job), phases)

@@ -37,6 +37,8 @@ KNOBS = {
     "reference": "the reference's CPU offload, model.lora.r=16, or algorithm.kl_coef=0",
     "compute copy": "parallel=fsdp on more GPUs",
     "past weights": "trainer.lag",
+    "encoder": "encoder.offload=true, or encoder.dtype=bfloat16",
+    "encoder forward": "encoder.token_budget",
     "sampler": "engine=vllm, or model.compute_dtype=bfloat16",
     "KV cache": "engine.max_rows={max_rows}, task.max_response_tokens, or engine=vllm",
     "logits": "engine.max_rows={max_rows}",

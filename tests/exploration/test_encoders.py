@@ -177,10 +177,22 @@ class StandIn:
 
     def __init__(self, name: str, **options: Any) -> None:
         self.name, self.options, self.seen = name, options, []
+        self.calls: list[list[str]] = []
+        self.device = torch.device(options["device"] or "cpu")
+        self.moves: list[str] = []
+
+    def to(self, device: Any) -> None:
+        self.device = torch.device(device)
+        self.moves.append(self.device.type)
+
+    def parameters(self) -> list[Tensor]:
+        return [torch.zeros(3, 5, dtype=torch.bfloat16), torch.zeros(7, dtype=torch.bfloat16)]
 
     def encode(self, texts: Sequence[str], **options: Any) -> Tensor:
         assert options["convert_to_tensor"] is True
         self.seen = list(texts)
+        self.calls.append(list(texts))
+        assert not self.moves or self.device.type != "cpu"
         if self.broken is not None:
             return self.broken
         return torch.tensor(
@@ -241,11 +253,54 @@ def test_a_failing_model_fails_the_run(broken: Any, words: str) -> None:
 
 
 @pytest.mark.usefixtures("stand_in")
+def test_a_budget_puts_texts_of_similar_length_together() -> None:
+    texts = ["a " * 6, "b", "", "c c", "d " * 9, "e e e"]
+    plain = SentenceTransformerEncoder("m").encode(texts)
+    encoder = SentenceTransformerEncoder("m", token_budget=9)
+    torch.testing.assert_close(encoder.encode(texts), plain)
+    assert encoder._model.calls == [["b", "c c", "e e e"], ["a a a a a a"], ["d " * 8 + "d"]]
+    assert encoder.encode([""]).shape == (1, 2)
+    encoder._model.broken = torch.ones(1, 2)
+    with pytest.raises(EncoderError, match="is the first without a row"):
+        encoder.encode(texts)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_weights_are_on_the_device_only_while_they_encode() -> None:
+    encoder = SentenceTransformerEncoder("m", device="meta", offload=True)
+    assert encoder._model.moves == ["cpu"]
+    encoder.encode(["one"])
+    assert encoder._model.moves == ["cpu", "meta", "cpu"]
+    encoder._model.broken = torch.tensor([[math.nan, 0.0]])
+    with pytest.raises(EncoderError):
+        encoder.encode(["one"])
+    assert encoder._model.moves[-1] == "cpu"
+    on_cpu = SentenceTransformerEncoder("m", device="cpu", offload=True)
+    assert not on_cpu.is_offloaded
+    assert on_cpu._model.moves == []
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_an_encoder_says_what_it_takes() -> None:
+    config = SimpleNamespace(hidden_size=4, intermediate_size=10, _commit_hash=None)
+    encoder = SentenceTransformerEncoder("m", max_tokens=8, device="meta", offload=True)
+    encoder._model.transformers_model = SimpleNamespace(config=config)
+    memory = encoder.memory
+    assert (memory.device.type, memory.is_offloaded) == ("meta", True)
+    assert memory.weights == (15 + 7) * 2
+    assert memory.forward == 8 * 8 * (24 + 30) * 2  # eight texts of eight tokens
+    encoder.token_budget = 6
+    assert encoder.memory.forward == 8 * (24 + 30) * 2  # a text longer than the budget
+
+
+@pytest.mark.usefixtures("stand_in")
 def test_sentence_encoder_refuses() -> None:
     with pytest.raises(ValueError, match="max_tokens"):
         SentenceTransformerEncoder("m", max_tokens=0)
     with pytest.raises(ValueError, match="dtype"):
         SentenceTransformerEncoder("m", dtype="nn")
+    with pytest.raises(ValueError, match="token_budget"):
+        SentenceTransformerEncoder("m", token_budget=0)
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

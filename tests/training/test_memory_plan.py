@@ -236,6 +236,21 @@ def test_sharding_divides_what_is_trained_and_offloading_removes_it() -> None:
     assert "reference" not in estimate(replace(shape, lora=True), job(reference=True)).always
 
 
+def test_an_encoder_and_past_weights_count_where_they_lie() -> None:
+    shape = shape_of(CONFIGS["qwen3"])
+    plain = estimate(shape, job())
+    assert "encoding" not in plain.phases
+    stays = estimate(shape, job(encoder_bytes=70, encoder_forward=9))
+    assert stays.always == plain.always | {"encoder": 70}
+    assert stays.phases["encoding"] == {"encoder forward": 9}
+    away = estimate(shape, job(encoder_bytes=70, encoder_forward=9, offload_encoder=True))
+    assert away.always == plain.always
+    assert away.phases["encoding"] == {"encoder forward": 9, "encoder": 70}
+
+    lagged = estimate(shape, job(past_weights=3))
+    assert lagged.always["past weights"] == 3 * shape.parameters * 4
+
+
 def test_a_gpu_samples_whole_groups_and_no_more_than_there_are() -> None:
     shape = shape_of(CONFIGS["qwen3"])
     cache = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from g2rl.cli.build.settings import TrainSettings
@@ -21,6 +22,7 @@ def plan_memory(
     benchmarks: Sequence[Benchmark],
     features: bool,
     reference: bool = False,
+    encoder: object | None = None,
 ) -> Any:
     """Print and check the memory plan before any weight is loaded.
 
@@ -33,6 +35,8 @@ def plan_memory(
         features: whether gradient features are computed.
         reference: whether a signal looks at the reference policy, which is then held also without a
             KL term.
+        encoder: of the signals, if they have one; it counts where it computes on the policy's
+            device and has weights.
 
     Returns:
         The model's configuration, so that it need not be read again; None with plan=off.
@@ -60,7 +64,16 @@ def plan_memory(
         memory //= processes_on_this_machine()
 
     # the first rank says what the plan is, and every rank refuses what cannot fit
-    plan = Plan(shape, job_of(settings, benchmarks, features, memory, reference), memory)
+    job = job_of(settings, benchmarks, features, memory, reference)
+    taken = getattr(encoder, "memory", None)  # hashed n-grams take nothing worth counting
+    if taken is not None and taken.device.type == device.type:
+        job = replace(
+            job,
+            encoder_bytes=taken.weights,
+            encoder_forward=taken.forward,
+            offload_encoder=taken.is_offloaded,
+        )
+    plan = Plan(shape, job, memory)
     if environment_rank() == 0:
         if settings.plan == "print" or device.type == "cuda":
             print("\n".join(plan.lines()), flush=True)

@@ -122,7 +122,11 @@ def build_training(
     problems = build_problems(config, settings)
     needs = exploration.needs
     model_config = plan_memory(
-        settings, problems.benchmarks, "features" in needs, "reference_hidden" in needs
+        settings,
+        problems.benchmarks,
+        "features" in needs,
+        "reference_hidden" in needs,
+        exploration.encoder,
     )
 
     # weights; the seed gives a resumed run of model.random_init the same reference policy

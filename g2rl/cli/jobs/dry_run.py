@@ -42,7 +42,13 @@ def dry_run(config: DictConfig, folder: Path) -> None:
 
     # memory first, as the run itself would print it
     needs = exploration.needs
-    plan_memory(settings, problems.benchmarks, "features" in needs, "reference_hidden" in needs)
+    plan_memory(
+        settings,
+        problems.benchmarks,
+        "features" in needs,
+        "reference_hidden" in needs,
+        exploration.encoder,
+    )
     print()
     for name, text in plan_rows(settings, exploration, problems, folder):
         print(f"{name:<12} {text}")

@@ -8,12 +8,25 @@ failing encoder fails the run: a made-up vector would silently become a reward.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from g2rl.formulas.tensors import unit_rows_float64
+
+
+@dataclass(slots=True, frozen=True)
+class EncoderMemory:
+    """What an encoder takes on its device, in bytes."""
+
+    device: torch.device
+    weights: int
+    forward: int
+    """What its largest forward takes besides: an estimate."""
+    is_offloaded: bool
+    """Whether its weights are in host memory between encodings."""
 
 
 class EncoderError(RuntimeError):

@@ -21,10 +21,12 @@ from torch import Tensor
 
 from g2rl.exploration.encoders.encoder import (
     EncoderError,
+    EncoderMemory,
     checked_unit_rows,
     is_empty,
     scatter_rows,
 )
+from g2rl.policy.batching import CALL_TOKENS, cut_by_cost
 from g2rl.types import Tokenizer
 
 THINK_END = "</think>"
@@ -60,6 +62,14 @@ def last_tokens(text: str, tokenizer: Tokenizer, limit: int) -> str:
     return text[first_kept:]
 
 
+def token_count(text: str, tokenizer: Tokenizer) -> int:
+    """Tokens of a text, without those that a model adds."""
+    tokens = tokenizer(
+        text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False
+    )
+    return len(tokens["offset_mapping"])
+
+
 class SentenceTransformerEncoder:
     """Any model that sentence-transformers can load, as an `Encoder`.
 
@@ -67,14 +77,17 @@ class SentenceTransformerEncoder:
         name: Hugging Face id or local folder of the model.
         max_tokens: tokens kept from the end of a text; lowered to what the model can read, because
             a longer text would be cut by the library at the other end.
-        batch_size: texts per forward pass.
+        batch_size: texts per forward pass, if there is no budget.
+        token_budget: tokens of a forward pass, padding included; texts of similar length go
+            together, and a longer one alone. None: `batch_size` texts, however long.
+        offload: keep the weights in host memory between encodings; does nothing on a CPU.
         device: torch device; None lets the library choose.
         dtype: of the weights, a torch dtype name. The published server ran bfloat16.
         local_files_only: True forbids the network.
 
     Raises:
         ImportError: sentence-transformers is not installed.
-        ValueError: max_tokens < 1, or a dtype that torch does not know.
+        ValueError: max_tokens or token_budget < 1, or a dtype that torch does not know.
     """
 
     def __init__(
@@ -85,10 +98,14 @@ class SentenceTransformerEncoder:
         device: str | None = None,
         dtype: str = "float32",
         local_files_only: bool = False,
+        token_budget: int | None = None,
+        offload: bool = False,
     ) -> None:
         # settings are refused before anything is loaded
         if max_tokens < 1:
             raise ValueError(f"max_tokens must be >= 1, got {max_tokens}")
+        if token_budget is not None and token_budget < 1:
+            raise ValueError(f"token_budget must be >= 1 or null, got {token_budget}")
         torch_dtype = getattr(torch, dtype, None)
         if not isinstance(torch_dtype, torch.dtype):
             raise ValueError(f"dtype must name a torch dtype, got {dtype!r}")
@@ -119,12 +136,69 @@ class SentenceTransformerEncoder:
         if longest is not None:
             special = self._model.tokenizer.num_special_tokens_to_add(pair=False)
             max_tokens = min(max_tokens, longest - special)
-        self.max_tokens = max_tokens
+        self.max_tokens, self.token_budget = max_tokens, token_budget
+
+        # where it computes; a policy and an engine want the memory for most of the time
+        self._home = torch.device(self._model.device)
+        self.is_offloaded = offload and self._home.type != "cpu"
+        if self.is_offloaded:
+            self._model.to("cpu")
+
+    @property
+    def memory(self) -> EncoderMemory:
+        """What the encoder takes on its device.
+
+        A forward holds of every token the input and output of a block, twice as much for queries,
+        keys and values, and three vectors of the MLP.
+        """
+        weights = list(self._model.parameters())
+        size = weights[0].element_size()
+        config = getattr(getattr(self._model, "transformers_model", None), "config", None)
+        width = getattr(config, "hidden_size", 0)
+        inner = getattr(config, "intermediate_size", 4 * width)
+
+        # a single text may be longer than a budget
+        tokens = max(self.token_budget or 0, self.max_tokens)
+        if self.token_budget is None:
+            tokens = self.batch_size * self.max_tokens
+        return EncoderMemory(
+            device=self._home,
+            weights=sum(weight.numel() for weight in weights) * size,
+            forward=tokens * (6 * width + 3 * inner) * size,
+            is_offloaded=self.is_offloaded,
+        )
 
     def _forward(self, texts: list[str]) -> Tensor:
         """Raw rows of the model, (M, E)."""
+        if self.is_offloaded:
+            self._model.to(self._home)
+        try:
+            if self.token_budget is None:
+                return self._rows(texts, self.batch_size)
+            return self._within_budget(texts, self.token_budget)
+        finally:
+            if self.is_offloaded:
+                self._model.to("cpu")
+
+    def _within_budget(self, texts: list[str], budget: int) -> Tensor:
+        """Raw rows, by forwards of at most `budget` padded tokens."""
+        # neighbours in length, cut where padding costs least
+        lengths = [token_count(text, self._model.tokenizer) for text in texts]
+        order = sorted(range(len(texts)), key=lambda n: lengths[n])
+        rows: list[Tensor | None] = [None] * len(texts)
+        for begin, end in cut_by_cost([lengths[n] for n in order], CALL_TOKENS, budget):
+            members = order[begin:end]
+            part_ME = self._rows([texts[n] for n in members], len(members))
+
+            # a model that returns too few rows is found by whoever counts them
+            for n, row_E in zip(members, part_ME, strict=False):
+                rows[n] = row_E
+        return torch.stack([row_E for row_E in rows if row_E is not None])
+
+    def _rows(self, texts: list[str], batch_size: int) -> Tensor:
+        """Raw rows of some texts, as the library makes them."""
         raw_ME = self._model.encode(
-            texts, batch_size=self.batch_size, convert_to_tensor=True, show_progress_bar=False
+            texts, batch_size=batch_size, convert_to_tensor=True, show_progress_bar=False
         )
 
         # with some settings the library gives lists or dictionaries
