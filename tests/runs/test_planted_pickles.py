@@ -6,6 +6,7 @@ whoever can plant a file can write them too.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import hashlib
 import io
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -24,6 +26,8 @@ from torch import nn
 from torch.distributed import checkpoint as dcp
 from torch.distributed.checkpoint import metadata
 
+from g2rl.analysis.loaded import load_run
+from g2rl.cli.jobs.report import report_run
 from g2rl.policy.loading import ModelError, load
 from g2rl.policy.lora import load_adapter
 from g2rl.runs import shard_reader
@@ -211,6 +215,88 @@ def test_a_description_may_name_only_its_own_classes(name: str, tmp_path: Path) 
     (tmp_path / ".metadata").write_bytes(code)
     with pytest.raises(UnsafeFileError, match=rf"asks for {name}"):
         PlainReader(tmp_path).read_metadata()
+
+
+# --- files that no code of g2rl's asks for
+
+STRAY = (
+    "optimizer.pt",
+    "scheduler.pt",
+    "rng_state.pth",
+    "rng_state_0.pth",
+    "training_args.bin",
+    "trainer_state.pkl",
+    "dataloader.pkl",
+    "pytorch_model.bin",
+    "dataset.joblib",
+    "cache.pickle",
+    "state.npy",
+    "features.npz",
+)
+
+
+@pytest.mark.parametrize("form", [plain_pickle, torch_file])
+def test_a_payload_beside_the_files_of_a_run_does_not_run(
+    form: Callable[[Path], bytes], finished_run: Path, tmp_path: Path, mark: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    [*_, checkpoint] = sorted((run / "checkpoints").iterdir())
+    for folder in (run, checkpoint, run / "model", run / "rollouts", run / "checkpoints"):
+        for name in STRAY:
+            (folder / name).write_bytes(form(mark))
+        (folder / "objects.npy").write_bytes(object_array(mark))
+    loaded = load(str(run / "model"), device="cpu")
+    assert Checkpoints(run / "checkpoints").load_newest(loaded.model) is not None
+    assert len(load_run(run).samples) > 0
+    report_run(run)
+    assert not mark.exists()
+
+
+def object_array(mark: Path) -> bytes:
+    """What numpy writes of an array of objects: a header and a pickle."""
+    out = io.BytesIO()
+    np.save(out, np.array([Payload(mark)], dtype=object), allow_pickle=True)
+    return out.getvalue()
+
+
+UNPICKLING = {
+    "pickle": {"load", "loads", "Unpickler"},
+    "cPickle": {"load", "loads"},
+    "dill": {"load", "loads"},
+    "cloudpickle": {"load", "loads"},
+    "joblib": {"load"},
+    "marshal": {"load", "loads"},
+    "shelve": {"open"},
+    "np": {"load"},
+    "numpy": {"load"},
+    "pd": {"read_pickle"},
+    "pandas": {"read_pickle"},
+    "yaml": {"load", "unsafe_load", "full_load", "load_all"},
+    "builtins": {"eval", "exec"},
+}
+"""Functions that run what a file says, by module."""
+
+
+def test_no_module_unpickles() -> None:
+    package = Path(load.__code__.co_filename).parents[1]
+    found: set[str] = set()
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            where = f"{path.relative_to(package)}: {ast.unparse(node.func)}"
+            match node.func:
+                case ast.Name(id="eval" | "exec"):
+                    found.add(where)
+                case ast.Attribute(value=ast.Name(id=module), attr=name):
+                    if name in UNPICKLING.get(module, ()):
+                        found.add(where)
+                    words = {word.arg: word.value for word in node.keywords}
+                    is_plain = isinstance(words.get("weights_only"), ast.Constant)
+                    if (module, name) == ("torch", "load") and not is_plain:
+                        found.add(where)
+    assert not found
 
 
 # --- exported models and adapters
