@@ -358,6 +358,14 @@ def test_two_arms_in_one_folder_are_refused(tmp_path: Path) -> None:
     assert "two runs of this sweep would write in" in output
 
 
+def test_the_arms_of_a_sweep_of_ones_own_lie_in_its_folder(tmp_path: Path) -> None:
+    """Told without a training, by a sweep whose arms are one and the same."""
+    code, output = sweep(tmp_path, "exploration.lam=1,1", "--multirun")
+    assert code == 1
+    [place] = re.findall(r"two runs of this sweep would write in (\S+):", output)
+    assert Path(place).parent.name.startswith("sweep-lam=1_1-"), "that of the sweep, not of an arm"
+
+
 LONG = ("experiment=lambda_ablation", "exploration.lam=0,1", "seed=0", "trainer.steps=6")
 
 

@@ -166,9 +166,15 @@ def sweep_name(words: Sequence[str]) -> str:
     text = ",".join(named)
     tag = run_tag(text)
     if len(tag) > TAG_LENGTH - 9:
-        swept = [word for word in named if re.search(r",|\(", word.partition("=")[2])]
+        swept = [word for word in named if is_swept(word.partition("=")[2])]
         tag = f"{whole_words(swept or named, TAG_LENGTH - 9)}-{_short_hash(text)}"
     return f"sweep{tag}"
+
+
+def is_swept(value: str) -> bool:
+    """Whether a typed value stands for several: ``0,1`` and ``range(3)``, not ``[0,1]``."""
+    without_lists = re.sub(r"\[[^\[\]]*\]|\{[^{}]*\}|'[^']*'", "", value)
+    return "," in without_lists or "(" in without_lists
 
 
 def whole_words(words: Sequence[str], length: int) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from g2rl.cli.sweep.finished import finished_score
 from g2rl.runs.layout import RunFolder
@@ -52,6 +52,22 @@ def plan_arms(config: DictConfig) -> list[PlannedArm]:
         label = ",".join(f"{key}={value}" for key, value in settings.items()) or "all"
         arms[folder] = PlannedArm(label, settings, folder, composed)
     return list(arms.values())
+
+
+def pin_folder(config: DictConfig) -> None:
+    """Give all arms the folder of their sweep.
+
+    The name of the folder is made of what was typed, and Hydra composes each arm of its own values
+    alone, which would name another folder.
+    """
+    # as if the folder had been typed, which reaches every arm in every launcher
+    folder = str(config.hydra.sweep.dir)
+    quoted = folder.replace("\\", "\\\\").replace("'", "\\'")
+    with read_write(config), open_dict(config):
+        config.hydra.sweep.dir = folder
+        typed = [str(word) for word in config.hydra.overrides.hydra]
+        others = [word for word in typed if not word.startswith("hydra.sweep.dir=")]
+        config.hydra.overrides.hydra = [*others, f"hydra.sweep.dir='{quoted}'"]
 
 
 def jobs_of(config: DictConfig) -> list[list[str]]:

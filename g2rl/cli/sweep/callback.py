@@ -19,7 +19,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from g2rl.cli.config.launch import register_resolvers
-from g2rl.cli.sweep.arms import PlannedArm, plan_arms, status, status_now, written
+from g2rl.cli.sweep.arms import PlannedArm, pin_folder, plan_arms, status, status_now, written
 from g2rl.cli.sweep.worker import Home, begin_arm, end_arm, take_turn
 from g2rl.runs.interrupt import EXIT_INTERRUPTED, StopRequest, asked
 
@@ -74,6 +74,7 @@ class Sweep(Callback):
         folder, launcher = Path(os.path.abspath(config.hydra.sweep.dir)), launcher_of(config.hydra)
         self.home = Home(os.getpid(), socket.gethostname(), launcher, folder)
         refuse_missing_plugin(launcher, str(config.hydra.launcher._target_))
+        pin_folder(config)
         begin_sweep(config, self.home)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:

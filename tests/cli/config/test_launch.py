@@ -135,7 +135,8 @@ def test_a_sweep_has_a_folder_of_its_own_that_its_command_finds_again() -> None:
     assert sweep_name(words) == "sweep-exploration.lam=0.1_1_seed=0_1"
     assert sweep_name([*words, "verify.workers=4", "tracking=local"]) == sweep_name(words)
     assert sweep_name([*words, "trainer.steps=9"]) != sweep_name(words)
-    long = ["experiment=smoke", "trainer.eval_every=0", "trainer.probe_problems=0", *words]
+    fixed = ["experiment=smoke", "benchmark.ks=[1,4]", "trainer.probe_problems=0"]
+    long = [*fixed, "trainer.eval_every=0", *words]
     assert re.fullmatch("sweep-lam=0.1_1-seed=0_1-[0-9a-f]{8}", sweep_name(long)), "what is swept"
     assert sweep_name(long) != sweep_name([*long, "model.lora.r=4"])
     many = [f"exploration.setting_number_{place}=0.1,1" for place in range(9)]
