@@ -74,10 +74,11 @@ def ratio_row(
     target: str,
     note: str = "",
 ) -> Row:
-    """Median and quartiles of the paired ratios; a single ratio is its own quartiles."""
+    """Median and quartiles of the paired ratios; of one or two, the smallest and the largest."""
+    # quartiles of two numbers would lie outside of them
     ratios = [of_ours / of_peer for of_ours, of_peer in zip(ours, peer, strict=True)]
-    low = high = ratios[0]
-    if len(ratios) > 1:
+    low, high = min(ratios), max(ratios)
+    if len(ratios) > 2:
         low, _, high = statistics.quantiles(ratios, n=4)
     note = note or f"{statistics.median(ours):.3g} s against {statistics.median(peer):.3g} s"
     return Row(what, against, quantity, statistics.median(ratios), low, high, target, note)
