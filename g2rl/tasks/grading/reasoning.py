@@ -38,8 +38,9 @@ MARKERS = (
 )
 """What opens and what closes reasoning. Case counts.
 
-By model, as the reasoning parsers of vLLM and of llama.cpp have them or the models' own templates
-write them: <think> DeepSeek-R1, Qwen3, SmolLM3, Phi-4-reasoning, Granite 3.3, GLM and most others;
+By model, as public reasoning parsers (vLLM, llama.cpp) and other public code have them; the models'
+own templates were not read, and that SmolLM3, Phi-4-reasoning, Granite 3.3 and GLM write <think> is
+from memory: <think> DeepSeek-R1, Qwen3, those four and most others;
 <thought> EXAONE Deep; <seed:think> Seed-OSS; [THINK] Magistral; <|begin_of_thought|> OpenThoughts;
 <|START_THINKING|> Command A; triangles Kimi-VL and Kimi-Dev; <longcat_think> LongCat; <mm:think>
 MiniMax-M3; <|inner_prefix|> Apertus; <|channel>thought Gemma 4; <unused94> MedGemma;
