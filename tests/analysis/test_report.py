@@ -375,7 +375,7 @@ def test_runs_are_compared_seed_by_seed(finished_run: Path, tmp_path: Path, undr
     page = Page(report(folders, tmp_path / "all.html", Budget(responses=64)))
     assert page.wrong == []
     assert "+0.300 [-0.971, +1.571]" in page.text
-    assert "0.150 [-0.485, 0.785]" in page.text, "lam=1: mean of 0.1 and 0.2"
+    assert "0.150 [0.000, 0.785]" in page.text, "lam=1: mean of 0.1 and 0.2; a share"
     assert [run["name"] for run in page.data["runs"]] == ["1.0-0", "1.0-1", "2.0-0", "2.0-1"]
     assert [len(run["steps"]) for run in page.data["runs"]] == [1, 1, 1, 1], "a share for each"
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from g2rl.tasks.grading import grader as pool
+from g2rl.tasks.grading import workers
 from g2rl.tasks.grading.choice import ChoiceVerifier
 from g2rl.tasks.grading.grader import Grader
 from g2rl.tasks.grading.math import MathVerifier
@@ -102,6 +103,21 @@ def test_cpu_time_decides_a_timeout_and_the_worker_goes_on() -> None:
     used = float(after.answer or 0) - float(before.answer or 0)
     assert 0.4 < used < 1.5
     assert len(pids - {None}) == 1  # the worker was not replaced
+
+
+def test_a_timer_that_comes_early_is_set_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel counts by ticks, which on a busy machine runs ahead of the CPU time."""
+    armed: list[tuple[float, ...]] = []
+    monkeypatch.setattr(workers.signal, "setitimer", lambda *times: armed.append(times))
+    monkeypatch.setattr(workers, "_is_running", True)
+
+    # there is time left, and then there is none
+    monkeypatch.setattr(workers, "_end_of_item", time.process_time() + 100)
+    workers._interrupt(signal.SIGPROF, None)
+    assert 90 < armed[0][1] <= 100
+    monkeypatch.setattr(workers, "_end_of_item", time.process_time())
+    with pytest.raises(workers.OutOfTimeError):
+        workers._interrupt(signal.SIGPROF, None)
 
 
 def test_waiting_uses_no_cpu_time_and_is_ended_by_the_clock() -> None:

@@ -150,7 +150,7 @@ def test_everything_done_in_the_calling_process_is_fast(completions: list[str]) 
         mathematics.screen(completion, PROBLEM)
         mathematics.key(completion[:20_000])
         choice.grade(completion, mcq)
-        if time.process_time() - start > 1.0:
+        if time.process_time() - start > 3.0:  # 0.8 s at most on a free core
             slow.append(completion[:60])
     assert slow == []
 

@@ -122,7 +122,7 @@ POINTS = {
     "checkpoint_state": at(g2rl.runs.checkpoints, "_digest", before, "save"),
     "checkpoint_unnamed": at(g2rl.runs.files, "sync_folder", before, "save"),
     "checkpoint_named": at(g2rl.runs.files.os, "replace", after, "save"),
-    "rotation": at(g2rl.runs.checkpoints.shutil, "rmtree", half_a_folder, "save", named),
+    "rotation": at(g2rl.runs.checkpoints, "remove", half_a_folder, "save", named),
     "evaluation": at(g2rl.engines.transformers, "next_tokens", before, "evaluate"),
     "evaluation_graded": at(g2rl.tasks.grading.grader.Grader, "grade", after, "evaluate"),
     "mending": at(g2rl.runs.files.os, "replace", before, "start"),
