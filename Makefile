@@ -21,7 +21,6 @@ export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
 .PHONY: help train test test-slow test-vllm test-trl test-verl test-extras test-verifiers test-report bench gpu chaos test-models docs lint typecheck format smollm2 warmstart wheel clean
-.PHONY: help train test test-slow test-vllm test-trl test-verl test-verifiers test-extras test-models bench chaos docs lint format typecheck smollm2 warmstart wheel clean test-report gpu
 
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "make %-14s %s\n", $$1, $$2}'

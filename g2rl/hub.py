@@ -6,6 +6,7 @@ says so at every try. Where the hub's name has no address, it is asked for nothi
 
 from __future__ import annotations
 
+import functools
 import logging
 import socket
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import getproxies
+
+PROXIES = frozenset(("http", "https", "all"))
+"""Kinds of proxies that lead to the hub."""
 
 
 def reachable() -> bool:
@@ -24,9 +28,16 @@ def reachable() -> bool:
 
     if constants.HF_HUB_OFFLINE:
         return False
-    if getproxies():
+
+    # a list of hosts that need no proxy names none
+    if PROXIES & set(getproxies()):
         return True
-    host = urlparse(constants.ENDPOINT).hostname
+    return has_address(urlparse(constants.ENDPOINT).hostname)
+
+
+@functools.cache
+def has_address(host: str | None) -> bool:
+    """Whether a host's name can be resolved; asked once, for a silent name server takes long."""
     try:
         socket.getaddrinfo(host, None)
     except OSError:
@@ -51,10 +62,16 @@ def asked_once() -> Iterator[None]:
         library.propagate, constants.HF_HUB_OFFLINE = before
 
 
-def unreachable(source: str) -> str:
-    """Why a source that is not on this machine could not be had; "" if the hub can be reached."""
-    # a folder that is there has faults of its own
-    if Path(source).expanduser().exists() or reachable():
+def unreachable(source: str, error: BaseException) -> str:
+    """Why a source that is not on this machine could not be had; "" if that is not the reason.
+
+    Args:
+        source: as the user named it.
+        error: what loading it raised.
+    """
+    # what is there, in a folder or in the cache, has faults of its own
+    is_missing = isinstance(error, OSError)
+    if not is_missing or Path(source).expanduser().exists() or reachable():
         return ""
     return (
         "there is no such file or folder, the hub cannot be reached from here, and its cache on "

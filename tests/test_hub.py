@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
-from g2rl.hub import asked_once, reachable, unreachable
+from g2rl.hub import asked_once, has_address, reachable, unreachable
 from g2rl.policy.loading import ModelError, load, read_config
 from g2rl.tasks.rows import DataError, read_rows
 
@@ -29,7 +29,8 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr(socket, "getaddrinfo", no_address)
     monkeypatch.setattr(socket.socket, "connect", no_connection)
     monkeypatch.setattr("time.sleep", lambda seconds: tried.append(f"slept {seconds}"))
-    monkeypatch.setattr("g2rl.hub.getproxies", dict)
+    monkeypatch.setattr("g2rl.hub.getproxies", lambda: {"no": "localhost"})
+    monkeypatch.setattr("g2rl.hub.has_address", has_address.__wrapped__)  # asked anew
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     return tried
 
@@ -38,7 +39,8 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_a_model_that_is_nowhere_is_named_at_once(read: Any, no_network: list[Any]) -> None:
     with pytest.raises(ModelError) as error:
         read("nobody/nothing")
-    assert str(error.value) == f"cannot load model.source=nobody/nothing: {unreachable('nowhere')}"
+    why = unreachable("nowhere", OSError())
+    assert str(error.value) == f"cannot load model.source=nobody/nothing: {why}"
     assert "the hub cannot be reached" in str(error.value)
     assert no_network == [], "nothing was asked, and nothing waited for"
 
@@ -50,7 +52,8 @@ def test_rows_that_are_nowhere_are_named_at_once(no_network: list[Any]) -> None:
 
 
 def test_a_folder_has_faults_of_its_own(no_network: list[Any], tmp_path: Any) -> None:
-    assert unreachable(str(tmp_path)) == ""
+    assert unreachable(str(tmp_path), OSError()) == ""
+    assert unreachable("cached/model", ValueError("an unknown architecture")) == ""
 
 
 def test_a_proxy_finds_the_address_itself(

@@ -167,6 +167,10 @@ def refuse_other_settings(
         )
 
 
+ANOTHER_RUN = "; put back what the run wrote, or make the run anew (g2rl train resume=never)"
+"""What can be done about a damaged configuration."""
+
+
 def read_config_file(place: Path) -> DictConfig:
     """The configuration that a command has stored.
 
@@ -178,11 +182,9 @@ def read_config_file(place: Path) -> DictConfig:
         config = OmegaConf.load(place)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"{place} cannot be read ({reason}); start over with resume=never") from (
-            error
-        )
+        raise ValueError(f"{place} cannot be read ({reason}){ANOTHER_RUN}") from error
     if not isinstance(config, DictConfig):
-        raise ValueError(f"{place} holds no settings; start over with resume=never")
+        raise ValueError(f"{place} holds no settings{ANOTHER_RUN}")
     return config
 
 

@@ -160,7 +160,7 @@ def load(
     except ModelError:
         raise
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        why = unreachable(source) or error
+        why = unreachable(source, error) or error
         raise ModelError(f"cannot load model.source={source}: {why}") from error
     except Exception as error:  # tokenizers raises bare Exception for a file that it does not know
         raise ModelError(f"cannot load model.source={source}: {_in_one_line(error)}") from error
@@ -314,7 +314,7 @@ def read_config(
     except ModelError:
         raise
     except (OSError, ValueError, ImportError) as error:
-        why = unreachable(source) or error
+        why = unreachable(source, error) or error
         raise ModelError(f"cannot load model.source={source}: {why}") from error
     except Exception as error:  # what huggingface_hub's validation raises is of no usual kind
         raise ModelError(f"cannot load model.source={source}: {_in_one_line(error)}") from error

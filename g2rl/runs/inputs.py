@@ -23,6 +23,8 @@ from g2rl.types import Problem
 
 log = logging.getLogger(__name__)
 
+VERSIONS = "versions of grading packages"
+"""The one input that is recorded in words."""
 FORMAT = 2
 """Of inputs.json; it changes when a fingerprint is taken in another way."""
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.gguf")
@@ -160,7 +162,7 @@ def grading_inputs(verifiers: Iterable[Any]) -> dict[str, str]:
         contents = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
         found["code of reward functions"] = hashlib.sha256("".join(contents).encode()).hexdigest()
     if packages:
-        found["versions of grading packages"] = ", ".join(map(_with_version, sorted(packages)))
+        found[VERSIONS] = ", ".join(map(_with_version, sorted(packages)))
     return found
 
 
@@ -190,8 +192,13 @@ def check_inputs(folder: Path, digests: Mapping[str, str], continued: bool) -> N
     # inputs that were not recorded cannot be compared
     changed = [name for name in digests if name in before and before[name] != digests[name]]
     if changed:
+        named: list[str] = []
+        for name in changed:
+            # versions can be read, fingerprints cannot
+            is_readable = name == VERSIONS
+            named.append(f"{name} ({before[name]}; now {digests[name]})" if is_readable else name)
         raise OtherInputsError(
-            f"{folder} was begun with other {' and '.join(changed)} under the same name: put back "
+            f"{folder} was begun with other {' and '.join(named)} under the same name: put back "
             "what it was begun with, start over with resume=never, or write elsewhere with "
             "hydra.run.dir=..."
         )

@@ -92,7 +92,12 @@ def math_problems(name: str, **given: Unpack[Source]) -> tuple[list[Problem], in
         names: tuple[str, ...] = (given.get("problem_column", "problem"),)
         if names == (AUTO,):
             names = ("problem", "question")
-        text = text_of(first_column(row, names, where, number), "/".join(names), where, number)
+        text = text_of(
+            first_column(row, names, where, number, "problem_column"),
+            "/".join(names),
+            where,
+            number,
+        )
 
         # a subject groups the results
         meta = {"kind": "math"}
@@ -127,12 +132,12 @@ def _gold(row: Mapping[str, Any], given: Source, where: str, number: int) -> str
     # without a column of answers, the last box of the written solution
     if name == AUTO:
         solution_column = given.get("solution_column", "solution")
-        solution = str(column(row, solution_column, where, number))
+        solution = str(column(row, solution_column, where, number, "solution_column"))
         found_boxes, _ = boxes(solution)
         return found_boxes[-1].content.strip() if found_boxes else ""
 
     # with one, its value as text; GSM8K writes it behind a solution
-    gold = gold_text(column(row, name, where, number), name, where, number)
+    gold = gold_text(column(row, name, where, number, "answer_column"), name, where, number)
     return gold.rpartition(GSM8K_MARK)[2].strip()
 
 

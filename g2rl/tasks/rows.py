@@ -69,7 +69,9 @@ def locate(source: str, data_dir: str | None = None, local_name: str | None = No
     return str(paths[0])
 
 
-def first_column(row: Mapping[str, Any], names: Sequence[str], source: str, number: int) -> Any:
+def first_column(
+    row: Mapping[str, Any], names: Sequence[str], source: str, number: int, setting: str = ""
+) -> Any:
     """The field of the first of `names` that the row has.
 
     Raises:
@@ -78,7 +80,7 @@ def first_column(row: Mapping[str, Any], names: Sequence[str], source: str, numb
     for name in names:
         if name in row:
             return row[name]
-    return column(row, " or ".join(names), source, number)
+    return column(row, " or ".join(names), source, number, setting)
 
 
 def row_id(row: Mapping[str, Any], number: int) -> str:
@@ -191,7 +193,7 @@ def _read_hub(
         with asked_once():
             data = load_dataset(source, config, split=split, revision=revision)
     except Exception as error:  # datasets and huggingface_hub raise many unrelated types
-        why = unreachable(source) or f"{type(error).__name__}: {error}"
+        why = unreachable(source, error) or f"{type(error).__name__}: {error}"
         raise DataError(
             f"cannot load {source} (split {split}) from the hub: {why}. "
             "Without network give a local copy: data_dir=FOLDER that holds it, or "
@@ -261,12 +263,20 @@ def gold_text(value: Any, name: str, source: str, number: int) -> str:
     return str(int(value)) if value.is_integer() else repr(value)
 
 
-def column(row: Mapping[str, Any], name: str, source: str, number: int) -> Any:
+def column(row: Mapping[str, Any], name: str, source: str, number: int, setting: str = "") -> Any:
     """One field of a row.
 
+    Args:
+        row: column to value.
+        name: of the column.
+        source, number: of the row, for the message.
+        setting: which names the column, where the user can choose it.
+
     Raises:
-        DataError: the column is missing; the message lists those that exist.
+        DataError: the column is missing; the message lists those that exist and says what chooses
+            another.
     """
-    if name not in row:
-        raise DataError(f"{source}, row {number}: no column {name!r}; it has {sorted(row)}")
-    return row[name]
+    if name in row:
+        return row[name]
+    mend = f"; {setting}=NAME (of task.source or benchmark) chooses another" if setting else ""
+    raise DataError(f"{source}, row {number}: no column {name!r}; it has {sorted(row)}{mend}")

@@ -136,7 +136,7 @@ def _problem(
     """One row as a problem."""
     # the prompt
     name = given.get("prompt_column", "prompt")
-    asked = prompt_text(column(row, name, where, number), name, where, number)
+    asked = prompt_text(column(row, name, where, number, "prompt_column"), name, where, number)
     template = given.get("template", "$prompt")
     if "$prompt" not in template:
         raise DataError(f"task.source.template lacks $prompt: {template!r}")
@@ -146,7 +146,7 @@ def _problem(
     kept: dict[str, Any] = {}
     names = given.get("columns")
     for key in row if names is None else names:
-        kept[key] = kept_value(column(row, key, where, number), key, where, number)
+        kept[key] = kept_value(column(row, key, where, number, "columns"), key, where, number)
     gold = gold_of(row, given, where, number)
     return Problem(id_, prompt, gold, {"kind": "rows", COLUMNS: kept})
 
@@ -179,7 +179,7 @@ def gold_of(row: Mapping[str, Any], given: RowSettings, where: str, number: int)
     name = given.get("answer_column")
     if name is None:
         return ""
-    gold = gold_text(column(row, name, where, number), name, where, number)
+    gold = gold_text(column(row, name, where, number, "answer_column"), name, where, number)
 
     # what follows the last of these words
     mark = given.get("answer_after")

@@ -115,7 +115,7 @@ def test_the_gold_may_follow_a_mark(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "changes", "complaint"),
     [
-        ({"q": "?"}, {}, r"x\.jsonl, row 0: no column 'a'"),
+        ({"q": "?"}, {}, r"x\.jsonl, row 0: no column 'a'.*; answer_column=NAME"),
         ({"q": "?", "a": None}, {}, "row 0: a holds no answer"),
         ({"q": "?", "a": " "}, {}, "row 0: a holds no answer"),
         ({"q": " ", "a": "1"}, {}, "row 0: q holds no text"),

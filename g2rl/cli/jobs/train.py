@@ -261,7 +261,7 @@ def disk_plan(settings: TrainSettings, model: PreTrainedModel) -> DiskPlan:
         trainer.steps, trainer.checkpoint_every, checkpoints.keep, checkpoints.keep_best
     )
     total = sum(weight.numel() for weight in weights)
-    return DiskPlan(total, trained, weights[0].element_size(), kept)
+    return DiskPlan(total, trained, weights[0].element_size(), kept, trainer.lag)
 
 
 def describe(

@@ -138,6 +138,10 @@ def test_a_sweep_has_a_folder_of_its_own_that_its_command_finds_again() -> None:
     fixed = ["experiment=smoke", "benchmark.ks=[1,4]", "trainer.probe_problems=0"]
     long = [*fixed, "trainer.eval_every=0", *words]
     assert re.fullmatch("sweep-lam=0.1_1-seed=0_1-[0-9a-f]{8}", sweep_name(long)), "what is swept"
+
+    # a setting that is too long does not keep those behind it out
+    rates = "optimizer.lr=" + ",".join(f"{rate}e-6" for rate in range(1, 40))
+    assert "seed=0_1" in sweep_name([rates, "seed=0,1"])
     assert sweep_name(long) != sweep_name([*long, "model.lora.r=4"])
     many = [f"exploration.setting_number_{place}=0.1,1" for place in range(9)]
     assert re.fullmatch("sweep-setting_number_0=0.1_1-setting.*_1-[0-9a-f]{8}", sweep_name(many))
