@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, OmegaConf
 
-from g2rl.runs.files import atomic_path, remove
+from g2rl.runs.files import YAML_FAULTS, atomic_path, remove
 from g2rl.runs.identity import differences
 from g2rl.runs.layout import RunFolder, step_number
 from g2rl.world import environment_rank
@@ -180,7 +179,7 @@ def read_config_file(place: Path) -> DictConfig:
     # damage shows as an error of YAML, of its nesting or of what OmegaConf takes
     try:
         config = OmegaConf.load(place)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except YAML_FAULTS as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{place} cannot be read ({reason}){ANOTHER_RUN}") from error
     if not isinstance(config, DictConfig):

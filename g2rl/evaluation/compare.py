@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas
 
-from g2rl.evaluation.files import EvaluationError, Row
+from g2rl.evaluation.files import BENCHMARK, EvaluationError, Row
 from g2rl.formulas.estimators import paired_bootstrap
 from g2rl.runs.columns import Column, FileSchema
 
@@ -24,7 +24,7 @@ COMPARISON = FileSchema(
     "g2rl eval compare=[...]",
     "one metric of one benchmark, of one arm against the first",
     (
-        Column("benchmark", "text", "name of the benchmark"),
+        BENCHMARK,
         Column("metric", "text", "pass@k or maj@k"),
         Column("k", "int", "the k of its name"),
         Column("baseline", "text", "label of the first arm"),

@@ -19,7 +19,16 @@ from typing import Any
 import pyarrow
 from pyarrow import parquet
 
-from g2rl.runs.columns import Column, FileSchema
+from g2rl.runs.columns import (
+    ANSWER,
+    COMPLETION,
+    CORRECT,
+    FINISH,
+    PROMPT,
+    TOKENS,
+    Column,
+    FileSchema,
+)
 from g2rl.runs.files import atomic_path
 from g2rl.runs.tables import storable
 from g2rl.tasks.benchmarks.benchmark import Benchmark
@@ -30,23 +39,27 @@ from g2rl.types import Completion, Problem, Verdict
 Row = dict[str, Any]
 """One row of a table, by column."""
 
+BENCHMARK = Column("benchmark", "text", "name of the benchmark")
+PROBLEM = Column("problem", "text", "id of the problem")
+GOLD = Column("gold", "text", "the right answer, as the benchmark gives it")
+
 SAMPLES = FileSchema(
     "samples.parquet",
     "g2rl eval",
     "one sample",
     (
-        Column("benchmark", "text", "name of the benchmark"),
-        Column("problem", "text", "id of the problem"),
+        BENCHMARK,
+        PROBLEM,
         Column("index", "int", "place of the problem in its benchmark, from 0"),
         Column("sample", "int", "number among the problem's samples, from 0"),
-        Column("prompt", "text", "what was asked, before the chat template"),
-        Column("gold", "text", "the right answer, as the benchmark gives it"),
-        Column("completion", "text", "the response, without special tokens"),
-        Column("answer", "text", "what the verifier read in it", nullable="no answer was read"),
-        Column("correct", "bool", "the verdict"),
+        PROMPT,
+        GOLD,
+        COMPLETION,
+        ANSWER,
+        CORRECT,
         Column("route", "text", "the rule that decided, or why none did"),
-        Column("tokens", "int", "length of the response, its stop token included", "tokens"),
-        Column("finish", "text", "stop, or length if it was cut off at the token limit"),
+        TOKENS,
+        FINISH,
         Column("verifier", "text", "class of the verifier, and its settings behind a colon"),
         Column("meta", "text", "JSON: what the verifier needs beside the gold"),
     ),

@@ -17,7 +17,15 @@ from g2rl.evaluation.estimates import (
     interval_over_problems,
     measure_samples,
 )
-from g2rl.evaluation.files import Row, problem_of, samples_by_problem, write_rows
+from g2rl.evaluation.files import (
+    BENCHMARK,
+    GOLD,
+    PROBLEM,
+    Row,
+    problem_of,
+    samples_by_problem,
+    write_rows,
+)
 from g2rl.runs.columns import Column, FileSchema
 from g2rl.tasks.benchmarks.benchmark import powers_of_two
 from g2rl.tasks.grading.grader import Grader
@@ -33,10 +41,10 @@ PROBLEMS = FileSchema(
     "g2rl eval",
     "one problem",
     (
-        Column("benchmark", "text", "name of the benchmark"),
-        Column("problem", "text", "id of the problem"),
+        BENCHMARK,
+        PROBLEM,
         Column("group", "text", "subject, category or family", nullable="there are no groups"),
-        Column("gold", "text", "the right answer, as the benchmark gives it"),
+        GOLD,
         Column("n", "int", "samples", "samples"),
         Column("c", "int", "right samples", "samples"),
         Column(
@@ -69,7 +77,7 @@ RESULTS = FileSchema(
     "g2rl eval",
     "one metric of one benchmark",
     (
-        Column("benchmark", "text", "name of the benchmark"),
+        BENCHMARK,
         Column(
             "metric",
             "text",
@@ -91,7 +99,7 @@ GROUPS = FileSchema(
     "g2rl eval",
     "one group of problems, if the benchmark has groups",
     (
-        Column("benchmark", "text", "name of the benchmark"),
+        BENCHMARK,
         Column("group", "text", "subject, category or family"),
         Column("metric", "text", "pass@1"),
         Column("value", "float", "mean over the problems of the group", "share"),

@@ -173,6 +173,12 @@ def differences(schema: FileSchema, types: Iterable[tuple[str, str]]) -> list[st
 
 GROUP_OF = "id of the problem that was asked; the rows of one problem and step are one group"
 PLACE_IN_GROUP = "place of the response in its group, 0 to G - 1"
+PROMPT = Column("prompt", "text", "what was asked, before the chat template")
+COMPLETION = Column("completion", "text", "the response, without special tokens")
+ANSWER = Column("answer", "text", "what the verifier read in it", nullable="no answer was read")
+CORRECT = Column("correct", "bool", "the verdict")
+TOKENS = Column("tokens", "int", "length of the response, its stop token included", "tokens")
+FINISH = Column("finish", "text", "stop, or length if it was cut off at the token limit")
 FROM_FEATURES = "the signal or an observer uses gradient features (g2rl)"
 
 ROLLOUTS = FileSchema(
@@ -182,14 +188,14 @@ ROLLOUTS = FileSchema(
     (
         Column("problem", "text", GROUP_OF),
         Column("sample", "int", PLACE_IN_GROUP),
-        Column("prompt", "text", "what was asked, before the chat template"),
+        PROMPT,
         Column("gold", "text", "the right answer, as the task gives it"),
-        Column("completion", "text", "the response, without special tokens"),
-        Column("answer", "text", "what the verifier read in it", nullable="no answer was read"),
-        Column("correct", "bool", "the verdict"),
+        COMPLETION,
+        ANSWER,
+        CORRECT,
         Column("route", "text", "the rule that decided, or why none did: timeout, killed, ..."),
-        Column("tokens", "int", "length of the response, its stop token included", "tokens"),
-        Column("finish", "text", "stop, or length if it was cut off at the token limit"),
+        TOKENS,
+        FINISH,
     ),
 )
 """Written every `trainer.tables_every` steps."""
@@ -202,7 +208,7 @@ GEOMETRY = FileSchema(
         Column("step", "int", "the training step", "steps"),
         Column("problem", "text", GROUP_OF),
         Column("sample", "int", PLACE_IN_GROUP),
-        Column("correct", "bool", "the verdict"),
+        CORRECT,
         Column("reward", "float", "of the verifier: 1 or -1, or graded", "reward"),
         Column("shaped_reward", "float", "what the signal made of it", "reward"),
         Column("advantage", "float", "what the update used, without shifts of single tokens"),

@@ -15,6 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
+
+YAML_FAULTS = (yaml.YAMLError, ValueError, RecursionError)
+"""What reading a YAML file raises that is damaged, nests too deep or is no text."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error numbers of the system for a full disk, an exhausted quota and a file that is too large."""
 FULL_BYTES = 1 << 20
@@ -130,6 +134,19 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds, as plain data.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it is damaged; the message names it.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except YAML_FAULTS as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
 
 
 def write_json(path: Path, value: Any) -> None:

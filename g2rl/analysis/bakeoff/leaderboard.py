@@ -25,6 +25,7 @@ from g2rl.analysis.tables import (
     NOTHING,
     comparison_rows,
     interval_cell,
+    is_share,
     markdown,
     page,
     seeds_cell,
@@ -207,7 +208,7 @@ def difference_cell(one: ArmContrast | None) -> str:
 
     # no share differs by more than 1
     detectable = f"{one.detectable:.3f}"
-    if "pass@" in one.metric and one.detectable > 1:
+    if is_share(one.metric) and one.detectable > 1:
         detectable = "none"
     text += f", p {p_text(one.adjusted)} ({detectable})"
     return f"**{text}**" if one.stands_out else text

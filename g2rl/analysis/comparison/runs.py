@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml  # type: ignore[import-untyped]
 
 from g2rl.analysis.palette import SIGNAL_COLOURS
+from g2rl.runs.files import read_yaml
 from g2rl.runs.identity import as_of_today, free_keys, is_under
 from g2rl.runs.layout import RunFolder
 from g2rl.runs.tracking import read_metrics
@@ -91,8 +91,8 @@ def read_run(folder: Path) -> Run | None:
 
     # other commands write a config.yaml too, without a trainer
     try:
-        node = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError):
+        node = read_yaml(config)
+    except ValueError:
         return None  # what is damaged is no run
     is_training = isinstance(node, dict) and {"trainer", "exploration", "seed"} <= set(node)
     if not is_training or not isinstance(node["seed"], int):

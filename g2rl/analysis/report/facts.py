@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from g2rl.runs.files import read_yaml
 from g2rl.runs.layout import RunFolder
 from g2rl.runs.tracking import read_metrics
 
@@ -127,9 +128,9 @@ def read_facts(folder: Path, ended: bool = False) -> RunFacts:
 
     # evaluations and analyses write a config.yaml too
     try:
-        config = yaml.safe_load(place.config.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ReportError(f"{place.config} cannot be read: {error}") from error
+        config = read_yaml(place.config)
+    except ValueError as error:
+        raise ReportError(str(error)) from error
     if not (isinstance(config, dict) and {"trainer", "exploration", "seed"} <= set(config)):
         raise ReportError(
             f"{folder} holds no training run: its config.yaml has no trainer; give a folder that "
@@ -151,8 +152,8 @@ def _typed(folder: Path) -> list[str] | None:
     if not path.is_file():
         return None
     try:
-        typed = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError):
+        typed = read_yaml(path)
+    except ValueError:
         return None
     return [str(word) for word in typed] if isinstance(typed, list) else None
 

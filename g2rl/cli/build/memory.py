@@ -1,4 +1,4 @@
-"""From the settings of a run to its memory plan; see `g2rl.training.memory_plan`."""
+"""From the settings of a run to its plans of memory and disk; see `g2rl.training.memory_plan`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from g2rl.cli.build.settings import TrainSettings
 from g2rl.policy.loading import pick_device, read_config
 from g2rl.tasks.benchmarks.benchmark import Benchmark
+from g2rl.training.disk import DiskPlan, kept_checkpoints
 from g2rl.training.memory import FLOAT, Job
 from g2rl.training.memory_plan import Plan, device_memory, shape_of
 from g2rl.world import environment_rank, environment_size, processes_on_this_machine
@@ -82,6 +83,22 @@ def plan_memory(
             log.warning("%s", warning)
     plan.refuse()
     return model_config
+
+
+def plan_disk(
+    settings: TrainSettings, parameters: int, trained: int, weight_bytes: int
+) -> DiskPlan:
+    """What the checkpoints and the exported model of a run take on the disk.
+
+    Args:
+        settings: of the run.
+        parameters, trained, weight_bytes: see `DiskPlan`.
+    """
+    trainer, checkpoints = settings.trainer, settings.checkpoints
+    kept = kept_checkpoints(
+        trainer.steps, trainer.checkpoint_every, checkpoints.keep, checkpoints.keep_best
+    )
+    return DiskPlan(parameters, trained, weight_bytes, kept, trainer.lag)
 
 
 def job_of(

@@ -183,6 +183,7 @@ def whole_words(words: Sequence[str], length: int) -> str:
     for word in words:
         key, _, value = word.lstrip("+~").partition("=")
         part = run_tag(f"{key.rsplit('.', 1)[-1]}={value}").rstrip("_")
+
         # a long one is left out, shorter ones behind it may fit
         if len(text) + len(part) <= length:
             text += part

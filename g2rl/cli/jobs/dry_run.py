@@ -9,13 +9,13 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from g2rl.cli.build.memory import plan_memory
+from g2rl.cli.build.memory import plan_disk, plan_memory
 from g2rl.cli.build.settings import TrainSettings, read_train_settings
 from g2rl.cli.build.trainer import Exploration, Problems, build_exploration, build_problems
 from g2rl.policy.loading import pick_device, read_config
 from g2rl.runs.checkpoints import Checkpoints
 from g2rl.runs.layout import RunFolder
-from g2rl.training.disk import DiskPlan, kept_checkpoints, size_in_words
+from g2rl.training.disk import DiskPlan, size_in_words
 from g2rl.training.memory import FLOAT
 from g2rl.training.memory_plan import shape_of
 
@@ -115,16 +115,13 @@ def evaluation_rows(settings: TrainSettings, problems: Problems) -> list[tuple[s
 
 def disk_plan(settings: TrainSettings) -> DiskPlan:
     """What checkpoints and the exported model take, from the model's configuration alone."""
-    model, trainer, checkpoints = settings.model, settings.trainer, settings.checkpoints
+    model = settings.model
     model_config: Any = read_config(
         model.source, model.gguf_file, model.revision, dict(model.overrides)
     )
     shape = shape_of(model_config, model.lora)
-    kept = kept_checkpoints(
-        trainer.steps, trainer.checkpoint_every, checkpoints.keep, checkpoints.keep_best
-    )
     weight_bytes = FLOAT if model.dtype == "float32" else 2
-    return DiskPlan(shape.parameters, shape.trained, weight_bytes, kept, trainer.lag)
+    return plan_disk(settings, shape.parameters, shape.trained, weight_bytes)
 
 
 def disk_rows(disk: DiskPlan, folder: Path) -> list[tuple[str, str]]:

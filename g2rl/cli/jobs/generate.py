@@ -70,10 +70,10 @@ def generate(run: Path, checkpoint: str | None, question: Question, own_code: bo
     config: Any = OmegaConf.create(as_of_today(stored))
 
     # a suite is asked through its first member
-    config.benchmark = OmegaConf.to_container(config.benchmark, resolve=True)
+    problems: Any = OmegaConf.to_container(config.benchmark, resolve=True)
     if not own_code:
-        refuse_own_code(OmegaConf.to_container(config.benchmark), run)
-    benchmark = build_benchmarks(config.benchmark)[0]
+        refuse_own_code(problems, run)
+    benchmark = build_benchmarks(OmegaConf.create(problems))[0]
     if question.temperature is not None:
         temperature = question.temperature
         benchmark.params = dataclasses.replace(benchmark.params, temperature=temperature)

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from g2rl.analysis.figures.one_run import plot_run
 from g2rl.cli.build.inputs import training_inputs
+from g2rl.cli.build.memory import plan_disk
 from g2rl.cli.build.model import join_world
 from g2rl.cli.build.settings import TrainSettings, plain, read_train_settings
 from g2rl.cli.build.trainer import Models, TrainingJob, build_training
@@ -35,7 +36,7 @@ from g2rl.training.console import (
     shorter,
     summary_rows,
 )
-from g2rl.training.disk import DiskPlan, announcement, kept_checkpoints
+from g2rl.training.disk import DiskPlan, announcement
 from g2rl.training.profile_table import Machine, StageTable
 from g2rl.training.work import PRODUCT_ROWS, ModelSize, product_rate
 from g2rl.world import World
@@ -254,14 +255,10 @@ def try_report(run_dir: Path) -> Path | None:
 
 def disk_plan(settings: TrainSettings, model: PreTrainedModel) -> DiskPlan:
     """What the checkpoints and the exported model of a loaded model take on the disk."""
-    trainer, checkpoints = settings.trainer, settings.checkpoints
     weights = list(model.parameters())
     trained = sum(weight.numel() for weight in weights if weight.requires_grad)
-    kept = kept_checkpoints(
-        trainer.steps, trainer.checkpoint_every, checkpoints.keep, checkpoints.keep_best
-    )
     total = sum(weight.numel() for weight in weights)
-    return DiskPlan(total, trained, weights[0].element_size(), kept, trainer.lag)
+    return plan_disk(settings, total, trained, weights[0].element_size())
 
 
 def describe(
