@@ -6,7 +6,6 @@ import atexit
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from hydra import compose, initialize_config_dir
 
@@ -14,6 +13,7 @@ from g2rl.cli.build.settings import read_train_settings
 from g2rl.cli.build.trainer import build_training
 from g2rl.cli.config.choices import config_dir
 from g2rl.cli.config.launch import register_resolvers
+from g2rl.engines.rollouts import Rollouts
 from g2rl.training.console import ConsoleReporter
 from g2rl.training.trainer import Trainer
 
@@ -40,9 +40,22 @@ def make_trainer(*overrides: str) -> Trainer:
     return job.trainer
 
 
-def replay(trainer: Trainer, step: int) -> Any:
+class Replayed:
+    """A sampler that gives the same rollouts in every step."""
+
+    lag = 0
+
+    def __init__(self, rollouts: Rollouts) -> None:
+        self.rollouts = rollouts
+
+    def __call__(self, step: int) -> Rollouts:
+        """The rollouts, whatever the step."""
+        return self.rollouts
+
+
+def replay(trainer: Trainer, step: int) -> Rollouts:
     """Make the trainer sample the responses of `step` once and give them again to every later
     step."""
     rollouts = trainer.step.sampler(step)
-    trainer.step.sampler = lambda _: rollouts  # type: ignore[assignment]
+    trainer.step.sampler = Replayed(rollouts)  # type: ignore[assignment]
     return rollouts

@@ -9,10 +9,14 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+import os
 import platform
 import re
 import signal
+import subprocess
+import sys
 import time
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +27,7 @@ from torch import Tensor
 
 from g2rl.policy.lm_head import head_pass
 from tests import commands
-from tests.support import metric_rows
+from tests.support import ROOT, metric_rows
 
 PACKAGES = ("torch", "transformers", "vllm", "peft", "trl", "liger_kernel", "triton")
 PLAN_LINE = re.compile(r"^  (always|sampling|scoring|update|optimizer step) +([\d.]+) ", re.M)
@@ -77,6 +81,44 @@ def versions(device: torch.device) -> dict[str, str]:
         if importlib.util.find_spec(package) is not None:
             found[package] = importlib.metadata.version(package.replace("_", "-"))
     return found
+
+
+def wheel_trains(folder: Path, device: torch.device) -> str:
+    """Build the wheel, lay it out beside what is installed, and train five steps from it.
+
+    Args:
+        folder: gets the wheel, its content and the run.
+        device: to train on.
+
+    Returns:
+        Which g2rl the run has imported, as its version and the place of its package.
+
+    Raises:
+        subprocess.CalledProcessError: the wheel cannot be built, or does not train.
+    """
+    words = ["-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(folder), str(ROOT)]
+    subprocess.run([sys.executable, *words], check=True, cwd=folder)
+    [wheel] = folder.glob("*.whl")
+    site = folder / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+
+    # no other folder of this checkout is on the path, and the command stands in another one
+    program = (
+        "import g2rl, sys; from g2rl.cli.train import main; "
+        "print(g2rl.__version__, g2rl.__file__); sys.exit(main())"
+    )
+    run_words = _words(folder / "run", device, *TINY)
+    done = subprocess.run(
+        [sys.executable, "-c", program, *run_words],
+        check=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(site)},
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=HALF_HOUR,
+    )
+    return done.stdout.splitlines()[0]
 
 
 def trained(folder: Path, device: torch.device, *words: str) -> str:
@@ -249,3 +291,26 @@ def head_ratio(
             lambda: fused(weight, hidden, targets).backward(), device
         )
     return found
+
+
+def trl_ratio(
+    folder: Path, device: torch.device, case: str = "real", steps: int = 4
+) -> dict[str, float]:
+    """Time of our whole step to that of TRL's GRPOTrainer, with the same model and batch.
+
+    Args:
+        folder: for the rows of the comparison.
+        device: both sides compute there.
+        case: of speed/trl_step.py.
+        steps: of each side, the first of them warm-up.
+
+    Returns:
+        Ratios by the clock and in CPU time; below 1 ours is faster.
+    """
+    rows_file = folder / "trl.json"
+    words = ["--repeats", "1", "--steps", str(steps), "--case", case, "--json", str(rows_file)]
+    script = str(ROOT / "speed" / "trl_step.py")
+    command = [sys.executable, script, *words, "--device", device.type]
+    subprocess.run(command, check=True, cwd=folder, timeout=HALF_HOUR)
+    rows = json.loads(rows_file.read_text(encoding="utf-8"))
+    return {row["quantity"]: row["ratio"] for row in rows}

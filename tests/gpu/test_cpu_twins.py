@@ -65,6 +65,21 @@ def test_ratios_are_measured() -> None:
     assert found["whole logits"] > 0
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_wheel_trains(tmp_path: Path) -> None:
+    found = minutes.wheel_trains(tmp_path, CPU)
+    assert str(tmp_path / "site") in found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_step_is_compared_with_trl(tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    found = minutes.trl_ratio(tmp_path, CPU, steps=2)
+    assert set(found) == {"CPU time", "clock"}
+
+
 def test_the_page_holds_what_was_found_and_is_not_written_for_nothing(tmp_path: Path) -> None:
     page, findings = tmp_path / "GPU.md", Findings()
     findings.write(page)

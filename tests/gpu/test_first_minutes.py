@@ -45,6 +45,13 @@ def test_versions(gpu: torch.device, findings: Findings) -> None:
     findings.add("1 versions", "printed", ", ".join(f"{k} {v}" for k, v in found.items()))
 
 
+def test_the_wheel(gpu: torch.device, findings: Findings, folder: Path) -> None:
+    """An installation trains as the checkout does, in an environment that was there before."""
+    (folder / "wheel").mkdir()
+    found = minutes.wheel_trains(folder / "wheel", gpu)
+    findings.add("1 wheel beside what is installed", "trains five steps", found.split()[0])
+
+
 def test_tiny_run(gpu: torch.device, findings: Findings, folder: Path) -> None:
     """The first step draws with the same weights and random numbers as the CPU; rounding parts
     them later."""
@@ -138,4 +145,13 @@ def test_ratios(gpu: torch.device, findings: Findings, folder: Path) -> None:
         seconds[signal] = sorted(steps)[len(steps) // 2]
     found["step of g2rl to none"] = seconds["g2rl"] / seconds["none"]
     findings.add("11 ratios of times", "reported", str(found))
+    assert all(ratio > 0 for ratio in found.values())
+
+
+def test_ratio_to_trl(gpu: torch.device, findings: Findings, folder: Path) -> None:
+    """A finding, not a test; speed/RESULTS.md has the same ratio of a CPU."""
+    if importlib.util.find_spec("trl") is None:
+        pytest.skip("trl is not installed: pip install 'g2rl[trl]'")
+    found = minutes.trl_ratio(folder, gpu)
+    findings.add("11 whole step to TRL's, tiny policy, own lengths", "reported", str(found))
     assert all(ratio > 0 for ratio in found.values())
