@@ -1,0 +1,47 @@
+"""What the scripts of `speed/` share still fits the trainer; `make bench` itself takes minutes."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT
+
+SPEED = ROOT / "speed"
+SCRIPTS = sorted(path.stem for path in SPEED.glob("*.py"))
+
+
+@pytest.fixture(autouse=True)
+def beside_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scripts import each other by bare names, as they do when they are run."""
+    monkeypatch.syspath_prepend(str(SPEED))
+    for name in SCRIPTS:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_finds_what_it_imports(name: str) -> None:
+    module = importlib.import_module(name)
+    assert Path(str(module.__file__)).parent == SPEED
+
+
+def test_replayed_rollouts_are_the_same_in_every_step() -> None:
+    builder = importlib.import_module("builder")
+    trainer = builder.make_trainer(
+        "exploration=g2rl",
+        "trainer.prompts_per_step=4",
+        "trainer.group_size=8",
+        "optimizer.mini_batches=1",
+        "optimizer.lr=1e-2",
+        "task.max_response_tokens=48",
+    )
+    rollouts = builder.replay(trainer, 1)
+    first, second = trainer.step(1), trainer.step(2)
+
+    # the weights have changed, and what is learned from has not
+    assert trainer.step.sampler(7) is rollouts
+    assert first["train/length"] == second["train/length"]
+    assert first["update/grad_norm"] != second["update/grad_norm"]
