@@ -1,9 +1,10 @@
 """Commands of g2rl as processes of their own that start in no time.
 
 Importing torch and transformers costs some seconds of CPU time, several times as much as most of
-the runs that the tests start. One process of a test session imports them once
-(`multiprocessing`'s fork server), and each command is a fork of it. It has a process of its own,
-its own environment, folder, arguments, signals and exit code, as a command from a shell has.
+the runs that the tests start. The process that runs the tests has imported them anyway: before
+its first test it forks a server, which stays as it was then, and each command is a fork of that. It
+has a process of its own, its own environment, folder, arguments, signals and exit code, as a
+command from a shell has.
 
 What is not the same: the hash seed, the thread settings that are read when torch is imported, and
 Python's own start. Tests of those, and of what is imported at all, use `fresh=True`, which starts
@@ -13,27 +14,34 @@ Python anew.
 from __future__ import annotations
 
 import atexit
+import contextlib
+import faulthandler
+import functools
 import io
-import multiprocessing
+import json
 import os
 import runpy
+import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import traceback
+import types
+import warnings
 from collections.abc import Mapping, Sequence
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
 
 from g2rl.cli.jobs import train as train_job
+from tests import preloaded  # noqa: F401 -- every command finds it done
 from tests.support import ROOT
 
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["tests.preloaded"])
+NUMBER = 4
+"""Bytes of a process number or an exit code on the way from the server."""
 
 
 class Command:
@@ -51,31 +59,46 @@ class Command:
         errors: str | None = None,
         figures: bool = False,
     ) -> None:
-        reader, writer = SERVER.Pipe(duplex=False)
-        arguments = (list(words), str(folder), dict(environment), writer, errors, figures)
-        self._process = SERVER.Process(target=_become, args=arguments)
-        self._process.start()
-        writer.close()
+        reader, writer = os.pipe()
+        self._channel, theirs = socket.socketpair()
+        socket.send_fds(server(), [b"."], [theirs.fileno(), writer])
+        theirs.close()
+        os.close(writer)
+
+        # what the server's fork waits for, and its answer
+        request = [list(words), str(folder), dict(environment), errors, figures]
+        self._channel.sendall(json.dumps(request).encode())
+        self._channel.shutdown(socket.SHUT_WR)
+        self._pid = _number(self._channel)
+        self._exit_code: int | None = None
         self.stdout: io.TextIOWrapper = open(  # noqa: SIM115 -- closed when it has been read
-            os.dup(reader.fileno()), encoding="utf-8"
+            reader, encoding="utf-8"
         )
-        reader.close()
 
     @property
     def pid(self) -> int:
         """The number of the process."""
-        assert self._process.pid is not None
-        return self._process.pid
+        return self._pid
 
     @property
     def returncode(self) -> int | None:
         """Its exit code, minus a signal's number where one ended it; None while it runs."""
-        return self._process.exitcode
+        if self._exit_code is None and select.select([self._channel], [], [], 0)[0]:
+            self.wait()
+        return self._exit_code
+
+    def wait(self) -> int:
+        """Wait for its end; returns its exit code."""
+        if self._exit_code is None:
+            self._exit_code = _number(self._channel)
+            self._channel.close()
+        return self._exit_code
 
     def send_signal(self, number: int) -> None:
         """Send it a signal, unless it has ended."""
         if self.returncode is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has ended since
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """End it at once."""
@@ -97,7 +120,7 @@ class Command:
         timer.start()
         with self.stdout:
             output = self.stdout.read()
-        self._process.join()
+        self.wait()
         timer.cancel()
         if too_late.is_set():
             raise subprocess.TimeoutExpired("a command", timeout or 3600.0, output)
@@ -182,23 +205,101 @@ def _environment(changes: Mapping[str, str | None]) -> dict[str, str]:
     return {name: value for name, value in found.items() if value is not None}
 
 
+@functools.cache
+def server() -> socket.socket:
+    """The line to the process that commands are forked from; the first call makes that process.
+
+    `conftest.py` calls it before the first test, so that no command finds what a test has changed.
+    It ends with this process.
+    """
+    ours, theirs = socket.socketpair()
+    with warnings.catch_warnings():
+        # Python warns of forks beside threads, and the threads here are those that xdist reads with
+        warnings.simplefilter("ignore", DeprecationWarning)
+        if os.fork() == 0:
+            _serve(theirs)
+    theirs.close()
+    return ours
+
+
+def _serve(requests: socket.socket) -> None:
+    """Fork a process for each command until nobody can ask for one."""
+    _forget_pytest()
+    os.closerange(3, requests.fileno())
+    os.closerange(requests.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    waiting: set[int] = set()
+    while True:
+        asked, numbers, _, _ = socket.recv_fds(requests, 1, 2)
+        if not asked:
+            os._exit(0)
+
+        # a fork waits for the command and tells its exit code
+        pid = os.fork()
+        if pid == 0:
+            requests.close()
+            _watch(*numbers)
+        for number in numbers:
+            os.close(number)
+
+        # those that have told theirs
+        waiting.add(pid)
+        waiting = {one for one in waiting if os.waitpid(one, os.WNOHANG) == (0, 0)}
+
+
+def _forget_pytest() -> None:
+    """Take back what pytest has put into the interpreter, none of which a command shall meet."""
+    faulthandler.disable()
+    sys.meta_path[:] = [
+        finder for finder in sys.meta_path if "pytest" not in type(finder).__module__
+    ]
+    sys.unraisablehook = sys.__unraisablehook__
+    threading.excepthook = threading.__excepthook__
+    sys.modules["__main__"] = types.ModuleType("__main__")
+
+
+def _watch(channel_number: int, output: int) -> None:
+    """Fork the command and tell its process number, then its exit code."""
+    channel = socket.socket(fileno=channel_number)
+    with channel.makefile("rb") as lines:
+        request = json.loads(lines.read())
+    pid = os.fork()
+    if pid == 0:
+        channel.close()
+        _become(*request, output=output)
+    os.close(output)
+    channel.sendall(pid.to_bytes(NUMBER, "big", signed=True))
+    _, status = os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    with contextlib.suppress(BrokenPipeError):  # nobody wants to know
+        channel.sendall(code.to_bytes(NUMBER, "big", signed=True))
+    os._exit(0)
+
+
+def _number(channel: socket.socket) -> int:
+    """The next number that the server tells."""
+    told = channel.recv(NUMBER, socket.MSG_WAITALL)
+    assert len(told) == NUMBER, "the server of the commands has ended"
+    return int.from_bytes(told, "big", signed=True)
+
+
 def _become(
     words: list[str],
     folder: str,
     environment: dict[str, str],
-    output: Connection,
     errors: str | None,
     figures: bool,
+    output: int,
 ) -> None:
     """Become the command: this runs in the forked process, and ends it."""
     # the streams, the folder and the environment of the command
     sys.stdout.flush()
-    os.dup2(output.fileno(), 1)
+    os.dup2(output, 1)
     second = 1 if errors is None else os.open(errors, os.O_WRONLY)
     os.dup2(second, 2)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
-    output.close()
+    os.close(output)
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115
     os.chdir(folder)

@@ -1,62 +1,85 @@
-"""Shared fixtures."""
+"""Shared fixtures.
+
+What is heavy is imported where it is used: with `-n 2` there is a third process, which only hands
+out the tests, and importing torch and transformers costs it as much as a minute of tests.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 
-from g2rl.analysis.figures.one_run import plot_run
-from g2rl.cli.jobs import train as train_job
-from g2rl.cli.jobs.train import try_report
-from g2rl.policy.loading import LoadedModel, load
-from tests.support import SMOKE, composed
+if TYPE_CHECKING:
+    from g2rl.policy.loading import LoadedModel
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-torch.set_num_threads(1)  # tensors are tiny: more threads only wait for each other
 
-FINISHED_RUN = (
-    *SMOKE,
-    "report=true",
-    "trainer.steps=3",
-    "exploration=g2rl",
-    "exploration.observe=[evol,none]",
-)
-"""The settings of `finished_run`."""
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make a process that runs tests ready for them."""
+    if config.getoption("dist", "no") != "no":
+        return  # it hands out the tests of others
+
+    import torch
+
+    from tests import commands
+
+    torch.set_num_threads(1)  # tensors are tiny: more threads only wait for each other
+    if not config.option.collectonly:
+        commands.server()
 
 
 @pytest.fixture(scope="session")
 def tiny() -> LoadedModel:
     """The built-in policy with its tokenizer, shared: a test that trains takes a deep copy of the
     model."""
+    from g2rl.policy.loading import load
+
     return load("builtin:tiny", device="cpu")
 
 
 @pytest.fixture(autouse=True, scope="session")
-def no_figures() -> Iterator[None]:
+def drawing() -> Iterator[dict[str, Any]]:
     """Runs of this process draw no figures and write no report: they take as long as the two steps
-    of a smoke run.
+    of a smoke run. The value is what would draw and write.
 
     `finished_run` draws them, and so do commands, which are processes of their own.
     """
+    from g2rl.cli.jobs import train as train_job
+
     with pytest.MonkeyPatch.context() as patch:
+        functions = {"plot_run": train_job.plot_run, "try_report": train_job.try_report}
         patch.setattr(train_job, "plot_run", lambda run_dir, benchmarks: [])
         patch.setattr(train_job, "try_report", lambda run_dir: None)
-        yield
+        yield functions
 
 
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory: pytest.TempPathFactory, no_figures: None) -> Path:
+def finished_run(tmp_path_factory: pytest.TempPathFactory, drawing: dict[str, Any]) -> Path:
     """The folder of an uninterrupted run of three steps with checkpoints at every step, complete
     with its figures and its report. Tests only read it; one that continues it takes a copy.
+
+    All processes of a test session share it: the first that needs it makes it.
     """
-    folder = tmp_path_factory.mktemp("finished_run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_job, "plot_run", plot_run)
-        patch.setattr(train_job, "try_report", try_report)
-        train_job.train(composed(*FINISHED_RUN), folder)
+    from g2rl.cli.jobs import train as train_job
+    from tests.support import FINISHED_RUN, composed
+
+    # with xdist, the folder of a process lies in that of the session
+    place = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent
+    folder, complete = place / "finished_run", place / "finished_run.complete"
+    with open(place / "finished_run.lock", "w") as lock, pytest.MonkeyPatch.context() as patch:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not complete.exists():
+            for name, function in drawing.items():
+                patch.setattr(train_job, name, function)
+            train_job.train(composed(*FINISHED_RUN), folder)
+            complete.touch()
     return folder

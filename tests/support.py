@@ -34,8 +34,17 @@ NO_EVALUATION = (
     "benchmark.problems=2",
     "benchmark.samples=1",
     "benchmark.ks=[1]",
+    "benchmark.max_tokens=2",
 )
 """Next to nothing is evaluated, for tests of something else."""
+FINISHED_RUN = (
+    *SMOKE,
+    "report=true",
+    "trainer.steps=3",
+    "exploration=g2rl",
+    "exploration.observe=[evol,none]",
+)
+"""The settings of the fixture `finished_run`."""
 
 register_resolvers()
 

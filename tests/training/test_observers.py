@@ -236,7 +236,7 @@ def test_an_observer_that_draws_and_fails_leaves_every_generator_as_it_was() -> 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_probe_that_cannot_measure_costs_its_own_metrics(
-    value: float, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_figures: None
+    value: float, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawing: object
 ) -> None:
     score = validation.score
 

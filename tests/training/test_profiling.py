@@ -16,8 +16,7 @@ from g2rl.training import profiling
 from g2rl.training.profile_table import Machine, StageTable
 from g2rl.training.profiling import REST, RunProfiler, Trace
 from g2rl.training.work import Work
-from tests.conftest import FINISHED_RUN
-from tests.support import composed, untimed_rows
+from tests.support import FINISHED_RUN, composed, untimed_rows
 
 
 @pytest.fixture(scope="module")

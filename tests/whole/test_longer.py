@@ -11,8 +11,7 @@ from safetensors.torch import load_file
 from g2rl.cli.folder import OtherSettingsError, refuse_shorter
 from g2rl.cli.jobs.train import train
 from g2rl.cli.sweep.finished import finished_score
-from tests.conftest import FINISHED_RUN
-from tests.support import composed, metric_rows
+from tests.support import FINISHED_RUN, composed, metric_rows
 
 OTHERS = [word for word in FINISHED_RUN if not word.startswith("trainer.steps=")]
 
