@@ -81,13 +81,8 @@ def seeds_cell(
     if not values:
         return NOTHING
 
-    # the t-interval knows no bounds, and what lies beyond them cannot be
-    mean, low, high = seed_interval(values)
-    if is_share and not math.isnan(low):
-        low, high = max(low, 0.0), min(high, 1.0)
-
     # a mean over fewer seeds than those of other metrics is marked
-    text = interval_cell(mean, low, high, form)
+    text = interval_cell(*seed_interval(values, is_share=is_share), form)
     if len(values) < seeds:
         text += f" ({len(values)} of {seeds})"
     return text
@@ -98,6 +93,11 @@ def is_share(metric: str) -> bool:
     # a bake-off stores metrics without the name of the benchmark
     if re.fullmatch(r"(hard/)?(pass|maj|mean)@\d+", metric):
         return True
+
+    # quantities of pairs have names of their own in files of geometry and in pages
+    place, _, quantity = metric.rpartition("/")
+    if place in ("", "geometry"):
+        metric = f"probe/{quantity}"
     column = METRICS.column(metric)
     return column is not None and column.unit == "share"
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 from mpmath import betainc, findroot, mp, mpf  # type: ignore[import-untyped]
+from numpy.typing import ArrayLike
 
 from g2rl.formulas.estimators import Interval
 
@@ -42,11 +43,26 @@ def t_quantile(confidence: float, freedom: int) -> float:
         return float(findroot(gap, (mpf(0), high), solver="anderson"))
 
 
-def seed_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> Interval:
+def within_share(ends: ArrayLike) -> np.ndarray:
+    """Ends of intervals of shares, of any shape, cut off at 0 and 1: beyond lies no share.
+
+    A t-interval knows no bounds. NaN, the end of no interval, stays NaN.
+    """
+    return np.clip(ends, 0.0, 1.0)
+
+
+def seed_interval(
+    values: Sequence[float] | np.ndarray, confidence: float = 0.95, is_share: bool = False
+) -> Interval:
     """Mean over seeds and its t-interval: mean ± t · s / sqrt(n), s with n - 1 in the denominator.
 
     Assumes that runs are independent and their values about normal. One seed says nothing of the
     spread: both ends are NaN.
+
+    Args:
+        values: one a seed.
+        confidence: in (0, 1).
+        is_share: whether values lie between 0 and 1, where the interval then ends.
 
     Raises:
         ValueError: no value, or one that is not finite.
@@ -63,4 +79,7 @@ def seed_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95
     # wider than the normal interval, because few seeds tell little of their spread
     quantile = t_quantile(confidence, values_S.size - 1)
     half_width = quantile * float(values_S.std(ddof=1)) / math.sqrt(values_S.size)
-    return Interval(mean, mean - half_width, mean + half_width)
+    low, high = mean - half_width, mean + half_width
+    if is_share:
+        low, high = map(float, within_share((low, high)))
+    return Interval(mean, low, high)

@@ -7,12 +7,14 @@ import json
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from g2rl.analysis.fidelity.report import rows_of
+from g2rl.analysis.figures import curves, ends
 from g2rl.analysis.figures import fidelity as fidelity_figures
 from g2rl.analysis.figures import group as group_plot
 from g2rl.analysis.figures.ends import draw_panel, outcome_panels, probe_panels, spread, tick_names
@@ -279,3 +281,51 @@ def test_unfinished_runs_are_left_out_of_the_data(
     assert set(frame["run"]) == {"none/seed0", "g2rl/seed0"}
     assert set(frame["metric"]) == {"train/length"}, "only what is drawn"
     assert set(read_runs(tmp_path / "data" / "lambda.parquet")["arm"]) == {"lam=0", "lam=1"}
+
+
+def test_no_band_of_a_share_leaves_0_and_1_in_any_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arms near both bounds, whose t-intervals would run beyond; a length is not cut."""
+    shares = (
+        "eval/b/pass@1",
+        "train/accuracy",
+        "probe/negative_pairs",
+        "geometry/negative_pairs",
+        "negative_pairs",
+    )
+    near = {"low": (0.0, 0.02, 0.1), "high": (1.0, 0.97, 0.9)}
+    values: dict[tuple[str, int, int, str], float] = {}
+    for metric in shares:
+        for arm, of_arm in near.items():
+            for seed, value in enumerate(of_arm):
+                for step in (0, 1, 2):
+                    values[arm, seed, step, metric] = value
+    for seed in range(3):
+        values["low", seed, 1, "train/length"] = 0.1 * seed
+    frame = frame_of(values)
+
+    # bands over steps, on files and in pages
+    for metric in shares:
+        for arm in near:
+            drawn = curves.curve(frame, arm, metric)
+            assert drawn is not None
+            assert drawn.low.min() >= 0, metric
+            assert drawn.high.max() <= 1, metric
+            assert (drawn.high - drawn.low).min() > 0.05, "an interval all the same"
+    length = curves.curve(frame, "low", "train/length")
+    assert length is not None
+    assert length.low[0] < 0, "only shares have bounds"
+
+    # bars of the ends
+    kept: list[Any] = []
+    monkeypatch.setattr(ends, "save_figure", lambda figure, path: kept.append(figure) or path)
+    panels = {metric: (metric, "share") for metric in shares}
+    ends.draw_ends(frame, panels, Path("unused.png"), title="", caption="")
+    bars = 0
+    for axis in kept[0].axes:
+        for collection in axis.collections:
+            heights = np.concatenate([path.vertices[:, 1] for path in collection.get_paths()])
+            assert heights.min() >= 0
+            assert heights.max() <= 1
+            bars += 1
+    assert bars == len(shares) * len(near)
+    plt.close("all")

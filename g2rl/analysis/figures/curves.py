@@ -18,7 +18,8 @@ from matplotlib.colors import to_rgb
 from g2rl.analysis.comparison.runs import GEOMETRY_PREFIX
 from g2rl.analysis.figures.style import caption_below, level_line, plt, save_figure, tidy_axis
 from g2rl.analysis.palette import OTHER_COLOURS, SIGNAL_COLOURS
-from g2rl.formulas.intervals import t_quantile
+from g2rl.analysis.tables import is_share
+from g2rl.formulas.intervals import t_quantile, within_share
 from g2rl.formulas.pairs import ALL_PAIRS, SHOWN_CLASSES, metric_suffix
 
 Colour = tuple[float, ...]
@@ -69,7 +70,10 @@ def curve(frame: pd.DataFrame, arm: str, metric: str) -> Curve | None:
     half = np.full(len(mean), np.nan)
     if seeds > 1:
         half = t_quantile(0.95, seeds - 1) * values_SN.std(axis=1, ddof=1) / np.sqrt(seeds)
-    return Curve(steps, mean, mean - half, mean + half, seeds, block)
+    low, high = mean - half, mean + half
+    if is_share(metric):
+        low, high = within_share((low, high))
+    return Curve(steps, mean, low, high, seeds, block)
 
 
 def arm_colours(labels: Sequence[str]) -> dict[str, Colour]:

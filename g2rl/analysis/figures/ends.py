@@ -20,7 +20,7 @@ from g2rl.analysis.figures.style import (
     plt,
     save_figure,
 )
-from g2rl.analysis.tables import at_end
+from g2rl.analysis.tables import at_end, is_share
 from g2rl.formulas.intervals import seed_interval
 from g2rl.formulas.pairs import SHOWN_CLASSES, metric_suffix
 
@@ -102,7 +102,7 @@ def draw_ends(
     for axis, (metric, (heading, unit)) in zip(axes.flat, panels.items(), strict=False):
         # the ends of every run
         before, after = at_end(frame, metric, first=True), at_end(frame, metric)
-        draw_panel(axis, before, after, arms, colours)
+        draw_panel(axis, before, after, arms, colours, is_share(metric))
         if few and not sharey:
             focus(axis, pd.concat([before["value"], after["value"]]))
         if level is not None:
@@ -124,11 +124,13 @@ def draw_panel(
     after: pd.DataFrame,
     arms: Sequence[str],
     colours: Mapping[str, Colour],
+    share: bool = False,
 ) -> None:
     """Mean, interval and seeds of each arm; dashed, the mean before training where it was measured.
 
     Args:
         before, after: first and last value of each run, of `at_end`.
+        share: whether values lie between 0 and 1, where their intervals then end.
     """
     # a run need not begin with an evaluation; then its first value is of a later step
     untrained = before[before["step"] == 0]["value"]
@@ -139,7 +141,7 @@ def draw_panel(
         values = after.loc[after["arm"] == arm, "value"].to_numpy()
         if not len(values):
             continue
-        mean, low, high = seed_interval(values)
+        mean, low, high = seed_interval(values, is_share=share)
 
         # one seed is its own mean
         bars = None
