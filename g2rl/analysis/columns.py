@@ -139,8 +139,8 @@ RUNS = FileSchema(
 )
 CONTRASTS = FileSchema(
     "contrasts.parquet",
-    "g2rl analyze compare --against ARM",
-    "one metric of one arm against the named one, paired by seed",
+    "g2rl analyze compare",
+    "one metric of one arm against another, paired by seed (of several arms)",
     (
         ARM,
         Column("against", "text", "label of the arm that is subtracted"),

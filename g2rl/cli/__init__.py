@@ -9,6 +9,7 @@
     dashboard, warmstart, hard_problems `python -m g2rl.cli.NAME`
     errors                              one line for the user, the traceback in the folder
     one_line                            the same for commands that do not start under Hydra
+    comparing                           what `analyze compare` and `report` share
     door                                what is refused before a folder is made
     folder                              a run's folder: new, continued or wiped; its lock
     config/                             names, labels, mistakes in what was typed, start under Hydra

@@ -112,21 +112,22 @@ def compare(
     family: Sequence[str] = (),
     partial: bool = False,
 ) -> Tables:
-    """Compare runs as ``g2rl-analyze compare`` does; returns runs and, with `against`, contrasts.
+    """Compare runs as ``g2rl-analyze compare`` does; returns runs and, of several arms, contrasts.
 
     Args:
         folders: of runs, or folders that hold runs.
         out, by, metrics, against, family, partial: as in the shell.
 
     Raises:
-        ValueError: no run, unfinished runs without `partial`, a seed twice in an arm, or an unknown
+        ValueError: no run, no finished run without `partial`, a seed twice in an arm, or an unknown
             metric or arm.
     """
+    from g2rl.analysis.comparison.choices import Choices
     from g2rl.cli.jobs.compare import compare as compare_job
 
     place = None if out is None else Path(out)
     paths = [Path(folder) for folder in folders]
-    return Tables(compare_job(paths, place, by, metrics, partial, against, family))
+    return Tables(compare_job(paths, place, Choices(by, metrics, against, family, partial)))
 
 
 def report(*folders: Path | str, out: Path | str | None = None, **options: Any) -> Path:
@@ -135,15 +136,18 @@ def report(*folders: Path | str, out: Path | str | None = None, **options: Any) 
     Args:
         folders: of runs, or folders that hold runs.
         out: the file; None is report.html in the folder, or a file in evals/ for several.
-        options: by, against and partial, as in the shell; budget, how many responses it may hold.
+        options: by, metrics, against, family and partial, as in the shell; budget, how many
+            responses it may hold.
 
     Returns:
         The file that was written.
     """
+    from g2rl.analysis.comparison.choices import Choices
     from g2rl.cli.jobs.report import report as report_job
 
     place = None if out is None else Path(out)
-    return report_job([Path(folder) for folder in folders], place, **options)
+    budget = options.pop("budget", None)
+    return report_job([Path(folder) for folder in folders], place, budget, Choices(**options))
 
 
 # from words to a configuration

@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from g2rl.cli.comparing import add_choices, choices_of
 from g2rl.cli.one_line import errors_in_one_line
 
 EPILOG = """examples
   g2rl-report runs/NAME                     report.html in the folder of the run
   g2rl-report runs/A runs/B                 the comparison, in evals/
-  g2rl-report runs/signals --against none   every run below a folder; differences to one arm
+  g2rl-report runs/signals --against g2rl   every run below a folder; differences to this arm
   g2rl-report runs/NAME --responses 50000   more of the responses
 
+Several runs are compared as by g2rl-analyze compare, with the same choices and numbers.
 The page needs no network and nothing beside it: send it to somebody, open it from a disk, print it.
 g2rl-train writes one at the end of every run (report=false: never). More in docs/report.md."""
 
@@ -55,22 +57,7 @@ def parser() -> argparse.ArgumentParser:
     )
 
     # how several runs are compared, as in g2rl-analyze compare
-    command_line.add_argument(
-        "--by",
-        metavar="KEY",
-        nargs="+",
-        default=[],
-        action="extend",
-        help="settings that tell arms apart (default: what differs)",
-    )
-    command_line.add_argument(
-        "--against",
-        metavar="ARM",
-        help="the arm that others are compared with (default: none, or else the first)",
-    )
-    command_line.add_argument(
-        "--partial", action="store_true", help="compare unfinished runs too, as far as they are"
-    )
+    add_choices(command_line)
     return command_line
 
 
@@ -84,7 +71,7 @@ def main() -> None:
 
     with errors_in_one_line():
         budget = Budget(words.responses, words.characters)
-        written = report(words.runs, words.out, budget, words.by, words.against, words.partial)
+        written = report(words.runs, words.out, budget, choices_of(words))
     megabytes = written.stat().st_size / 1e6
     print(f"written: {written} ({megabytes:.1f} MB)")
 

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from g2rl.analysis.comparison.choices import Choices
 from g2rl.analysis.report import drawings
 from g2rl.analysis.report.drawings import Drawing
 from g2rl.analysis.report.facts import ReportError
@@ -30,6 +31,7 @@ from g2rl.analysis.report.responses import (
     unpacked,
 )
 from g2rl.analysis.report.safe_text import shown_text
+from g2rl.cli.jobs.compare import compare
 from g2rl.cli.jobs.report import report, report_run
 from g2rl.cli.report import main
 from g2rl.runs.layout import RunFolder
@@ -384,3 +386,71 @@ def test_runs_are_compared_seed_by_seed(finished_run: Path, tmp_path: Path, undr
     assert "share 1 seed, and a paired interval needs at least two" in alone.text
     single = Page(report([tmp_path / "1.0-0"]))
     assert "Before and after training" in single.text
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        Choices(),
+        Choices(
+            by=["exploration.lam"],
+            metrics=["eval/*/pass@1", "train/accuracy"],
+            against="lam=2",
+            family=["eval/*/pass@1"],
+        ),
+        Choices(by=["exploration.lam"], against="lam=2", partial=True),
+    ],
+)
+def test_the_page_shows_what_compare_prints(
+    finished_run: Path, tmp_path: Path, undrawn: None, choices: Choices
+) -> None:
+    """The same choices, and every number of every table that is printed."""
+    folders = []
+    for seed, lam, value in ((0, 1.0, 0.1), (1, 1.0, 0.2), (0, 2.0, 0.3), (1, 2.0, 0.6)):
+        folders.append(twin(finished_run, tmp_path / f"{lam}-{seed}", seed, lam, value))
+    (folders[-1] / "summary.json").unlink()
+    page = Page(report(folders, tmp_path / "all.html", Budget(responses=64), choices))
+    table = (compare(folders, tmp_path / "out", choices) / "table.md").read_text()
+
+    # after training, and the contrasts; those before training are of table.md alone
+    after, _, rest = table.partition("First value of each run")
+    _, _, contrasts = rest.partition("Contrasts to")
+    lines = (after + contrasts).splitlines()
+    cells = {cell.strip(" *") for line in lines if line[:1] == "|" for cell in line.split("|")}
+    assert len(cells) > 15
+    shown = page.text.replace("**", "")
+    assert [cell for cell in cells if cell.strip("-") and cell not in shown] == []
+    assert ("2.0-1" in [run["name"] for run in page.data["runs"]]) is choices.partial
+
+
+def test_one_run_is_compared_with_nothing(finished_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is one run: --by, --metrics, --against and --family"):
+        report([finished_run], tmp_path / "page.html", choices=Choices(against="none"))
+
+
+def test_runs_of_unlike_problems_stand_apart(finished_run: Path, tmp_path: Path) -> None:
+    """With drawings, whose ids are made of titles."""
+    folders = []
+    for name, limit in (("few", 4), ("more", 8)):
+        folder = twin(finished_run, tmp_path / "runs" / name, 0, 1.0, 0.5)
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config["benchmark"]["limit"] = limit
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        folders.append(folder)
+    page = Page(report([tmp_path / "runs"], tmp_path / "page.html", Budget(responses=64)))
+    assert page.wrong == []
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids)), "an id stands twice"
+    assert "benchmark=countdown limit=4: after training" in page.text
+    assert "benchmark=countdown limit=8: after training" in page.text
+    assert "Differences to" not in page.text
+
+    # and in folders of their own, each whole
+    out = compare([tmp_path / "runs"], tmp_path / "out")
+    assert sorted(path.name for path in out.glob("[!.]*")) == [
+        "countdown-limit-4",
+        "countdown-limit-8",
+    ]
+    for name in ("countdown-limit-4", "countdown-limit-8"):
+        assert (out / name / "compare.png").stat().st_size > 500
+        assert "| g2rl | 1 | 0.500" in (out / name / "table.md").read_text()

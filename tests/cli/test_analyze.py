@@ -19,6 +19,7 @@ from g2rl.analysis.columns import (
     GEOMETRY_RESPONSES,
     RUNS,
 )
+from g2rl.analysis.comparison.choices import Choices
 from g2rl.cli import analyze
 from g2rl.cli.config.mistakes import explain_mistakes, groups_of
 from g2rl.cli.jobs.compare import compare
@@ -186,8 +187,9 @@ def test_runs_are_compared(
     assert "| g2rl | 2 |" in table
     assert "The runs differ in: exploration.name" in table
     assert all((out / name).stat().st_size > 500 for name in ("compare.png", "geometry.png"))
-    assert not (out / "differences.png").exists()
-    against = compare([trained], tmp_path / "against", against="none")
+    assert "minus none" in table, "plain GRPO is what others are compared with"
+    against = compare([trained], tmp_path / "against", Choices(against="none"))
+    assert (against / "table.md").read_text() == table
     assert (against / "differences.png").stat().st_size > 500
     contrasts = pd.read_parquet(against / "contrasts.parquet")
     assert set(contrasts["arm"]) == {"g2rl"}
@@ -201,18 +203,17 @@ def test_comparison_takes_chosen_metrics_and_keys(trained: Path, tmp_path: Path)
     out = compare(
         [trained / "g0", trained / "n0"],
         tmp_path,
-        by=["exploration.name"],
-        metrics=["train/acc*", "update/kl"],
+        Choices(by=["exploration.name"], metrics=["train/acc*", "update/kl"]),
     )
     assert "| arm | seeds | train/accuracy | update/kl |" in (out / "table.md").read_text()
     with pytest.raises(ValueError, match="did you mean train/accuracy"):
-        compare([trained], tmp_path, metrics=["train/acuracy"])
+        compare([trained], tmp_path, Choices(metrics=["train/acuracy"]))
     with pytest.raises(ValueError, match="did you mean train/accuracy"):
-        compare([trained], tmp_path, against="none", family=["train/acuracy"])
-    with pytest.raises(ValueError, match="--family needs --against"):
-        compare([trained], tmp_path, family=["train/accuracy"])
+        compare([trained], tmp_path, Choices(against="none", family=["train/acuracy"]))
+    with pytest.raises(ValueError, match="no arm 'gone' to compare with; there is 'none', 'g2rl'"):
+        compare([trained], tmp_path, Choices(against="gone"))
     with pytest.raises(ValueError, match="no run has the setting 'lam'"):
-        compare([trained], tmp_path, by=["lam"])
+        compare([trained], tmp_path, Choices(by=["lam"]))
 
 
 def test_an_unfinished_run_is_refused_unless_asked_for(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from g2rl.analysis.comparison.choices import Choices
 from g2rl.cli import grade, warmstart
 from g2rl.cli.jobs.compare import compare
 from g2rl.cli.jobs.evaluate import evaluate
@@ -64,7 +65,7 @@ def test_every_command_that_writes_asks_for_the_lock(
 def test_a_comparison_asks_for_the_lock(busy: Path) -> None:
     run = DATA / "run_741d26e" / "run"
     with pytest.raises(LockError, match="--out FOLDER"):
-        compare([run], busy, partial=True)
+        compare([run], busy, Choices(partial=True))
 
 
 def test_commands_of_one_process_refuse_torchrun(

@@ -139,7 +139,11 @@ def _runs_below(folder: Path) -> Iterator[Run]:
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
-    """Keys on which the compared settings of the runs do not agree, the signal first."""
+    """Keys on which the compared settings of the runs do not agree.
+
+    The signal stands first, then names of choices (``task.name``) and the classes of those without
+    a name (``partition._target_``), because they bring further settings with them, then the rest.
+    """
     settings_of_runs = [run.compared() for run in runs]
     keys = dict.fromkeys(key for settings in settings_of_runs for key in settings)
 
@@ -149,7 +153,19 @@ def differing(runs: Sequence[Run]) -> list[str]:
         values = {repr(settings.get(key)) for settings in settings_of_runs}
         if len(values) > 1:
             differing_keys.append(key)
-    return sorted(differing_keys, key=lambda key: key != SIGNAL)
+
+    # runs of other signals have settings that the first run lacks, so nodes keep their settings
+    nodes = list(dict.fromkeys(key.split(".")[0] for key in keys))
+    return sorted(differing_keys, key=lambda key: (_key_rank(key), nodes.index(key.split(".")[0])))
+
+
+def _key_rank(key: str) -> int:
+    """Where a key stands among those that tell arms apart, see `differing`."""
+    if key == SIGNAL:
+        return 0
+    if key.endswith(".name"):
+        return 1
+    return 2 if key.endswith("._target_") else 3
 
 
 def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> dict[str, list[Run]]:
@@ -170,15 +186,19 @@ def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> dict[str, list[Ru
             )
 
     # split by one key after the other
-    keys = list(by or differing(runs))
-    groups: dict[tuple[str, ...], list[Run]] = {(): list(runs)}
-    for key in keys:
-        groups = _split(groups, key, keys, always=bool(by))
+    groups: dict[tuple[Choice, ...], list[Run]] = {(): list(runs)}
+    for key in by or differing(runs):
+        groups = _split(groups, key, always=bool(by))
 
-    # name and sort the arms
-    ordered = sorted(groups.items(), key=lambda group: [_rank(word) for word in group[0]])
+    # name the arms by the keys that split them, and sort them
+    keys = list(dict.fromkeys(key for choices in groups for key, _ in choices))
+    named: list[tuple[list[str], list[Run]]] = []
+    for choices, members in groups.items():
+        named.append(([_label_word(key, value, keys) for key, value in choices], members))
+    named.sort(key=lambda arm: [_rank(word) for word in arm[0]])
+
     arms: dict[str, list[Run]] = {}
-    for words, members in ordered:
+    for words, members in named:
         # a single arm that nothing sets apart is named by its signal
         label = " ".join(words) or str(members[0].settings[SIGNAL])
         arms[label] = members
@@ -190,44 +210,62 @@ def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> dict[str, list[Ru
     return arms
 
 
-def _split(
-    groups: Mapping[tuple[str, ...], Sequence[Run]], key: str, keys: Sequence[str], always: bool
-) -> dict[tuple[str, ...], list[Run]]:
-    """Divide each group by the value of a key, which adds a word to the labels.
+Choice = tuple[str, str]
+"""A key that tells arms apart, and an arm's value of it as text."""
 
-    A group whose runs agree on the key gets no word, unless `always`.
+
+def _split(
+    groups: Mapping[tuple[Choice, ...], Sequence[Run]], key: str, always: bool
+) -> dict[tuple[Choice, ...], list[Run]]:
+    """Divide each group by the value of a key, which becomes one more of its choices.
+
+    A group whose runs agree on the key gets none, unless `always`.
     """
-    divided: dict[tuple[str, ...], list[Run]] = {}
-    for words, members in groups.items():
-        # compared by repr, as in `differing`
-        values = [run.settings.get(key) for run in members]
-        agree = len({repr(value) for value in values}) == 1
-        for run, value in zip(members, values, strict=True):
-            if agree and not always:
-                label = words
-            else:
-                label = (*words, _label_word(key, value, keys))
-            divided.setdefault(label, []).append(run)
+    # compared by repr, as in `differing`
+    divided: dict[tuple[Choice, ...], list[Run]] = {}
+    for choices, members in groups.items():
+        by_value: dict[str, list[Run]] = {}
+        for run in members:
+            by_value.setdefault(repr(run.settings.get(key)), []).append(run)
+
+        # one part alone is no division
+        for part in by_value.values():
+            mine = choices
+            if always or len(by_value) > 1:
+                mine = (*choices, (key, setting_text(part[0].settings.get(key))))
+            divided.setdefault(mine, []).extend(part)
     return divided
 
 
-def _label_word(key: str, value: Any, keys: Sequence[str]) -> str:
-    """How a setting shows in a label: ``g2rl`` for a thing's name, else ``lam=3``.
+def _label_word(key: str, value: str, keys: Sequence[str]) -> str:
+    """How a setting shows in a label, as it is typed: ``task=math``, ``lam=3``, ``g2rl``.
 
-    The whole key stands there where another of `keys` ends in the same word.
+    Args:
+        key: of the setting.
+        value: of the arm.
+        keys: all that tell arms apart; the whole key stands there where another ends in the same
+            word.
     """
-    # a signal or a model is named without "name="
-    if key.endswith(".name"):
-        return str(value)
+    # a signal is its name alone; another choice is its group, and a class the file it lies in
+    node, _, leaf = key.rpartition(".")
+    if key == SIGNAL:
+        return value
+    if leaf == "name":
+        return f"{node}={value}"
+    if leaf == "_target_":
+        place, _, name = value.rpartition(".")
+        module = place.rpartition(".")[2]
+        return f"{node.split('.')[0]}={name if module == 'partitions' else module}"
 
     # lr is enough for optimizer.lr, if no other key ends in lr
-    leaves = [other.rsplit(".", 1)[-1] for other in keys]
-    leaf = key.rsplit(".", 1)[-1]
+    leaves = [other.rpartition(".")[2] for other in keys]
     name = leaf if leaves.count(leaf) == 1 else key
+    return f"{name}={value}"
 
-    # numbers without trailing zeros, 3 instead of 3.0
-    text = f"{value:.12g}" if isinstance(value, float) else str(value)
-    return f"{name}={text}"
+
+def setting_text(value: Any) -> str:
+    """A setting in a label: numbers without trailing zeros, 3 instead of 3.0."""
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def _rank(word: str) -> tuple[int, float, str]:
@@ -316,19 +354,19 @@ def read_arms(
     return group_runs(runs, by)
 
 
-def finished_arms(
-    folders: Sequence[Path], by: Sequence[str] = ()
-) -> tuple[dict[str, list[Run]], list[Run]]:
-    """Label of each arm to its finished runs, and the unfinished runs that were left out.
+def runs_to_compare(folders: Sequence[Path], partial: bool = False) -> tuple[list[Run], list[Run]]:
+    """Runs that are compared, and the unfinished runs that are left out.
 
     Args:
-        folders, by: as in `collect`.
+        folders, partial: as in `collect`.
 
     Raises:
-        RunsError: no run has finished, and what `find_runs` and `group_runs` refuse.
+        RunsError: none would be left, and what `find_runs` refuses.
     """
     # an unfinished run would be compared by weights that are not its last
     runs = find_runs(folders)
+    if partial:
+        return runs, []
     finished = [run for run in runs if run.finished]
     if not finished:
         names = ", ".join(str(run.folder) for run in runs)
@@ -336,7 +374,7 @@ def finished_arms(
             f"none of the {len(runs)} runs has finished (no summary.json): {names}; finish them by "
             "their own command, or take what is there with --partial"
         )
-    return group_runs(finished, by), [run for run in runs if not run.finished]
+    return finished, [run for run in runs if not run.finished]
 
 
 def long_table(runs_of_arms: Mapping[str, Sequence[Run]]) -> pd.DataFrame:

@@ -13,6 +13,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from g2rl.analysis.comparison.compared import Compared
+from g2rl.analysis.comparison.runs import Run
 from g2rl.analysis.report import one_run
 from g2rl.analysis.report.facts import RunFacts, flat_settings, read_facts
 from g2rl.analysis.report.one_run import Section, Tile
@@ -78,12 +80,16 @@ def page_of_run(facts: RunFacts, raised: RaisedAlarms, budget: Budget) -> str:
 
 
 def page_of_runs(
-    comparison: Comparison, raised: Mapping[Path, RaisedAlarms], budget: Budget
+    comparisons: Sequence[Compared],
+    left_out: Sequence[Run],
+    raised: Mapping[Path, RaisedAlarms],
+    budget: Budget,
 ) -> str:
     """The page that compares runs.
 
     Args:
-        comparison: of the runs.
+        comparisons: of the runs, one for each benchmark.
+        left_out: runs that have not finished.
         raised: alarms of each run, by folder.
         budget: how many responses the page may hold, of all runs together.
 
@@ -91,7 +97,7 @@ def page_of_runs(
         ReportError: a folder holds no run.
     """
     # every run has its share of the page
-    runs = comparison.runs
+    runs = [run for comparison in comparisons for run in comparison.runs]
     share = Budget(
         max(budget.responses // len(runs), 1),
         budget.characters,
@@ -106,17 +112,30 @@ def page_of_runs(
 
     # what a reader wants to know first
     alarm_count = sum(len(raised[run.folder]) for run in runs)
+    arm_count = sum(len(comparison.arms) for comparison in comparisons)
     tiles = [
-        Tile("runs", str(len(runs)), f"in {len(comparison.arms)} arms"),
+        Tile("runs", str(len(runs)), f"in {arm_count} arms"),
         Tile("alarms", str(alarm_count) if alarm_count else "none", "in all runs together"),
     ]
+    if left_out:
+        tiles.append(Tile("left out", str(len(left_out)), "runs that have not finished"))
     return render(
         title=f"{len(runs)} runs compared",
         tiles=tiles,
-        sections=comparison.sections(),
+        sections=_sections(comparisons),
         parts=parts,
         responses=responses,
     )
+
+
+def _sections(comparisons: Sequence[Compared]) -> list[Section]:
+    """The sections of all comparisons, one after the other."""
+    if len(comparisons) == 1:
+        return Comparison(comparisons[0]).sections()
+    sections: list[Section] = []
+    for number, comparison in enumerate(comparisons, 1):
+        sections += Comparison(comparison, str(number)).sections()
+    return sections
 
 
 def render(

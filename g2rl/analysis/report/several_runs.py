@@ -6,22 +6,17 @@ The statistics are those of `g2rl-analyze compare`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import pandas as pd
 
 from g2rl.analysis.captions import one_or_mixed, sampled_and_scored
-from g2rl.analysis.comparison.contrasts import contrast_rows, contrasts, explanation
-from g2rl.analysis.comparison.runs import Run, differing, long_table, read_arms
-from g2rl.analysis.comparison.sweep import headlines
+from g2rl.analysis.comparison.compared import Compared
+from g2rl.analysis.comparison.runs import differing
 from g2rl.analysis.figures.curves import arm_colours, curve, learning_panels
 from g2rl.analysis.report.drawings import Drawing, Line, lines_drawing
 from g2rl.analysis.report.facts import MEASURED_BY
 from g2rl.analysis.report.one_run import Section
-from g2rl.analysis.tables import NOTHING, comparison_rows
-
-NO_SIGNAL = "none"
-"""The arm of plain GRPO, to which the others are compared if it is there."""
+from g2rl.analysis.tables import NOTHING
 
 GEOMETRY = {
     "nu_mean": ("Novelty ν", "ν"),
@@ -36,45 +31,24 @@ GEOMETRY = {
 
 
 class Comparison:
-    """Runs by arm, and everything that is said about the arms together.
+    """The sections about arms that were measured on the same problems.
 
     Args:
-        folders: of runs, or folders that hold runs.
-        by: settings that tell arms apart; none: those that differ.
-        against: label of the arm that others are compared with; None takes plain GRPO, or else the
-            first arm.
-        partial: take unfinished runs too, as far as they are.
-
-    Raises:
-        RunsError: no run, unfinished runs without `partial`, a seed twice in an arm, or no such
-            arm.
+        compared: the arms.
+        place: ends the ids of the sections where a page has several comparisons; "" for one.
     """
 
-    def __init__(
-        self,
-        folders: Sequence[Path],
-        by: Sequence[str] = (),
-        against: str | None = None,
-        partial: bool = False,
-    ) -> None:
-        self.arms: dict[str, list[Run]] = read_arms(folders, by, partial)
-        self.frame = long_table(self.arms)
+    def __init__(self, compared: Compared, place: str = "") -> None:
+        self.compared = compared
+        self.arms = compared.arms
+        self.frame = compared.frame
         self.colours = arm_colours(list(self.arms))
-
-        # what the others are compared with
-        if against is None:
-            against = NO_SIGNAL if NO_SIGNAL in self.arms else next(iter(self.arms))
-        self.against = against
-
-    @property
-    def runs(self) -> list[Run]:
-        """Every run, arm after arm."""
-        return [run for members in self.arms.values() for run in members]
+        self.place = place
 
     def sections(self) -> list[Section]:
         """Everything about the arms, in the order of the page."""
         sections = [self._arms()]
-        if len(self.arms) > 1:
+        if self.compared.against is not None:
             sections.append(self._differences())
         sections.append(self._learning())
         geometry = self._geometry()
@@ -84,26 +58,39 @@ class Comparison:
 
     def _arms(self) -> Section:
         """The last value of each metric, mean over seeds."""
-        # the usual columns, as in g2rl-analyze compare
-        columns = headlines(self.frame)
         intro = [
             "The last value of each run: mean over seeds [95 % t-interval over seeds]. The "
             "interval says what to expect of new training runs on the same held-out problems; of "
             "one seed there is none."
         ]
-        rows = comparison_rows(self.frame, columns)
-        return Section("results", "After training", intro, (), rows)
+        return self._section("results", "After training", intro, rows=self.compared.arm_rows())
+
+    def _section(
+        self,
+        name: str,
+        title: str,
+        intro: list[str],
+        drawings: Sequence[Drawing] = (),
+        rows: Sequence[list[str]] = (),
+    ) -> Section:
+        """A section of this comparison, which says on what was measured where there are several."""
+        if self.place:
+            name = f"{name}-{self.place}"
+        return Section(name, self._titled(title), intro, drawings, rows)
+
+    def _titled(self, title: str) -> str:
+        """A title that no other comparison of the page has: ids are made of it."""
+        if not self.place:
+            return title
+        return f"{self.compared.name}: {title[0].lower()}{title[1:]}"
 
     def _differences(self) -> Section:
         """What every other arm changes against one, paired by seed."""
-        # everything that the table shows is one family of tests
-        columns = headlines(self.frame)
-        found = contrasts(self.frame, columns, self.against, list(columns))
-        rows = contrast_rows(found, columns, self.against)
-
         # arms of one seed, or without a shared one, have no interval
-        intro = [explanation(found, self.against).replace("`", "")]
-        shared = max((one.result.seeds for one in found if one.result is not None), default=0)
+        compared = self.compared
+        intro = [compared.explanation().replace("`", "")]
+        results = [one.result for one in compared.found if one.result is not None]
+        shared = max((result.seeds for result in results), default=0)
         if shared < 2:
             intro.append(
                 f"The arms share {shared} {'seed' if shared == 1 else 'seeds'}, and a paired "
@@ -111,7 +98,8 @@ class Comparison:
                 "intervals over problems, evaluate both with g2rl-eval and compare them with "
                 "g2rl-eval compare=."
             )
-        return Section("differences", f"Differences to {self.against}", intro, (), rows)
+        title = f"Differences to {compared.against}"
+        return self._section("differences", title, intro, rows=compared.contrast_rows())
 
     def _learning(self) -> Section:
         """Curves of all arms."""
@@ -121,12 +109,12 @@ class Comparison:
             if lines:
                 share = unit.startswith("share")
                 title = title[0].upper() + title[1:]
-                drawings.append(lines_drawing(title, unit, lines, share=share))
+                drawings.append(lines_drawing(self._titled(title), unit, lines, share=share))
         intro = [
             "Lines are means over seeds, bands 95 % t-intervals over seeds (none for one seed). A "
             "metric of every step is averaged over blocks of steps."
         ]
-        return Section("learning", "Learning", intro, drawings)
+        return self._section("learning", "Learning", intro, drawings)
 
     def _geometry(self) -> Section:
         """What novelty and cosines did in each arm that measured them."""
@@ -138,6 +126,7 @@ class Comparison:
             rows = self.frame[self.frame["metric"].isin(names)].assign(metric=quantity)
             lines = self._lines(rows, quantity)
             if lines:
+                title = self._titled(title)
                 drawings.append(lines_drawing(title, unit, lines, caption=caption))
 
         # an arm that is missing must not look like one without novelty
@@ -147,12 +136,12 @@ class Comparison:
             intro.append(
                 f"Not measured in {', '.join(without)}: train with exploration.observe=[g2rl]."
             )
-        return Section("geometry", "Novelty and geometry", intro, drawings)
+        return self._section("geometry", "Novelty and geometry", intro, drawings)
 
     def _conditions(self) -> str:
         """How training responses were sampled and scored, which every cosine depends on."""
         captions: list[str] = []
-        for run in self.runs:
+        for run in self.compared.runs:
             captions.append(
                 sampled_and_scored(
                     run.settings["task.temperature"],
@@ -187,7 +176,7 @@ class Comparison:
     def _settings(self) -> Section:
         """In which settings the runs differ."""
         # a column for every setting that tells runs apart
-        keys = differing(self.runs)
+        keys = differing(self.compared.runs)
         rows = [["arm", "seed", *keys, "state", "folder"]]
         for label, members in self.arms.items():
             for run in members:
@@ -195,7 +184,7 @@ class Comparison:
                 state = "finished" if run.finished else "unfinished"
                 rows.append([label, str(run.seed), *values, state, str(run.folder)])
         intro = ["The settings in which the runs differ, beside the seed."]
-        return Section("compared", "What is compared", intro, (), rows)
+        return self._section("compared", "What is compared", intro, rows=rows)
 
 
 def _shown(settings: Mapping[str, object], key: str) -> str:

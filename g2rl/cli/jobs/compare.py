@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-import fnmatch
-import hashlib
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from g2rl.analysis.comparison.choices import Choices
+from g2rl.cli.comparing import add_choices, choices_of, named_after, tell_left_out
 from g2rl.cli.one_line import errors_in_one_line
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from g2rl.analysis.comparison.compared import Compared
     from g2rl.analysis.comparison.runs import Run
 
 EPILOG = """examples
   g2rl-analyze compare runs                                      every run in a folder
   g2rl-analyze compare runs/A-seed0 runs/A-seed1 runs/B-seed0    these
   g2rl-analyze compare runs --by exploration.lam --out evals/lambda
-  g2rl-analyze compare runs --against none                       and paired differences to an arm
+  g2rl-analyze compare runs --against g2rl                       differences to this arm
   g2rl-analyze compare runs --against none --family 'eval/*/pass@1' 'eval/*/distinct'
   g2rl-analyze compare runs --metrics 'eval/*/pass@1' train/entropy
 
-It writes runs.parquet (arm, seed, run, step, metric, value), table.md, compare.png and, where runs
-wrote gradient cosines, geometry.png; with --against also differences.png. Arms are told apart by
-the settings that differ in the runs' config.yaml, the seed left out; intervals are 95 % t-intervals
-over seeds. With --against, p values of all contrasts in the table are adjusted together (Holm), or
-of those that --family names; contrasts.parquet holds the numbers. More in docs/analysis.md."""
+It writes runs.parquet (arm, seed, run, step, metric, value), table.md, compare.png, where there are
+several arms contrasts.parquet and differences.png, and where runs wrote gradient cosines
+geometry.png. Arms are told apart by the settings that differ in the runs' config.yaml, the seed
+left out; intervals are 95 % t-intervals over seeds. Differences are paired by seed, and p values of
+all contrasts in the table are adjusted together (Holm), or of those that --family names. Runs that
+were measured on different problems are compared by themselves, in a folder each. g2rl-report makes
+a page of the same, by the same choices. More in docs/analysis.md."""
+
+LAST_VALUES = "last value of each run: mean over seeds, 95 % t-interval over seeds"
+PAIRED = "paired differences: mean over shared seeds, 95 % t-interval"
+CONTRASTS = "contrasts: p adjusted over the family (Holm)"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -47,42 +53,11 @@ def parser() -> argparse.ArgumentParser:
         "runs", metavar="RUN", nargs="+", type=Path, help="folder of a run, or one that holds runs"
     )
     command_line.add_argument(
-        "--out", metavar="FOLDER", type=Path, help="where to write (default: evals/runs-HASH)"
+        "--out", metavar="FOLDER", type=Path, help="where to write (default: evals/compare-RUNS)"
     )
 
-    # what is compared
-    command_line.add_argument(
-        "--by",
-        metavar="KEY",
-        nargs="+",
-        default=[],
-        action="extend",
-        help=(
-            "settings that tell arms apart; exploration.name is the signal (default: what differs)"
-        ),
-    )
-    command_line.add_argument(
-        "--metrics",
-        metavar="NAME",
-        nargs="+",
-        default=[],
-        action="extend",
-        help="columns of the table, * stands for anything (default: accuracies, length, geometry)",
-    )
-    command_line.add_argument(
-        "--against", metavar="ARM", help="also the differences to this arm, seed by seed (paired)"
-    )
-    command_line.add_argument(
-        "--family",
-        metavar="NAME",
-        nargs="+",
-        default=[],
-        action="extend",
-        help="metrics whose contrasts are one family of tests, with --against (default: all)",
-    )
-    command_line.add_argument(
-        "--partial", action="store_true", help="also take unfinished runs as far as they are"
-    )
+    # how they are compared, as in g2rl-report
+    add_choices(command_line)
     return command_line
 
 
@@ -90,147 +65,107 @@ def main() -> None:
     """Entry point of `g2rl-analyze compare`, the command's own word already removed."""
     words = parser().parse_args()
     with errors_in_one_line():
-        compare(
-            words.runs,
-            words.out,
-            words.by,
-            words.metrics,
-            words.partial,
-            words.against,
-            words.family,
-        )
+        compare(words.runs, words.out, choices_of(words))
 
 
 def compare(
-    folders: Sequence[Path],
-    out: Path | None = None,
-    by: Sequence[str] = (),
-    metrics: Sequence[str] = (),
-    partial: bool = False,
-    against: str | None = None,
-    family: Sequence[str] = (),
+    folders: Sequence[Path], out: Path | None = None, choices: Choices | None = None
 ) -> Path:
     """Join runs and write tables and figures.
 
+    Runs that were measured on different problems are compared by themselves, in a folder each.
+
     Args:
         folders: of runs, or folders that hold runs.
-        out: where to write; None makes a folder of evals/ that is named after the arguments.
-        by: settings that tell arms apart; none: those that differ.
-        metrics: columns of the table, as patterns; none: the usual ones.
-        partial: take unfinished runs too.
-        against: label of the arm to which differences are taken.
-        family: metrics whose contrasts are tested as one family, as patterns; none: all columns.
+        out: where to write; None makes a folder of evals/ that is named after the runs.
+        choices: how they are compared; None: as usual.
 
     Returns:
         The folder that was written.
 
     Raises:
-        ValueError: no run, no finished run without `partial`, a seed twice in an arm, an unknown
-            metric or arm, or a family without `against`.
+        ValueError: no run, no finished run without `choices.partial`, a seed twice in an arm, or an
+            unknown metric or arm.
     """
-    import pandas as pd
-
-    from g2rl.analysis.comparison.runs import long_table
-    from g2rl.analysis.comparison.training_geometry import training_geometry
-    from g2rl.runs.files import atomic_path
+    from g2rl.analysis.comparison.compared import read_compared
     from g2rl.runs.lock import one_process_in
 
-    if family and against is None:
-        raise ValueError("--family needs --against ARM: it names tests of differences to an arm")
-
-    # one long table of all runs, and what is derived from it
-    groups = arms_to_compare(folders, by, partial)
-    frame = long_table(groups)
-    columns = chosen_metrics(frame, metrics)
-    differences = Differences.of(frame, columns, against, family)
-    geometry = training_geometry(frame)
-
-    # tables, in files and on the terminal, and figures
-    out = out or default_folder(folders, by)
+    choices = choices or Choices()
+    comparisons, left_out = read_compared(folders, choices)
+    tell_left_out(left_out)
+    out = out or default_folder(folders, choices.by)
     with one_process_in(out, "g2rl-analyze compare", "--out FOLDER"):
-        with atomic_path(out / "runs.parquet") as aside:
-            pd.concat([frame, geometry], ignore_index=True).to_parquet(aside, index=False)
-        with atomic_path(out / "table.md") as aside:
-            aside.write_text(report(frame, columns, groups, differences), encoding="utf-8")
-        differences.write(out / "contrasts.parquet")
-        show_tables(frame, columns, differences)
-        figures = draw_figures(frame, geometry, groups, against, out)
-
-    # where it is, and what is missing
-    arms_with_cosines = set(geometry["arm"])
-    tell(out, figures, [label for label in groups if label not in arms_with_cosines])
+        if len(comparisons) > 1:
+            print(
+                f"these runs were measured on {len(comparisons)} sets of problems, whose numbers "
+                "cannot be compared: each has a folder of its own"
+            )
+        for one in comparisons:
+            folder = out / folder_name(one.name) if one.name else out
+            write(one, folder, choices)
     return out
 
 
-@dataclass(slots=True, frozen=True)
-class Differences:
-    """What every other arm changes against one, in the forms that are written and shown."""
+def folder_name(name: str) -> str:
+    """``benchmark=math500 limit=4`` as the name of a folder."""
+    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", name.removeprefix("benchmark="))
 
-    paired: list[list[str]] = field(default_factory=list)
-    """Cells, one row an arm; empty where no arm was named."""
-    tests: list[list[str]] = field(default_factory=list)
-    """Cells, one row a contrast."""
-    explanation: str = ""
-    numbers: pd.DataFrame | None = None
 
-    @classmethod
-    def of(
-        cls,
-        frame: pd.DataFrame,
-        columns: dict[str, str],
-        against: str | None,
-        family: Sequence[str],
-    ) -> Differences:
-        """Differences to an arm on the columns of the table; nothing without an arm."""
-        if against is None:
-            return cls()
-        from g2rl.analysis.comparison import contrasts as tests
-        from g2rl.analysis.comparison.paired import paired_rows
+def write(compared: Compared, folder: Path, choices: Choices) -> None:
+    """Write and print one comparison.
 
-        # the family is stated by name, or is all that the table shows
-        members = list(columns)
-        if family:
-            members = list(chosen_metrics(frame, family))
-        found = tests.contrasts(frame, columns, against, members)
-        return cls(
-            paired_rows(frame, columns, against),
-            tests.contrast_rows(found, columns, against),
-            tests.explanation(found, against),
-            tests.contrast_frame(found, against),
-        )
+    Args:
+        compared: arms of one benchmark.
+        folder: where to write.
+        choices: of the user.
+    """
+    import pandas as pd
 
-    def write(self, path: Path) -> None:
-        """Write the numbers of the contrasts, if there are any."""
-        from g2rl.runs.files import atomic_path
+    from g2rl.analysis.comparison.contrasts import contrast_frame
+    from g2rl.analysis.comparison.training_geometry import training_geometry
+    from g2rl.runs.files import atomic_path
 
-        if self.numbers is not None:
-            with atomic_path(path) as aside:
-                self.numbers.to_parquet(aside, index=False)
+    # tables, in files and on the terminal
+    geometry = training_geometry(compared.frame)
+    with atomic_path(folder / "runs.parquet") as aside:
+        pd.concat([compared.frame, geometry], ignore_index=True).to_parquet(aside, index=False)
+    with atomic_path(folder / "table.md") as aside:
+        aside.write_text(report(compared), encoding="utf-8")
+    if compared.against is not None:
+        with atomic_path(folder / "contrasts.parquet") as aside:
+            contrast_frame(compared.found, compared.against).to_parquet(aside, index=False)
+    show_tables(compared)
+
+    # an arm may be there on one benchmark only
+    if choices.against not in (None, compared.against):
+        print(f"no differences to {choices.against}: there is no such arm, or no other one, here")
+
+    # figures, where it all is, and what is missing
+    figures = draw_figures(compared, geometry, folder)
+    arms_with_cosines = set(geometry["arm"])
+    tell(folder, figures, [label for label in compared.arms if label not in arms_with_cosines])
 
 
 def default_folder(folders: Sequence[Path], by: Sequence[str]) -> Path:
     """A folder of evals/ for these runs and settings: the same words write in the same place."""
-    words = repr(([str(folder.resolve()) for folder in folders], list(by)))
-    return Path("evals") / f"runs-{hashlib.sha256(words.encode()).hexdigest()[:8]}"
+    return Path("evals") / f"compare-{named_after(folders, by)}"
 
 
-def show_tables(frame: pd.DataFrame, columns: dict[str, str], differences: Differences) -> None:
-    """The table of the arms and, if asked for, that of the differences, on the terminal."""
-    from g2rl.analysis.tables import comparison_rows
+def show_tables(compared: Compared) -> None:
+    """The table of the arms and, where there are several, their differences, on the terminal."""
     from g2rl.runs.terminal import output, print_table
 
     # every arm by itself
     console = output()
-    title = "last value of each run: mean over seeds, 95 % t-interval over seeds"
-    print_table(console, comparison_rows(frame, columns), title)
+    if compared.name:
+        console.print(f"\n{compared.name}", markup=False)
+    print_table(console, compared.arm_rows(), LAST_VALUES)
 
-    # and against the one that was named
-    if differences.paired:
-        title = "paired differences: mean over shared seeds, 95 % t-interval"
-        print_table(console, differences.paired, title)
-        title = "contrasts: p adjusted over the family (Holm)"
-        print_table(console, differences.tests, title, labels=2)
-        console.print(differences.explanation, markup=False)
+    # and against one of them
+    if compared.against is not None:
+        print_table(console, compared.paired_rows(), PAIRED)
+        print_table(console, compared.contrast_rows(), CONTRASTS, labels=2)
+        console.print(compared.explanation(), markup=False)
 
 
 def tell(out: Path, figures: Sequence[Path], arms_without_cosines: Sequence[str]) -> None:
@@ -247,39 +182,7 @@ def tell(out: Path, figures: Sequence[Path], arms_without_cosines: Sequence[str]
     print(f"figures: {', '.join(str(path) for path in figures)}")
 
 
-def arms_to_compare(
-    folders: Sequence[Path], by: Sequence[str], partial: bool
-) -> dict[str, list[Run]]:
-    """Label of each arm to its runs: all of them if `partial`, else the finished ones."""
-    from g2rl.analysis.comparison.runs import finished_arms, read_arms
-
-    # unfinished runs count only where they were asked for
-    if partial:
-        return read_arms(folders, by, partial)
-
-    # otherwise they are named, so that none is missed in silence
-    groups, left_out = finished_arms(folders, by)
-    tell_left_out(left_out)
-    return groups
-
-
-def tell_left_out(runs: Sequence[Run]) -> None:
-    """Say which runs have not finished, and so are in no table."""
-    if not runs:
-        return
-    count = "1 run has" if len(runs) == 1 else f"{len(runs)} runs have"
-    print(f"note: {count} not finished and is left out (--partial takes what is there):")
-    for run in runs:
-        print(f"  {run.folder}")
-
-
-def draw_figures(
-    frame: pd.DataFrame,
-    geometry: pd.DataFrame,
-    groups: dict[str, list[Run]],
-    against: str | None,
-    out: Path,
-) -> list[Path]:
+def draw_figures(compared: Compared, geometry: pd.DataFrame, out: Path) -> list[Path]:
     """Draw learning curves and, where there are any, differences to an arm and gradient cosines.
 
     Returns:
@@ -290,59 +193,24 @@ def draw_figures(
     from g2rl.analysis.figures.ends import held_out_panels
 
     # always
+    frame = compared.frame
     figures = [draw_curves(frame, learning_panels(frame), out / "compare.png")]
 
-    # where asked for, or measured
+    # where there is something to subtract, or to measure
     ends = held_out_panels(frame)
-    if against is not None and ends:
-        figures.append(draw_differences(frame, ends, against, out / "differences.png"))
+    if compared.against is not None and ends:
+        place = out / "differences.png"
+        figures.append(draw_differences(frame, ends, compared.against, place))
     if len(geometry):
-        caption = geometry_caption(geometry, groups)
+        caption = geometry_caption(geometry, compared.arms)
         figures.append(draw_geometry_curves(geometry, caption, out / "geometry.png"))
     return figures
 
 
-def chosen_metrics(frame: pd.DataFrame, patterns: Sequence[str]) -> dict[str, str]:
-    """Names of metrics to headings: those that match the patterns, or the usual ones.
-
-    Raises:
-        ValueError: a pattern that nothing matches, with the nearest names.
-    """
-    from g2rl.analysis.comparison.sweep import headlines
-
-    if not patterns:
-        return headlines(frame)
-
-    # every pattern must match something
-    names = list(dict.fromkeys(frame["metric"]))
-    headings: dict[str, str] = {}
-    for pattern in patterns:
-        matching = fnmatch.filter(names, pattern)
-        if not matching:
-            raise ValueError(f"no run reports a metric {pattern!r}{hint_at(pattern, names)}")
-        for name in matching:
-            headings[name] = name.removeprefix("eval/")
-    return headings
-
-
-def hint_at(pattern: str, names: Sequence[str]) -> str:
-    """The nearest names to one that does not exist, as the end of an error message."""
-    # misspelt, or a part of a longer name
-    near = difflib.get_close_matches(pattern, names, n=3)
-    if not near:
-        near = [name for name in names if pattern in name][:3]
-    return f"; did you mean {' or '.join(near)}?" if near else ""
-
-
-def report(
-    frame: pd.DataFrame,
-    columns: dict[str, str],
-    groups: dict[str, list[Run]],
-    differences: Differences,
-) -> str:
+def report(compared: Compared) -> str:
     """table.md: values after and before training, what the runs differ in, each arm's folders."""
     from g2rl.analysis.comparison.runs import differing
-    from g2rl.analysis.tables import comparison_table, markdown
+    from g2rl.analysis.tables import markdown
 
     # two tables: after and before training
     lines = [
@@ -351,26 +219,26 @@ def report(
         "Last value of each run: mean over seeds [95 % t-interval over seeds]; no interval for one "
         "seed.",
         "",
-        comparison_table(frame, columns),
+        markdown(compared.arm_rows()),
         "",
         "First value of each run, before training unless the metric is of training itself:",
         "",
-        comparison_table(frame, columns, first=True),
+        markdown(compared.arm_rows(first=True)),
         "",
     ]
 
-    # a third one, if asked for
-    if differences.paired:
+    # and two more, where there is an arm to subtract
+    if compared.against is not None:
         lines += ["Paired differences: mean over shared seeds [95 % t-interval].", ""]
-        lines += [markdown(differences.paired), ""]
-        lines += [differences.explanation, "", markdown(differences.tests), ""]
+        lines += [markdown(compared.paired_rows()), ""]
+        lines += [compared.explanation(), "", markdown(compared.contrast_rows()), ""]
 
     # what was compared
-    runs = [run for members in groups.values() for run in members]
+    runs = compared.runs
     lines += [f"The runs differ in: {', '.join(differing(runs)) or 'the seed only'}.", ""]
 
     # where each arm comes from
-    for label, members in groups.items():
+    for label, members in compared.arms.items():
         inside = differing(members)
         mixed = f"; **its runs differ in {', '.join(inside)}**" if inside else ""
         lines.append(f"- {label}: {', '.join(_shown(run) for run in members)}{mixed}")

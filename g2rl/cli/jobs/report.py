@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from g2rl.analysis.comparison.choices import Choices
+from g2rl.analysis.comparison.compared import read_compared
 from g2rl.analysis.comparison.runs import find_runs
 from g2rl.analysis.report.facts import RunFacts, read_facts
 from g2rl.analysis.report.page import RaisedAlarms, page_of_run, page_of_runs
 from g2rl.analysis.report.responses import Budget
-from g2rl.analysis.report.several_runs import Comparison
+from g2rl.cli.comparing import named_after, tell_left_out
 from g2rl.runs.files import atomic_path
 from g2rl.runs.layout import RunFolder
 from g2rl.training.alarms import HealthLimits, Watch
@@ -21,9 +22,7 @@ def report(
     folders: Sequence[Path],
     out: Path | None = None,
     budget: Budget | None = None,
-    by: Sequence[str] = (),
-    against: str | None = None,
-    partial: bool = False,
+    choices: Choices | None = None,
 ) -> Path:
     """Write the page about the run in some folders, or the one that compares all of them.
 
@@ -31,7 +30,7 @@ def report(
         folders: of runs, or folders that hold runs.
         out: the file; None takes `default_file`.
         budget: how many responses the page may hold, of all runs together.
-        by, against, partial: how several runs are compared, see `Comparison`.
+        choices: how several runs are compared; None: as usual.
 
     Returns:
         The file that was written.
@@ -39,13 +38,19 @@ def report(
     Raises:
         RunsError: there is no run, or the runs cannot be compared so.
         ReportError: a run has logged nothing yet.
+        ValueError: choices for a single run, of which nothing is compared.
     """
-    # one run has a page of its own kind
     runs = find_runs(folders)
     out = out or default_file(folders)
-    if len(runs) == 1:
-        return report_run(runs[0].folder, out, budget)
-    return report_runs(folders, out, budget, by, against, partial)
+    if len(runs) > 1:
+        return report_runs(folders, out, budget, choices)
+
+    # one run has a page of its own kind
+    if choices not in (None, Choices(), Choices(partial=True)):
+        raise ValueError(
+            f"{runs[0].folder} is one run: --by, --metrics, --against and --family compare several"
+        )
+    return report_run(runs[0].folder, out, budget)
 
 
 def report_run(
@@ -74,9 +79,7 @@ def report_runs(
     folders: Sequence[Path],
     out: Path,
     budget: Budget | None = None,
-    by: Sequence[str] = (),
-    against: str | None = None,
-    partial: bool = False,
+    choices: Choices | None = None,
 ) -> Path:
     """Write the page that compares runs.
 
@@ -84,21 +87,24 @@ def report_runs(
         folders: of runs, or folders that hold runs.
         out: the file.
         budget: how many responses the page may hold, of all runs together.
-        by, against, partial: see `Comparison`.
+        choices: how runs are compared; None: as usual.
 
     Returns:
         The file that was written.
 
     Raises:
-        RunsError: see `Comparison`.
+        RunsError: see `read_compared`.
+        ValueError: an unknown metric.
     """
-    comparison = Comparison(folders, by, against, partial)
+    comparisons, left_out = read_compared(folders, choices or Choices())
+    tell_left_out(left_out)
 
     # the alarms of every run, which are found in its rows
     raised: dict[Path, RaisedAlarms] = {}
-    for run in comparison.runs:
-        raised[run.folder] = raised_alarms(read_facts(run.folder))
-    return _written(page_of_runs(comparison, raised, budget or Budget()), out)
+    for comparison in comparisons:
+        for run in comparison.runs:
+            raised[run.folder] = raised_alarms(read_facts(run.folder))
+    return _written(page_of_runs(comparisons, left_out, raised, budget or Budget()), out)
 
 
 def raised_alarms(facts: RunFacts) -> list[tuple[int, str, str]]:
@@ -126,9 +132,7 @@ def default_file(folders: Sequence[Path]) -> Path:
     """Where a page goes: into the folder that was named, or evals/ if there are several."""
     if len(folders) == 1:
         return RunFolder(folders[0]).report
-    # a name that tells the runs, and that every disk takes
-    names = "-".join(folder.resolve().name for folder in folders)
-    return Path("evals") / f"report-{re.sub(r'[^A-Za-z0-9_.=-]+', '-', names)[:80]}.html"
+    return Path("evals") / f"report-{named_after(folders)}.html"
 
 
 def _written(page: str, path: Path) -> Path:

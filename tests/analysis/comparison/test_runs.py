@@ -18,7 +18,7 @@ from g2rl.analysis.comparison.runs import (
     arms,
     collect,
     find_runs,
-    finished_arms,
+    runs_to_compare,
 )
 from g2rl.analysis.comparison.training_geometry import step_numbers, training_geometry
 from g2rl.analysis.figures.curves import POINTS, arm_colours, curve, learning_panels
@@ -138,8 +138,20 @@ def test_a_whole_number_is_the_same_setting_and_equal_leaves_are_told_apart(tmp_
     one = make_run(tmp_path / "a", 0, "g2rl", exploration__lam=1)
     two = make_run(tmp_path / "b", 1, "g2rl", exploration__lam=1.0)
     assert list(arms([one, two])) == ["g2rl"]
-    three = make_run(tmp_path / "c", 0, "g2rl", model__lr=1e-4, optimizer__lr=3e-4)
-    assert list(arms([one, two, three])) == ["optimizer.lr=0.0001", "optimizer.lr=0.0003"]
+    three = make_run(tmp_path / "c", 0, "g2rl", optimizer__lr=3e-4)
+    assert list(arms([one, two, three])) == ["lr=0.0001", "lr=0.0003"]
+
+    # where another key that tells arms apart ends alike, both are named in full
+    rates = [(1e-4, 1e-4), (1e-4, 3e-4), (2e-4, 1e-4)]
+    more = []
+    for number, (of_model, rate) in enumerate(rates):
+        folder = tmp_path / "more" / str(number)
+        more.append(make_run(folder, 0, model__lr=of_model, optimizer__lr=rate))
+    assert list(arms(more)) == [
+        "model.lr=0.0001 optimizer.lr=0.0001",
+        "model.lr=0.0001 optimizer.lr=0.0003",
+        "model.lr=0.0002",
+    ]
 
 
 def test_what_cannot_be_joined_is_refused_by_name(tmp_path: Path) -> None:
@@ -169,11 +181,12 @@ def test_unfinished_runs_can_be_left_out_by_name_and_are_never_all_there_is(
     make_run(tmp_path / "done", 0)
     begun = tmp_path / "begun"
     make_run(begun, 1, finished=False)
-    arms, left_out = finished_arms([tmp_path])
-    assert [run.folder.name for runs in arms.values() for run in runs] == ["done"]
+    finished, left_out = runs_to_compare([tmp_path])
+    assert [run.folder.name for run in finished] == ["done"]
     assert [run.folder.name for run in left_out] == ["begun"]
     with pytest.raises(RunsError, match="none of the 1 runs has finished"):
-        finished_arms([begun])
+        runs_to_compare([begun])
+    assert len(runs_to_compare([tmp_path], partial=True)[0]) == 2
 
 
 def test_runs_are_collected_long_and_unfinished_ones_named(tmp_path: Path) -> None:
