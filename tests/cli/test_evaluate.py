@@ -3,6 +3,7 @@ training."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 from functools import partial
 from pathlib import Path
@@ -282,6 +283,8 @@ def test_folders(tmp_path: Path) -> None:
     assert eval_dir("absent", None, [], "tiny", "math", "") == "evals/tiny-math"
     assert eval_dir(None, samples, [], "tiny", "math", "") == f"{run_dir}/regraded"
     assert eval_dir(None, None, ["a", "b"], "tiny", "math", "").startswith("evals/compare-")
+    compared = eval_dir(None, None, ["runs/A/eval/math", "runs/B/eval/math"], "tiny", "math", "")
+    assert re.fullmatch("evals/compare-A-B-[0-9a-f]{8}", compared)
     assert Path(eval_dir(None, None, [], "tiny", "math", "", True)).is_absolute()
 
 

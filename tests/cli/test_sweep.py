@@ -123,6 +123,8 @@ def test_an_arm_is_named_after_what_the_study_sweeps() -> None:
     )
     long = arm_name([*lam, f"a={'b' * 99}"], swept, excluded)
     assert re.fullmatch(r"lam=0\.3-[0-9a-f]{8}", long)
+    named = arm_name([*lam, "optimizer.lr=0.1", f"a={'b' * 99}"], swept, excluded)
+    assert re.fullmatch(r"lam=0\.3-lr=0\.1-[0-9a-f]{8}", named), "what fits is named"
     assert arm_name([*lam, f"a={'c' * 99}"], swept, excluded) != long
     assert arm_name(["seed=1"], None, excluded) == "default"
 

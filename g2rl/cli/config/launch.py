@@ -18,10 +18,12 @@ from g2rl.cli.config.choices import choices, config_dir
 from g2rl.cli.config.labels import run_label
 from g2rl.cli.config.mistakes import Shelf, refuse_mistakes
 from g2rl.cli.config.names import (
+    arm_folder,
     arm_name,
     eval_dir,
     instruction_beside,
     model_name,
+    run_folder,
     run_group,
     run_tag,
     sweep_name,
@@ -49,8 +51,10 @@ def share_cores() -> None:
 def register_resolvers() -> None:
     """Make the functions known that the YAML files of conf/ call as ${NAME:...}."""
     OmegaConf.register_new_resolver("run_tag", run_tag, replace=True)
+    OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
     OmegaConf.register_new_resolver("eval_dir", eval_dir, replace=True)
     OmegaConf.register_new_resolver("instruction_beside", instruction_beside, replace=True)
+    OmegaConf.register_new_resolver("arm_folder", arm_folder, replace=True)
     OmegaConf.register_new_resolver("arm_name", arm_name, replace=True)
     OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
     OmegaConf.register_new_resolver("model_name", model_name, replace=True)

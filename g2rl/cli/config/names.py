@@ -18,18 +18,105 @@ TAG_LENGTH = 60
 """Longest part of a folder's name that is made of overrides."""
 LENGTH = "trainer.steps"
 """The setting that may grow when a run is continued."""
+MEASURING = ("benchmark.", "trainer.eval_", "trainer.probe_")
+"""Begins the settings by which a run is measured, which a long name leaves out first."""
 ARM_LENGTH = 40
 """Longest part of an arm's name for what the study itself does not sweep."""
 
 
 def run_tag(overrides: str) -> str:
-    """Overrides as part of a folder name: readable when short, cut and hashed when long."""
+    """Overrides as part of a folder's name: all of them when short, else what fits and a hash.
+
+    Of a long text whole settings stand there, by the last part of their keys:
+    ``-lam=3-prompts_per_step=4-ks=1_4-5d4243a4``. How a run is measured comes after what it is.
+
+    Args:
+        overrides: as Hydra joins them, ``exploration.lam=3,benchmark.ks=[1,4]``.
+    """
     if not overrides:
         return ""
-    name = re.sub(r"[^\w.=+-]+", "_", overrides)
+    name = _safe(overrides)
+    if len(name) <= TAG_LENGTH:
+        return f"-{name}"
+    return _abridged(overrides, TAG_LENGTH)
+
+
+def _abridged(overrides: str, length: int) -> str:
+    """As many whole settings as fit, and a hash of all of them; the hash tells runs apart."""
+    words: list[str] = []
+    for word in separate(overrides):
+        key, _, value = word.partition("=")
+
+        # of a list its members, of a path the file
+        value = value.strip("[]{}'\"")
+        if "," not in value:
+            value = value.rstrip("/").rpartition("/")[2]
+        words.append(f"{key}={value}")
+    words.sort(key=lambda word: word.startswith(MEASURING))
+    return f"{whole_words(words, length - 9)}-{_short_hash(overrides)}"
+
+
+def separate(overrides: str) -> list[str]:
+    """Overrides that Hydra has joined by commas; those inside brackets and quotes do not count."""
+    # "a=[1,2],b='x,y'" as a=[1,2] and b='x,y'
+    pattern = r"""(?:[^,\[\]{}()'"]|\[[^\]]*\]?|\{[^}]*\}?|\([^)]*\)?|'[^']*'?|"[^"]*"?|[\])}])+"""
+    return re.findall(pattern, overrides)
+
+
+def _safe(text: str) -> str:
+    """Characters that every disk takes, and every shell."""
+    return re.sub(r"[^\w.=+-]+", "_", text)
+
+
+def _cut(overrides: str) -> str:
+    """The same as earlier versions have cut it, anywhere."""
+    name = _safe(overrides)
     if len(name) > TAG_LENGTH:
         name = f"{name[: TAG_LENGTH - 9]}-{_short_hash(overrides)}"
-    return f"-{name}"
+    return f"-{name}" if name else ""
+
+
+def _kept(root: Path | str, name: str, earlier: str) -> str:
+    """The name of a folder, or the one under which an earlier version has made it already.
+
+    Without this a run that began under the earlier name would begin again.
+    """
+    place = Path(root)
+    if (place / earlier).is_dir() and not (place / name).exists():
+        return earlier
+    return name
+
+
+def run_folder(root: str, head: str, overrides: str, seed: Any) -> str:
+    """Name of a run's folder: ``HEAD-lam=3-seed0``.
+
+    Args:
+        root: the folder that it lies in.
+        head: what was chosen, ``MODEL-TASK-SIGNAL``.
+        overrides: the settings that were typed, as Hydra joins them.
+        seed: of the run.
+    """
+    end = f"-seed{seed}"
+    return _kept(root, f"{head}{run_tag(overrides)}{end}", f"{head}{_cut(overrides)}{end}")
+
+
+def arm_folder(
+    words: Sequence[str],
+    swept: Mapping[str, Any] | None,
+    excluded: Sequence[str],
+    root: str,
+    seed: Any,
+) -> str:
+    """Name of the folder of one run of a study: ``lam=3-seed0``.
+
+    Args:
+        words, swept, excluded: as in `arm_name`.
+        root: the folder of the study.
+        seed: of the run.
+    """
+    name = arm_name(words, swept, excluded)
+    earlier = arm_name(words, swept, excluded, names_others=False)
+    return _kept(root, f"{name}-seed{seed}", f"{earlier}-seed{seed}")
 
 
 def instruction_beside(system_prompt: str | None) -> str | None:
@@ -46,17 +133,24 @@ def instruction_beside(system_prompt: str | None) -> str | None:
     return None
 
 
-def arm_name(words: Sequence[str], swept: Mapping[str, Any] | None, excluded: Sequence[str]) -> str:
-    """Folder of a sweep's arm: what the study sweeps, then other overrides, hashed when long.
+def arm_name(
+    words: Sequence[str],
+    swept: Mapping[str, Any] | None,
+    excluded: Sequence[str],
+    names_others: bool = True,
+) -> str:
+    """A sweep's arm: what the study sweeps, then other overrides; of many, what fits and a hash.
 
     Args:
         words: overrides of one run, ``["exploration.lam=0.3", "seed=1", "trainer.steps=9"]``.
         swept: hydra.sweeper.params, whose keys come first and by their last part.
         excluded: keys that are not named.
+        names_others: whether something of other overrides is named when they are long. Earlier
+            versions named the hash alone.
 
     Returns:
-        ``lam=0.3``, ``lam=0.3-trainer.steps=9``, ``lam=0.3-1f0c22ab``; ``default`` when nothing is
-        left.
+        ``lam=0.3``, ``lam=0.3-trainer.steps=9``, ``lam=0.3-steps=9-lr=0.1-1f0c22ab``; ``default``
+        when nothing is left.
     """
     # what the study sweeps, and the rest
     swept_words: list[str] = []
@@ -72,12 +166,16 @@ def arm_name(words: Sequence[str], swept: Mapping[str, Any] | None, excluded: Se
         else:
             other_words.append(f"{key}={value}")
 
-    # the rest is named where it is short, else hashed
+    # the rest is named where it is short
     others = ",".join(sorted(other_words))
-    tag = run_tag(others)
+    tag = _cut(others)
     if len(tag) > ARM_LENGTH:
-        tag = f"-{_short_hash(others)}"
-    return f"{run_tag(','.join(swept_words))}{tag}".removeprefix("-") or "default"
+        tag = _abridged(others, ARM_LENGTH) if names_others else f"-{_short_hash(others)}"
+
+    # what is swept is named in any case
+    of_study = ",".join(swept_words)
+    head = run_tag(of_study) if names_others else _cut(of_study)
+    return f"{head}{tag}".removeprefix("-") or "default"
 
 
 def _short_hash(text: str) -> str:
@@ -116,19 +214,42 @@ def eval_dir(
         overrides: what was typed, as Hydra joins it.
         absolute: for sweeps, because Hydra would put a relative folder under another one.
     """
-    # names hold no "=", so that they can be typed in an override
-    tag = run_tag(overrides.replace("benchmark.", "").replace("=", "-"))
-
     # beside what it is about
-    if compare:
-        folder = Path("evals") / f"compare-{_short_hash(str(compare))}"
-    elif samples is not None and Path(samples).expanduser().is_file():
-        folder = Path(samples).expanduser().parent / f"regraded{tag}"
+    root, head = Path("evals"), f"{model}-{benchmark}"
+    if samples is not None and Path(samples).expanduser().is_file():
+        root, head = Path(samples).expanduser().parent, "regraded"
     elif run is not None and Path(run).expanduser().is_dir():
-        folder = Path(run).expanduser() / "eval" / f"{benchmark}{tag}"
-    else:
-        folder = Path("evals") / f"{model}-{benchmark}{tag}"
+        root, head = Path(run).expanduser() / "eval", benchmark
+
+    # names hold no "=", so that they can be typed in an override
+    typed = overrides.replace("benchmark.", "")
+    name, earlier = run_tag(typed).replace("=", "-"), _cut(typed.replace("=", "-"))
+    folder = root / _kept(root, f"{head}{name}", f"{head}{earlier}")
+    if compare:
+        folder = Path("evals") / compare_name(compare)
     return str(folder.resolve() if absolute else folder)
+
+
+def compare_name(folders: Sequence[Any]) -> str:
+    """Name of a comparison of evaluations: of what comes first, and a hash of all of them.
+
+    Args:
+        folders: of evaluations, ``runs/A/eval/math``; or lists of them, one a seed.
+    """
+    # of runs/A/eval/math the run says more than the benchmark
+    parts: list[str] = []
+    for one in folders:
+        first = one if isinstance(one, str) else str(next(iter(one), ""))
+        place = Path(first)
+        if place.parent.name == "eval":
+            place = place.parent.parent
+        parts.append(_safe(place.name).replace("=", "-"))
+
+    # two names at most, the rest as a number
+    named = "-".join(parts[:2])[:TAG_LENGTH]
+    more = f"-and-{len(parts) - 2}-more" if len(parts) > 2 else ""
+    earlier = _short_hash(str(folders))
+    return _kept("evals", f"compare-{named}{more}-{earlier}", f"compare-{earlier}")
 
 
 def unnamed_settings(command: str, *, _root_: DictConfig) -> ListConfig:
@@ -182,7 +303,8 @@ def whole_words(words: Sequence[str], length: int) -> str:
     text = ""
     for word in words:
         key, _, value = word.lstrip("+~").partition("=")
-        part = run_tag(f"{key.rsplit('.', 1)[-1]}={value}").rstrip("_")
+        leaf = key.rpartition(".")[2]
+        part = "-" + _safe(f"{leaf}={value}").rstrip("_")
 
         # a long one is left out, shorter ones behind it may fit
         if len(text) + len(part) <= length:

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from g2rl.cli.config.choices import choices, config_dir
 from g2rl.cli.config.launch import launch, register_resolvers
 from g2rl.cli.config.mistakes import Shelf, explain_flag, explain_mistakes, groups
-from g2rl.cli.config.names import LENGTH, model_name, run_tag, sweep_name
+from g2rl.cli.config.names import LENGTH, eval_dir, model_name, run_tag, separate, sweep_name
 from g2rl.cli.config.words import Words, escape_paths
 from g2rl.cli.door import refuse_foreign_preset
 from g2rl.runs.identity import free_keys
@@ -128,6 +128,59 @@ def test_run_tag_is_short_safe_and_distinct() -> None:
         len(tag) <= 62 and "/" not in tag and " " not in tag
         for tag in [*long, run_tag("a='x/y z'")]
     )
+
+
+def test_a_long_name_is_made_of_whole_settings_and_a_hash() -> None:
+    typed = (
+        "benchmark.ks=[1,4],exploration.lam=3,task.source.source=/home/me/mine.jsonl,"
+        "trainer.eval_samples=4,trainer.group_size=8"
+    )
+    found = run_tag(typed)
+    assert re.fullmatch("-lam=3-source=mine.jsonl-group_size=8-ks=1_4-[0-9a-f]{8}", found), found
+    assert run_tag(typed.replace("=8", "=9")) != found
+    assert run_tag(typed.replace("/me/", "/you/")) != found, "a path is told from another one"
+    assert separate("a=[1,2],b='x,y',c={d:1,e:2},f=3") == [
+        "a=[1,2]",
+        "b='x,y'",
+        "c={d:1,e:2}",
+        "f=3",
+    ]
+
+
+def test_what_began_under_an_earlier_name_goes_on_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names as the version of November 2026 made them."""
+    monkeypatch.chdir(tmp_path)
+    words = ["exploration=none", "trainer.group_size=8", "trainer.prompts_per_step=4"]
+    words += ["trainer.eval_samples=4", "benchmark.samples=8"]
+    cut = "benchmark.samples=8_trainer.eval_samples=4_trainer."
+    earlier = f"runs/tiny-countdown-none-{cut}-5e3779de-seed0"
+    new = composed(*words, with_hydra=True).hydra.run.dir
+    assert new == (
+        "runs/tiny-countdown-none-group_size=8-prompts_per_step=4-samples=8-5e3779de-seed0"
+    )
+    Path(earlier).mkdir(parents=True)
+    assert composed(*words, with_hydra=True).hydra.run.dir == earlier
+    Path(new).mkdir()
+    assert composed(*words, with_hydra=True).hydra.run.dir == new, "unless the new one is there"
+
+    # an arm of a study
+    config = composed(
+        "experiment=signals", *words[1:], "optimizer.lr=0.1", "seed=1", with_hydra=True
+    )
+    assert config.hydra.sweep.subdir == "lr=0.1-group_size=8-samples=8-f85d3836-seed1"
+    (tmp_path / config.hydra.sweep.dir / "f85d3836-seed1").mkdir(parents=True)
+    assert config.hydra.sweep.subdir == "f85d3836-seed1"
+
+    # an evaluation
+    settings = {"limit": 3, "max_tokens": 1024, "samples": 8, "temperature": 0.6, "top_k": 5}
+    typed = ",".join(f"benchmark.{key}={value}" for key, value in settings.items())
+    place = eval_dir(None, None, [], "tiny", "math", f"{typed},benchmark.top_p=0.9")
+    assert re.fullmatch("evals/tiny-math-limit-3-max_tokens-1024-samples-8-.*-[0-9a-f]{8}", place)
+    earlier = "evals/tiny-math-limit-3_max_tokens-1024_samples-8_temperature-0.6_t-d5c3063f"
+    Path(earlier).mkdir(parents=True)
+    assert eval_dir(None, None, [], "tiny", "math", f"{typed},benchmark.top_p=0.9") == earlier
 
 
 def test_a_sweep_has_a_folder_of_its_own_that_its_command_finds_again() -> None:
