@@ -302,8 +302,8 @@ def test_a_study_writes_its_tables_beside_its_arms(study: Path) -> None:
     place = study / "runs" / "x"
     folders = sorted(path.name for path in place.iterdir() if path.is_dir())
     assert [re.sub("-[0-9a-f]{8}-", "-", name) for name in folders] == [
-        "lam=0-seed0",
-        "lam=1-seed0",
+        "lam=0-mini_batches=1-group_size=2-seed0",
+        "lam=1-mini_batches=1-group_size=2-seed0",
     ]
     frame = pd.read_parquet(place / "sweep.parquet")
     assert frame["status"].unique().tolist() == ["finished"]
