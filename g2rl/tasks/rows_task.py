@@ -368,7 +368,10 @@ class RowsTask:
         [verdict] = grader.grade([(problem.answer, problem)])
         if verdict.route in ("timeout", "killed"):
             names = ", ".join(function.name for function in functions)
-            ending = f"did not return within verify.timeout_seconds={grader.timeout_seconds:g}"
+            ending = (
+                f"did not return within verify.timeout_seconds={grader.timeout_seconds:g} of CPU "
+                f"time, or {grader.wall_seconds:g} seconds by the clock"
+            )
             if verdict.route == "killed":
                 ending = f"took its worker down; verify.memory_mb={grader.memory_mb} may be too few"
             raise ValueError(f"reward function {names} {ending} (for the gold of {problem.id})")

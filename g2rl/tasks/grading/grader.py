@@ -15,11 +15,12 @@ even when the time is up.
 
 from __future__ import annotations
 
+import logging
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, TimeoutError
+from concurrent.futures import Future, TimeoutError, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pickle import PicklingError
@@ -34,11 +35,15 @@ from g2rl.tasks.grading.staged import PENDING, Staged
 from g2rl.tasks.grading.verifier import Verifier
 from g2rl.types import Problem, Verdict
 
+log = logging.getLogger(__name__)
+
 MAX_TASKS = 5000
 """A worker is replaced after this many items, because the parsers' caches grow without bound."""
 WALL_FACTOR = 20.0
 LEAST_WALL_SECONDS = 60.0
 """By the clock an item is given up after so many times its CPU time, and no less than so long."""
+SILENT_SECONDS = 20.0
+"""After so long a wait for one item by the clock the user is told what the wait is for."""
 START_SECONDS = 600.0
 """A pool that is not ready after this many seconds cannot start."""
 REPORTED_ROUTES = ("timeout", "killed", "unparsed", "error")
@@ -137,6 +142,8 @@ class Grader:
         """Verdicts by route since the grader was made, and their "total"."""
         self._reported_counts: Counter[str] = Counter()
         self._closed = False
+        self._has_told = False
+        """Whether the user knows that items are slow or lost; metrics count how many."""
 
         # a verifier that always ends soon needs no process that could be killed
         self._pool = None if verifier.bounded else self._start()
@@ -266,6 +273,9 @@ class Grader:
 
     def _wait(self, job: _Job, retry: bool = True) -> Any:
         """The result of a job, or the route "timeout" or "killed" as a string."""
+        # an item may take minutes by the clock, and many of them a step; nobody waits in silence
+        if not wait([job.future], SILENT_SECONDS).done:
+            self._tell(f"has not come back within {SILENT_SECONDS:g} seconds")
         try:
             return job.future.result()
         except TimeoutError:
@@ -313,10 +323,26 @@ class Grader:
         outcome = self._wait(job)
         if isinstance(outcome, Verdict):
             return outcome
+        self._tell(f"is given up (verify/{outcome}) and counts as wrong")
         seconds = min(time.perf_counter() - job.submitted, self.timeout_seconds)
+
         # where rewards are graded, the verifier says what a lost response gets
         failed_reward = getattr(self.verifier, "failed_reward", None)
         return Verdict(False, job.answer, outcome, seconds, graded=failed_reward)
+
+    def _tell(self, what_happened: str) -> None:
+        """Say once that grading is slow, or loses responses; the metrics say how many."""
+        if self._has_told:
+            return
+        self._has_told = True
+        log.warning(
+            "the grading of a response %s: one may take %g seconds of CPU time "
+            "(verify.timeout_seconds), and %g by the clock if it waits instead of computing; "
+            "this is said once, and verify/timeout and verify/killed count such responses",
+            what_happened,
+            self.timeout_seconds,
+            self.wall_seconds,
+        )
 
     def _classes_of(self, answer: str, classes: Sequence[list[str]]) -> list[list[str]]:
         """The classes with a member that `answer` is equivalent to."""

@@ -32,7 +32,9 @@ import inspect
 import math
 import os
 import sys
+import sysconfig
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.machinery import PathFinder
@@ -46,6 +48,8 @@ from g2rl.types import Problem, Verdict
 ON_ERROR = ("stop", "count")
 LARGEST_REWARD = 1e6
 """A reward of a larger size is refused: it would drown all others, and overflow in float32."""
+SHOWN_RESPONSE = 60
+"""Characters of a response that a message about it shows."""
 MAX_ANSWER = 200
 """Characters of a response without a box that stand for its answer."""
 COLUMNS = "columns"
@@ -172,10 +176,12 @@ class RewardVerifier:
     def _reward(self, completion: str, problem: Problem) -> float:
         """The weighted sum over the functions that apply."""
         row = self._row(completion, problem)
+        # so that the user can find the response again; its text may be hostile
+        asked = f"{problem.id} that begins {completion[:SHOWN_RESPONSE]!r}"
         total, is_rewarded = 0.0, False
         for function in self.functions:
-            returned = call(self._function(function.name), function.name, row, problem.id)
-            reward = one_reward(returned, function.name, problem.id)
+            returned = call(self._function(function.name), function.name, row, asked)
+            reward = one_reward(returned, function.name, asked)
             if reward is not None:
                 total += function.weight * reward
                 is_rewarded = True
@@ -184,14 +190,14 @@ class RewardVerifier:
         if not is_rewarded:
             names = ", ".join(function.name for function in self.functions)
             raise RewardFunctionError(
-                f"reward function {names} returned None for a response to {problem.id}: some "
+                f"reward function {names} returned None for a response to {asked}: some "
                 "function must return a number for every response"
             )
 
         # such a reward would drown all others
         if not abs(total) <= LARGEST_REWARD:
             raise RewardFunctionError(
-                f"the weighted rewards of a response to {problem.id} come to {total}, beyond "
+                f"the weighted rewards of a response to {asked} come to {total}, beyond "
                 f"{LARGEST_REWARD:g}"
             )
         return total
@@ -235,8 +241,9 @@ def load_function(name: str) -> Callable[..., Any]:
         module = _module_of(place)
     except (Exception, SystemExit) as error:
         raise RewardFunctionError(
-            f"reward function {name}: {place} cannot be imported ({type(error).__name__}: {error})"
-        ) from None
+            f"reward function {name}: {place} cannot be imported ({type(error).__name__}: {error}"
+            f"{_line_of(error)})"
+        ) from error
 
     # a class that can be called is as good as a function
     function = getattr(module, function_name, None)
@@ -303,14 +310,14 @@ TRL_EXTRAS: dict[str, Any] = {
 """Further arguments of TRL, given to functions that name them."""
 
 
-def call(function: Callable[..., Any], name: str, row: Mapping[str, Any], problem_id: str) -> Any:
+def call(function: Callable[..., Any], name: str, row: Mapping[str, Any], asked: str) -> Any:
     """Call a reward function with what it asks for; a coroutine is run to its end.
 
     Args:
         function: the function.
         name: of it, for messages.
         row: prompts, completions and columns, each a list of one.
-        problem_id: for messages.
+        asked: the response in words, for messages: of which problem, and how it begins.
 
     Raises:
         RewardFunctionError: it asks for what there is not, or raises.
@@ -326,10 +333,30 @@ def call(function: Callable[..., Any], name: str, row: Mapping[str, Any], proble
         raise  # the worker's limit; the grader counts it as killed
     except (Exception, SystemExit) as error:
         raise RewardFunctionError(
-            f"reward function {name} raised {type(error).__name__}: {str(error)[:300]} (for a "
-            f"response to {problem_id})"
-        ) from None
+            f"reward function {name} raised {type(error).__name__}: {str(error)[:300]}"
+            f"{_line_of(error)} (for a response to {asked})"
+        ) from error
     return returned
+
+
+def _line_of(error: BaseException) -> str:
+    """Where in the user's own code something was raised, in words; nothing where that is unknown.
+
+    The deepest frame often lies in a library, which the user cannot mend. So the deepest one counts
+    that is neither Python's, nor an installed package's, nor g2rl's.
+    """
+    kinds = ("stdlib", "platstdlib", "purelib", "platlib")
+    libraries = [Path(sysconfig.get_path(kind)) for kind in kinds]
+    libraries.append(Path(__file__).parents[2])
+
+    # from the outermost frame to the innermost
+    line = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        path = Path(frame.filename)
+        is_library = any(path.is_relative_to(folder) for folder in libraries)
+        if path.is_file() and not is_library:
+            line = f", in line {frame.lineno} of {path.name}"
+    return line
 
 
 async def _awaited(awaitable: Any) -> Any:
@@ -364,19 +391,19 @@ def _arguments(function: Callable[..., Any], name: str, row: Mapping[str, Any]) 
     return arguments
 
 
-def one_reward(returned: Any, name: str, problem_id: str) -> float | None:
+def one_reward(returned: Any, name: str, asked: str) -> float | None:
     """The reward in what a function returned for one response.
 
     Args:
         returned: should be a sequence of one number or None.
         name: of the function, for messages.
-        problem_id: for messages.
+        asked: the response in words, as in `call`.
 
     Raises:
         RewardFunctionError: it is anything else.
     """
     # lists, tuples, arrays and tensors are all right; a single number is not
-    where = f"(for a response to {problem_id})"
+    where = f"(for a response to {asked})"
     values = returned
     if hasattr(values, "tolist"):
         values = values.tolist()  # of an array or a tensor

@@ -3,6 +3,7 @@ they fail, hang or take too much memory."""
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,59 @@ def test_workers_kill_what_hangs_or_hogs_and_go_on() -> None:
         # an error of the function reaches the trainer with its message
         with pytest.raises(RewardFunctionError, match="raised KeyError"):
             grader.grade([("raise", PROBLEM)])
+
+
+def test_an_error_names_the_line_of_the_users_file_and_the_response(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the error is raised in a library, two calls below the function
+    source = """
+import json
+
+def read(text):
+    return json.loads(text)
+
+def f(completions):
+    return [read(text) for text in completions]
+"""
+    (tmp_path / "mine.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    judge = RewardVerifier((RewardFunction("mine.py:f"),))
+    with pytest.raises(RewardFunctionError, match=r"in line 5 of mine\.py") as caught:
+        judge.grade("no \x1b[31m JSON", PROBLEM)
+    assert r"rows/7 that begins 'no \x1b[31m JSON'" in str(caught.value)
+
+    # the whole traceback reaches the trainer, and so error.txt
+    with Grader(judge, workers=1) as grader:
+        with pytest.raises(RewardFunctionError) as raised:
+            grader.grade([("no JSON", PROBLEM)])
+    assert "return json.loads(text)" in "".join(traceback.format_exception(raised.value))
+
+
+def test_an_import_that_fails_names_the_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken.py").write_text("x = 1\ny = absent\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RewardFunctionError, match=r"'absent' is not defined, in line 2 of broken"):
+        load_function("broken.py:f")
+
+
+def test_a_wait_for_one_response_is_not_silent(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("g2rl.tasks.grading.grader.SILENT_SECONDS", 0.5)
+    with Grader(verifier("obey"), workers=1, wall_seconds=2.0) as grader:
+        caplog.clear()
+        assert grader.grade([("fine", PROBLEM)])[0].route == "reward"
+        assert not caplog.records
+
+        # said while the first is waited for, and not again
+        verdicts = grader.grade([("hang", PROBLEM), ("hang", PROBLEM)])
+    assert [verdict.route for verdict in verdicts] == ["timeout", "timeout"]
+    [record] = caplog.records
+    assert "has not come back within 0.5 seconds" in record.getMessage()
+    assert "verify.timeout_seconds" in record.getMessage()
 
 
 class Bounded(RewardVerifier):
