@@ -46,6 +46,9 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 train: $(VENV)/.installed  ## set up and run the main job: tiny policy, Countdown, G2RL
 	$(BIN)/g2rl-train $(ARGS)
 
+# compiled files are kept whatever the shell says: else each process rewrites the assertions of all tests each
+# time, which takes seven CPU-seconds
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.installed-dev  ## set up and run the tests
 	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 

@@ -25,9 +25,11 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "tests" / "data"
 """Small data files of the tests."""
 
-SMOKE = ("experiment=smoke", "tracking=local", "report=false", "benchmark.max_tokens=40")
-"""The smallest run in which everything happens but the report. Evaluations are cut where responses
-of training are."""
+EVERYTHING = ("experiment=smoke", "tracking=local", "report=false")
+"""A small run in which everything happens but the report. For commands, which take no setting
+twice, that say themselves where evaluations are cut."""
+SMOKE = (*EVERYTHING, "benchmark.max_tokens=40")
+"""The same; evaluations are cut where responses of training are."""
 NO_EVALUATION = (
     "trainer.eval_every=0",
     "trainer.probe_problems=0",

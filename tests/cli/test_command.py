@@ -11,10 +11,10 @@ from omegaconf import OmegaConf
 from g2rl.cli.config.choices import choices
 from g2rl.cli.config.mistakes import groups_of
 from tests import commands
-from tests.support import SMOKE, composed
+from tests.support import EVERYTHING, composed
 
 QUICK = (
-    *SMOKE,
+    *EVERYTHING,
     "trainer.steps=1",
     "trainer.probe_problems=0",
     "trainer.prompts_per_step=2",
@@ -22,6 +22,7 @@ QUICK = (
     "benchmark.problems=2",
     "benchmark.samples=2",
     "benchmark.ks=[1,2]",
+    "benchmark.max_tokens=12",
 )
 
 

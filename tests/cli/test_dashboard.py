@@ -32,7 +32,12 @@ RUNS = {
     "evol": ["exploration=evol", "tracking=local"],
 }
 # groups large enough that some hold two right responses, so that every pair class occurs
-SIZE = ["experiment=smoke", "trainer.group_size=8", "task.max_response_tokens=80"]
+SIZE = [
+    "experiment=smoke",
+    "trainer.group_size=8",
+    "task.max_response_tokens=48",
+    "benchmark.max_tokens=40",
+]
 
 
 @pytest.fixture(scope="module")

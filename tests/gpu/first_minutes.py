@@ -149,6 +149,7 @@ TINY = (
     "trainer.steps=5",
     "trainer.eval_every=0",
     "benchmark.problems=8",
+    "benchmark.max_tokens=8",
 )
 """Five steps of the built-in policy, under g2rl if nothing else is said."""
 

@@ -45,7 +45,7 @@ from g2rl.training.updater import OptimizerSettings, Updater
 from g2rl.types import SamplingParams
 from tests import commands
 from tests.models.zoo import tiny_model
-from tests.support import SMOKE, composed, untimed_rows
+from tests.support import EVERYTHING, NO_EVALUATION, SMOKE, composed, untimed_rows
 
 peft = pytest.importorskip("peft")
 SEQUENCES = Sequences(
@@ -491,7 +491,7 @@ LORA = ("model.lora.r=4", "model.lora.include_head=true", "model.lr=5e-2", "trai
 
 
 def run(folder: Path, *overrides: str) -> float:
-    config = composed(*SMOKE, *LORA, *overrides)
+    config = composed(*SMOKE, *NO_EVALUATION, *LORA, *overrides)
     return train(config, folder)
 
 
@@ -553,7 +553,7 @@ def test_an_adapter_export_needs_a_base_that_can_be_found_again(tmp_path: Path) 
 
 
 def test_the_command_trains_an_adapter(tmp_path: Path) -> None:
-    settings = [*SMOKE, "trainer.steps=1", "model.lora.r=4"]
+    settings = [*EVERYTHING, *NO_EVALUATION, "trainer.steps=1", "model.lora.r=4"]
     words = ["-m", "g2rl.cli.train", *settings, "hydra.run.dir=out"]
     result = commands.run(words, tmp_path)
     assert result.returncode == 0, result.stderr

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 from torch import distributed as dist
-from torch import multiprocessing
 
 from g2rl.runs.interrupt import Interrupted, StopRequest
+from tests import commands
 from tests.support import ROOT
 
 
@@ -31,7 +31,14 @@ def rank_asks(rank: int, rendezvous: str, folder: str) -> None:
 
 
 def test_all_ranks_stop_after_the_same_step_though_one_is_signalled(tmp_path: Path) -> None:
-    multiprocessing.spawn(rank_asks, (str(tmp_path / "rendezvous"), str(tmp_path)), nprocs=2)
+    load = "from tests.runs.test_interrupt import rank_asks"
+    place, folder = str(tmp_path / "rendezvous"), str(tmp_path)
+    ranks = []
+    for rank in range(2):
+        program = f"{load}; rank_asks({rank}, {place!r}, {folder!r})"
+        ranks.append(commands.start(["-c", program], tmp_path))
+    said = [process.communicate(timeout=60)[0] for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0], said
     answers = {(tmp_path / str(rank)).read_text() for rank in range(2)}
     assert answers == {f"[None, {int(signal.SIGTERM)}]"}
 

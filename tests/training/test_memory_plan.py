@@ -378,6 +378,7 @@ def run(folder: Path, *overrides: str) -> float:
         "trainer.probe_problems=0",
         "benchmark.problems=2",
         "benchmark.samples=2",
+        "benchmark.max_tokens=2",
     ]
     config = composed(*SMOKE, *quick, "benchmark.ks=[1]", *overrides)
     return train(config, folder)

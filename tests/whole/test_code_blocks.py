@@ -40,6 +40,7 @@ PAGES = sorted(
 
 RUN_ELSEWHERE = {
     "docs/integrations.md": "tests/integrations/test_pages.py",
+    "docs/python.md": "tests/cli/test_api.py",
 }
 """Pages whose Python takes long or needs an extra, and the tests that run it."""
 

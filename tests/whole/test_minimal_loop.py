@@ -55,6 +55,7 @@ def test_its_step_is_that_of_the_library(
         "benchmark.limit=2",
         "benchmark.samples=1",
         "benchmark.ks=[1]",
+        "benchmark.max_tokens=2",
     ]
     train(composed(*overrides), tmp_path)
     library = metric_rows(tmp_path)[-1]

@@ -10,12 +10,14 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib.image
 import nbformat
 import pandas as pd
 import pytest
+from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 
 from tests.support import ROOT
@@ -41,9 +43,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-@pytest.fixture
-def kernel(place: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A kernel of the running interpreter; an installed `python3` may be of another one."""
+@pytest.fixture(scope="module")
+def kernel(place: Path) -> Iterator[KernelManager]:
+    """A kernel of the running interpreter; an installed `python3` may be of another one.
+
+    All notebooks run in it, as its imports take longer than most of them; each begins without the
+    names of the one before.
+    """
     folder = place.parent / "jupyter" / "kernels" / KERNEL
     folder.mkdir(parents=True, exist_ok=True)
     spec = {
@@ -53,24 +59,27 @@ def kernel(place: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "env": {"OMP_NUM_THREADS": "1"},
     }
     (folder / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
-    monkeypatch.setenv("JUPYTER_PATH", str(folder.parent.parent))
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(place.parent / "runtime"))
-    monkeypatch.setenv("IPYTHONDIR", str(place.parent / "ipython"))
-    monkeypatch.delenv("MPLBACKEND", raising=False)  # the kernel chooses its own
-    return KERNEL
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUPYTER_PATH", str(folder.parent.parent))
+        patch.setenv("JUPYTER_RUNTIME_DIR", str(place.parent / "runtime"))
+        patch.setenv("IPYTHONDIR", str(place.parent / "ipython"))
+        patch.setenv("G2RL_RUN", str(small_run(place.parent / "run")))
+        patch.delenv("MPLBACKEND", raising=False)  # the kernel chooses its own
+        manager = KernelManager(kernel_name=KERNEL)
+        manager.start_kernel(cwd=str(place))
+        yield manager
+        manager.shutdown_kernel(now=True)
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_notebook_runs_and_shows_its_figures(
-    name: str, place: Path, kernel: str, monkeypatch: pytest.MonkeyPatch
+    name: str, place: Path, kernel: KernelManager
 ) -> None:
-    monkeypatch.setenv("G2RL_RUN", str(small_run(place.parent / "run")))
     notebook = nbformat.read(place / f"{name}.ipynb", as_version=4)
+    notebook.cells.insert(0, nbformat.v4.new_code_cell("%reset -f"))
     notebook.cells.append(nbformat.v4.new_code_cell("import sys; sys.executable"))
     started = time.monotonic()
-    client = NotebookClient(
-        notebook, timeout=SECONDS, kernel_name=kernel, resources={"metadata": {"path": str(place)}}
-    )
+    client = NotebookClient(notebook, km=kernel, timeout=SECONDS)
     client.execute()  # raises the error of a cell
     assert time.monotonic() - started < SECONDS
     outputs = [

@@ -37,6 +37,7 @@ SMALL = (
     "trainer.eval_every=0",
     "benchmark.samples=1",
     "benchmark.ks=[1]",
+    "benchmark.max_tokens=2",
 )
 STATEFUL = ("exploration=combined", "exploration.parts=[outcome,cde]")
 

@@ -40,7 +40,7 @@ def test_an_observer_changes_nothing_in_the_training(
 ) -> None:
     """Bit for bit, whether or not the first mini-batch fits one micro-batch."""
     alone, observed = tmp_path / "alone", tmp_path / "observed"
-    common = [*NO_EVALUATION, "trainer.steps=3", "exploration=none", "optimizer.mini_batches=2"]
+    common = [*NO_EVALUATION, "trainer.steps=2", "exploration=none", "optimizer.mini_batches=2"]
     common.append(f"optimizer.micro_batch_tokens={micro_batch_tokens}")
     run(alone, *common)
     run(observed, *common, "exploration.observe=[g2rl]")
@@ -56,14 +56,14 @@ def test_an_observer_changes_nothing_in_the_training(
 def test_two_forwards_of_the_same_weights_agree(tmp_path: Path, kept_forward: bool) -> None:
     """Under a signal that reads features the first mini-batch is scored by the update's own forward
     where the whole mini-batch fits one micro-batch, else by another, and the two are compared."""
-    words = [*NO_EVALUATION, "trainer.steps=3", "exploration=g2rl", "optimizer.mini_batches=2"]
+    words = [*NO_EVALUATION, "trainer.steps=2", "exploration=g2rl", "optimizer.mini_batches=2"]
     if not kept_forward:
         words.append("optimizer.micro_batch_tokens=120")
     run(tmp_path, *words)
     ratios = [
         row["update/first_ratio"] for row in metric_rows(tmp_path) if "update/first_ratio" in row
     ]
-    assert len(ratios) == (0 if kept_forward else 3)
+    assert len(ratios) == (0 if kept_forward else 2)
     assert all(abs(ratio - 1) < 1e-4 for ratio in ratios)
 
 
@@ -367,7 +367,8 @@ def test_prompts_over_the_limit_are_refused_before_anything_is_sampled(tmp_path:
         "+task.source.instruction=':'",
         "task.max_prompt_tokens=12",
         "benchmark=countdown",
-        "trainer.probe_problems=0",
+        "verify.workers=1",
+        *NO_EVALUATION,
     )
     with pytest.raises(
         ValueError, match=r"1 of 2 prompts .*max_prompt_tokens=12; .*math/train/1, has 1\d"

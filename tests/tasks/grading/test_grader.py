@@ -42,13 +42,13 @@ def bad(what: str) -> tuple[str, Problem]:
 
 @pytest.fixture(scope="module")
 def grader() -> Iterator[Grader]:
-    with Grader(Misbehaving(), workers=2, timeout_seconds=0.5, memory_mb=512) as shared:
+    with Grader(Misbehaving(), workers=2, timeout_seconds=0.2, memory_mb=512) as shared:
         yield shared
 
 
 @pytest.fixture(scope="module")
 def math_grader() -> Iterator[Grader]:
-    with Grader(MathVerifier(), workers=2, timeout_seconds=5.0) as shared:
+    with Grader(MathVerifier(), workers=1, timeout_seconds=5.0) as shared:
         yield shared
 
 
@@ -97,11 +97,11 @@ def test_a_bad_item_costs_itself_only(grader: Grader, what: str, route: str) -> 
 
 def test_cpu_time_decides_a_timeout_and_the_worker_goes_on() -> None:
     """Measured in CPU time, so it holds on a machine that is busy with other work."""
-    with Grader(Misbehaving(), workers=1, timeout_seconds=0.5) as lone:
+    with Grader(Misbehaving(), workers=1, timeout_seconds=0.25) as lone:
         before, _, after = lone.grade([bad("cpu"), bad("busy"), bad("cpu")])
         pids = {verdict.answer for verdict in lone.grade([bad("pid"), bad("busy"), bad("pid")])}
     used = float(after.answer or 0) - float(before.answer or 0)
-    assert 0.4 < used < 1.5
+    assert 0.2 < used < 1.25
     assert len(pids - {None}) == 1  # the worker was not replaced
 
 
@@ -128,7 +128,7 @@ def test_waiting_uses_no_cpu_time_and_is_ended_by_the_clock() -> None:
 
 def test_a_wait_longer_than_the_cpu_limit_is_no_timeout(grader: Grader) -> None:
     assert grader.wall_seconds >= 60
-    assert grader.grade([bad("nap")])[0].route == "string"  # 0.6 s of sleep, a limit of 0.5 s
+    assert grader.grade([bad("nap")])[0].route == "string"  # 0.6 s of sleep, a limit of 0.2 s
 
 
 def test_many_bad_items_in_a_row_leave_a_working_grader(grader: Grader) -> None:
@@ -334,11 +334,11 @@ def test_a_closed_grader_refuses_and_leaves_no_process() -> None:
 
 SCRIPT = """
 from g2rl.types import Problem
-from g2rl.tasks.grading.math import MathVerifier
 from g2rl.tasks.grading.grader import Grader
+from tests.tasks.grading.misbehaving import Misbehaving
 print("main runs")
-with Grader(MathVerifier(), workers=1) as grader:
-    print([v.correct for v in grader.grade([(r"\\boxed{1+x}", Problem("p", "", "x+1"))])])
+with Grader(Misbehaving(), workers=1) as grader:
+    print([v.correct for v in grader.grade([("good", Problem("p", "", "good"))])])
 """
 
 

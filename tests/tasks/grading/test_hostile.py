@@ -16,7 +16,7 @@ from g2rl.types import Problem, Verdict
 from tests.tasks.grading.hostile import hostile_completions
 from tests.tasks.grading.misbehaving import peak_address_space_mb, worker_pids
 
-TIMEOUT_SECONDS = 1.0  # of CPU time; a good answer takes milliseconds, also in a worker that is new
+TIMEOUT_SECONDS = 0.4  # of CPU time; a good answer takes milliseconds, also in a worker that is new
 MEMORY_MB = 512
 GOLD = r"\frac{x+\sqrt{2}}{y}"
 GOOD = r"so it is \boxed{\frac{x}{y}+\frac{\sqrt2}{y}}"  # right, and only mathematics can tell

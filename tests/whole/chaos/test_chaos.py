@@ -18,11 +18,11 @@ import pytest
 import torch
 
 from tests import commands
-from tests.support import SMOKE, untimed_rows
+from tests.support import EVERYTHING, untimed_rows
 
 KILLED = Path(__file__).resolve().parent / "killed.py"
 SETTINGS = (
-    *SMOKE,
+    *EVERYTHING,
     "trainer.checkpoint_every=2",
     "trainer.eval_every=2",
     "trainer.keep_checkpoints=1",
@@ -101,11 +101,12 @@ def same(folder: Path, clean: Path, steps: int) -> None:
 
 def test_two_kills_and_a_preemption_change_nothing(tmp_path: Path) -> None:
     """Killed in a row's write, then in a checkpoint's; then preempted by SIGTERM; then it ends."""
-    clean, folder, steps = tmp_path / "clean", tmp_path / "run", "trainer.steps=4"
-    reference = start(COMMAND, clean, steps)
-    assert killed_at("row", 4, folder, steps) == DIED  # the row of step 3; step 2 is saved
-    assert killed_at("checkpoint_weights", 1, folder, steps) == DIED
-    process = start(COMMAND, folder, steps)
+    clean, folder = tmp_path / "clean", tmp_path / "run"
+    words = ("trainer.steps=4", "benchmark.max_tokens=8")
+    reference = start(COMMAND, clean, *words)
+    assert killed_at("row", 4, folder, *words) == DIED  # the row of step 3; step 2 is saved
+    assert killed_at("checkpoint_weights", 1, folder, *words) == DIED
+    process = start(COMMAND, folder, *words)
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("step 3"):
@@ -114,7 +115,7 @@ def test_two_kills_and_a_preemption_change_nothing(tmp_path: Path) -> None:
     code, output = finish(process)
     assert code == 75, output
     assert "stopped by SIGTERM after step" in output
-    assert finish(start(COMMAND, folder, steps))[0] == 0
+    assert finish(start(COMMAND, folder, *words))[0] == 0
     code, output = finish(reference)
     assert code == 0, output
     same(folder, clean, 4)
@@ -153,9 +154,9 @@ RANDOM_KILLS = 8
 def test_more_than_twenty_kills_change_nothing(tmp_path: Path, seed: int) -> None:
     """Every moment, in seeded order among random lines; a run that ends is compared and another
     begun."""
-    steps, count, draw = "trainer.steps=8", 8, random.Random(seed)
+    words, count, draw = ("trainer.steps=8", "benchmark.max_tokens=40"), 8, random.Random(seed)
     clean = tmp_path / "clean"
-    code, output = finish(start(COMMAND, clean, steps))
+    code, output = finish(start(COMMAND, clean, *words))
     assert code == 0, output
     lines = output.splitlines()
     to_the_last_step = [line.startswith(f"step {count}/") for line in lines].index(True)
@@ -166,9 +167,9 @@ def test_more_than_twenty_kills_change_nothing(tmp_path: Path, seed: int) -> Non
     folder = tmp_path / "run0"
     for point, number in [*plan, *((point, 1) for point in LAST_MOMENTS)]:
         if point == "line":
-            code = killed_after(number, folder, steps)
+            code = killed_after(number, folder, *words)
         else:
-            code = killed_at(point, number, folder, steps)
+            code = killed_at(point, number, folder, *words)
         kills += code == DIED
         place = folder / "metrics.jsonl"
         written = place.read_text().count("\n") if place.exists() else 0
@@ -177,7 +178,7 @@ def test_more_than_twenty_kills_change_nothing(tmp_path: Path, seed: int) -> Non
             same(folder, clean, count)
             ended += 1
             folder = tmp_path / f"run{ended}"
-    assert finish(start(COMMAND, folder, steps))[0] == 0
+    assert finish(start(COMMAND, folder, *words))[0] == 0
     same(folder, clean, count)
     print(f"seed {seed}: {kills} kills, {ended + 1} runs ended and compared", *log, sep="\n  ")
     assert kills >= 20, log

@@ -24,7 +24,7 @@ from g2rl.policy.loading import load
 from g2rl.policy.policy import Policy
 from g2rl.runs.checkpoints import CheckpointError, Checkpoints
 from g2rl.runs.interrupt import Interrupted
-from tests.support import ROOT, untimed_rows
+from tests.support import NO_EVALUATION, ROOT, untimed_rows
 from tests.whole.parallel.twins import launch, train_in
 
 RUN = [
@@ -32,6 +32,7 @@ RUN = [
     "exploration=g2rl",
     "exploration.observe=[evol]",
     "trainer.probe_problems=3",
+    "trainer.eval_every=3",
 ]
 FSDP = [*RUN, "parallel=fsdp"]
 TOKENS = [
@@ -172,7 +173,7 @@ def test_lora_is_sharded_continued_and_exported(tmp_path: Path, export: str) -> 
     pytest.importorskip("peft")
     common = [
         "trainer.steps=2",
-        "trainer.probe_problems=0",
+        *NO_EVALUATION,
         "trainer.checkpoint_every=1",
         "model.lora.r=2",
         f"model.lora.export={export}",

@@ -161,14 +161,16 @@ def planned(view: TokenView) -> TokenPlan:
 
 
 FUSED = head._fused
+STEPS = (1, 2)
+"""The second step begins with moments, and with weights that the first one has moved."""
+
+# the first four are normalisers of the loss, the others divide by a constant; checkpointing and
+# whole gradients are tried under one of them each, as every case takes seconds of two processes
 CASES: dict[str, dict[str, Any]] = {
     "token_mean": {},
-    "sequence_mean": {},
-    "sequence_sum": {},
-    "constant": {},
+    "sequence_mean": {"policy": checkpointed},
+    "sequence_sum": {"shards": ShardSettings(accumulate="full", reshard_after_forward=False)},
     "group_mean": {"policy": tied},
-    "whole gradients": {"shards": ShardSettings(accumulate="full", reshard_after_forward=False)},
-    "checkpointing": {"policy": checkpointed},
     "LoRA": {"policy": adapted},
     "fused": {"policy": tied, "fuse_from": 0},
     "two epochs": {"epochs": 2},
@@ -192,7 +194,7 @@ def outcome(
     left_out: Sequence[int] = (),
     one_prompt: bool = False,
 ) -> dict[str, Any]:
-    """Scores, gradients of every mini-batch of one step, and metrics and weights of three; whole
+    """Scores, gradients of every mini-batch of one step, and metrics and weights of two; whole
     tensors."""
     fused: list[int] = []
     head._fused = lambda *inputs: fused.append(1) or FUSED(*inputs)  # type: ignore[func-returns-value]
@@ -251,7 +253,7 @@ def outcome(
         gradients = {n: whole(p.grad) for n, p in model.named_parameters() if p.grad is not None}
         found["gradients"].append(gradients)
         updater.optimizer.zero_grad(set_to_none=True)
-    for step in range(1, 4):
+    for step in STEPS:
         late = updater.rows_to_score(batch.group_N, step)
         if planner is not None or left_out:
             late = list(range(count))
