@@ -24,6 +24,7 @@ from g2rl.cli.config.launch import (
     share_cores,
 )
 from g2rl.cli.config.mistakes import Shelf, explain_mistakes
+from g2rl.cli.config.own_code import make_importable
 from g2rl.cli.sweep.finished import finished_score
 from g2rl.runs.files import atomic_path
 
@@ -189,6 +190,7 @@ def _composed(
         place = Path(config.hydra.run.dir if folder is None else folder)
         with open_dict(config):
             del config["hydra"]
+        make_importable(config, [])
         yield config, place
     finally:
         HydraConfig.instance().cfg = before

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -140,8 +139,6 @@ def run(plan: Plan, tasks: Sequence[str], stored: Sequence[Path], words: argpars
     from g2rl.cli.bakeoff.one_run import run_once
     from g2rl.cli.bakeoff.runner import Bench, carry_out
 
-    # choices of the user's own name classes that lie beside them
-    sys.path[:0] = [str(folder.resolve()) for folder in words.config_dir]
     bench = Bench(
         results=words.out / "rows",
         stored=stored,

@@ -17,11 +17,13 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from g2rl.cli.config.choices import config_dir
 from g2rl.cli.config.launch import EXIT_CTRL_C
+from g2rl.cli.config.own_code import folders_of, make_importable
 from g2rl.cli.folder import refuse_other_settings, refuse_shorter, refuse_unwritable
 from g2rl.cli.sweep.finished import finished_score
 from g2rl.runs.identity import free_keys
@@ -45,6 +47,7 @@ class Door(Callback):
             folder = Path(config.hydra.run.dir)
             own = without_hydra(config)
             typed = list(config.hydra.overrides.task)
+            make_importable(own, folders_of(config.hydra))
             refuse_shadowed_sources(typed, own)
             if self.command == "train":
                 refuse_foreign_preset(typed, own)
@@ -53,6 +56,11 @@ class Door(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         refuse_unwritable(Path(config.hydra.sweep.dir))
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        # an arm of a sweep, perhaps in a process of its own; a single run has been here already
+        if config.hydra.mode == RunMode.MULTIRUN:
+            make_importable(without_hydra(config), folders_of(config.hydra))
 
 
 def without_hydra(config: DictConfig) -> DictConfig:

@@ -27,6 +27,7 @@ from g2rl.cli.build.settings import plain, read_train_settings
 from g2rl.cli.build.trainer import TrainingJob, build_training
 from g2rl.cli.config.launch import register_resolvers
 from g2rl.cli.config.mistakes import Shelf
+from g2rl.cli.config.own_code import make_importable
 from g2rl.cli.jobs.train import begin, same_inputs
 from g2rl.evaluation.evaluate import Responses, respond
 from g2rl.formulas.estimators import pass_at_k
@@ -57,7 +58,9 @@ def composed(words: Sequence[str], config_dirs: Sequence[Path] = ()) -> DictConf
         config_dirs: folders with choices of the user's own.
     """
     register_resolvers()
-    return Shelf("train", tuple(config_dirs)).compose(words)
+    config = Shelf("train", tuple(config_dirs)).compose(words)
+    make_importable(config, [folder.resolve() for folder in config_dirs])
+    return config
 
 
 def run_once(

@@ -7,7 +7,10 @@ what it is.
 
 from __future__ import annotations
 
+import difflib
 import inspect
+import logging
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Union, Unpack, get_args, get_origin, get_type_hints, is_typeddict
@@ -98,11 +101,37 @@ def check_nodes(config: Any, key: str, unchecked: Sequence[str] = ()) -> None:
         return
     if isinstance(config.get(TARGET), str):
         own = {name: value for name, value in config.items() if name not in unchecked}
-        check_arguments(get_object(config[TARGET]), own, key)
+        check_arguments(object_of(config[TARGET], key), own, key)
 
     # nodes inside it
     for name, value in config.items():
         check_nodes(value, f"{key}.{name}" if key else str(name), unchecked)
+
+
+def object_of(name: str, key: str) -> Callable[..., Any]:
+    """The class or function that a node names.
+
+    Raises:
+        ValueError: it cannot be had, with the file of its module and the nearest name there.
+    """
+    # Hydra would log the same in three lines
+    module_name, _, attribute = name.rpartition(".")
+    logger = logging.getLogger(get_object.__module__)
+    was_disabled, logger.disabled = logger.disabled, True
+    try:
+        return get_object(name)
+    except Exception as error:  # importing runs the user's code, which may do anything
+        module = sys.modules.get(module_name)
+        if module is None or hasattr(module, attribute):
+            cause = error.__cause__ or error
+            reason = " ".join(f"{type(cause).__name__}: {cause}".split())
+            raise ValueError(f"{key}.{TARGET}={name} cannot be imported ({reason})") from None
+        near = difflib.get_close_matches(attribute, vars(module), n=1)
+        hint = f"; did you mean {module_name}.{near[0]}?" if near else ""
+        place = getattr(module, "__file__", None) or module_name
+        raise ValueError(f"{key}.{TARGET}={name}: {place} has no {attribute}{hint}") from None
+    finally:
+        logger.disabled = was_disabled
 
 
 def check_arguments(target: Callable[..., Any], values: Mapping[str, Any], key: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_class, instantiate
@@ -11,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from g2rl.cli.build.arguments import check_arguments
 from g2rl.cli.build.settings import NOT_OF_THE_SIGNAL, plain
-from g2rl.cli.config.choices import choices, config_dir
+from g2rl.cli.config.choices import config_dir
+from g2rl.cli.config.own_code import make_importable, own_folders
 from g2rl.exploration.combined import Combined
 from g2rl.exploration.signal import ESTIMATOR, Signal, level_of
 from g2rl.formulas.advantages import GroupAdvantage
@@ -103,12 +105,15 @@ def signal_file(name: str, setting: str) -> DictConfig:
     Raises:
         ValueError: there is no such signal; the message names the setting that asked for it.
     """
-    # the file's name is the signal's
-    known = choices("exploration")
-    if name not in known:
-        raise ValueError(f"{setting}: no signal {name!r}; choose from {known}")
-    node = OmegaConf.load(config_dir() / "exploration" / f"{name}.yaml")
+    # the file's name is the signal's; those of the user's own folders count too
+    files: dict[str, Path] = {}
+    for folder in (*own_folders(), config_dir()):
+        files |= {path.stem: path for path in (folder / "exploration").glob("*.yaml")}
+    if name not in files:
+        raise ValueError(f"{setting}: no signal {name!r}; choose from {sorted(files)}")
+    node = OmegaConf.load(files[name])
     assert isinstance(node, DictConfig)
+    make_importable(node, own_folders())
     return node
 
 

@@ -5,5 +5,6 @@ words       flags and overrides of a command line
 mistakes    what is wrong with the overrides, and what was probably meant
 names       folders, arms and groups by name
 labels      names under which a run stands in W&B
+own_code    where Python finds the user's own classes that a configuration names
 launch      start a command under Hydra
 """

@@ -29,6 +29,7 @@ from g2rl.cli.config.names import (
     sweep_name,
     unnamed_settings,
 )
+from g2rl.cli.config.own_code import folders_of, make_importable
 from g2rl.cli.config.words import Words, escape_paths, expand_checkpoints, expand_combinations
 
 EXIT_CTRL_C = 130
@@ -94,8 +95,10 @@ def look_ahead(
         config = Shelf(config_name, tuple(words.config_folders)).compose(words.overrides, True)
         HydraConfig.instance().set_config(config)
         folder = Path(config.hydra.run.dir)
+        folders = folders_of(config.hydra)
         with open_dict(config):
             del config["hydra"]
+        make_importable(config, folders)
         plan(config, folder)
     except (ValueError, OSError, ImportError, RuntimeError, HydraException) as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) else None

@@ -260,8 +260,7 @@ def file_of(name: str) -> Path | None:
     """
     place = name.rpartition(":")[0]
     if place.endswith(".py"):
-        path = Path(place).expanduser()
-        return path if path.is_file() else None
+        return _python_file(place)
 
     # from package to package, as an import would go
     folders: list[str] | None = [*sys.path, os.getcwd()]
@@ -274,6 +273,18 @@ def file_of(name: str) -> Path | None:
     return None if origin is None or not Path(origin).is_file() else Path(origin)
 
 
+def _python_file(place: str) -> Path | None:
+    """A file by its path, from the current folder or else from one on Python's path.
+
+    A configuration may lie in another folder than the current one, beside its reward functions.
+    """
+    for folder in ("", *sys.path):
+        path = folder / Path(place).expanduser()
+        if path.is_file():
+            return path
+    return None
+
+
 def _module_of(place: str) -> Any:
     """Import a file, or a module by its dotted name, also from the current folder."""
     # the console script does not look into the current folder by itself
@@ -283,9 +294,10 @@ def _module_of(place: str) -> Any:
         return importlib.import_module(place)
 
     # a file, and modules beside it
-    path = Path(place).expanduser().resolve()
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
+    found = _python_file(place)
+    if found is None:
+        raise FileNotFoundError(f"no such file: {Path(place).expanduser().resolve()}")
+    path = found.resolve()
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
     spec = importlib.util.spec_from_file_location(path.stem, path)

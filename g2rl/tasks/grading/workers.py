@@ -75,6 +75,9 @@ def _main_hidden() -> Iterator[None]:
             if threading.get_ident() == this_thread:
                 data.pop("init_main_from_name", None)
                 data.pop("init_main_from_path", None)
+
+                # a worker of joblib starts processes its own way, which a new process does not know
+                data["start_method"] = "spawn"
             return data
 
         multiprocessing.spawn.get_preparation_data = without_main

@@ -3,6 +3,7 @@ failure."""
 
 from __future__ import annotations
 
+import multiprocessing.spawn
 import os
 import random
 import signal
@@ -356,6 +357,19 @@ def test_any_main_module_will_do(how: str, tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.stdout.split("\n")[:2] == ["main runs", "[True]"], done.stderr
+
+
+def test_workers_start_inside_a_process_of_another_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker of joblib starts processes its own way, loky, which no new process knows."""
+    original = multiprocessing.spawn.get_preparation_data
+    monkeypatch.setattr(
+        multiprocessing.spawn,
+        "get_preparation_data",
+        lambda name: {**original(name), "start_method": "loky"},
+    )
+    with Grader(MathVerifier(), workers=1) as grader:
+        [verdict] = grader.grade([(r"\boxed{1+x}", Problem("p", "", "x+1"))])
+    assert verdict.correct
 
 
 def test_seconds_are_measured(math_grader: Grader) -> None:

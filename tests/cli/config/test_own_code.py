@@ -1,0 +1,180 @@
+"""Classes and functions of the user's own are found from any folder, or named with where they
+were looked for."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from g2rl.cli.build.arguments import object_of
+from g2rl.cli.build.signals import build_observers, signal_file
+from g2rl.cli.config import own_code
+from g2rl.cli.config.mistakes import Shelf
+from g2rl.cli.config.own_code import make_importable, named_code
+from g2rl.cli.door import Door
+from g2rl.tasks.grading.reward_function import file_of, load_function
+from tests import commands
+from tests.support import metric_rows
+
+SIGNAL = """
+from g2rl.exploration import GroupBatch, Shaped, Stateless
+
+
+class Surprise(Stateless):
+    name = "surprise"
+    needs = frozenset({"logps"})
+    level = "reward"
+
+    def __init__(self, weight: float = 0.5) -> None:
+        self.weight = weight
+
+    def __call__(self, batch: GroupBatch) -> Shaped:
+        return Shaped(batch.rewards_PG, metrics={"surprise_weight": self.weight})
+"""
+REWARD = """
+from own_helper import ONE
+
+
+def length(completions, **columns):
+    return [ONE * (len(text) % 2) for text in completions]
+"""
+
+
+@pytest.fixture(autouse=True)
+def untouched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The import path, the modules and the known folders are as before, afterwards."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(own_code, "_own_folders", [])
+    yield
+    for name in list(sys.modules):
+        if name.startswith(("own_", "placed_")):
+            del sys.modules[name]
+
+
+def mine(folder: Path) -> Path:
+    """A folder with a signal and a task of the user's own."""
+    own = folder / "mine"
+    (own / "exploration").mkdir(parents=True)
+    (own / "task").mkdir()
+    (own / "own_signal.py").write_text(SIGNAL)
+    (own / "exploration" / "surprise.yaml").write_text("_target_: own_signal.Surprise\nweight: 2\n")
+    (own / "own_rewards.py").write_text(REWARD)
+    (own / "own_helper.py").write_text("ONE = 1.0\n")
+    rows = [{"prompt": f"use 3 5 7 make {number} :"} for number in range(10, 20)]
+    (own / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = {
+        "source": str(own / "rows.jsonl"),
+        "reward": "own_rewards.py:length",
+        "answer_column": None,
+        "held_out": 2,
+    }
+    task = {"defaults": ["rows", "_self_"], "name": "mine", "source": source}
+    (own / "task" / "mine.yaml").write_text(yaml.safe_dump(task))
+    return own
+
+
+@pytest.mark.parametrize("place", ["mine", "mine/exploration", ".", "here"])
+def test_a_module_is_found_beside_its_yaml_above_it_or_here(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine" / "exploration").mkdir(parents=True)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / place / "placed_signal.py").write_text(SIGNAL)
+    node = {"exploration": {"_target_": "placed_signal.Surprise"}}
+    make_importable(OmegaConf.create(node), [tmp_path / "mine"])
+    found = object_of("placed_signal.Surprise", "exploration")
+    assert sys.modules["placed_signal"].__file__ == str(tmp_path / place / "placed_signal.py")
+    assert found.__name__ == "Surprise"
+    assert sys.path[-1] == str((tmp_path / place).resolve()), "at the end: it hides nothing"
+
+
+def test_what_is_installed_is_not_looked_for(tmp_path: Path) -> None:
+    """A file of the user's called math.py must not stand for Python's own."""
+    (tmp_path / "math.py").write_text("")
+    before = list(sys.path)
+    make_importable({"a": {"_target_": "math.sqrt"}, "reward": "math:sqrt"}, [tmp_path])
+    assert sys.path == before
+
+
+def test_every_setting_that_names_code_is_looked_at() -> None:
+    node = {
+        "task": {"source": {"_target_": "a.B", "reward": [{"function": "c.py:d"}, "e:f"]}},
+        "exploration": {"_target_": "g.H", "reward": "pm1"},
+        "benchmark": {"reward": "${task.source.reward}"},
+    }
+    assert list(named_code(node)) == [
+        ("task.source._target_", "a.B"),
+        ("task.source.reward", "e:f"),
+        ("task.source.reward[0].function", "c.py:d"),
+        ("exploration._target_", "g.H"),
+    ]
+
+
+def test_what_is_nowhere_is_named_with_the_folders_that_were_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = mine(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"exploration\._target_=surprize\.X: there is no module"):
+        make_importable({"exploration": {"_target_": "surprize.X"}}, [own])
+    with pytest.raises(ValueError, match=f"no file gone.py.*{own}, {own}/exploration, {own}/task"):
+        make_importable({"source": {"reward": "gone.py:f"}}, [own])
+
+    # the module is there, the class is not, or importing it fails
+    make_importable({"_target_": "own_signal.Suprise"}, [own])
+    with pytest.raises(ValueError, match=r"own_signal\.py has no Suprise; did you mean own_signal"):
+        object_of("own_signal.Suprise", "exploration")
+    (own / "own_broken.py").write_text("import nowhere_to_be_found\n")
+    with pytest.raises(ValueError, match=r"_target_=own_broken\.X cannot be imported.*nowhere_to"):
+        object_of("own_broken.X", "exploration")
+
+
+def test_reward_functions_lie_beside_the_yaml_too(tmp_path: Path) -> None:
+    own = mine(tmp_path)
+    make_importable({"reward": "own_rewards.py:length"}, [own])
+    assert file_of("own_rewards.py:length") == own / "own_rewards.py"
+    assert load_function("own_rewards.py:length")(["abc", "ab"]) == [1.0, 0.0]
+
+
+def test_own_signals_observe_and_are_combined(tmp_path: Path) -> None:
+    own = mine(tmp_path)
+    make_importable({}, [own])
+    [observer] = build_observers(["surprise"])
+    assert (observer.name, getattr(observer, "weight", None)) == ("surprise", 2)
+    with pytest.raises(ValueError, match=r"no signal 'suprise'; choose from .*'surprise'"):
+        signal_file("suprise", "exploration.observe")
+
+
+def test_a_worker_of_a_sweep_finds_them_by_itself(tmp_path: Path) -> None:
+    """Launchers start workers that have only the configuration of their arm."""
+    own = mine(tmp_path)
+    config = Shelf("train", (own,)).compose(["exploration=surprise", "hydra.mode=MULTIRUN"], True)
+    Door("train").on_job_start(config)
+    assert str(own) in sys.path
+
+
+def test_a_run_from_another_folder(tmp_path: Path) -> None:
+    """Own task, own signal, own reward function in grading workers, an own observer."""
+    own = mine(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    words = ["--config-dir", "../mine", "task=mine", "exploration=surprise"]
+    words += ["exploration.observe=[surprise]", "tracking=local", "report=false"]
+    words += ["trainer.steps=1", "trainer.prompts_per_step=2", "trainer.group_size=2"]
+    words += ["trainer.eval_every=0", "trainer.probe_problems=0", "optimizer.mini_batches=1"]
+    words += ["task.max_prompt_tokens=40", "task.max_response_tokens=9", "hydra.run.dir=run"]
+    done = commands.run(["-m", "g2rl.cli.train", *words], elsewhere)
+    assert done.returncode == 0, done.stderr
+    row = metric_rows(elsewhere / "run")[-1]
+    assert row["explore/surprise_weight"] == row["observe/surprise/surprise_weight"] == 2.0
+    assert row["verify/error"] == 0
+    again = commands.run(["-m", "g2rl.cli.train", *words], elsewhere)
+    assert again.returncode == 0, again.stderr
+    assert own.is_dir()
