@@ -38,6 +38,14 @@ SHOWN = {
     "poly_epo": Look("#882255", "Poly-EPO"),
 }
 """Arms that are drawn in colour, if they are there; all others are grey."""
+GREY_NAMES = {
+    "g2rl_01_lam0": "G2RL {0, 1}, λ = 0",
+    "g2rl_01_lam1": "G2RL {0, 1}, λ = 1",
+    "g2rl_01_lam10": "G2RL {0, 1}, λ = 10",
+    "g2rl_01_lam3_shaped": "G2RL {0, 1}, λ = 3, shaped",
+    "g2rl_01_lam3_std": "G2RL {0, 1}, λ = 3, std",
+}
+"""What the title calls grey arms whose own names say little."""
 GAP = 0.055
 """Least distance of two names, as a share of the panel's height."""
 MOST_NAMED = 3
@@ -148,9 +156,11 @@ def message(study: Study, paths: Paths) -> str:
     # who keeps most, and what that costs
     ends: list[tuple[float, float, str]] = []
     for arm, path_3E in paths.items():
-        name = SHOWN[arm].name if arm in SHOWN else arm
+        name = f"{GREY_NAMES.get(arm, arm)}, grey,"
+        if arm in SHOWN:
+            name = SHOWN[arm].name
         ends.append((float(path_3E[2, -1]), float(path_3E[0, -1]), name))
     named: list[str] = []
     for answers, accuracy, name in sorted(ends, reverse=True)[:MOST_NAMED]:
-        named.append(f"{name}: {answers:.1f} (at {ACCURACY} {accuracy:.2f})")
+        named.append(f"{name} {answers:.1f} (at {ACCURACY} {accuracy:.2f})")
     return f"{first_line}\nmost different answers – {', '.join(named)}"
