@@ -156,11 +156,9 @@ def message(study: Study, paths: Paths) -> str:
     # who keeps most, and what that costs
     ends: list[tuple[float, float, str]] = []
     for arm, path_3E in paths.items():
-        name = f"{GREY_NAMES.get(arm, arm)}, grey,"
-        if arm in SHOWN:
-            name = SHOWN[arm].name
+        name = SHOWN[arm].name if arm in SHOWN else f"{GREY_NAMES.get(arm, arm)} (grey)"
         ends.append((float(path_3E[2, -1]), float(path_3E[0, -1]), name))
     named: list[str] = []
     for answers, accuracy, name in sorted(ends, reverse=True)[:MOST_NAMED]:
-        named.append(f"{name} {answers:.1f} (at {ACCURACY} {accuracy:.2f})")
-    return f"{first_line}\nmost different answers – {', '.join(named)}"
+        named.append(f"{answers:.1f} by {name} at {ACCURACY} {accuracy:.2f}")
+    return f"{first_line}\nmost different answers: {'; '.join(named)}"

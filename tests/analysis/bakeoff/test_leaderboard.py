@@ -226,8 +226,8 @@ def test_the_figure_shows_means_over_runs(tmp_path: Path) -> None:
     first_line, second_line = message(STUDY, paths).split("\n")
     assert "pass@1 from 0.30 to 0.80, pass@32 from 0.99 to 0.85" in first_line
     assert second_line == (
-        "most different answers – good, grey, 2.4 (at pass@1 0.80), plain GRPO 1.1 (at pass@1 "
-        "0.80), poor, grey, 0.8 (at pass@1 0.51)"
+        "most different answers: 2.4 by good (grey) at pass@1 0.80; 1.1 by plain GRPO at pass@1 "
+        "0.80; 0.8 by poor (grey) at pass@1 0.51"
     )
     path = draw_bakeoff(STUDY, reported, tmp_path / "detour.png", "caption")
     assert path.stat().st_size > 10_000
