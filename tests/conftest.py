@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors are tiny: more threads only wait
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -30,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     from tests import commands
 
-    torch.set_num_threads(1)  # tensors are tiny: more threads only wait for each other
+    torch.set_num_threads(1)
     if not config.option.collectonly:
         commands.server()
 

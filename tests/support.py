@@ -15,7 +15,7 @@ from unittest import mock
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_repository import ConfigRepository
-from omegaconf import DictConfig
+from omegaconf import DictConfig, grammar_parser
 
 from g2rl.cli.config.choices import config_dir
 from g2rl.cli.config.launch import register_resolvers
@@ -66,12 +66,15 @@ def composed(*overrides: str, command: str = "train", with_hydra: bool = False) 
 def _composed_once(command: str, overrides: tuple[str, ...], with_hydra: bool) -> DictConfig:
     # a test session composes some hundred times, and Hydra would parse the same files anew
     remembered = mock.patch.object(ConfigRepository, "load_config", _load_once)
-    with remembered, initialize_config_dir(str(config_dir()), version_base="1.3"):
+    parsed = mock.patch.multiple("omegaconf.base", parse=_PARSE)
+    with remembered, parsed, initialize_config_dir(str(config_dir()), version_base="1.3"):
         return compose(command, overrides=list(overrides), return_hydra_config=with_hydra)
 
 
 _LOADED: dict[tuple[str, ...], Any] = {}
 _LOAD = ConfigRepository.load_config
+_PARSE = functools.lru_cache(maxsize=1024)(grammar_parser.parse)
+"""Trees of interpolations, which are an eighth of a composition and are only read."""
 
 
 def _load_once(repository: ConfigRepository, config_path: str) -> Any:

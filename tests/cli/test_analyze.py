@@ -101,7 +101,8 @@ def test_the_geometry_of_a_run_is_that_of_its_own_probe(
 
 
 def test_a_grid_draws_each_set_once_and_scores_it_at_every_temperature(tmp_path: Path) -> None:
-    run(tmp_path, "sampled_at=[0.6,1.0]", "scored_at=[null,1.0,0.5]", "embed=false", "top_p=0.9")
+    cells = ("sampled_at=[0.6,1.0]", "scored_at=[null,1.0,0.5]")
+    run(tmp_path, *cells, "embed=false", "top_p=0.9", "max_tokens=16")
     responses = pd.read_parquet(tmp_path / "responses.parquet")
     cells = list(
         responses[["sampled_at", "scored_at"]].drop_duplicates().itertuples(index=False, name=None)

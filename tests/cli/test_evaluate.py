@@ -30,7 +30,7 @@ SMALL = (
     "benchmark.problems=6",
     "benchmark.samples=3",
     "benchmark.ks=null",
-    "benchmark.max_tokens=40",
+    "benchmark.max_tokens=20",
     "part=2",
 )
 TABLES = ("samples.parquet", "problems.parquet", "results.parquet")
