@@ -22,6 +22,7 @@ from g2rl.cli.config.names import (
     arm_name,
     eval_dir,
     instruction_beside,
+    ks_within,
     model_name,
     run_folder,
     run_group,
@@ -55,6 +56,7 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
     OmegaConf.register_new_resolver("eval_dir", eval_dir, replace=True)
     OmegaConf.register_new_resolver("instruction_beside", instruction_beside, replace=True)
+    OmegaConf.register_new_resolver("ks_within", ks_within, replace=True)
     OmegaConf.register_new_resolver("arm_folder", arm_folder, replace=True)
     OmegaConf.register_new_resolver("arm_name", arm_name, replace=True)
     OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)

@@ -312,6 +312,18 @@ def whole_words(words: Sequence[str], length: int) -> str:
     return text
 
 
+def ks_within(ks: Sequence[int], samples: Any) -> ListConfig:
+    """The k of pass@k that a benchmark has unless somebody says otherwise: those up to `samples`.
+
+    Args:
+        ks: of the benchmark's file.
+        samples: what was asked for, perhaps no number, which is refused elsewhere.
+    """
+    if type(samples) is not int:
+        return ListConfig(list(ks))
+    return ListConfig([k for k in ks if k <= samples] or [1])
+
+
 def model_name(source: str) -> str:
     """A short name for a model, from where it is loaded: its folder, or its id without the owner.
 

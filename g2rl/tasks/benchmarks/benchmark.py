@@ -47,7 +47,8 @@ class Benchmark:
         if samples < 1 or not ks or min(ks) < 1 or max(ks) > samples:
             raise ValueError(
                 f"benchmark {name}: need 1 <= k <= samples, got ks={ks}, samples={samples}; set "
-                "benchmark.ks too (null: powers of two up to samples)"
+                f"benchmark.samples to {max(ks, default=1)} or more, or benchmark.ks to what it "
+                "allows (null: powers of two up to samples)"
             )
         refuse_twins([problem.id for problem in problems], f"benchmark {name}")
 

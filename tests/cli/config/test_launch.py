@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
 from g2rl.cli.config.choices import choices, config_dir
@@ -275,3 +276,31 @@ def test_the_flag_that_unpickles_a_file_is_refused(
             launch("train", lambda config: None, ())
         assert stopped.value.code == 2
         assert "unpickle" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "ks"),
+    [
+        ([], [1, 4, 16]),
+        (["benchmark.samples=64"], [1, 4, 16]),
+        (["benchmark.samples=8"], [1, 4]),
+        (["benchmark.samples=1"], [1]),
+        (["benchmark.samples=4", "benchmark.ks=[1,2,8]"], [1, 2, 8]),
+        (["experiment=smoke", "benchmark.samples=2"], [1]),
+        (["benchmark.samples=four"], [1, 4, 16]),
+    ],
+)
+def test_fewer_samples_need_no_other_ks(words: list[str], ks: list[int]) -> None:
+    """What is stored is the list, as ever; what was typed is as it was typed."""
+    node = OmegaConf.to_container(composed(*words).benchmark, resolve=True)
+    assert node["ks"] == ks
+
+
+def test_ks_beyond_the_samples_are_refused_with_both_mends() -> None:
+    from g2rl.cli.build.benchmarks import build_benchmarks
+
+    node = composed("benchmark.samples=4", "benchmark.ks=[1,8]", "benchmark.problems=2").benchmark
+    with pytest.raises(
+        InstantiationException, match=r"set benchmark.samples to 8 or more, or benchmark.ks"
+    ):
+        build_benchmarks(node)
