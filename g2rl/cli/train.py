@@ -12,6 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from g2rl.cli.config.launch import launch, look_ahead
+from g2rl.cli.config.words import DRY_RUN
 from g2rl.cli.door import check
 from g2rl.cli.errors import USER_ERRORS, keep_traceback, report
 from g2rl.cli.sweep.callback import end_sweep, launcher_of
@@ -19,7 +20,6 @@ from g2rl.cli.sweep.finished import finished_score
 from g2rl.runs.interrupt import EXIT_INTERRUPTED, Interrupted, asked, hand_on
 from g2rl.runs.layout import RunFolder
 
-DRY_RUN = "--dry-run"
 NO_SCORE = math.nan
 """What an arm of a sweep returns that did not finish; the sweep's end looks at the folders."""
 

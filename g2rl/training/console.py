@@ -17,8 +17,10 @@ from g2rl.formulas.pairs import CORRECT_CORRECT, CORRECT_WRONG, metric_suffix
 from g2rl.runs.layout import RunFolder
 from g2rl.runs.progress import progress_bar
 
+REWARD = "train/reward"
 STEP_LINE = (
     ("train/accuracy", "accuracy", ".3f"),
+    (REWARD, "reward", ".3f"),
     ("train/length", "length", ".1f"),
     ("train/entropy", "entropy", ".3f"),
     ("update/kl", "kl", ".4f"),
@@ -27,6 +29,8 @@ STEP_LINE = (
     ("explore/cosine", "cosine", "+.3f"),
     ("time/step", "s", ".1f"),
 )
+SAME = 1e-6
+"""Means that differ by less are the same, up to the rounding of float32."""
 PROBE_ROWS = (
     ("probe/cosine", "gradient cosine, all pairs"),
     (f"probe/cosine{metric_suffix(CORRECT_CORRECT)}", f"gradient cosine, {CORRECT_CORRECT}"),
@@ -86,6 +90,8 @@ class ConsoleReporter:
         self.console = console or Console(highlight=False, soft_wrap=True)
         self.progress = progress_bar(self.console, width=12)
         self._main: Any = None
+        self._pays_otherwise = False
+        """Whether the rewards of this run are no verdicts."""
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False)
@@ -107,10 +113,14 @@ class ConsoleReporter:
         self._main = self.progress.add_task("training", total=steps, completed=first_step)
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
+        # rewards of the user's own have a column, from the first step on that shows them
+        if REWARD in metrics and not repeats_accuracy(metrics):
+            self._pays_otherwise = True
+
         # what this run does not measure has no place in its line
         values: list[str] = []
         for name, label, number_format in STEP_LINE:
-            if name in metrics:
+            if name in metrics and (name != REWARD or self._pays_otherwise):
                 values.append(f"{label} {metrics[name]:{number_format}}")
 
         # padded, so that the lines of all steps stand in columns
@@ -196,6 +206,15 @@ class SilentReporter:
 
     def close(self) -> None:
         pass
+
+
+def repeats_accuracy(metrics: Mapping[str, float]) -> bool:
+    """Whether the mean reward says what the accuracy says, as rewards of -1 and 1, or 0 and 1, do.
+
+    Reward functions of the user's own pay anything, and then the reward is what training raises.
+    """
+    accuracy, reward = metrics["train/accuracy"], metrics[REWARD]
+    return any(abs(reward - same) < SAME for same in (2 * accuracy - 1, accuracy))
 
 
 def in_lines(head: str, parts: Sequence[str], width: int) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from g2rl.cli import export, generate, main, train
 from g2rl.cli.build.settings import read_train_settings
-from g2rl.cli.jobs.dry_run import state_of
+from g2rl.cli.jobs.dry_run import problem_rows, state_of
 from g2rl.cli.jobs.train import disk_plan
 from g2rl.evaluation.samples import MOST_CHARACTERS, cut, shown
 from g2rl.policy.loading import LoadedModel
@@ -130,6 +131,41 @@ def test_a_dry_run_refuses_what_the_run_would_refuse(
         train.main()
     assert end.value.code == 1
     assert capsys.readouterr().err.startswith("error: exploration.lam must be a number")
+
+
+@pytest.mark.parametrize("typed", [["seed=1,2", "--multirun"], ["seed=range(3)"]])
+def test_a_dry_run_of_a_sweep_is_refused_with_what_makes_it_one(
+    typed: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["g2rl-train", "--dry-run", "exploration=none", *typed])
+    with pytest.raises(SystemExit) as end:
+        train.main()
+    assert end.value.code == 2
+    told = capsys.readouterr().err
+    assert f"--dry-run tells about one run, and {typed[0]} makes several" in told
+
+
+def test_a_dry_run_of_an_experiment_that_is_a_sweep_is_refused_and_one_arm_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert g2rl(monkeypatch, "train", "--dry-run", "experiment=signals") == 2
+    told = capsys.readouterr().err
+    assert "a sweep over exploration, seed: add hydra.mode=RUN" in told
+    one_arm = ("experiment=signals", "hydra.mode=RUN", "exploration=none", "seed=3")
+    assert g2rl(monkeypatch, "train", "--dry-run", *one_arm) == 0
+    assert "-seed3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("steps", "often"), [(1, "draws 25% of them"), (8, "about 2 times")])
+def test_a_dry_run_says_how_often_each_problem_comes(steps: int, often: str) -> None:
+    trainer = SimpleNamespace(steps=steps, prompts_per_step=16)
+    problems = SimpleNamespace(task=SimpleNamespace(problems=[None] * 64))
+    [(name, text)] = problem_rows(SimpleNamespace(trainer=trainer), problems)  # type: ignore
+    assert (name, text.split(";")[0]) == ("problems", "64 to train on")
+    assert often in text
+    endless = SimpleNamespace(task=SimpleNamespace())
+    assert not problem_rows(SimpleNamespace(trainer=trainer), endless)  # type: ignore
 
 
 def test_the_size_of_a_checkpoint_is_told_as_it_is(finished_run: Path) -> None:

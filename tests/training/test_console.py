@@ -49,6 +49,19 @@ def test_no_line_of_a_run_is_over_80_columns(finished_run: Path) -> None:
     assert any(line.startswith("    ") for line in lines)
 
 
+def test_the_line_of_a_step_shows_the_reward_where_it_is_no_verdict(tmp_path: Path) -> None:
+    reporter, out = reporter_on(tmp_path)
+    reporter.begin(0, 9)
+    reporter.step(1, {"train/accuracy": 0.25, "train/reward": -0.5})
+    reporter.step(2, {"train/accuracy": 0.25, "train/reward": 0.25})
+    reporter.step(3, {"train/accuracy": 0.0, "train/reward": 0.137})
+    reporter.step(4, {"train/accuracy": 0.0, "train/reward": 0.0})
+    reporter.close()
+    lines = [line for line in out.getvalue().splitlines() if "accuracy" in line]
+    assert ["reward" in line for line in lines] == [False, False, True, True]
+    assert "reward 0.137" in lines[2]
+
+
 def test_a_line_is_broken_between_its_parts_only() -> None:
     parts = ["pass@1 0.5 [0.1, 0.9]", "pass@4 0.6 [0.2, 1.0]", "pass@16 0.7 [0.3, 1.0]"]
     text = in_lines("eval a after step 0:", parts, 50)

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from g2rl.cli.config.choices import choices, config_dir
 from g2rl.cli.config.labels import run_label
-from g2rl.cli.config.mistakes import Shelf, refuse_mistakes
+from g2rl.cli.config.mistakes import Shelf, refuse_mistakes, refuse_several_runs
 from g2rl.cli.config.names import (
     arm_folder,
     arm_name,
@@ -93,6 +93,7 @@ def look_ahead(
     register_resolvers()
     words = read_words(path_keys)
     refuse_mistakes(config_name, words)
+    refuse_several_runs(config_name, words)
     try:
         config = Shelf(config_name, tuple(words.config_folders)).compose(words.overrides, True)
         HydraConfig.instance().set_config(config)

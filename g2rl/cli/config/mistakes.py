@@ -14,10 +14,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from g2rl.cli.config.choices import choices, config_dir
-from g2rl.cli.config.words import PLAIN_FLAGS, VALUED_FLAGS, Words
+from g2rl.cli.config.words import DRY_RUN, PLAIN_FLAGS, VALUED_FLAGS, Words
 
 SEARCH_PATH = "hydra.searchpath"
 """The setting that names further folders of configuration files."""
@@ -106,7 +107,37 @@ def explain_mistakes(
     shelf = Shelf(config_name, (*folders, *_searched(overrides)))
     offered = shelf.groups()
     problem = _typed_twice(overrides) or _wrong_choice(overrides, offered, shelf)
-    return problem or _wrong_key(overrides, offered, shelf)
+    if problem:
+        return problem
+
+    # choices bring keys of their own, so they are made first
+    config = _with_choices(overrides, offered, shelf)
+    return _wrong_key(overrides, offered, config) or _without_value(overrides, config)
+
+
+def refuse_several_runs(config_name: str, words: Words) -> None:
+    """Exit with code 2 where what was typed makes several runs: a dry run tells about one.
+
+    Args:
+        config_name: the command's file in conf/.
+        words: what the user typed, free of mistakes.
+    """
+    swept_words: list[str] = []
+    other_words: list[str] = []
+    for override in OverridesParser.create().parse_overrides(list(words.overrides)):
+        listed = swept_words if override.is_sweep_override() else other_words
+        listed.append(str(override.input_line))
+
+    # an experiment may be a sweep by itself
+    problem = f"{' '.join(swept_words)} makes several: type one value of each"
+    if not swept_words:
+        hydra = Shelf(config_name, tuple(words.config_folders)).compose(other_words, True).hydra
+        if hydra.mode != RunMode.MULTIRUN:
+            return
+        swept_keys = ", ".join(str(key) for key in hydra.sweeper.params or ())
+        problem = f"this is a sweep over {swept_keys}: add hydra.mode=RUN, and one value of each"
+    print(f"error: {DRY_RUN} tells about one run, and {problem}", file=sys.stderr)
+    raise SystemExit(2)
 
 
 def _searched(overrides: Sequence[Override]) -> list[Path]:
@@ -159,9 +190,10 @@ def _wrong_choice(
     return None
 
 
-def _wrong_key(overrides: Sequence[Override], offered: Sequence[str], shelf: Shelf) -> str | None:
-    """What is wrong with a key that an override changes."""
-    # choices bring keys of their own, so they are made first
+def _with_choices(
+    overrides: Sequence[Override], offered: Sequence[str], shelf: Shelf
+) -> DictConfig:
+    """The configuration after the choices that were typed, the first of each sweep."""
     made_choices: list[str] = []
     for override in overrides:
         group = override.key_or_group
@@ -172,9 +204,19 @@ def _wrong_key(overrides: Sequence[Override], offered: Sequence[str], shelf: She
             made_choices.append(str(override.input_line))
         else:
             made_choices.append(f"{group}={names[0]}")
+    return shelf.compose(made_choices)
 
-    # keys that are there now
-    config = shelf.compose(made_choices)
+
+def _wrong_key(
+    overrides: Sequence[Override], offered: Sequence[str], config: DictConfig
+) -> str | None:
+    """What is wrong with a key that an override changes.
+
+    Args:
+        overrides: as typed.
+        offered: groups that the command chooses from.
+        config: the configuration after the choices among the overrides.
+    """
     known_keys = flat_keys(config)
     for override in overrides:
         key = override.key_or_group
@@ -191,6 +233,18 @@ def _wrong_key(overrides: Sequence[Override], offered: Sequence[str], shelf: She
             inside = ", ".join(f"{key}.{name}" for name in list(node)[:8] if name != "_target_")
             if inside:
                 return f"{override.input_line}: {key} is a group of settings; set one: {inside}"
+    return None
+
+
+def _without_value(overrides: Sequence[Override], config: DictConfig) -> str | None:
+    """Which setting has no value, where a choice leaves it to the user, as model=hf its source."""
+    typed_keys = {override.key_or_group for override in overrides}
+    for key in sorted(flat_keys(config) - typed_keys):
+        # literally "???"; what refers to such a setting gets its value with it
+        node_key, _, name = key.rpartition(".")
+        node = OmegaConf.select(config, node_key) if node_key else config
+        if OmegaConf.is_missing(node, name):
+            return f"{key} has no value, and the choices leave it to you: add {key}=VALUE"
     return None
 
 
@@ -233,7 +287,10 @@ def explain_flag(flag: str, config_name: str) -> str:
     name = flag.lstrip("-").split("=", 1)[0].replace("-", "_")
     meant = [f"{key}=..." for key in sorted(known) if key.rsplit(".", 1)[-1] == name][:3]
     if not meant:
-        meant = difflib.get_close_matches(flag, (*VALUED_FLAGS, *PLAIN_FLAGS), n=1)
+        flags = [*VALUED_FLAGS, *PLAIN_FLAGS]
+        if config_name == "train":
+            flags.append(DRY_RUN)
+        meant = difflib.get_close_matches(flag, flags, n=1)
 
     hint = "--help lists settings and flags"
     if meant:

@@ -18,6 +18,8 @@ PLAIN_FLAGS = (
     *("--multirun", "-m", "--shell-completion", "-sc", "--info", "-i"),
 )
 """Its other flags."""
+DRY_RUN = "--dry-run"
+"""A flag of g2rl-train alone, which it takes out before Hydra sees the words."""
 ASKING_FLAGS = frozenset(
     ("--help", "-h", "--hydra-help", "--info", "-i", "--shell-completion", "-sc")
 )

@@ -68,6 +68,7 @@ def plan_rows(
         ("model", f"{model.name} ({model.source}) on {pick_device(model.device)}"),
         ("parameters", f"{disk.parameters / 1e6:.2f}M, {disk.trained / 1e6:.2f}M of them train"),
         ("signal", f"{exploration.signal.name} on task {problems.task.name}"),
+        *problem_rows(settings, problems),
         (
             "rollouts",
             f"{trainer.steps} steps x {trainer.prompts_per_step} prompts x "
@@ -89,6 +90,20 @@ def plan_rows(
         ("writes", WRITES[0]),
         ("", WRITES[1]),
     ]
+
+
+def problem_rows(settings: TrainSettings, problems: Problems) -> list[tuple[str, str]]:
+    """How many problems there are to train on, and how often each comes; no row if endless."""
+    rows = getattr(problems.task, "problems", None)
+    if rows is None:
+        return []
+
+    # few rows are seen again and again, which shows before anything is trained
+    passes = settings.trainer.steps * settings.trainer.prompts_per_step / len(rows)
+    often = f"each is drawn about {passes:.0f} times"
+    if passes < 1.5:
+        often = f"the run draws {min(passes, 1):.0%} of them"
+    return [("problems", f"{len(rows):,} to train on; {often}")]
 
 
 def evaluation_rows(settings: TrainSettings, problems: Problems) -> list[tuple[str, str]]:

@@ -82,6 +82,16 @@ def test_a_flag_that_does_not_exist_is_refused_with_the_setting_that_is_meant() 
     assert Words.of(["--cfg", "job", "--steps", "--resolve", "-m"]).unknown_flags() == ["--steps"]
     assert "did you mean trainer.steps=...?" in explain_flag("--steps", "train")
     assert "did you mean --multirun?" in explain_flag("--multirum", "train")
+    assert "did you mean --dry-run?" in explain_flag("--dryrun", "train")
+    assert "--dry-run" not in explain_flag("--dryrun", "evaluate")
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "analyze_geometry"])
+def test_a_setting_that_a_choice_leaves_to_the_user_is_asked_for_by_name(command: str) -> None:
+    message = explain_mistakes(["model=hf", "seed=1"], command)
+    assert message is not None
+    assert message.endswith("add model.source=VALUE")
+    assert explain_mistakes(["model=hf", "model.source=FOLDER"], command) is None
 
 
 @pytest.mark.parametrize(

@@ -207,9 +207,8 @@ def f(completions):
     assert r"rows/7 that begins 'no \x1b[31m JSON'" in str(caught.value)
 
     # the whole traceback reaches the trainer, and so error.txt
-    with Grader(judge, workers=1) as grader:
-        with pytest.raises(RewardFunctionError) as raised:
-            grader.grade([("no JSON", PROBLEM)])
+    with Grader(judge, workers=1) as grader, pytest.raises(RewardFunctionError) as raised:
+        grader.grade([("no JSON", PROBLEM)])
     assert "return json.loads(text)" in "".join(traceback.format_exception(raised.value))
 
 
