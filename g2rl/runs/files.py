@@ -110,6 +110,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             yield aside
             for path in aside.rglob("*"):
                 if path.is_file():
+                    allow_like(path, aside)
                     sync_file(path)
             sync_folder(aside)
 
@@ -153,6 +154,17 @@ def write_json(path: Path, value: Any) -> None:
     """Write plain data as JSON with sorted keys, whole or not at all."""
     with atomic_path(path) as aside:
         aside.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def allow_like(path: Path, folder: Path) -> None:
+    """Let those read and write a file who may read and write its folder, as new files are made.
+
+    safetensors lets only the owner read its files, whatever the umask says. So weights in a folder
+    that is shared could not be read beside their own configuration.
+    """
+    # a file behind a link is not ours
+    if not path.is_symlink():
+        path.chmod(folder.stat().st_mode & 0o666)
 
 
 def sync_file(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -39,6 +40,27 @@ def test_round_trip_keeps_weights_and_state(tmp_path: Path) -> None:
     assert torch.equal(state["updater"]["moments"][0], torch.arange(3.0))
     assert (model.embed.weight == 1.5).all()
     assert model.head.weight is model.embed.weight
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_weights_may_be_read_by_whom_the_umask_lets(tmp_path: Path, umask: int, mode: int) -> None:
+    # safetensors lets only the owner read its files, whatever the umask says
+    before = os.umask(umask)
+    try:
+        folder = Checkpoints(tmp_path).save(1, Tied(1.0), STATE)
+    finally:
+        os.umask(before)
+    for path in folder.iterdir():
+        assert path.stat().st_mode & 0o777 == mode, path.name
+
+
+def test_a_file_behind_a_link_keeps_its_mode(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "mine"
+    elsewhere.write_text("mine")
+    elsewhere.chmod(0o600)
+    with atomic_folder(tmp_path / "folder") as aside:
+        (aside / "link").symlink_to(elsewhere)
+    assert elsewhere.stat().st_mode & 0o777 == 0o600
 
 
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
