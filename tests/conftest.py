@@ -6,6 +6,7 @@ out the tests, and importing torch and transformers costs it as much as a minute
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
@@ -34,6 +35,14 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
     if not config.option.collectonly:
         commands.server()
+
+    # on a busy machine, an example that takes milliseconds may take a second
+    with contextlib.suppress(ImportError):
+        from hypothesis import HealthCheck, settings
+
+        slow = [HealthCheck.too_slow]
+        settings.register_profile("busy", deadline=None, suppress_health_check=slow)
+        settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")
