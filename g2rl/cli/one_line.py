@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+NOT_ALLOWED = (errno.EROFS, errno.EACCES, errno.EPERM)
+"""Error numbers of the system for a place where this user, or nobody, may write."""
 
 
 @contextmanager
@@ -21,5 +26,20 @@ def errors_in_one_line(*further_errors: type[Exception]) -> Iterator[None]:
     try:
         yield
     except mendable as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {in_words(error)}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def in_words(error: Exception) -> str:
+    """What an error says, without the number that the system gives it."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    if error.filename is None:
+        return error.strerror
+
+    # a file that is there may have been refused to a reader, to whom another place is no help
+    text = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    is_new = not os.path.exists(error.filename)
+    if error.errno == errno.EROFS or (error.errno in NOT_ALLOWED and is_new):
+        return f"cannot write {text}; --out (of g2rl export out=) names another place"
+    return text

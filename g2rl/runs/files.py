@@ -51,6 +51,21 @@ def room_in(folder: Path) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def errors_of(target: Path, aside: Path) -> Iterator[None]:
+    """Let an error that names the file beside the target name the target: the user knows no other.
+
+    Raises:
+        OSError: of the same kind and number.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or Path(os.fsdecode(error.filename)) != aside:
+            raise
+        raise OSError(error.errno, error.strerror, str(target)) from error
+
+
 def _means_full(error: BaseException | None) -> bool:
     """Whether an error, or one of those that led to it, says that there is no room."""
     while error is not None:
@@ -73,19 +88,20 @@ def atomic_path(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name}.partial")
 
-    # left behind by a process that was killed; through a link another file would be written
-    remove(aside)
+    with errors_of(target, aside):
+        # left behind by a process that was killed; through a link another file would be written
+        remove(aside)
 
-    try:
-        # the content must be on the disk before the name points to it
-        with room_in(target.parent):
-            yield aside
-            sync_file(aside)
+        try:
+            # the content must be on the disk before the name points to it
+            with room_in(target.parent):
+                yield aside
+                sync_file(aside)
 
-        os.replace(aside, target)
-        sync_folder(target.parent)
-    finally:
-        aside.unlink(missing_ok=True)
+            os.replace(aside, target)
+            sync_folder(target.parent)
+        finally:
+            aside.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -99,31 +115,32 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     aside = target.with_name(f".{target.name}.partial")
     old = target.with_name(f".{target.name}.old")
 
-    # left behind by a process that was killed
-    for leftover in (aside, old):
-        remove(leftover)
+    with errors_of(target, aside):
+        # left behind by a process that was killed
+        for leftover in (aside, old):
+            remove(leftover)
 
-    try:
-        # the content must be on the disk before the name points to it
-        with room_in(target.parent):
-            aside.mkdir()
-            yield aside
-            for path in aside.rglob("*"):
-                if path.is_file():
-                    allow_like(path, aside)
-                    sync_file(path)
-            sync_folder(aside)
+        try:
+            # the content must be on the disk before the name points to it
+            with room_in(target.parent):
+                aside.mkdir()
+                yield aside
+                for path in aside.rglob("*"):
+                    if path.is_file():
+                        allow_like(path, aside)
+                        sync_file(path)
+                sync_folder(aside)
 
-        # no folder can be renamed over another one, so the old one steps aside first
-        if target.exists():
-            os.replace(target, old)
-            os.replace(aside, target)
-            remove(old)
-        else:
-            os.replace(aside, target)
-        sync_folder(target.parent)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+            # no folder can be renamed over another one, so the old one steps aside first
+            if target.exists():
+                os.replace(target, old)
+                os.replace(aside, target)
+                remove(old)
+            else:
+                os.replace(aside, target)
+            sync_folder(target.parent)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def remove(path: Path) -> None:

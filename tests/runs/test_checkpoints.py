@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -61,6 +63,19 @@ def test_a_file_behind_a_link_keeps_its_mode(tmp_path: Path) -> None:
     with atomic_folder(tmp_path / "folder") as aside:
         (aside / "link").symlink_to(elsewhere)
     assert elsewhere.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("writer", [atomic_path, atomic_folder])
+def test_an_error_names_the_target_and_not_the_file_beside_it(tmp_path: Path, writer: Any) -> None:
+    with pytest.raises(PermissionError) as caught, writer(tmp_path / "page.html") as aside:
+        raise PermissionError(errno.EACCES, "Permission denied", str(aside))
+    assert caught.value.filename == str(tmp_path / "page.html")
+
+    # another file is named as it is
+    other = str(tmp_path / "other")
+    with pytest.raises(FileNotFoundError) as caught_other, writer(tmp_path / "page.html"):
+        raise FileNotFoundError(errno.ENOENT, "No such file", other)
+    assert caught_other.value.filename == other
 
 
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
