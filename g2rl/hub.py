@@ -1,4 +1,6 @@
-"""The hub of models and data sets: is it there, and what is said where it is not.
+"""What is not on this machine: the hub of models and data sets, and packages of extras.
+
+Is the hub there, and what is said where it is not; what is said of a missing package.
 
 huggingface_hub tries six times with growing pauses, half a minute a file, before it gives up, and
 says so at every try. Where the hub's name has no address, it is asked for nothing.
@@ -77,4 +79,20 @@ def unreachable(source: str, error: BaseException) -> str:
         "there is no such file or folder, the hub cannot be reached from here, and its cache on "
         "this machine holds no whole copy; name a local one, or load it once where there is a "
         "network"
+    )
+
+
+def missing_package(what: str, package: str, extra: str) -> str:
+    """What is said where something needs a package that is not installed.
+
+    Args:
+        what: that needs it, by the setting that was typed where there is one.
+        package: that is missing.
+        extra: of g2rl, which brings it.
+    """
+    # the launcher of ray wants older packages than those that a checkout pins
+    pins = "" if extra == "ray" else "-c constraints.txt "
+    return (
+        f"{what} needs the package {package}, which is not installed: pip install 'g2rl[{extra}]' "
+        f"or uv pip install 'g2rl[{extra}]' (in a checkout of g2rl: {pins}-e '.[{extra}]')"
     )

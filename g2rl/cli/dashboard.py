@@ -15,6 +15,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from g2rl.cli.one_line import errors_in_one_line
+from g2rl.hub import missing_package
 from g2rl.runs.metric_names import CURATED, SECTIONS, Curated, filled
 from g2rl.runs.wandb_mirror import HISTOGRAMS, SAMPLES
 
@@ -68,9 +70,8 @@ def build(entity: str, project: str, benchmarks: Mapping[str, Sequence[int]]) ->
         import wandb_workspaces.reports.v2 as reports
         import wandb_workspaces.workspaces as workspaces
     except ImportError as error:
-        raise ImportError(
-            "the dashboard needs wandb-workspaces: pip install 'g2rl[dashboard]'"
-        ) from error
+        said = missing_package("the dashboard", "wandb-workspaces", "dashboard")
+        raise ImportError(said) from error
 
     def line(title: str, unit: str, names: list[str]) -> Any:
         # parts of a whole lie on one another, so a band over seeds would say nothing
@@ -149,7 +150,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     # save it, or show what would be saved
     benchmarks = dict.fromkeys(options.benchmarks, options.ks)
-    workspace = build(options.entity, options.project, benchmarks)
+    with errors_in_one_line(ImportError):
+        workspace = build(options.entity, options.project, benchmarks)
     if options.print:
         print(json.dumps(workspace._spec, indent=2, default=str))
     else:

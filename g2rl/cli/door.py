@@ -26,6 +26,7 @@ from g2rl.cli.config.launch import EXIT_CTRL_C
 from g2rl.cli.config.own_code import folders_of, make_importable
 from g2rl.cli.folder import refuse_other_settings, refuse_shorter, refuse_unwritable
 from g2rl.cli.sweep.finished import finished_score
+from g2rl.cli.sweep.plugins import launcher_of, refuse_missing_plugin
 from g2rl.runs.identity import free_keys
 from g2rl.runs.layout import OUTPUTS
 from g2rl.tasks.rows import is_local
@@ -55,6 +56,7 @@ class Door(Callback):
         refuse_unwritable(folder)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        refuse_missing_plugin(launcher_of(config.hydra), str(config.hydra.launcher._target_))
         refuse_unwritable(Path(config.hydra.sweep.dir))
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -88,8 +90,10 @@ def check(command: str, config: DictConfig, folder: Path) -> None:
         return
 
     # torch comes with the records that check the settings
+    from g2rl.cli.build.extras import refuse_missing_packages
     from g2rl.cli.build.settings import check_command, plain, read_train_settings
 
+    refuse_missing_packages(config)
     check_command(command, config)
     if is_training:
         read_train_settings(config)

@@ -30,6 +30,7 @@ from g2rl.engines.drift import (
     refuse_drift,
 )
 from g2rl.engines.engine import Key, SamplerMemory, seed_of
+from g2rl.hub import missing_package
 from g2rl.policy.anatomy import text_config
 from g2rl.policy.lora import has_lora
 from g2rl.policy.policy import Policy
@@ -77,9 +78,8 @@ def import_vllm() -> Any:
         import vllm
     except ImportError as error:
         raise ImportError(
-            f"engine=vllm needs vLLM {TESTED} and cannot import it ({error}): pip install "
-            "'g2rl[vllm]' on a machine with GPUs, `make test-vllm` shows how on a CPU; "
-            "engine=transformers needs neither"
+            f"{missing_package('engine=vllm', f'vllm{TESTED}', 'vllm')} on a machine with GPUs, "
+            f"`make test-vllm` shows how on a CPU; engine=transformers needs neither ({error})"
         ) from error
     check_version(getattr(vllm, "__version__", "unknown"))
     return vllm

@@ -29,8 +29,6 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import Trainer
-from trl import GRPOTrainer
-from trl.trainer.utils import maybe_gather_lm_head_ctx, nanstd, use_adapter
 
 from g2rl.cli.build.named import build_named
 from g2rl.cli.build.signals import check_group_size
@@ -40,6 +38,7 @@ from g2rl.exploration.encoders.encoder import Encoder
 from g2rl.exploration.partitions import Partitioner
 from g2rl.exploration.signal import ESTIMATOR, Signal, level_of
 from g2rl.formulas.advantages import GroupAdvantage, advantage_metrics
+from g2rl.hub import missing_package
 from g2rl.integrations.groups import parts_set
 from g2rl.integrations.hosted import HostedPolicy
 from g2rl.integrations.rewards import AnswerReader, Messages, text_of
@@ -47,6 +46,15 @@ from g2rl.policy.scoring import ScoreRequest, Scores, score
 from g2rl.training.stages import NEED_EVERY_RESPONSE, Explorer
 from g2rl.types import Completion, GroupBatch, Problem, Shaped, Verdict
 from g2rl.world import World
+
+# what g2rl does not install; other versions of it lack other names, which is no missing package
+try:
+    from trl import GRPOTrainer
+    from trl.trainer.utils import maybe_gather_lm_head_ctx, nanstd, use_adapter
+except ModuleNotFoundError as error:
+    if error.name != "trl":
+        raise
+    raise ImportError(missing_package(__name__, "trl", "trl")) from error
 
 COLUMN = "exploration"
 """Name of the added column of rewards, in TRL's logs too."""

@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from trl import RLOOTrainer
-from trl.trainer.utils import nanstd
 
 from g2rl.exploration.signal import ADVANTAGE, ESTIMATOR, LOSS, level_of
 from g2rl.integrations.trl import ExploringTrainer, SummedRewards
 from g2rl.types import GroupBatch, Shaped
+
+# behind the module that says how to install TRL where it is missing
+from trl import RLOOTrainer  # isort: skip
+from trl.trainer.utils import nanstd  # isort: skip
 
 
 def leave_one_out(rewards_N: Tensor, group_size: int, normalize: bool) -> Tensor:

@@ -26,6 +26,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from g2rl.hub import missing_package
 from g2rl.policy.anatomy import text_config
 from g2rl.policy.weights import as_in_files, unlayered_weights
 
@@ -117,7 +118,7 @@ def _peft() -> Any:
     try:
         import peft
     except ImportError as error:
-        raise ImportError("LoRA needs peft: pip install 'g2rl[peft]'") from error
+        raise ImportError(missing_package("LoRA", "peft", "peft")) from error
     return peft
 
 

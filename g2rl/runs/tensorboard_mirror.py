@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import yaml  # type: ignore[import-untyped]
 
+from g2rl.hub import missing_package
 from g2rl.runs.layout import RunFolder
 from g2rl.runs.tracking import Columns, Row, read_table
 from g2rl.runs.wandb_mirror import (
@@ -62,10 +63,8 @@ class TensorboardMirror:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise ImportError(
-                "tracking=tensorboard needs the package tensorboard: pip install "
-                "'g2rl[tensorboard]'"
-            ) from error
+            said = missing_package("tracking=tensorboard", "tensorboard", "tensorboard")
+            raise ImportError(said) from error
 
         # one file for the whole run
         folder = RunFolder(run_dir).tensorboard

@@ -187,7 +187,7 @@ def load_taskset(name: str, settings: Mapping[str, Any]) -> Any:
     except ImportError as error:
         raise TasksetError(
             f"task.source.taskset={name} needs the package verifiers: "
-            "pip install 'verifiers>=0.4,<0.5'"
+            "pip install 'verifiers>=0.4,<0.5' or uv pip install 'verifiers>=0.4,<0.5'"
         ) from error
 
     # with the configuration of its own class

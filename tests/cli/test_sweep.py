@@ -22,7 +22,8 @@ from g2rl.analysis.columns import SWEEP
 from g2rl.analysis.comparison.sweep import Arm, sweep_frame, sweep_table, write_sweep
 from g2rl.cli.config.names import arm_name
 from g2rl.cli.sweep.arms import PlannedArm, status_now, varied_settings, written
-from g2rl.cli.sweep.callback import SweepStop, refuse_missing_plugin
+from g2rl.cli.sweep.callback import SweepStop
+from g2rl.cli.sweep.plugins import refuse_missing_plugin
 from g2rl.cli.sweep.worker import Home
 from g2rl.runs.interrupt import Interrupted, StopRequest, asked, hand_on
 from g2rl.runs.lock import alone_in

@@ -2,6 +2,7 @@
 
 arguments   types of settings, told by what takes them
 settings    typed settings, read once and checked before anything is loaded
+extras      packages that only some choices need
 benchmarks  held-out problem sets, and graders
 signals     the training signal and the observers
 memory      the memory plan

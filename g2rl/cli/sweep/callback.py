@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import socket
 import sys
@@ -20,6 +19,7 @@ from omegaconf import DictConfig
 
 from g2rl.cli.config.launch import register_resolvers
 from g2rl.cli.sweep.arms import PlannedArm, pin_folder, plan_arms, status, status_now, written
+from g2rl.cli.sweep.plugins import launcher_of
 from g2rl.cli.sweep.worker import Home, begin_arm, end_arm, take_turn
 from g2rl.runs.interrupt import EXIT_INTERRUPTED, StopRequest, asked
 
@@ -31,13 +31,6 @@ warnings.filterwarnings(
     "ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema"
 )
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
-PLUGINS = {"joblib": "sweep", "submitit_local": "sweep", "submitit_slurm": "sweep", "ray": "ray"}
-"""Launchers that are not Hydra's own, and the extra of this package that brings each."""
-
-
-def launcher_of(hydra_node: Any) -> str:
-    """The chosen launcher: basic, joblib, submitit_local, submitit_slurm, ray."""
-    return str(hydra_node.runtime.choices.get("hydra/launcher", "basic"))
 
 
 class SweepStop(StopRequest):
@@ -73,7 +66,6 @@ class Sweep(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         folder, launcher = Path(os.path.abspath(config.hydra.sweep.dir)), launcher_of(config.hydra)
         self.home = Home(os.getpid(), socket.gethostname(), launcher, folder)
-        refuse_missing_plugin(launcher, str(config.hydra.launcher._target_))
         pin_folder(config)
         begin_sweep(config, self.home)
 
@@ -92,27 +84,6 @@ class Sweep(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         end_sweep()
-
-
-def refuse_missing_plugin(launcher: str, target: str) -> None:
-    """Exit with code 1 and one line when the launcher's package is not installed."""
-    # hydra_plugins.NAME, as the launcher's class says
-    package = ".".join(target.split(".")[:2])
-    try:
-        is_installed = importlib.util.find_spec(package) is not None
-    except ModuleNotFoundError:  # not even hydra_plugins
-        is_installed = False
-
-    # name the extra that brings it
-    if not is_installed:
-        extra = PLUGINS.get(launcher, launcher)
-        pins = "" if extra == "ray" else "-c constraints.txt "  # see pyproject.toml
-        print(
-            f"error: hydra/launcher={launcher} needs a package that is not installed ({package}): "
-            f"pip install {pins}'g2rl[{extra}]' (from a source checkout: -e '.[{extra}]')",
-            file=sys.stderr,
-        )
-        raise SystemExit(1)
 
 
 # --- beginning and end, in the process that the user started

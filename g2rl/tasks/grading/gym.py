@@ -16,6 +16,7 @@ import time
 from functools import lru_cache
 from typing import Any
 
+from g2rl.hub import missing_package
 from g2rl.tasks.grading.extract import MAX_ANSWER, final_text, last_boxed
 from g2rl.types import Problem, Verdict
 
@@ -119,10 +120,8 @@ def scorer_of(
     try:
         import reasoning_gym
     except ImportError as error:
-        raise ImportError(
-            f"reasoning_gym as a task or a benchmark needs the package ({error}): pip install "
-            "'g2rl[reasoning-gym]'"
-        ) from error
+        what = "reasoning_gym as a task or a benchmark"
+        raise ImportError(missing_package(what, "reasoning_gym", "reasoning-gym")) from error
 
     # the package checks its settings by assertions
     try:
