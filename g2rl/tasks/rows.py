@@ -69,6 +69,16 @@ def locate(source: str, data_dir: str | None = None, local_name: str | None = No
     return str(paths[0])
 
 
+def place_of(source: object, number: int) -> str:
+    """A row in words, for messages; ids of rows without one count from 0 too.
+
+    Args:
+        source: file or hub id.
+        number: of the row, from 0; so row 1 of JSON lines is the second line.
+    """
+    return f"{source}, row {number} (the first is 0)"
+
+
 def first_column(
     row: Mapping[str, Any], names: Sequence[str], source: str, number: int, setting: str = ""
 ) -> Any:
@@ -143,7 +153,7 @@ def _parse_file(path: Path) -> list[dict[str, Any]]:
         for number, row in enumerate(rows):
             if not isinstance(row, dict):
                 raise DataError(
-                    f"{path}, row {number}: expected an object, found {type(row).__name__}"
+                    f"{place_of(path, number)}: expected an object, found {type(row).__name__}"
                 )
         return rows
 
@@ -176,8 +186,9 @@ def _parse_csv(path: Path) -> list[dict[str, Any]]:
             # too many values stand under "", too few leave None
             if "" in row or None in row.values():
                 raise DataError(
-                    f"{path}, row {number}: the first line names {len(reader.fieldnames or ())} "
-                    "columns, and the row has another number of values; mend the row"
+                    f"{place_of(path, number)}: the first line names "
+                    f"{len(reader.fieldnames or ())} columns, and the row has another number of "
+                    "values; mend the row"
                 )
             rows.append(row)
     return rows
@@ -225,7 +236,7 @@ def text_of(value: Any, name: str, source: str, number: int) -> str:
     """
     if not isinstance(value, str) or not value.strip():
         raise DataError(
-            f"{source}, row {number}: {name} holds no text ({value!r}); mend or remove the row"
+            f"{place_of(source, number)}: {name} holds no text ({value!r}); mend or remove the row"
         )
     return value
 
@@ -248,7 +259,7 @@ def gold_text(value: Any, name: str, source: str, number: int) -> str:
     value = value.item() if hasattr(value, "item") and not hasattr(value, "__len__") else value
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise DataError(
-            f"{source}, row {number}: {name} holds {value!r}, a {type(value).__name__}; a gold "
+            f"{place_of(source, number)}: {name} holds {value!r}, a {type(value).__name__}; a gold "
             "answer is text or a number: write it as text, or remove the row"
         )
     if isinstance(value, int):
@@ -257,8 +268,8 @@ def gold_text(value: Any, name: str, source: str, number: int) -> str:
     # 27.0 is 27, as in published AMC files; beyond 2^53 a float may stand for its neighbours
     if not math.isfinite(value) or abs(value) >= LARGEST_EXACT:
         raise DataError(
-            f"{source}, row {number}: {name} holds {value!r}, which is no exact number; write it "
-            "as text"
+            f"{place_of(source, number)}: {name} holds {value!r}, which is no exact number; "
+            "write it as text"
         )
     return str(int(value)) if value.is_integer() else repr(value)
 
@@ -279,4 +290,4 @@ def column(row: Mapping[str, Any], name: str, source: str, number: int, setting:
     if name in row:
         return row[name]
     mend = f"; {setting}=NAME (of task.source or benchmark) chooses another" if setting else ""
-    raise DataError(f"{source}, row {number}: no column {name!r}; it has {sorted(row)}{mend}")
+    raise DataError(f"{place_of(source, number)}: no column {name!r}; it has {sorted(row)}{mend}")

@@ -28,6 +28,7 @@ from g2rl.tasks.rows import (
     column,
     gold_text,
     is_local,
+    place_of,
     read_rows,
     refuse_twins,
     row_id,
@@ -164,7 +165,7 @@ def prompt_text(value: Any, name: str, where: str, number: int) -> str:
     is_one_turn = len(value) == 1 and isinstance(value[0], dict) and value[0].get("role") == "user"
     if not is_one_turn:
         raise DataError(
-            f"{where}, row {number}: {name} lists messages other than one of the user; system "
+            f"{place_of(where, number)}: {name} lists messages other than one of the user; system "
             "messages and earlier turns are not supported, put their text into the prompt"
         )
     return text_of(value[0].get("content"), f"{name}[0].content", where, number)
@@ -186,10 +187,11 @@ def gold_of(row: Mapping[str, Any], given: RowSettings, where: str, number: int)
     if mark and gold:
         _, found, gold = gold.rpartition(mark)
         if not found:
-            raise DataError(f"{where}, row {number}: the answer lacks {mark!r}")
+            raise DataError(f"{place_of(where, number)}: the answer lacks {mark!r}")
     if not gold.strip():
         raise DataError(
-            f"{where}, row {number}: {name} holds no answer ({row[name]!r}); mend or remove the row"
+            f"{place_of(where, number)}: {name} holds no answer ({row[name]!r}); mend or "
+            "remove the row"
         )
     return gold.strip()
 
@@ -205,7 +207,7 @@ def kept_value(value: Any, name: str, where: str, number: int) -> Any:
         json.dumps(value)
     except (TypeError, ValueError):
         raise DataError(
-            f"{where}, row {number}: {name} holds a {type(value).__name__}, which is no plain "
+            f"{place_of(where, number)}: {name} holds a {type(value).__name__}, which is no plain "
             "value; write it as text, or name the columns that are to be kept: "
             "task.source.columns=[...]"
         ) from None

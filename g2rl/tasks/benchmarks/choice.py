@@ -28,6 +28,7 @@ from g2rl.tasks.rows import (
     first_column,
     is_local,
     locate,
+    place_of,
     read_rows,
     row_id,
     text_of,
@@ -147,7 +148,7 @@ def _options(
     if CORRECT in row:
         if shuffle_seed is None:
             raise DataError(
-                f"{where}, row {number}: the right option stands first; set shuffle_seed"
+                f"{place_of(where, number)}: the right option stands first; set shuffle_seed"
             )
         names = [CORRECT, *(f"{INCORRECT}{i}" for i in (1, 2, 3))]
         options = [str(column(row, name, where, number)).strip() for name in names]
@@ -163,7 +164,9 @@ def _options(
 
     # options are named by letters, of which there are 26
     if not 2 <= len(options) <= len(string.ascii_uppercase):
-        raise DataError(f"{where}, row {number}: {len(options)} options; a question needs 2 to 26")
+        raise DataError(
+            f"{place_of(where, number)}: {len(options)} options; a question needs 2 to 26"
+        )
     return options, right
 
 
@@ -177,7 +180,7 @@ def _right_option(gold: Any, options: Sequence[str], where: str, number: int) ->
         index = string.ascii_uppercase.find(letter)
     if not 0 <= index < len(options) or options[index] == PADDING:
         raise DataError(
-            f"{where}, row {number}: answer {gold!r} names none of its {len(options)} options"
+            f"{place_of(where, number)}: answer {gold!r} names none of its {len(options)} options"
         )
     return index
 
