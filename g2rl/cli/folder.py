@@ -112,14 +112,23 @@ def prepare(
     elif place.exists() and holds_work(folder, outputs):
         continued = True
 
-    # begin: the inputs of an attempt that came to nothing do not matter
+    # begin: what an attempt left that came to nothing does not matter
     else:
         RunFolder(folder).inputs.unlink(missing_ok=True)
+        for mirror in mirrors(folder):
+            if mirror.name in outputs:
+                remove(mirror)
 
     # from here on the folder is this run's
     with atomic_path(place) as aside:
         OmegaConf.save(OmegaConf.create(config), aside)
     return continued
+
+
+def mirrors(folder: Path) -> tuple[Path, Path, Path]:
+    """Where a run's metrics are told again for other programs; nothing here reads them back."""
+    place = RunFolder(folder)
+    return place.wandb, place.tensorboard, place.metrics_csv
 
 
 def set_evaluations_aside(folder: Path) -> None:
@@ -212,6 +221,11 @@ def refuse_shorter(folder: Path, steps: int, resume: str) -> None:
 
 
 def holds_work(folder: Path, outputs: Sequence[str]) -> bool:
-    """Whether one of the outputs is there, other than what an attempt leaves that was refused."""
+    """Whether one of the outputs is there, other than what an attempt leaves that came to nothing.
+
+    Mirrors begin before the first evaluation. So a run that fails in it, by a reward function that
+    raises, say, has a mirror and no work, and is begun anew once the function is mended.
+    """
     no_work = {RunFolder(folder).error.name, RunFolder(folder).inputs.name}
+    no_work |= {mirror.name for mirror in mirrors(folder)}
     return any((folder / name).exists() for name in outputs if name not in no_work)

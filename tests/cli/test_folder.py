@@ -9,8 +9,9 @@ from omegaconf import OmegaConf
 
 from g2rl.analysis.comparison.runs import read_run
 from g2rl.analysis.report.facts import ReportError, read_facts
-from g2rl.cli.folder import prepare, read_config_file
+from g2rl.cli.folder import OtherSettingsError, prepare, read_config_file
 from g2rl.cli.sweep.finished import finished_score
+from g2rl.runs.inputs import OtherInputsError, check_inputs
 from g2rl.runs.layout import OUTPUTS
 
 DAMAGED = ["a: [", "[" * 10_000, "- 1", "\x00", "a: 1\n b: 2", "? [a]\n: 1"]
@@ -78,3 +79,28 @@ def test_a_run_that_goes_on_keeps_its_evaluations(tmp_path: Path) -> None:
     (tmp_path / "eval").mkdir()
     assert prepare(tmp_path, {"seed": 0}, "auto", (), OUTPUTS)
     assert (tmp_path / "eval").is_dir()
+
+
+def test_an_attempt_that_came_to_nothing_is_begun_anew_with_other_code(tmp_path: Path) -> None:
+    # a reward function raised in the evaluation before the first step
+    assert not prepare(tmp_path, {"seed": 0}, "auto", (), OUTPUTS)
+    check_inputs(tmp_path, {"code of reward functions": "1"}, continued=False)
+    (tmp_path / "wandb" / "offline-run-1").mkdir(parents=True)
+    (tmp_path / "metrics.csv").write_text("step\n")
+    (tmp_path / "error.txt").write_text("ValueError: a bug\n")
+
+    # the user mends it, changes a setting, and starts the same command again
+    assert not prepare(tmp_path, {"seed": 1}, "auto", (), OUTPUTS)
+    check_inputs(tmp_path, {"code of reward functions": "2"}, continued=False)
+    assert not (tmp_path / "wandb").exists()
+    assert not (tmp_path / "metrics.csv").exists()
+
+    # with a row of metrics there is work that has to be continued as it was begun
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    (tmp_path / "wandb").mkdir()
+    with pytest.raises(OtherSettingsError, match="seed: 1 -> 0"):
+        prepare(tmp_path, {"seed": 0}, "auto", (), OUTPUTS)
+    assert prepare(tmp_path, {"seed": 1}, "auto", (), OUTPUTS)
+    with pytest.raises(OtherInputsError, match="code of reward functions"):
+        check_inputs(tmp_path, {"code of reward functions": "3"}, continued=True)
+    assert (tmp_path / "wandb").is_dir()
