@@ -11,7 +11,7 @@ from rich.console import Console
 from g2rl.evaluation.files import Row
 from g2rl.evaluation.tables import Findings
 from g2rl.runs.progress import progress_bar
-from g2rl.runs.terminal import print_table
+from g2rl.runs.terminal import output, print_table
 
 LINE_SECONDS = 30.0
 """Time between two lines of progress, if the output is not a terminal."""
@@ -42,9 +42,7 @@ class EvalReporter:
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False)
-        if not self.console.is_terminal:
-            self.console = Console(highlight=False, width=WIDTH)
+        self.console = console or output(WIDTH)
 
     def say(self, text: str) -> None:
         """Print a line as it is."""

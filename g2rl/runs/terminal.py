@@ -7,6 +7,7 @@ repeats the labels.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 
@@ -31,10 +32,14 @@ LEAST_LABEL = 18
 _MARKED = re.compile(r"\*\*(.+?)\*\*|(?<![\w*/])\*(?=\S)([^*]+)(?<=\S)\*(?![\w*/])", re.DOTALL)
 
 
-def output() -> Console:
-    """Standard output; as wide as the terminal, or `FILE_WIDTH` for a file."""
+def output(file_width: int = FILE_WIDTH) -> Console:
+    """Standard output; as wide as the terminal, or `file_width` for a file."""
     console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=FILE_WIDTH)
+
+    # COLUMNS speaks for a terminal that a pipe hides
+    if console.is_terminal or "COLUMNS" in os.environ:
+        return console
+    return Console(highlight=False, width=file_width)
 
 
 def print_parts(console: Console, parts: Sequence[Part]) -> None:

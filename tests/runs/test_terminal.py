@@ -9,7 +9,14 @@ import pytest
 from rich.console import Console
 
 from g2rl.runs.progress import progress_bar
-from g2rl.runs.terminal import divided, print_parts, print_table, styled
+from g2rl.runs.terminal import (
+    FILE_WIDTH,
+    divided,
+    output,
+    print_parts,
+    print_table,
+    styled,
+)
 
 METRICS = [f"countdown/{kind}@{k}" for kind in ("pass", "maj") for k in (1, 4, 16)]
 NUMBERS = [f"0.{place}90 [0.{place}67, 0.{place}93]" for place in range(len(METRICS))]
@@ -94,3 +101,10 @@ def test_a_progress_bar_without_a_total_shows_no_question_mark() -> None:
     assert "sampling" in shown
     assert "3/50" in shown
     assert "?" not in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
+
+
+def test_a_pipe_is_as_wide_as_columns_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "70")
+    assert output().width == output(118).width == 70
+    monkeypatch.delenv("COLUMNS")
+    assert (output().width, output(118).width) == (FILE_WIDTH, 118)

@@ -37,7 +37,8 @@ def tidy_axis(axis: Any, title: str, unit: str) -> None:
     axis.set_title(title, fontsize=10)
     axis.set_ylabel(unit)
     axis.set_xlabel("step")
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))  # there is no step 1.25
+    # there is no step 1.25, and runs have round numbers of steps
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     open_axis(axis)
 
 

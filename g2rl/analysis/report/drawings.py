@@ -186,7 +186,7 @@ def lines_drawing(
             axis.axhline(level, color=MUTED, lw=0.9, zorder=0.5)
 
         # steps are whole numbers
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, steps=[1, 2, 5, 10]))
         axis.set_xlabel("step")
         axis.set_ylabel(unit)
         if share:

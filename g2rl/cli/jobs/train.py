@@ -287,8 +287,9 @@ def describe(
     dropped = getattr(task, "dropped", 0)
     if dropped:
         reporter.say(f"task {task.name}: {dropped} rows without a gold answer dropped")
+    steps = "1 step" if trainer.steps == 1 else f"{trainer.steps} steps"
     reporter.say(
-        f"exploration {job.signal.name} on task {task.name}: {trainer.steps} steps of "
+        f"exploration {job.signal.name} on task {task.name}: {steps} of "
         f"{trainer.prompts_per_step} prompts x {trainer.group_size} responses, up to "
         f"{trainer.sampling.max_tokens} tokens at temperature {trainer.sampling.temperature}"
     )
