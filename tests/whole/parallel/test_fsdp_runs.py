@@ -54,9 +54,10 @@ def assert_same_run(ours: Path, theirs: Path, atol: float = 1e-5) -> None:
         expected.pop("update/first_ratio", None)
         assert found.keys() == expected.keys()
 
-        # several processes compare other tokens with scoring; both are next to the same
+        # several processes compare other tokens with scoring; either is a small share of the
+        # tolerance, and how small depends on the processor
         for name, value in expected.items():
-            room = 0.01 if name.startswith("sample/drift") else atol
+            room = 0.1 if name.startswith("sample/drift") else atol
             assert found[name] == pytest.approx(value, abs=room), name
     for kind in ("rollouts", "geometry", "probe"):
         names = sorted(path.name for path in (theirs / kind).iterdir())
