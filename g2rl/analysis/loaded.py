@@ -143,6 +143,9 @@ def load_run(folder: Path | str) -> LoadedRun:
 class Tables(Mapping[str, pd.DataFrame]):
     """What an evaluation or an analysis has written: its parquet files by name.
 
+    Where runs of unlike problems were compared, the tables of each benchmark lie in a folder of its
+    name: ``countdown/runs``.
+
     Args:
         folder: that was written.
     """
@@ -156,7 +159,11 @@ class Tables(Mapping[str, pd.DataFrame]):
         return pd.read_parquet(path)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(path.stem for path in self.folder.glob("*.parquet")))
+        names: list[str] = []
+        for pattern in ("*.parquet", "*/*.parquet"):
+            paths = sorted(self.folder.glob(pattern))
+            names += [str(path.relative_to(self.folder).with_suffix("")) for path in paths]
+        return iter(names)
 
     def __len__(self) -> int:
         return len(list(iter(self)))

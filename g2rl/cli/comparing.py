@@ -70,31 +70,42 @@ def choices_of(words: argparse.Namespace) -> Choices:
 def named_after(folders: Sequence[Path], by: Sequence[str] = ()) -> str:
     """Part of a file's name that tells which runs it is about.
 
-    The same words have the same name. A hash ends it where folders lie elsewhere or names are long,
-    because what is left of them could be that of others.
+    The same words have the same name, and other words have another one: a hash ends it, unless it
+    is one folder that lies in runs/ or is runs/ itself, by its whole name.
 
     Args:
         folders: of runs, or folders that hold runs.
         by: settings that tell arms apart.
     """
-    # runs/signals is signals, and runs is runs
-    names: list[str] = []
-    here = Path.cwd()
-    is_whole = True
-    for folder in folders:
-        place = folder.resolve()
-        is_whole = is_whole and here in place.parents
-        parts = place.relative_to(here).parts if here in place.parents else (place.name,)
-        names.append("-".join(parts[1:] if len(parts) > 1 and parts[0] == "runs" else parts))
+    places = [folder.resolve() for folder in folders]
+    home = Path.cwd().resolve() / "runs"
+    is_plain = len(places) == 1 and not by
+    is_plain = is_plain and (places[0] == home or places[0].parent == home)
+    is_plain = is_plain and places[0] != home / home.name
 
-    # characters that every disk takes
-    text = re.sub(r"[^A-Za-z0-9_.=+-]+", "-", "-".join([*names, *by]))
-    if is_whole and len(text) <= NAME_LENGTH:
-        return text
-    words = repr(([str(folder.resolve()) for folder in folders], list(by)))
-    more = f"-and-{len(folders) - 1}-more" if len(folders) > 1 else ""
-    first = re.sub(r"[^A-Za-z0-9_.=+-]+", "-", names[0])[: NAME_LENGTH - 30]
-    return f"{first}{more}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"
+    # of two the names, of more the first name and a number
+    names = [place.name for place in places]
+    if len(names) > 2:
+        names = [names[0], f"and-{len(names) - 1}-more"]
+    text = "-".join([*names, *by])
+    words = repr(([str(place) for place in places], list(by)))
+    return safe_name(text, words, always=not is_plain)
+
+
+def safe_name(text: str, meaning: str, always: bool = False) -> str:
+    """Part of a file's name that every disk takes and that leads to no other folder.
+
+    Args:
+        text: what it shall say. It may come out of a run's files, so it may be anything.
+        meaning: what the name stands for; a hash of it ends the name where the text is not whole.
+        always: let the hash stand there in any case.
+    """
+    # no dot at its beginning: ".." is another folder, and such files are hidden
+    name = re.sub(r"[^A-Za-z0-9_.=+-]+", "-", text).lstrip(".-")
+    if name == text and len(name) <= NAME_LENGTH and name and not always:
+        return name
+    short_hash = hashlib.sha256(meaning.encode()).hexdigest()[:8]
+    return f"{name[: NAME_LENGTH - 9]}-{short_hash}".lstrip("-")
 
 
 def tell_left_out(runs: Sequence[Run]) -> None:

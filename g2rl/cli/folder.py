@@ -114,9 +114,12 @@ def prepare(
 
     # begin: what an attempt left that came to nothing does not matter
     else:
-        RunFolder(folder).inputs.unlink(missing_ok=True)
+        # its mirrors too, but not those of others in a folder where no run has begun
+        inputs = RunFolder(folder).inputs
+        has_begun = place.exists() and inputs.exists()
+        inputs.unlink(missing_ok=True)
         for mirror in mirrors(folder):
-            if mirror.name in outputs:
+            if has_begun and mirror.name in outputs:
                 remove(mirror)
 
     # from here on the folder is this run's

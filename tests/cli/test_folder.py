@@ -104,3 +104,12 @@ def test_an_attempt_that_came_to_nothing_is_begun_anew_with_other_code(tmp_path:
     with pytest.raises(OtherInputsError, match="code of reward functions"):
         check_inputs(tmp_path, {"code of reward functions": "3"}, continued=True)
     assert (tmp_path / "wandb").is_dir()
+
+
+def test_mirrors_of_others_stay_where_no_run_has_begun(tmp_path: Path) -> None:
+    """W&B's own default folder is ./wandb, and a run may be told to write here."""
+    (tmp_path / "wandb" / "run-other").mkdir(parents=True)
+    (tmp_path / "metrics.csv").write_text("mine\n")
+    prepare(tmp_path, {"seed": 0}, "auto", (), ("model",))
+    assert (tmp_path / "wandb" / "run-other").is_dir()
+    assert (tmp_path / "metrics.csv").read_text() == "mine\n"

@@ -24,3 +24,8 @@ class Choices:
     against: str | None = None
     family: Sequence[str] = ()
     partial: bool = False
+
+    @property
+    def compares(self) -> bool:
+        """Whether anything was chosen that makes sense for several runs only."""
+        return bool(self.by or self.metrics or self.family) or self.against is not None

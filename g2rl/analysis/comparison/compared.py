@@ -17,7 +17,13 @@ from g2rl.analysis.comparison.alike import comparable
 from g2rl.analysis.comparison.choices import Choices
 from g2rl.analysis.comparison.contrasts import ArmContrast, contrast_rows, contrasts, explanation
 from g2rl.analysis.comparison.paired import paired_rows
-from g2rl.analysis.comparison.runs import Run, RunsError, group_runs, long_table, runs_to_compare
+from g2rl.analysis.comparison.runs import (
+    Run,
+    RunsError,
+    group_runs,
+    long_table,
+    runs_to_compare,
+)
 from g2rl.analysis.comparison.sweep import headlines
 from g2rl.analysis.tables import comparison_rows
 
@@ -89,10 +95,11 @@ def read_compared(folders: Sequence[Path], choices: Choices) -> tuple[list[Compa
         ValueError: no run reports a metric that was asked for.
     """
     members, left_out = runs_to_compare(folders, choices.partial)
-
     # told apart and read, one benchmark after the other
     alike = comparable(members)
-    arms = {name: group_runs(of_benchmark, choices.by) for name, of_benchmark in alike.items()}
+    arms: dict[str, dict[str, list[Run]]] = {}
+    for name, of_benchmark in alike.items():
+        arms[name] = group_runs(of_benchmark, choices.by, among=members)
     frames = {name: long_table(of_benchmark) for name, of_benchmark in arms.items()}
     _refuse_unknown(choices, arms, frames)
     compared: list[Compared] = []

@@ -154,9 +154,21 @@ def differing(runs: Sequence[Run]) -> list[str]:
         if len(values) > 1:
             differing_keys.append(key)
 
+    # a name that a run's choice lacks says less than the choice's class
+    nameless: set[str] = set()
+    for key in differing_keys:
+        target = f"{key.removesuffix('.name')}._target_"
+        if key.endswith(".name"):
+            lacking = [one for one in settings_of_runs if target in one and one.get(key) is None]
+            nameless |= {key} if lacking else set()
+
     # runs of other signals have settings that the first run lacks, so nodes keep their settings
     nodes = list(dict.fromkeys(key.split(".")[0] for key in keys))
-    return sorted(differing_keys, key=lambda key: (_key_rank(key), nodes.index(key.split(".")[0])))
+
+    def place(key: str) -> tuple[int, int]:
+        return _key_rank(key) + 2 * (key in nameless), nodes.index(key.split(".")[0])
+
+    return sorted(differing_keys, key=place)
 
 
 def _key_rank(key: str) -> int:
@@ -168,22 +180,20 @@ def _key_rank(key: str) -> int:
     return 2 if key.endswith("._target_") else 3
 
 
-def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> dict[str, list[Run]]:
+def group_runs(
+    runs: Sequence[Run], by: Sequence[str] = (), among: Sequence[Run] | None = None
+) -> dict[str, list[Run]]:
     """Label of each arm to its runs, in order of seed.
 
     Args:
         by: keys that tell the arms apart (`exploration.name` is the signal); () takes what differs,
             a key only where it splits runs that the keys before it left together.
+        among: all runs that are looked at, of which one must have each key of `by`; None: these.
 
     Raises:
         RunsError: an arm holds a seed twice, or no run has a key of `by`.
     """
-    # a misspelt key would make one arm of everything
-    for key in by:
-        if not any(key in run.settings for run in runs):
-            raise RunsError(
-                f"no run has the setting {key!r}; the runs differ in {_listed(differing(runs))}"
-            )
+    _refuse_unknown_keys(runs if among is None else among, by)
 
     # split by one key after the other
     groups: dict[tuple[Choice, ...], list[Run]] = {(): list(runs)}
@@ -193,8 +203,14 @@ def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> dict[str, list[Ru
     # name the arms by the keys that split them, and sort them
     keys = list(dict.fromkeys(key for choices in groups for key, _ in choices))
     named: list[tuple[list[str], list[Run]]] = []
-    for choices, members in groups.items():
-        named.append(([_label_word(key, value, keys) for key, value in choices], members))
+    short_labels: list[list[str]] = []
+    for choices in groups:
+        short_labels.append([_label_word(key, value, keys) for key, value in choices])
+    for words, (choices, members) in zip(short_labels, groups.items(), strict=True):
+        # two classes may lie in files of one name: then the whole settings stand there
+        is_one = short_labels.count(words) == 1
+        whole_words = [f"{key}={value}" for key, value in choices]
+        named.append((words if is_one else whole_words, members))
     named.sort(key=lambda arm: [_rank(word) for word in arm[0]])
 
     arms: dict[str, list[Run]] = {}
@@ -208,6 +224,19 @@ def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> dict[str, list[Ru
         members.sort(key=lambda run: run.seed)
         _refuse_twins(label, members)
     return arms
+
+
+def _refuse_unknown_keys(runs: Sequence[Run], by: Sequence[str]) -> None:
+    """Refuse keys that no run has: a misspelt key would make one arm of everything.
+
+    Raises:
+        RunsError: naming the key, and those that the runs differ in.
+    """
+    for key in by:
+        if not any(key in run.settings for run in runs):
+            raise RunsError(
+                f"no run has the setting {key!r}; the runs differ in {_listed(differing(runs))}"
+            )
 
 
 Choice = tuple[str, str]

@@ -8,7 +8,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig
 
-from g2rl.cli.config.names import run_group, run_tag
+from g2rl.cli.config.names import cut_tag, run_group
 from g2rl.runs.identity import free_keys, is_under
 
 SHOWN_ELSEWHERE = ("model", "task", "exploration", "benchmark", "run", "experiment")
@@ -42,7 +42,7 @@ def training_labels(config: DictConfig) -> dict[str, Any]:
     return {
         "group": run_group(f"{model}-{task}"),
         "job_type": "train",
-        "arm": f"{signal}{run_tag(','.join(arm_words()))}",
+        "arm": f"{signal}{cut_tag(','.join(arm_words()))}",
         "tags": [signal, model, task, config.algorithm.name],
     }
 
@@ -56,7 +56,7 @@ def evaluation_labels(config: DictConfig) -> dict[str, Any]:
     return {
         "group": f"eval-{benchmark}",
         "job_type": "evaluate",
-        "arm": f"{arm}{run_tag(','.join(arm_words()))}",
+        "arm": f"{arm}{cut_tag(','.join(arm_words()))}",
         "tags": [config.model.name, benchmark],
     }
 

@@ -68,7 +68,7 @@ def _safe(text: str) -> str:
     return re.sub(r"[^\w.=+-]+", "_", text)
 
 
-def _cut(overrides: str) -> str:
+def cut_tag(overrides: str) -> str:
     """The same as earlier versions have cut it, anywhere."""
     name = _safe(overrides)
     if len(name) > TAG_LENGTH:
@@ -97,7 +97,7 @@ def run_folder(root: str, head: str, overrides: str, seed: Any) -> str:
         seed: of the run.
     """
     end = f"-seed{seed}"
-    return _kept(root, f"{head}{run_tag(overrides)}{end}", f"{head}{_cut(overrides)}{end}")
+    return _kept(root, f"{head}{run_tag(overrides)}{end}", f"{head}{cut_tag(overrides)}{end}")
 
 
 def arm_folder(
@@ -168,13 +168,13 @@ def arm_name(
 
     # the rest is named where it is short
     others = ",".join(sorted(other_words))
-    tag = _cut(others)
+    tag = cut_tag(others)
     if len(tag) > ARM_LENGTH:
         tag = _abridged(others, ARM_LENGTH) if names_others else f"-{_short_hash(others)}"
 
     # what is swept is named in any case
     of_study = ",".join(swept_words)
-    head = run_tag(of_study) if names_others else _cut(of_study)
+    head = run_tag(of_study) if names_others else cut_tag(of_study)
     return f"{head}{tag}".removeprefix("-") or "default"
 
 
@@ -223,7 +223,7 @@ def eval_dir(
 
     # names hold no "=", so that they can be typed in an override
     typed = overrides.replace("benchmark.", "")
-    name, earlier = run_tag(typed).replace("=", "-"), _cut(typed.replace("=", "-"))
+    name, earlier = run_tag(typed).replace("=", "-"), cut_tag(typed.replace("=", "-"))
     folder = root / _kept(root, f"{head}{name}", f"{head}{earlier}")
     if compare:
         folder = Path("evals") / compare_name(compare)
@@ -285,11 +285,12 @@ def sweep_name(words: Sequence[str]) -> str:
 
     # a long name has what is swept first, in whole words, and a hash for the rest
     text = ",".join(named)
-    tag = run_tag(text)
-    if len(tag) > TAG_LENGTH - 9:
-        swept = [word for word in named if is_swept(word.partition("=")[2])]
-        tag = f"{whole_words(swept or named, TAG_LENGTH - 9)}-{_short_hash(text)}"
-    return f"sweep{tag}"
+    swept = [word for word in named if is_swept(word.partition("=")[2])]
+    long_tag = f"{whole_words(swept or named, TAG_LENGTH - 9)}-{_short_hash(text)}"
+    tags: list[str] = []
+    for tag in (run_tag(text), cut_tag(text)):
+        tags.append(long_tag if len(tag) > TAG_LENGTH - 9 else tag)
+    return _kept("runs", *(f"sweep{tag}" for tag in tags))
 
 
 def is_swept(value: str) -> bool:

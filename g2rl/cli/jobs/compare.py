@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from g2rl.analysis.comparison.choices import Choices
-from g2rl.cli.comparing import add_choices, choices_of, named_after, tell_left_out
+from g2rl.cli.comparing import add_choices, choices_of, named_after, safe_name, tell_left_out
 from g2rl.cli.one_line import errors_in_one_line
 
 if TYPE_CHECKING:
@@ -35,6 +34,8 @@ were measured on different problems are compared by themselves, in a folder each
 a page of the same, by the same choices. More in docs/analysis.md."""
 
 LAST_VALUES = "last value of each run: mean over seeds, 95 % t-interval over seeds"
+WRITTEN = ("runs.parquet", "contrasts.parquet", "table.md")
+"""Tables of one comparison."""
 PAIRED = "paired differences: mean over shared seeds, 95 % t-interval"
 CONTRASTS = "contrasts: p adjusted over the family (Holm)"
 
@@ -100,6 +101,9 @@ def compare(
                 f"these runs were measured on {len(comparisons)} sets of problems, whose numbers "
                 "cannot be compared: each has a folder of its own"
             )
+            # those of an earlier comparison would be taken for these
+            for file in WRITTEN:
+                (out / file).unlink(missing_ok=True)
         for one in comparisons:
             folder = out / folder_name(one.name) if one.name else out
             write(one, folder, choices)
@@ -107,8 +111,8 @@ def compare(
 
 
 def folder_name(name: str) -> str:
-    """``benchmark=math500 limit=4`` as the name of a folder."""
-    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", name.removeprefix("benchmark="))
+    """``benchmark=math500`` as the name of a folder, math500; others are told apart by a hash."""
+    return safe_name(name.removeprefix("benchmark="), name)
 
 
 def write(compared: Compared, folder: Path, choices: Choices) -> None:

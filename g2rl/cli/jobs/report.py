@@ -46,7 +46,7 @@ def report(
         return report_runs(folders, out, budget, choices)
 
     # one run has a page of its own kind
-    if choices not in (None, Choices(), Choices(partial=True)):
+    if choices is not None and choices.compares:
         raise ValueError(
             f"{runs[0].folder} is one run: --by, --metrics, --against and --family compare several"
         )

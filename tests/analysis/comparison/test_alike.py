@@ -79,3 +79,22 @@ def test_arms_are_named_as_they_were_typed(words: list[list[str]], labels: list[
     found = list(group_runs(runs))
     assert found == labels
     assert not any("_target_" in label for label in found)
+
+
+def test_no_arm_stands_for_two() -> None:
+    """Classes of one module's name in different packages; a choice that has no name."""
+    runs = []
+    for place in ("one", "other"):
+        made = run(place, "exploration=none")
+        made.settings["encoder._target_"] = f"{place}.enc.Encoder"
+        made.settings.pop("encoder.name", None)
+        runs.append(made)
+    assert group_runs(runs).keys() == {
+        "encoder._target_=one.enc.Encoder",
+        "encoder._target_=other.enc.Encoder",
+    }
+
+    # where one choice has a name and the other has none, their classes tell them apart
+    runs[0].settings["encoder._target_"] = "one.ngram.Encoder"
+    runs[1].settings["encoder.name"] = "mine"
+    assert group_runs(runs).keys() == {"encoder=ngram", "encoder=enc"}

@@ -12,6 +12,8 @@ import pytest
 import torch
 import yaml
 
+from g2rl.analysis.comparison.choices import Choices
+from g2rl.analysis.comparison.compared import read_compared
 from g2rl.analysis.comparison.runs import (
     COLUMNS,
     RunsError,
@@ -22,6 +24,7 @@ from g2rl.analysis.comparison.runs import (
 )
 from g2rl.analysis.comparison.training_geometry import step_numbers, training_geometry
 from g2rl.analysis.figures.curves import POINTS, arm_colours, curve, learning_panels
+from g2rl.analysis.loaded import Tables
 from g2rl.analysis.palette import SIGNAL_COLOURS
 from g2rl.analysis.tables import at_end, comparison_table
 from g2rl.formulas.intervals import seed_interval, t_quantile
@@ -47,6 +50,7 @@ def make_run(
         "resume": "auto",
         "data_dir": None,
         "tracking": {"_target_": "a.B"},
+        "benchmark": {"name": "countdown"},
         "exploration": {"_target_": TARGETS[signal], "observe": []},
         "model": {"name": "tiny"},
         "trainer": {"steps": 2, "keep_best": True},
@@ -313,3 +317,23 @@ def test_comparing_reads_every_run_once(tmp_path: Path, monkeypatch: pytest.Monk
     compare(folders, tmp_path / "out")
     assert configs_read == folders
     assert metrics_read == [folder / "metrics.jsonl" for folder in folders]
+
+
+def test_a_key_of_one_benchmark_alone_is_no_mistake(tmp_path: Path) -> None:
+    make_run(tmp_path / "runs" / "a", 0)
+    make_run(tmp_path / "runs" / "b", 0, benchmark__name="detour", exploration__lam=3.0)
+    choices = Choices(by=["exploration.lam"], partial=True)
+    compared, _ = read_compared([tmp_path / "runs"], choices)
+    assert len(compared) == 2
+
+
+def test_tables_of_several_benchmarks_are_found_by_their_folders(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"seed": [0]})
+    for name in ("countdown", "detour"):
+        (tmp_path / name).mkdir()
+        frame.to_parquet(tmp_path / name / "runs.parquet")
+    tables = Tables(tmp_path)
+    assert list(tables) == ["countdown/runs", "detour/runs"]
+    assert tables["detour/runs"].equals(frame)
+    with pytest.raises(KeyError, match="there are countdown/runs, detour/runs"):
+        tables["runs"]

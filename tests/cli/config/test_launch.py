@@ -194,6 +194,18 @@ def test_what_began_under_an_earlier_name_goes_on_there(
     assert eval_dir(None, None, [], "tiny", "math", f"{typed},benchmark.top_p=0.9") == earlier
 
 
+def test_a_long_sweep_of_an_earlier_version_goes_on_in_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["seed=range(3)", "task.source.source=/home/me/data/mine.jsonl"]
+    words += ["optimizer.lr=0.001", "trainer.group_size=8"]
+    earlier = "sweep-seed=range_3-77310546"
+    assert sweep_name(words) != earlier
+    (tmp_path / "runs" / earlier).mkdir(parents=True)
+    assert sweep_name(words) == earlier
+
+
 def test_a_sweep_has_a_folder_of_its_own_that_its_command_finds_again() -> None:
     words = ["exploration.lam=0.1,1", "seed=0,1"]
     assert sweep_name(words) == "sweep-exploration.lam=0.1_1_seed=0_1"
