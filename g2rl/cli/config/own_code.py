@@ -22,6 +22,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from g2rl.cli.config.choices import config_dir
+from g2rl.tasks.grading.code_files import look_first_in, python_file
 
 TARGET = "_target_"
 OF_FUNCTIONS = ("reward", "function")
@@ -66,8 +67,10 @@ def make_importable(config: Any, folders: Sequence[Path]) -> None:
     node = config
     if isinstance(config, DictConfig):
         node = OmegaConf.to_container(config, resolve=False)
+    places = search_folders(folders)
+    look_first_in(places)
     for key, name in named_code(node):
-        _make_one_importable(key, name, search_folders(folders))
+        _make_one_importable(key, name, places)
 
 
 def named_code(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
@@ -111,6 +114,9 @@ def _make_one_importable(key: str, name: str, places: Sequence[Path]) -> None:
         if Path(module).expanduser().is_file():
             return
         found = [place for place in places if (place / module).is_file()]
+        # one on Python's path alone is found as it is
+        if not found and python_file(module):
+            return
     else:
         top = module.split(".")[0]
         if _is_importable(top):

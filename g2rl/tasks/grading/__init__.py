@@ -19,6 +19,7 @@ labels     letters and numbers that label parts of a text
 choice     the verifier of multiple-choice answers
 gym        the verifier of reasoning-gym answers
 plain      the verifiers of plain words and of plain numbers
+code_files  where the files of reward functions lie
 reward_function  reward functions of one's own as a verifier
 registry   verifiers by the name that a samples file gives them
 grader     grades many completions, with a limit of time and memory on each

@@ -42,6 +42,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
+from g2rl.tasks.grading.code_files import file_of, python_file
 from g2rl.tasks.grading.extract import clean, final_text, last_boxed
 from g2rl.types import Problem, Verdict
 
@@ -103,6 +104,8 @@ class RewardVerifier:
     messages: bool = False
     _loaded: dict[str, Callable[..., Any]] = field(default_factory=dict, repr=False, compare=False)
     """Functions by name, in a worker."""
+    _files: dict[str, Path] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Where the files of functions lie, by name; workers know the user's folders from here only."""
 
     bounded = False
 
@@ -115,6 +118,12 @@ class RewardVerifier:
         for name in ("right_from", "failed_reward"):
             if not abs(getattr(self, name)) <= LARGEST_REWARD:
                 raise ValueError(f"task.source.{name} must be a finite number")
+
+        # looked for once, so that workers and fingerprints have one and the same file
+        for function in self.functions:
+            path = file_of(function.name)
+            if path is not None:
+                self._files[function.name] = path
 
     @property
     def identity(self) -> tuple[object, ...]:
@@ -129,8 +138,7 @@ class RewardVerifier:
 
     def code_files(self) -> list[Path]:
         """The files of the functions, as far as they can be found without importing anything."""
-        found = [file_of(function.name) for function in self.functions]
-        return [path for path in found if path is not None]
+        return list(self._files.values())
 
     def grade(self, completion: str, problem: Problem) -> Verdict:
         """Judge one completion.
@@ -216,7 +224,7 @@ class RewardVerifier:
     def _function(self, name: str) -> Callable[..., Any]:
         """The function of a name, imported once a process."""
         if name not in self._loaded:
-            self._loaded[name] = load_function(name)
+            self._loaded[name] = load_function(name, self._files.get(name))
         return self._loaded[name]
 
 
@@ -229,8 +237,12 @@ def answer_of(completion: str) -> str | None:
     return answer.strip() or None
 
 
-def load_function(name: str) -> Callable[..., Any]:
+def load_function(name: str, file: Path | None = None) -> Callable[..., Any]:
     """Import the function that is named ``package.module:function`` or ``file.py:function``.
+
+    Args:
+        name: of the function.
+        file: where ``file.py`` lies; None looks for it.
 
     Raises:
         RewardFunctionError: there is no such module, file or function, or its import fails.
@@ -238,7 +250,7 @@ def load_function(name: str) -> Callable[..., Any]:
     # importing runs the user's code, which may do anything
     place, _, function_name = name.rpartition(":")
     try:
-        module = _module_of(place)
+        module = _module_of(place, file)
     except (Exception, SystemExit) as error:
         raise RewardFunctionError(
             f"reward function {name}: {place} cannot be imported ({type(error).__name__}: {error}"
@@ -252,40 +264,7 @@ def load_function(name: str) -> Callable[..., Any]:
     return function
 
 
-def file_of(name: str) -> Path | None:
-    """The file that a function's module is in; None where there is none. Nothing is imported.
-
-    Args:
-        name: ``package.module:function`` or ``file.py:function``.
-    """
-    place = name.rpartition(":")[0]
-    if place.endswith(".py"):
-        return _python_file(place)
-
-    # from package to package, as an import would go
-    folders: list[str] | None = [*sys.path, os.getcwd()]
-    origin: str | None = None
-    for part in place.split("."):
-        spec = PathFinder.find_spec(part, folders)
-        if spec is None:
-            return None
-        origin, folders = spec.origin, list(spec.submodule_search_locations or ())
-    return None if origin is None or not Path(origin).is_file() else Path(origin)
-
-
-def _python_file(place: str) -> Path | None:
-    """A file by its path, from the current folder or else from one on Python's path.
-
-    A configuration may lie in another folder than the current one, beside its reward functions.
-    """
-    for folder in ("", *sys.path):
-        path = folder / Path(place).expanduser()
-        if path.is_file():
-            return path
-    return None
-
-
-def _module_of(place: str) -> Any:
+def _module_of(place: str, file: Path | None) -> Any:
     """Import a file, or a module by its dotted name, also from the current folder."""
     # the console script does not look into the current folder by itself
     if not place.endswith(".py"):
@@ -294,19 +273,34 @@ def _module_of(place: str) -> Any:
         return importlib.import_module(place)
 
     # a file, and modules beside it
-    found = _python_file(place)
+    found = file or python_file(place)
     if found is None:
         raise FileNotFoundError(f"no such file: {Path(place).expanduser().resolve()}")
     path = found.resolve()
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = _module_name(path)
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module)  # dataclasses of the file look themselves up there
+    sys.modules[name] = module  # dataclasses of the file look themselves up there
     spec.loader.exec_module(module)
     return module
+
+
+def _module_name(path: Path) -> str:
+    """The name of a file as a module: its own, unless another module has that name.
+
+    A file ``statistics.py`` of the user's must not stand for Python's module of that name.
+    """
+    # what is loaded, built in or first on the path would be replaced for everybody
+    name = path.stem
+    spec = PathFinder.find_spec(name)
+    is_other = spec is None or spec.origin is None or Path(spec.origin).resolve() != path
+    if is_other or name in sys.modules or name in sys.builtin_module_names:
+        return str(path.with_suffix(""))
+    return name
 
 
 def _ignore(*_: Any) -> None:

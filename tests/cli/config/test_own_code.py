@@ -18,7 +18,11 @@ from g2rl.cli.config import own_code
 from g2rl.cli.config.mistakes import Shelf
 from g2rl.cli.config.own_code import make_importable, named_code
 from g2rl.cli.door import Door
-from g2rl.tasks.grading.reward_function import file_of, load_function
+from g2rl.tasks.grading import code_files
+from g2rl.tasks.grading.code_files import file_of
+from g2rl.tasks.grading.grader import Grader
+from g2rl.tasks.grading.reward_function import RewardFunction, RewardVerifier, load_function
+from g2rl.types import Problem
 from tests import commands
 from tests.support import metric_rows
 
@@ -51,6 +55,7 @@ def untouched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The import path, the modules and the known folders are as before, afterwards."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(own_code, "_own_folders", [])
+    monkeypatch.setattr(code_files, "_first_places", [])
     yield
     for name in list(sys.modules):
         if name.startswith(("own_", "placed_")):
@@ -141,6 +146,40 @@ def test_reward_functions_lie_beside_the_yaml_too(tmp_path: Path) -> None:
     make_importable({"reward": "own_rewards.py:length"}, [own])
     assert file_of("own_rewards.py:length") == own / "own_rewards.py"
     assert load_function("own_rewards.py:length")(["abc", "ab"]) == [1.0, 0.0]
+
+
+def paid(text: str) -> float:
+    """What a grading worker pays for a response by `statistics.py:score`."""
+    judge = RewardVerifier((RewardFunction("statistics.py:score"),))
+    problem = Problem("rows/0", "?", "1")
+    with Grader(judge, workers=1) as grader:
+        [verdict] = grader.grade([(text, problem)])
+    return verdict.reward
+
+
+def test_a_reward_file_beside_the_yaml_comes_before_pythons_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have the name of a file of Python's, which stays what it is for everybody else."""
+    own = mine(tmp_path)
+    source = "import fractions\nimport statistics\n\n"
+    source += "def score(completions, **_):\n"
+    source += "    return [statistics.mean([len(text), 1]) for text in completions]\n"
+    (own / "statistics.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    make_importable({"reward": "statistics.py:score"}, [own])
+    assert file_of("statistics.py:score") == own / "statistics.py"
+    judge = RewardVerifier((RewardFunction("statistics.py:score"),))
+    assert judge.code_files() == [own / "statistics.py"]
+    assert paid("abc") == 2.0, "workers have the same file, and Python's module"
+
+    # a file that only Python's path has is taken from there, as ever
+    (own / "statistics.py").unlink()
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "own_far.py").write_text("")
+    sys.path.append(str(tmp_path / "lib"))
+    make_importable({"reward": "own_far.py:f"}, [own])
+    assert file_of("own_far.py:f") == tmp_path / "lib" / "own_far.py"
 
 
 def test_own_signals_observe_and_are_combined(tmp_path: Path) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from g2rl.tasks.grading.code_files import file_of
 from g2rl.tasks.grading.grader import Grader, Graders
 from g2rl.tasks.grading.reward_function import (
     RewardFunction,
     RewardFunctionError,
     RewardVerifier,
-    file_of,
     load_function,
 )
 from g2rl.types import Problem, Verdict

@@ -1,0 +1,57 @@
+"""Where the files of reward functions lie. Nothing is imported here, neither theirs nor torch.
+
+The user's folders of configuration files come before Python's path: ``statistics.py`` beside the
+YAML that names it is meant, and not Python's own file of that name.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+_first_places: list[Path] = []
+"""Folders of the user's, of the command of this process."""
+
+
+def look_first_in(places: Sequence[Path]) -> None:
+    """From now on, files are looked for in these folders before those on Python's path."""
+    _first_places[:] = places
+
+
+def file_of(name: str) -> Path | None:
+    """The file that a function's module is in; None where there is none. Nothing is imported.
+
+    Args:
+        name: ``package.module:function`` or ``file.py:function``.
+    """
+    place = name.rpartition(":")[0]
+    if place.endswith(".py"):
+        return python_file(place)
+
+    # from package to package, as an import would go
+    folders: list[str] | None = [*sys.path, os.getcwd()]
+    origin: str | None = None
+    for part in place.split("."):
+        spec = PathFinder.find_spec(part, folders)
+        if spec is None:
+            return None
+        origin, folders = spec.origin, list(spec.submodule_search_locations or ())
+
+    # modules that are built in have a word in place of a file
+    return None if origin is None or not Path(origin).is_file() else Path(origin)
+
+
+def python_file(place: str) -> Path | None:
+    """A file by its path: from the current folder, the user's own ones, or Python's path.
+
+    A configuration may lie in another folder than the current one, beside its reward functions.
+    """
+    # a path that leads somewhere from here is what it says
+    for folder in (Path(), *_first_places, *map(Path, sys.path)):
+        path = folder / Path(place).expanduser()
+        if path.is_file():
+            return path
+    return None
