@@ -15,7 +15,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -102,46 +102,67 @@ def search_folders(folders: Sequence[Path]) -> list[Path]:
 
 
 def _make_one_importable(key: str, name: str, places: Sequence[Path]) -> None:
-    """Put the first folder that holds a module on the import path, unless it is found already.
+    """Put the folder that holds a module on the import path, unless it is found already.
 
     Raises:
         ValueError: it is nowhere.
     """
     module = name.rpartition(":")[0] if ":" in name else name
     is_file = ":" in name and module.endswith(".py")
+    top = module.split(".")[0]
     if is_file:
         # a path that leads somewhere needs no search
         if Path(module).expanduser().is_file():
             return
-        found = [place for place in places if (place / module).is_file()]
-        # one on Python's path alone is found as it is
-        if not found and python_file(module):
-            return
+        found = [place for place in places if (place / module).is_file()][:1]
+        is_elsewhere = python_file(module) is not None
     else:
-        top = module.split(".")[0]
-        if _is_importable(top):
+        if _has_code(_spec_of(top)):
             return
-        found = [place for place in places if PathFinder.find_spec(top, [str(place)])]
+        found = _folders_with(top, places)
+        is_elsewhere = _spec_of(top) is not None
 
     # what is nowhere is said before anything is loaded
-    if not found:
-        what = f"file {module}" if is_file else f"module {module.split('.')[0]}"
+    if not found and not is_elsewhere:
+        what = f"file {module}" if is_file else f"module {top}"
         searched = ", ".join(str(place) for place in places)
         raise ValueError(
             f"{key}={name}: there is no {what}, neither on Python's path nor in {searched}; put it "
             "into one of these folders, or name its folder by --config-dir"
         )
-    if str(found[0]) not in sys.path:
-        sys.path.append(str(found[0]))
-        importlib.invalidate_caches()
+    for folder in found:
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))
+            importlib.invalidate_caches()
 
 
-def _is_importable(top: str) -> bool:
-    """Whether Python finds a module; a folder of that name without code counts as none."""
-    if top in sys.modules:
-        return True
+def _folders_with(top: str, places: Sequence[Path]) -> list[Path]:
+    """The first place with code of a module; without any, all with a folder of its name.
+
+    Such a folder is a package to Python even without `__init__.py`. But it may just as well be a
+    group of YAML files, so a file of that name anywhere comes before it.
+    """
+    folders: list[Path] = []
+    for place in places:
+        spec = PathFinder.find_spec(top, [str(place)])
+        if _has_code(spec):
+            return [place]
+        if spec is not None:
+            folders.append(place)
+
+    # Python joins the parts of such a package
+    return folders
+
+
+def _spec_of(top: str) -> ModuleSpec | None:
+    """Where Python finds a module by itself, or None."""
+    # what is loaded may have no specification, as `__main__`
     try:
-        spec = importlib.util.find_spec(top)
+        return importlib.util.find_spec(top)
     except (ImportError, ValueError):
-        return False
+        return ModuleSpec(top, None, origin="loaded") if top in sys.modules else None
+
+
+def _has_code(spec: ModuleSpec | None) -> bool:
+    """Whether a module is more than a folder of its name."""
     return spec is not None and spec.origin is not None

@@ -148,6 +148,35 @@ def test_reward_functions_lie_beside_the_yaml_too(tmp_path: Path) -> None:
     assert load_function("own_rewards.py:length")(["abc", "ab"]) == [1.0, 0.0]
 
 
+def test_a_package_without_init_on_pythons_path_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python takes a folder for a package, wherever it lies."""
+    for folder in ("lib/own_space", "mine/exploration", "mine/own_near", "here"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "lib" / "own_space" / "sig.py").write_text(SIGNAL)
+    (tmp_path / "mine" / "own_near" / "sig.py").write_text(SIGNAL)
+    sys.path.append(str(tmp_path / "lib"))
+    for target in ("own_space.sig.Surprise", "own_near.sig.Surprise"):
+        make_importable({"_target_": target}, [tmp_path / "mine"])
+        assert object_of(target, "exploration").__name__ == "Surprise"
+
+
+@pytest.mark.parametrize("place", ["mine/placed_group", ".", "here"])
+def test_a_folder_of_yaml_files_is_no_module(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A group may have the name of the module that its choices are built by."""
+    for folder in ("mine/placed_group", "here"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "mine" / "placed_group" / "e.yaml").write_text("_target_: placed_group.E\n")
+    (tmp_path / place / "placed_group.py").write_text("class E:\n    pass\n")
+    make_importable({"placed_group": {"_target_": "placed_group.E"}}, [tmp_path / "mine"])
+    assert object_of("placed_group.E", "placed_group").__name__ == "E"
+
+
 def paid(text: str) -> float:
     """What a grading worker pays for a response by `statistics.py:score`."""
     judge = RewardVerifier((RewardFunction("statistics.py:score"),))
