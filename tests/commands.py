@@ -31,7 +31,7 @@ import threading
 import traceback
 import types
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -42,6 +42,8 @@ from tests.support import ROOT
 
 NUMBER = 4
 """Bytes of a process number or an exit code on the way from the server."""
+LOST = 70
+"""Exit code of a fork that could not do what it was made for, as sysexits.h has it."""
 
 
 class Command:
@@ -116,12 +118,16 @@ class Command:
             too_late.set()
             self.kill()
 
+        # whoever interrupts the reading shall not wait for the timer at the end of the tests
         timer = threading.Timer(timeout or 3600.0, end_it)
+        timer.daemon = True
         timer.start()
-        with self.stdout:
-            output = self.stdout.read()
-        self.wait()
-        timer.cancel()
+        try:
+            with self.stdout:
+                output = self.stdout.read()
+            self.wait()
+        finally:
+            timer.cancel()
         if too_late.is_set():
             raise subprocess.TimeoutExpired("a command", timeout or 3600.0, output)
         return output, None
@@ -193,7 +199,11 @@ def run(
     # a file takes the second stream, however much is written before it is read
     with tempfile.NamedTemporaryFile("r", encoding="utf-8") as errors:
         process = Command(words, folder, variables, errors.name, figures)
-        output, _ = process.communicate(timeout=timeout)
+        try:
+            output, _ = process.communicate(timeout=timeout)
+        except BaseException:  # as `subprocess.run` does: nobody is left who would end it
+            process.kill()
+            raise
         code = process.returncode
         assert code is not None
         return subprocess.CompletedProcess(list(words), code, output, errors.read())
@@ -216,10 +226,27 @@ def server() -> socket.socket:
     with warnings.catch_warnings():
         # Python warns of forks beside threads, and the threads here are those that xdist reads with
         warnings.simplefilter("ignore", DeprecationWarning)
-        if os.fork() == 0:
-            _serve(theirs)
+        _fork(lambda: _serve(theirs))
     theirs.close()
     return ours
+
+
+def _fork(work: Callable[[], None]) -> int:
+    """Fork a process that does one thing and ends, whatever happens; returns its number.
+
+    An error must not leave `work`: it would unwind into the code of those who asked for the fork,
+    which would go on there as a second pytest and remove the files of the first.
+    """
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+        finally:
+            os._exit(LOST)
+    return pid
 
 
 def _serve(requests: socket.socket) -> None:
@@ -235,10 +262,7 @@ def _serve(requests: socket.socket) -> None:
             os._exit(0)
 
         # a fork waits for the command and tells its exit code
-        pid = os.fork()
-        if pid == 0:
-            requests.close()
-            _watch(*numbers)
+        pid = _fork(functools.partial(_watch, requests, *numbers))
         for number in numbers:
             os.close(number)
 
@@ -258,15 +282,13 @@ def _forget_pytest() -> None:
     sys.modules["__main__"] = types.ModuleType("__main__")
 
 
-def _watch(channel_number: int, output: int) -> None:
+def _watch(requests: socket.socket, channel_number: int, output: int) -> None:
     """Fork the command and tell its process number, then its exit code."""
+    requests.close()
     channel = socket.socket(fileno=channel_number)
     with channel.makefile("rb") as lines:
         request = json.loads(lines.read())
-    pid = os.fork()
-    if pid == 0:
-        channel.close()
-        _become(*request, output=output)
+    pid = _fork(functools.partial(_become, channel, *request, output=output))
     os.close(output)
     channel.sendall(pid.to_bytes(NUMBER, "big", signed=True))
     _, status = os.waitpid(pid, 0)
@@ -284,6 +306,7 @@ def _number(channel: socket.socket) -> int:
 
 
 def _become(
+    channel: socket.socket,
     words: list[str],
     folder: str,
     environment: dict[str, str],
@@ -293,6 +316,7 @@ def _become(
 ) -> None:
     """Become the command: this runs in the forked process, and ends it."""
     # the streams, the folder and the environment of the command
+    channel.close()
     sys.stdout.flush()
     os.dup2(output, 1)
     second = 1 if errors is None else os.open(errors, os.O_WRONLY)

@@ -1,0 +1,85 @@
+"""The server that commands are forked from: no fork goes on in the code of those who asked for it,
+and no timer outlives the wait that it belongs to."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests import commands
+
+
+class Interrupted:
+    """An output at which Ctrl-C is pressed while it is read."""
+
+    def __enter__(self) -> Interrupted:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def read(self) -> str:
+        """Read in vain."""
+        raise KeyboardInterrupt
+
+
+def fail() -> None:
+    raise ValueError("in a fork")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # a fork beside the threads of xdist
+def test_an_error_does_not_leave_its_fork(tmp_path: Path) -> None:
+    ends = tmp_path / "ends"
+    ours = os.getpid()
+    try:
+        pid = commands._fork(fail)
+    finally:
+        with ends.open("a") as handle:
+            handle.write(f"{os.getpid()}\n")
+        if os.getpid() != ours:  # else a second pytest would go on
+            os._exit(1)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == commands.LOST
+    assert ends.read_text() == f"{ours}\n"
+
+
+def test_a_command_that_cannot_start_says_so_and_the_next_one_starts(tmp_path: Path) -> None:
+    ended = commands.run(["-c", "print('never')"], tmp_path / "absent")
+    assert (ended.returncode, ended.stdout) == (commands.LOST, "")
+    assert ended.stderr.splitlines()[-1].startswith("FileNotFoundError: ")
+    assert commands.run(["-c", "print('here')"], tmp_path).stdout == "here\n"
+
+
+def test_an_interrupted_wait_leaves_no_timer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = commands.start(["-c", "import time; time.sleep(60)"], tmp_path)
+    with monkeypatch.context() as patch, process.stdout or open(os.devnull):
+        patch.setattr(process, "stdout", Interrupted())
+        with pytest.raises(KeyboardInterrupt):
+            process.communicate(timeout=50)
+    process.kill()
+    assert process.wait() == -9
+    timers = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+    for timer in timers:
+        timer.join(5)  # one that was cancelled is about to end
+        assert not timer.is_alive()
+
+
+def test_a_command_ends_with_the_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[commands.Command] = []
+
+    def interrupt(self: commands.Command, timeout: float | None = None) -> tuple[str, None]:
+        seen.append(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands.Command, "communicate", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        commands.run(["-c", "import time; time.sleep(60)"], tmp_path)
+    with seen[0].stdout:
+        assert seen[0].wait() == -9
