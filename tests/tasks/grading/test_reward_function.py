@@ -224,17 +224,19 @@ def test_an_import_that_fails_names_the_line(
 def test_a_wait_for_one_response_is_not_silent(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("g2rl.tasks.grading.grader.SILENT_SECONDS", 0.5)
-    with Grader(verifier("obey"), workers=1, wall_seconds=2.0) as grader:
+    # on a loaded machine what is fine may take long by the clock as well
+    with Grader(verifier("obey"), workers=1, wall_seconds=60.0) as grader:
         caplog.clear()
         assert grader.grade([("fine", PROBLEM)])[0].route == "reward"
         assert not caplog.records
 
         # said while the first is waited for, and not again
+        monkeypatch.setattr(grader, "wall_seconds", 2.0)
+        monkeypatch.setattr("g2rl.tasks.grading.grader.SILENT_SECONDS", 0.2)
         verdicts = grader.grade([("hang", PROBLEM), ("hang", PROBLEM)])
     assert [verdict.route for verdict in verdicts] == ["timeout", "timeout"]
     [record] = caplog.records
-    assert "has not come back within 0.5 seconds" in record.getMessage()
+    assert "has not come back within 0.2 seconds" in record.getMessage()
     assert "verify.timeout_seconds" in record.getMessage()
 
 
