@@ -369,7 +369,9 @@ def test_the_arms_of_a_sweep_of_ones_own_lie_in_its_folder(tmp_path: Path) -> No
     assert Path(place).parent.name.startswith("sweep-lam=1_1-"), "that of the sweep, not of an arm"
 
 
-LONG = ("experiment=lambda_ablation", "exploration.lam=0,1", "seed=0", "trainer.steps=4")
+LONG = ("experiment=lambda_ablation", "exploration.lam=0,1", "seed=0", "trainer.steps=6")
+"""Tests signal after the first of the steps: on a loaded machine the others take less than a signal
+does if they are few."""
 
 
 @pytest.fixture(scope="module")
@@ -384,16 +386,14 @@ def test_a_stopped_and_a_killed_sweep_end_like_an_undisturbed_one(
     tmp_path: Path, whole: dict[str, Any]
 ) -> None:
     process = start(tmp_path, *LONG)
-    wait_for(process, "step 2/4")
+    wait_for(process, "step 1/6")
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 75, output
     assert "not finished: 1 interrupted, 1 missing" in output
     process = start(tmp_path, *LONG)
     wait_for(process, "continuing after step")
-    wait_for(
-        process, "step 2/4"
-    )  # of the second arm, unless the first was still in its second step
+    wait_for(process, "step 1/6")  # of the second arm: the first has made this step before
     process.kill()
     process.communicate()
     code, output = sweep(tmp_path, *LONG)
@@ -453,7 +453,7 @@ def test_workers_stop_with_their_sweep_and_lose_nothing(
 ) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     process = start(tmp_path, *LONG, "hydra/launcher=joblib", G2RL_TEST_MARK=str(tmp_path))
-    wait_for(process, "step 1/4")
+    wait_for(process, "step 1/6")
     process.send_signal(how)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == (75 if how == signal.SIGTERM else -how), output
@@ -462,7 +462,7 @@ def test_workers_stop_with_their_sweep_and_lose_nothing(
         assert time.monotonic() < deadline, "workers go on without their sweep"
         time.sleep(0.5)
     begun = json_lines(next(tmp_path.glob("runs/*/lam=*/metrics.jsonl")))
-    assert len(begun) < 5, "it ended before the signal came"
+    assert len(begun) < 7, "it ended before the signal came"
     code, output = sweep(tmp_path, *LONG)
     assert code == 0, output
     assert results(tmp_path) == whole
@@ -483,7 +483,7 @@ def test_submitit_runs_arms_in_turn_and_puts_a_preempted_one_back(
     )
     place = tmp_path / "runs" / "lambda_ablation"
     deadline = time.monotonic() + 120
-    while not list(place.glob("lam=*/checkpoints/step_000002")):
+    while not list(place.glob("lam=*/checkpoints/step_000001")):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     [run] = [
