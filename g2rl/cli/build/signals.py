@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import HydraException
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from g2rl.cli.build.arguments import check_arguments
 from g2rl.cli.build.settings import NOT_OF_THE_SIGNAL, plain
 from g2rl.cli.config.choices import config_dir
+from g2rl.cli.config.mistakes import Shelf
 from g2rl.cli.config.own_code import make_importable, own_folders
 from g2rl.exploration.combined import Combined
 from g2rl.exploration.signal import ESTIMATOR, Signal, level_of
@@ -103,18 +105,48 @@ def signal_file(name: str, setting: str) -> DictConfig:
     """The settings of a signal, from its file in conf/exploration.
 
     Raises:
-        ValueError: there is no such signal; the message names the setting that asked for it.
+        ValueError: there is no such signal, or its file builds none; the message names the setting
+            that asked for it.
     """
-    # the file's name is the signal's; those of the user's own folders count too
+    # the file's name is the signal's; the first folder wins, as in Hydra
     files: dict[str, Path] = {}
-    for folder in (*own_folders(), config_dir()):
-        files |= {path.stem: path for path in (folder / "exploration").glob("*.yaml")}
+    for folder in (config_dir(), *own_folders()):
+        for path in sorted((folder / "exploration").glob("*.yaml")):
+            files.setdefault(path.stem, path)
     if name not in files:
         raise ValueError(f"{setting}: no signal {name!r}; choose from {sorted(files)}")
     node = OmegaConf.load(files[name])
     assert isinstance(node, DictConfig)
+
+    # one that is made of others, by a list of defaults, only Hydra can put together
+    if "defaults" in node:
+        node = composed_signal(name, setting)
+    if "_target_" not in node:
+        raise ValueError(
+            f"{setting}: {files[name]} builds no signal; give it a _target_, or a list of defaults "
+            "with a signal that has one"
+        )
     make_importable(node, own_folders())
     return node
+
+
+def composed_signal(name: str, setting: str) -> DictConfig:
+    """The settings of a signal as training with it has them, without those of all signals.
+
+    Raises:
+        ValueError: its list of defaults names something that is not there.
+    """
+    try:
+        node = Shelf("train", own_folders()).compose([f"exploration={name}"]).exploration
+    except HydraException as error:
+        raise ValueError(f"{setting}: signal {name} cannot be composed: {error}") from error
+
+    # a setting of another node has no value here, as in files that are read alone
+    values = OmegaConf.to_container(node, resolve=False)
+    assert isinstance(values, dict)
+    for key in NOT_OF_THE_SIGNAL:
+        values.pop(key, None)
+    return OmegaConf.create({"exploration": values}).exploration
 
 
 def build_observers(names: Sequence[str], advantage: GroupAdvantage | None = None) -> list[Signal]:

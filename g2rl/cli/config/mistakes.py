@@ -40,14 +40,18 @@ class Shelf:
 
     def compose(self, overrides: Sequence[str], hydra: bool = False) -> DictConfig:
         """The configuration of the command, with Hydra's own node if asked for."""
-        # Hydra keeps one configuration a process
+        # Hydra keeps one loader a process, and a command that is running may need its own again
+        before = GlobalHydra.instance().hydra
         GlobalHydra.instance().clear()
         words = list(overrides)
         if self.folders:
             places = ",".join(f"'file://{folder.resolve()}'" for folder in self.folders)
             words.append(f"{SEARCH_PATH}=[{places}]")
-        with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            return compose(self.command, overrides=words, return_hydra_config=hydra)
+        try:
+            with initialize_config_dir(str(config_dir()), version_base="1.3"):
+                return compose(self.command, overrides=words, return_hydra_config=hydra)
+        finally:
+            GlobalHydra.instance().hydra = before
 
     def groups(self) -> list[str]:
         """The groups that the command chooses from, those included that other choices bring."""

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from g2rl.cli.build.arguments import object_of
-from g2rl.cli.build.signals import build_observers, signal_file
+from g2rl.cli.build.signals import build_observers, build_signal, signal_file
 from g2rl.cli.config import own_code
 from g2rl.cli.config.mistakes import Shelf
 from g2rl.cli.config.own_code import make_importable, named_code
@@ -218,6 +220,41 @@ def test_own_signals_observe_and_are_combined(tmp_path: Path) -> None:
     assert (observer.name, getattr(observer, "weight", None)) == ("surprise", 2)
     with pytest.raises(ValueError, match=r"no signal 'suprise'; choose from .*'surprise'"):
         signal_file("suprise", "exploration.observe")
+
+
+def test_own_signals_made_of_others_observe_and_are_combined(tmp_path: Path) -> None:
+    own, second = mine(tmp_path), tmp_path / "second"
+    files = {
+        own: {
+            "own_g2rl": "defaults: [g2rl, _self_]\nlam: 0.25\n",
+            "own_gone": "defaults: [g2lr, _self_]\n",
+            "own_empty": "lam: 0.25\n",
+        },
+        second: {"own_g2rl": "defaults: [g2rl, _self_]\nlam: 0.5\n"},
+    }
+    for folder, signals in files.items():
+        (folder / "exploration").mkdir(parents=True, exist_ok=True)
+        for name, text in signals.items():
+            (folder / "exploration" / f"{name}.yaml").write_text(text)
+    (second / "exploration" / "surprise.yaml").write_text("_target_: elsewhere.Surprise\n")
+
+    # the loader of a running command is there afterwards; the first folder wins, as in Hydra
+    make_importable({}, [own, second])
+    with initialize_config_dir(str(own), version_base="1.3"):
+        running = GlobalHydra.instance().hydra
+        observers = build_observers(["own_g2rl", "surprise"])
+        assert GlobalHydra.instance().hydra is running
+    assert [(signal.name, getattr(signal, "lam", None)) for signal in observers] == [
+        ("g2rl", 0.25),
+        ("surprise", None),
+    ]
+    node = Shelf("train").compose(["exploration=combined", "exploration.parts=[own_g2rl]"])
+    combined = build_signal(node.exploration)
+    assert [part.lam for part in combined.parts] == [0.25]
+    with pytest.raises(ValueError, match=r"exploration\.observe: signal own_gone .*g2lr"):
+        build_observers(["own_gone"])
+    with pytest.raises(ValueError, match=r"observe: .*own_empty\.yaml builds no signal; give it"):
+        build_observers(["own_empty"])
 
 
 def test_a_worker_of_a_sweep_finds_them_by_itself(tmp_path: Path) -> None:
