@@ -45,6 +45,14 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="run reward functions and other code that the run's config.yaml names",
     )
+    command_line.add_argument(
+        "--config-dir",
+        metavar="FOLDER",
+        type=Path,
+        action="append",
+        default=[],
+        help="with --own-code: look for that code in FOLDER, as in training",
+    )
     return command_line
 
 
@@ -58,15 +66,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.samples < 1:
         command_line.error("--samples must be at least 1")
 
+    # a folder brings nothing in unless its code may run
+    if options.config_dir and not options.own_code:
+        command_line.error("--config-dir needs --own-code, which lets code from there run")
+    for folder in options.config_dir:
+        if not folder.is_dir():
+            command_line.error(f"--config-dir {folder}: there is no such folder")
+
     # torch is imported here, so that --help stays quick
-    from g2rl.cli.jobs.generate import Question, generate
+    from g2rl.cli.jobs.generate import OwnCode, Question, generate
 
     # what the user can mend is one line
     question = Question(
         options.prompts, options.problems, options.samples, options.temperature, options.seed
     )
+    own_code = OwnCode(options.own_code, options.config_dir)
     with errors_in_one_line(RuntimeError):
-        generate(options.run, options.checkpoint, question, options.own_code)
+        generate(options.run, options.checkpoint, question, own_code)
 
 
 if __name__ == "__main__":

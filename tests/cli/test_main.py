@@ -300,6 +300,40 @@ def test_code_that_the_configuration_of_a_run_names_does_not_run(
         assert Path("executed").exists()
 
 
+def test_code_beside_the_yaml_is_found_only_where_it_may_run(
+    finished_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    own, here = tmp_path / "mine", tmp_path / "here"
+    for folder in (own / "task", here / "run"):
+        folder.mkdir(parents=True)
+    (own / "paid_mine.py").write_text("def f(completions, **_): return [1.0]\n")
+    rows = '{"prompt": "use 3 5 7 make 22 :", "answer": "1"}\n'
+    (own / "rows.jsonl").write_text(rows)
+    monkeypatch.chdir(here)
+    config = yaml.safe_load((finished_run / "config.yaml").read_text())
+    source = {"_target_": ROWS, "source": str(own / "rows.jsonl"), "reward": "paid_mine.py:f"}
+    Path("run/model").symlink_to(finished_run / "model")
+    Path("run/config.yaml").write_text(yaml.safe_dump({**config, "benchmark": source}))
+    words, before = ["run", "--problems", "1", "--config-dir", str(own)], list(sys.path)
+    monkeypatch.setattr(sys, "path", list(before))
+
+    # a folder alone lets nothing in, and without it the file is nowhere
+    for refused, code, told in (
+        (words, 2, "--config-dir needs --own-code"),
+        ([*words[:3], "--own-code"], 1, "there is no file paid_mine.py"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            generate.main(refused)
+        assert end.value.code == code
+        assert told in capsys.readouterr().err
+        assert sys.path == before
+    generate.main([*words, "--own-code"])
+    assert "= right" in capsys.readouterr().out
+
+
 def test_a_response_is_shown_bounded_and_without_control_characters() -> None:
     hostile = Completion([1] * 9, "length", "\x1b[31mred" + "x" * 5000)
     text = shown("why?", hostile, Verdict(True, "a\x07b", "string"))

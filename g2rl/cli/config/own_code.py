@@ -27,6 +27,8 @@ from g2rl.tasks.grading.code_files import look_first_in, python_file
 TARGET = "_target_"
 OF_FUNCTIONS = ("reward", "function")
 """Settings that name functions, ``module:function`` or ``file.py:function``."""
+CODE_KEYS = (TARGET, *OF_FUNCTIONS, "taskset")
+"""All settings that name code."""
 
 _own_folders: list[Path] = []
 """Folders of configuration files that the user has brought, of the command of this process."""
@@ -70,11 +72,16 @@ def make_importable(config: Any, folders: Sequence[Path]) -> None:
     places = search_folders(folders)
     look_first_in(places)
     for key, name in named_code(node):
-        _make_one_importable(key, name, places)
+        if _is_sought(key, name):
+            _make_one_importable(key, name, places)
 
 
 def named_code(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Keys and values of all settings that name classes or functions, at any depth."""
+    """Keys and values of all settings that may name code, at any depth.
+
+    Nothing that could be a name is left out: what may run is decided by these values, too. So words
+    that a setting has beside names are among them, and what is interpolated.
+    """
     if isinstance(node, list):
         for place, item in enumerate(node):
             yield from named_code(item, f"{key}[{place}]")
@@ -82,13 +89,19 @@ def named_code(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
         return
     for name, value in node.items():
         inner = f"{key}.{name}" if key else str(name)
-        names = value if isinstance(value, list) and name in OF_FUNCTIONS else [value]
-        for one in names:
-            # what is interpolated stands elsewhere too; a reward may be a word for something else
-            is_text = isinstance(one, str) and "${" not in one
-            if is_text and (name == TARGET or (name in OF_FUNCTIONS and ":" in one)):
-                yield inner, one
+        if name in CODE_KEYS:
+            # entries that are settings of their own are looked into below
+            for one in value if isinstance(value, list) else [value]:
+                if one is not None and not isinstance(one, Mapping):
+                    yield inner, str(one)
         yield from named_code(value, inner)
+
+
+def _is_sought(key: str, name: str) -> bool:
+    """Whether a value of `named_code` is a class or a function that has to be found."""
+    # what is interpolated stands elsewhere too; a reward may be a word for something else
+    leaf = key.rpartition(".")[2]
+    return "${" not in name and (leaf == TARGET or (leaf in OF_FUNCTIONS and ":" in name))
 
 
 def search_folders(folders: Sequence[Path]) -> list[Path]:

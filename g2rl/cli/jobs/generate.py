@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from g2rl.cli.build.benchmarks import build_benchmarks, build_graders
 from g2rl.cli.build.model import build_engine, build_policy, load_model, model_of_run
 from g2rl.cli.build.settings import read_grading_settings, read_model_settings
 from g2rl.cli.config.choices import config_dir
+from g2rl.cli.config.own_code import make_importable, named_code
 from g2rl.cli.folder import read_config_file
 from g2rl.engines.engine import Engine
 from g2rl.evaluation.evaluate import respond
@@ -28,8 +29,6 @@ from g2rl.types import SamplingParams
 
 ENGINE = {"_target_": "g2rl.engines.transformers.TransformersEngine", "drift_every": 0}
 """A few responses need no engine of their own, whatever the run sampled with."""
-CODE_KEYS = ("_target_", "reward", "function", "taskset")
-"""Keys of a benchmark's settings that name code."""
 OWN_STREAM = 0x0A5C
 """Part of the keys of prompts of the user's own, which no problem has."""
 
@@ -49,7 +48,18 @@ class Question:
     seed: int
 
 
-def generate(run: Path, checkpoint: str | None, question: Question, own_code: bool = False) -> None:
+@dataclass(slots=True, frozen=True)
+class OwnCode:
+    """Whether code may run that the run's configuration names and that is not g2rl's."""
+
+    may_run: bool = False
+    folders: Sequence[Path] = ()
+    """Of --config-dir; nothing in them is looked at unless it may run."""
+
+
+def generate(
+    run: Path, checkpoint: str | None, question: Question, own_code: OwnCode = OwnCode()
+) -> None:
     """Print the responses of a run's policy.
 
     Args:
@@ -57,7 +67,7 @@ def generate(run: Path, checkpoint: str | None, question: Question, own_code: bo
         checkpoint: best, newest or a step; None takes the exported model, and of a run that has
             not ended the newest checkpoint.
         question: what is asked.
-        own_code: whether code may run that the run's configuration names and that is not g2rl's.
+        own_code: what may run, and where it lies.
 
     Raises:
         ValueError: no run, no such checkpoint, or code that may not run.
@@ -71,8 +81,10 @@ def generate(run: Path, checkpoint: str | None, question: Question, own_code: bo
 
     # a suite is asked through its first member
     problems: Any = OmegaConf.to_container(config.benchmark, resolve=True)
-    if not own_code:
+    if not own_code.may_run:
         refuse_own_code(problems, run)
+    else:
+        make_importable(problems, [folder.resolve() for folder in own_code.folders])
     benchmark = build_benchmarks(OmegaConf.create(problems))[0]
     if question.temperature is not None:
         temperature = question.temperature
@@ -109,32 +121,15 @@ def refuse_own_code(node: Any, run: Path) -> None:
     known: set[str] = set()
     for file in sorted((config_dir() / "benchmark").rglob("*.yaml")):
         names = named_code(OmegaConf.to_container(OmegaConf.load(file)))
-        known |= {name for name in names if name.startswith("g2rl.")}
+        known |= {name for _, name in names if name.startswith("g2rl.")}
 
     # reward functions and tasksets are code of the user's own, named by settings of g2rl's
-    for name in named_code(node):
+    for _, name in named_code(node):
         if name not in known:
             raise ValueError(
                 f"run={run}: its config.yaml has {name!r} build or grade the problems, which is "
                 "not g2rl's own code: --own-code runs it, if you trust this folder"
             )
-
-
-def named_code(value: Any) -> Iterator[str]:
-    """Every name of code in a node: of what builds it, of reward functions and of tasksets."""
-    if isinstance(value, list):
-        for item in value:
-            yield from named_code(item)
-    if not isinstance(value, Mapping):
-        return
-    for key, item in value.items():
-        if key in CODE_KEYS and isinstance(item, str):
-            yield item
-        elif key in CODE_KEYS and isinstance(item, list):
-            yield from (str(entry) for entry in item if not isinstance(entry, Mapping))
-            yield from named_code(item)
-        else:
-            yield from named_code(item)
 
 
 def own_prompts(

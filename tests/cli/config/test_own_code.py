@@ -114,9 +114,20 @@ def test_every_setting_that_names_code_is_looked_at() -> None:
     node = {
         "task": {"source": {"_target_": "a.B", "reward": [{"function": "c.py:d"}, "e:f"]}},
         "exploration": {"_target_": "g.H", "reward": "pm1"},
-        "benchmark": {"reward": "${task.source.reward}"},
+        "benchmark": {"reward": "${task.source.reward}", "taskset": "mine"},
     }
     assert list(named_code(node)) == [
+        ("task.source._target_", "a.B"),
+        ("task.source.reward", "e:f"),
+        ("task.source.reward[0].function", "c.py:d"),
+        ("exploration._target_", "g.H"),
+        ("exploration.reward", "pm1"),
+        ("benchmark.reward", "${task.source.reward}"),
+        ("benchmark.taskset", "mine"),
+    ]
+
+    # of these only classes and functions that stand there are looked for
+    assert [one for one in named_code(node) if own_code._is_sought(*one)] == [
         ("task.source._target_", "a.B"),
         ("task.source.reward", "e:f"),
         ("task.source.reward[0].function", "c.py:d"),
