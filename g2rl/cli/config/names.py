@@ -59,8 +59,37 @@ def _abridged(overrides: str, length: int) -> str:
 def separate(overrides: str) -> list[str]:
     """Overrides that Hydra has joined by commas; those inside brackets and quotes do not count."""
     # "a=[1,2],b='x,y'" as a=[1,2] and b='x,y'
-    pattern = r"""(?:[^,\[\]{}()'"]|\[[^\]]*\]?|\{[^}]*\}?|\([^)]*\)?|'[^']*'?|"[^"]*"?|[\])}])+"""
-    return re.findall(pattern, overrides)
+    words = [""]
+    for character, depth in zip(overrides, depths(overrides), strict=True):
+        if character == "," and depth == 0:
+            words.append("")
+        else:
+            words[-1] += character
+    return [word for word in words if word]
+
+
+def depths(text: str) -> list[int]:
+    """In how many brackets and quotes each character of a typed text stands.
+
+    A bracket stands outside of itself where it opens. In quotes brackets are characters like
+    others, and so is what a backslash precedes.
+    """
+    found: list[int] = []
+    brackets, quote, is_escaped = 0, "", False
+    for character in text:
+        found.append(brackets + bool(quote))
+        if is_escaped or character == "\\":
+            is_escaped = not is_escaped
+        elif quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif character in "[{(":
+            brackets += 1
+        # one that closes nothing is left to Hydra, which refuses it
+        elif character in "]})":
+            brackets = max(brackets - 1, 0)
+    return found
 
 
 def _safe(text: str) -> str:
@@ -295,8 +324,8 @@ def sweep_name(words: Sequence[str]) -> str:
 
 def is_swept(value: str) -> bool:
     """Whether a typed value stands for several: ``0,1`` and ``range(3)``, not ``[0,1]``."""
-    without_lists = re.sub(r"\[[^\[\]]*\]|\{[^{}]*\}|'[^']*'", "", value)
-    return "," in without_lists or "(" in without_lists
+    outside = [at for at, depth in zip(value, depths(value), strict=True) if depth == 0]
+    return "," in outside or "(" in outside
 
 
 def whole_words(words: Sequence[str], length: int) -> str:

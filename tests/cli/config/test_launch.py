@@ -13,7 +13,15 @@ from omegaconf import OmegaConf
 from g2rl.cli.config.choices import choices, config_dir
 from g2rl.cli.config.launch import launch, register_resolvers
 from g2rl.cli.config.mistakes import Shelf, explain_flag, explain_mistakes, groups
-from g2rl.cli.config.names import LENGTH, eval_dir, model_name, run_tag, separate, sweep_name
+from g2rl.cli.config.names import (
+    LENGTH,
+    eval_dir,
+    is_swept,
+    model_name,
+    run_tag,
+    separate,
+    sweep_name,
+)
 from g2rl.cli.config.words import Words, escape_paths
 from g2rl.cli.door import refuse_foreign_preset
 from g2rl.runs.identity import free_keys
@@ -156,6 +164,17 @@ def test_a_long_name_is_made_of_whole_settings_and_a_hash() -> None:
         "c={d:1,e:2}",
         "f=3",
     ]
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["[[1,2],[3,4]]", "{a:[1,2],b:{c:1,d:2}}", "['],',1]", r"'it\'s,so'", '"(,"', "[f(1,2),[3,4]]"],
+)
+def test_brackets_in_brackets_and_quotes_are_one_value(value: str) -> None:
+    assert separate(f"a={value},b=1") == [f"a={value}", "b=1"]
+    assert not is_swept(value)
+    assert is_swept(f"{value},{value}")
+    assert is_swept(f"choice({value})")
 
 
 def test_what_began_under_an_earlier_name_goes_on_there(
