@@ -100,6 +100,19 @@ def untimed(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if not name.startswith("time/")}
 
 
+def small_drift(row: dict[str, Any]) -> bool:
+    """Whether the `sample/drift` metrics of a row in float32 are each below a tenth of what stops
+    a run: a share of 1, and 1e-3 nats.
+
+    Runs of several processes compare other tokens with scoring, and real runs have shares from
+    0.003 to 0.024, depending on the processor. So a difference between two runs says nothing, but
+    how large each value is by itself does.
+    """
+    limits = {"sample/drift": 0.1, "sample/drift_largest": 1e-4, "sample/drift_mean": 1e-4}
+    drifts = {name: value for name, value in row.items() if name.startswith("sample/drift")}
+    return all(value < limits[name] for name, value in drifts.items())
+
+
 def untimed_rows(folder: Path) -> list[dict[str, Any]]:
     """The rows of a run's metrics.jsonl without their time/ metrics."""
     return [untimed(row) for row in metric_rows(folder)]
