@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from g2rl.runs.files import came_from_writing
+
 NOT_ALLOWED = (errno.EROFS, errno.EACCES, errno.EPERM)
 """Error numbers of the system for a place where this user, or nobody, may write."""
 
@@ -34,12 +36,11 @@ def in_words(error: Exception) -> str:
     """What an error says, without the number that the system gives it."""
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
-    if error.filename is None:
+    if not isinstance(error.filename, (str, bytes)):
         return error.strerror
 
-    # a file that is there may have been refused to a reader, to whom another place is no help
+    # to whoever may not read something, another place to write is no help
     text = f"{os.fsdecode(error.filename)}: {error.strerror}"
-    is_new = not os.path.exists(error.filename)
-    if error.errno == errno.EROFS or (error.errno in NOT_ALLOWED and is_new):
+    if error.errno in NOT_ALLOWED and came_from_writing(error):
         return f"cannot write {text}; --out (of g2rl export out=) names another place"
     return text

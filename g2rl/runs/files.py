@@ -21,6 +21,8 @@ YAML_FAULTS = (yaml.YAMLError, ValueError, RecursionError)
 """What reading a YAML file raises that is damaged, nests too deep or is no text."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error numbers of the system for a full disk, an exhausted quota and a file that is too large."""
+NOT_WRITTEN = "this happened while a file or a folder was written"
+"""Note on an error: it came from writing. Its number is the same where a file may not be read."""
 FULL_BYTES = 1 << 20
 """If fewer bytes than this are free after a failed write, the disk counts as full, whatever the
 writer said."""
@@ -52,8 +54,17 @@ def room_in(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def errors_of(target: Path, aside: Path) -> Iterator[None]:
-    """Let an error that names the file beside the target name the target: the user knows no other.
+def errors_of(target: Path, *asides: Path) -> Iterator[None]:
+    """Mark errors of writing with the note `NOT_WRITTEN`, and let them name what the user knows.
+
+    An error at a path beside the target, or below that, names the target; the target itself is such
+    a path where it is written without one. Those at the folders that
+    the target lies in stay as they are, besides the note. Any other is from what the target is made
+    of, and came from reading.
+
+    Args:
+        target: what is to be written.
+        asides: paths that are written for it.
 
     Raises:
         OSError: of the same kind and number.
@@ -61,9 +72,27 @@ def errors_of(target: Path, aside: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None or Path(os.fsdecode(error.filename)) != aside:
-            raise
-        raise OSError(error.errno, error.strerror, str(target)) from error
+        # a rename has two names
+        names: list[Path] = []
+        for name in (error.filename, error.filename2):
+            if isinstance(name, (str, bytes)):
+                names.append(Path(os.fsdecode(name)))
+
+        # in the place of a name that is ours, the one that was asked for
+        if any(name.is_relative_to(aside) for name in names for aside in asides):
+            told = OSError(error.errno, error.strerror, str(target))
+            told.add_note(NOT_WRITTEN)
+            raise told from error
+
+        # a source may lie in the same folder, but no reader of it is refused by that folder's name
+        if any(name in target.parents for name in names):
+            error.add_note(NOT_WRITTEN)
+        raise
+
+
+def came_from_writing(error: OSError) -> bool:
+    """Whether an error says that something could not be written, as `errors_of` has marked it."""
+    return error.errno == errno.EROFS or NOT_WRITTEN in getattr(error, "__notes__", ())
 
 
 def _means_full(error: BaseException | None) -> bool:
@@ -85,10 +114,11 @@ def atomic_path(target: Path) -> Iterator[Path]:
     Raises:
         DiskFullError: there is no room; the target is as it was.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name}.partial")
 
     with errors_of(target, aside):
+        target.parent.mkdir(parents=True, exist_ok=True)
+
         # left behind by a process that was killed; through a link another file would be written
         remove(aside)
 
@@ -111,11 +141,12 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     Raises:
         DiskFullError: there is no room; the target is as it was.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name}.partial")
     old = target.with_name(f".{target.name}.old")
 
-    with errors_of(target, aside):
+    with errors_of(target, aside, old):
+        target.parent.mkdir(parents=True, exist_ok=True)
+
         # left behind by a process that was killed
         for leftover in (aside, old):
             remove(leftover)

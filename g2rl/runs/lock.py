@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from g2rl.runs.files import errors_of
 from g2rl.runs.layout import RunFolder
 from g2rl.world import environment_rank, environment_size
 
@@ -39,9 +40,13 @@ def alone_in(
         return
 
     # the file says nothing; only its lock says that somebody is at work
-    folder.mkdir(parents=True, exist_ok=True)
     place = RunFolder(folder).lock
-    with place.open("a") as handle:
+
+    # who may not write here is told of the folder, not of a file that is ours
+    with errors_of(folder, folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = place.open("a")
+    with opened as handle:
         if not _locked(handle, place):
             raise LockError(
                 f"another process is at work in {folder}: wait until it has ended and start the "

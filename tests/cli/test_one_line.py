@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from g2rl.cli.one_line import errors_in_one_line, in_words
+from g2rl.runs.files import atomic_path
+from g2rl.runs.lock import alone_in
 
 
 def test_a_file_that_may_not_be_written_is_named_with_what_helps(
@@ -21,13 +24,36 @@ def test_a_file_that_may_not_be_written_is_named_with_what_helps(
 
 
 def test_numbers_of_the_system_are_left_out(tmp_path: Path) -> None:
+    # to a reader another place to write is no help, whether the file is seen or hidden by a folder
     there = tmp_path / "there"
     there.write_text("")
-
-    # to a reader another place to write is no help
-    unreadable = PermissionError(errno.EACCES, "Permission denied", str(there))
-    assert in_words(unreadable) == f"{there}: Permission denied"
-    absent = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "absent"))
-    assert "cannot write" in in_words(absent)
+    for place in (there, tmp_path / "hidden" / "config.yaml"):
+        unreadable = PermissionError(errno.EACCES, "Permission denied", str(place))
+        assert in_words(unreadable) == f"{place}: Permission denied"
     assert in_words(OSError(errno.ENOSPC, "no room in runs")) == "no room in runs"
+    assert in_words(OSError(errno.EBADF, "Bad file descriptor", 5)) == "Bad file descriptor"
     assert in_words(ValueError("bad")) == "bad"
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_folder_of_somebody_else_is_named_with_what_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    # the tests may run as root, to whom no folder is closed
+    def refuse(path: Path, *words: Any, **more: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    page = tmp_path / "report.html"
+    if is_there:
+        page.write_text("theirs")
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(PermissionError) as refused, atomic_path(page) as aside:
+        aside.open("w")
+    assert in_words(refused.value) == (
+        f"cannot write {page}: Permission denied; --out (of g2rl export out=) names another place"
+    )
+
+    # a lock is no file that the user knows
+    with pytest.raises(PermissionError) as refused, alone_in(tmp_path / "new"):
+        pass
+    assert in_words(refused.value).startswith(f"cannot write {tmp_path / 'new'}: Permission")

@@ -18,6 +18,8 @@ if "inline" not in os.environ.get("MPLBACKEND", ""):
 import matplotlib.pyplot as plt
 from matplotlib.ticker import MaxNLocator
 
+from g2rl.runs.files import errors_of
+
 # every tick says its own value: no "+6.894" above an axis
 matplotlib.rcParams["axes.formatter.useoffset"] = False
 
@@ -55,7 +57,8 @@ def level_line(axis: Any, level: float, color: str = LIGHT_GREY) -> None:
 def save_figure(figure: Any, path: Path) -> Path:
     """Write a PNG, making its folder, and close the figure."""
     # closed at once: open figures pile up in memory
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    with errors_of(path, path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=130)
     plt.close(figure)
     return path
