@@ -67,12 +67,15 @@ def draw_bakeoff(
         path: of the figure.
         caption: which runs these are.
     """
-    paths = {arm: mean_path(rows, study.coverage) for arm, rows in rows_of_arms.items()}
+    kept = kept_metric(study, rows_of_arms)
+    paths = {arm: mean_path(rows, kept) for arm, rows in rows_of_arms.items()}
     figure, axes = plt.subplots(1, 2, figsize=(11.5, 5.2), layout="constrained")
 
     # what is kept, in two senses
+    subset, _, k = kept.rpartition("pass@")
+    of_hard = ", on the hard problems" if subset else ""
     headings = (
-        f"{study.coverage}: right in one of {study.coverage.partition('@')[2]} attempts",
+        f"{kept}: right in one of {k} attempts{of_hard}",
         "different right answers a problem",
     )
     for place, (axis, heading) in enumerate(zip(axes, headings, strict=True), start=1):
@@ -83,9 +86,18 @@ def draw_bakeoff(
 
     # names once, beside the panel in which arms lie further apart
     name_ends(axes[1], paths)
-    figure.suptitle(message(study, paths), fontsize=11)
+    figure.suptitle(message(study, kept, paths), fontsize=11)
     caption_below(figure, caption)
     return save_figure(figure, path)
+
+
+def kept_metric(study: Study, rows_of_arms: Mapping[str, Sequence[Row]]) -> str:
+    """What the left panel shows: the task's own metric, if every evaluation has samples for it."""
+    for rows in rows_of_arms.values():
+        for row in rows:
+            if any(study.primary not in point for point in row["curve"]):
+                return study.coverage
+    return study.primary
 
 
 def mean_path(rows: Sequence[Row], coverage: str) -> np.ndarray:
@@ -127,8 +139,18 @@ def name_ends(axis: Any, paths: Paths) -> None:
     ends = [(arm, path_3E[0, -1], path_3E[2, -1]) for arm, path_3E in paths.items() if arm in SHOWN]
 
     # from the bottom up, each at least a line above the one before
-    for arm, x, y in sorted(ends, key=lambda end: end[2]):
+    ends.sort(key=lambda end: end[2])
+    heights: list[float] = []
+    for _, _, y in ends:
         height = max(y, height + GAP * (high - low))
+        heights.append(height)
+
+    # what is pushed above the panel comes down again, and pushes those below it
+    ceiling = high
+    for place in reversed(range(len(heights))):
+        heights[place] = min(heights[place], ceiling)
+        ceiling = heights[place] - GAP * (high - low)
+    for (arm, x, y), height in zip(ends, heights, strict=True):
         axis.annotate(
             SHOWN[arm].name,
             (x, y),
@@ -143,13 +165,13 @@ def name_ends(axis: Any, paths: Paths) -> None:
     axis.set_ylim(low, high)
 
 
-def message(study: Study, paths: Paths) -> str:
+def message(study: Study, kept: str, paths: Paths) -> str:
     """What the figure says: what the baseline gains and loses, and who keeps most."""
     if study.baseline not in paths:
-        return f"{study.task}: {study.coverage} and distinct right answers against {ACCURACY}"
+        return f"{study.task}: {kept} and distinct right answers against {ACCURACY}"
     (x, y, z), (x_end, y_end, z_end) = paths[study.baseline].T[[0, -1]]
     first_line = (
-        f"{study.task}: plain GRPO takes {ACCURACY} from {x:.2f} to {x_end:.2f}, {study.coverage} "
+        f"{study.task}: plain GRPO takes {ACCURACY} from {x:.2f} to {x_end:.2f}, {kept} "
         f"from {y:.2f} to {y_end:.2f}, different right answers from {z:.1f} to {z_end:.1f}"
     )
 

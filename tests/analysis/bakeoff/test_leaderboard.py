@@ -18,7 +18,7 @@ from g2rl.analysis.bakeoff.leaderboard import (
 )
 from g2rl.analysis.bakeoff.rows import Row, Rows
 from g2rl.analysis.bakeoff.study import Claims, Study, at_equal_accuracy, coverage_at, long_frame
-from g2rl.analysis.figures.bakeoff import draw_bakeoff, mean_path, message
+from g2rl.analysis.figures.bakeoff import draw_bakeoff, kept_metric, mean_path, message
 
 STUDY = Study(
     task="detour",
@@ -223,12 +223,14 @@ def test_the_figure_shows_means_over_runs(tmp_path: Path) -> None:
 
     # what the baseline gains and loses, and who has most answers at which accuracy
     paths = {arm: mean_path(of_arm, "pass@32") for arm, of_arm in reported.items()}
-    first_line, second_line = message(STUDY, paths).split("\n")
+    first_line, second_line = message(STUDY, "pass@32", paths).split("\n")
     assert "pass@1 from 0.30 to 0.80, pass@32 from 0.99 to 0.85" in first_line
     assert second_line == (
         "most different answers: 2.4 by good (grey) at pass@1 0.80; 1.1 by plain GRPO at pass@1 "
         "0.80; 0.8 by poor (grey) at pass@1 0.51"
     )
+    assert kept_metric(STUDY, reported) == STUDY.primary
+    assert kept_metric(replace(STUDY, primary="pass@512"), reported) == "pass@32"
     path = draw_bakeoff(STUDY, reported, tmp_path / "detour.png", "caption")
     assert path.stat().st_size > 10_000
     frame = long_frame(reported)
