@@ -6,18 +6,36 @@ comparison is made for each benchmark by itself. What was trained on does not ma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from textwrap import shorten
 
 from g2rl.analysis.comparison.runs import Run, setting_text
 
-CHOOSES_PROBLEMS = frozenset(
+OF_THE_ANSWERS = frozenset(
     (
-        *("source", "split", "config", "problems", "limit", "subset", "held_out"),
-        *("size", "walls", "form", "families", "per_family", "taskset", "first"),
+        # where a benchmark is made, and where a copy of its rows lies on this machine
+        *("name", "_target_", "_convert_", "local_name", "data_dir"),
+        # how problems are worded, and responses asked for
+        *(
+            "template",
+            "samples",
+            "ks",
+            "temperature",
+            "top_p",
+            "top_k",
+            "max_tokens",
+            "instruction",
+        ),
+        # how they are graded
+        *("boxed_only", "verifier", "reward", "columns", "messages"),
+        *("right_from", "failed_reward", "on_error"),
     )
 )
-"""Settings of benchmarks that say which problems there are; the others say how these are worded,
-answered and graded, and make arms like any other setting."""
+"""Settings of benchmarks that do not say which problems there are: they make arms like any other
+setting. All others choose or make the problems, those of a benchmark of one's own too."""
+
+MOST_CHARACTERS = 40
+"""Of a value in a label; some are longer, and folders are named after labels."""
 
 Benchmarks = dict[str, frozenset[tuple[str, str]]]
 """Name of each benchmark of a run to the settings that choose its problems."""
@@ -25,25 +43,38 @@ Benchmarks = dict[str, frozenset[tuple[str, str]]]
 
 def benchmarks_of(run: Run) -> Benchmarks:
     """What a run was measured on."""
-    # one benchmark, or several below `suite`
+    # one benchmark, or several below `suite`, each with all that lies below its settings
     nodes: dict[str, dict[str, object]] = {}
     for key, value in run.settings.items():
-        node, _, setting = key.rpartition(".")
-        if node == "benchmark" or node.startswith("benchmark.suite."):
+        if key.startswith("benchmark."):
+            path = key.removeprefix("benchmark.").split(".")
+            depth = 2 if path[0] == "suite" else 0
+            node, setting = ".".join(path[:depth]), ".".join(path[depth:])
             nodes.setdefault(node, {})[setting] = value
+
+    # what is not null beside `suite` holds for each of its members
+    members = [settings for node, settings in nodes.items() if node]
+    own = {key: value for key, value in nodes.get("", {}).items() if value is not None}
+    all_settings = [settings | own for settings in members] or [own]
 
     # by name, or by the module that makes a benchmark without a name of its own
     found: Benchmarks = {}
-    for settings in nodes.values():
+    for settings in all_settings:
         target = str(settings.get("_target_") or "")
         name = settings.get("name") or target.rpartition(".")[0].rpartition(".")[2]
         if name:
-            chosen: set[tuple[str, str]] = set()
-            for key, value in settings.items():
-                if key in CHOOSES_PROBLEMS and value is not None:
-                    chosen.add((key, setting_text(value)))
-            found[str(name)] = frozenset(chosen)
+            found[str(name)] = _problems_of(settings)
     return found
+
+
+def _problems_of(settings: Mapping[str, object]) -> frozenset[tuple[str, str]]:
+    """What of a benchmark's settings chooses or makes its problems; null is as good as absent."""
+    chosen: set[tuple[str, str]] = set()
+    for key, value in settings.items():
+        # the setting decides, however deep below it a value lies
+        if key.partition(".")[0] not in OF_THE_ANSWERS and value is not None:
+            chosen.add((key, setting_text(value)))
+    return frozenset(chosen)
 
 
 def comparable(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -91,6 +122,7 @@ def _labels(groups: Sequence[Sequence[Benchmarks]]) -> list[str]:
         names.append("+".join(dict.fromkeys(name for one in known for name in one)))
 
     labels: list[str] = []
+    told: list[str] = []
     for name, known in zip(names, groups, strict=True):
         words = [f"benchmark={name}" if name else "no benchmark"]
         if names.count(name) > 1:
@@ -101,9 +133,12 @@ def _labels(groups: Sequence[Sequence[Benchmarks]]) -> list[str]:
                     namesakes.append(frozenset().union(*group[0].values()))
             mine = frozenset().union(*known[0].values())
             common = frozenset.intersection(*namesakes)
-            words += [f"{key}={value}" for key, value in sorted(mine - common)]
+            for key, value in sorted(mine - common):
+                words.append(f"{key}={shorten(value, MOST_CHARACTERS, placeholder='...')}")
+        labels.append(" ".join(words))
 
-        # members of suites may differ in more than fits a name
-        label = " ".join(words)
-        labels.append(f"{label} ({labels.count(label) + 1})" if label in labels else label)
-    return labels
+    # members of suites, and long templates, may differ in more than fits a name
+    for place, label in enumerate(labels):
+        twins = labels[:place].count(label)
+        told.append(f"{label} ({twins + 1})" if twins else label)
+    return told

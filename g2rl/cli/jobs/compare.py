@@ -111,8 +111,9 @@ def compare(
 
 
 def folder_name(name: str) -> str:
-    """``benchmark=math500`` as the name of a folder, math500; others are told apart by a hash."""
-    return safe_name(name.removeprefix("benchmark="), name)
+    """``benchmark=math500 limit=4`` as the name of a folder, math500-limit-4."""
+    plain = name.removeprefix("benchmark=").replace(" ", "-").replace("=", "-")
+    return safe_name(plain, name)
 
 
 def write(compared: Compared, folder: Path, choices: Choices) -> None:

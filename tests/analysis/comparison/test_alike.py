@@ -6,10 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from g2rl.analysis.comparison.alike import comparable
+from g2rl.analysis.comparison.alike import OF_THE_ANSWERS, benchmarks_of, comparable
 from g2rl.analysis.comparison.runs import Run, flat, group_runs
-from tests.support import composed
+from g2rl.cli.jobs.compare import folder_name
+from tests.support import ROOT, composed
+
+OF_THE_PROBLEMS = frozenset(
+    (
+        *("source", "split", "config", "revision", "problems", "limit", "subset", "held_out"),
+        *("problem_column", "prompt_column", "answer_column", "answer_after"),
+        *("shuffle_seed", "size", "walls", "form", "families", "configs", "per_family"),
+        *("taskset", "settings", "first", "suite"),
+    )
+)
+"""Settings of benchmarks that choose or make problems, or in which benchmarks lie."""
 
 
 def run(name: str, *words: str, seed: int = 0) -> Run:
@@ -47,6 +59,64 @@ def test_runs_with_a_benchmark_in_common_belong_together() -> None:
     assert folders(comparable([*runs, suite])) == {
         "benchmark=math500+aime24+amc23+aime25": ["a", "b", "c"]
     }
+
+
+def test_every_setting_of_a_benchmark_is_known_to_make_problems_or_not() -> None:
+    assert not OF_THE_PROBLEMS & OF_THE_ANSWERS
+    for place in sorted((ROOT / "conf" / "benchmark").glob("**/*.yaml")):
+        names = set(yaml.safe_load(place.read_text(encoding="utf-8"))) - {"defaults"}
+        unknown = names - OF_THE_PROBLEMS - OF_THE_ANSWERS
+        assert not unknown, f"{place.name}: does it choose problems? Say so here, or in alike.py"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("benchmark=reasoning_gym", "+benchmark.configs.chain_sum.max_terms=3"),
+        ("benchmark=taskset", "benchmark.taskset=mine", "+benchmark.settings.level=2"),
+        ("benchmark=rows", "benchmark.source=a.jsonl", "benchmark.prompt_column=question"),
+        ("benchmark=rows", "benchmark.source=a.jsonl", "benchmark.answer_column=gold"),
+        ("benchmark=rows", "benchmark.source=a.jsonl", "benchmark.answer_after=is"),
+        ("benchmark=math500", "benchmark.revision=v2"),
+        ("benchmark=gpqa_diamond", "benchmark.shuffle_seed=1"),
+        ("benchmark=countdown", "+benchmark.of_ones_own=1"),
+        ("benchmark=math", "benchmark.limit=4"),
+    ],
+)
+def test_a_setting_that_makes_other_problems_keeps_runs_apart(words: tuple[str, ...]) -> None:
+    kept = [
+        word
+        for word in words
+        if word.startswith(("benchmark=", "benchmark.source", "benchmark.taskset"))
+    ]
+    assert len(comparable([run("a", *kept), run("b", *words)])) == 2
+
+
+def test_a_setting_of_a_suite_holds_for_its_members() -> None:
+    whole = benchmarks_of(run("a", "benchmark=math", "benchmark.limit=4", "benchmark.samples=2"))
+    assert set(whole) == {"math500", "amc23", "aime24", "aime25"}
+    for settings in whole.values():
+        assert ("limit", "4") in settings
+        assert not dict(settings).keys() & OF_THE_ANSWERS
+
+
+def test_labels_of_long_settings_are_short_and_unlike() -> None:
+    start = "+benchmark.of_ones_own='$numbers to $target, " + "very " * 30
+    runs = [run(str(number), f"{start}{number}'") for number in range(3)]
+    labels = list(comparable(runs))
+    assert len(set(labels)) == 3
+    assert len({folder_name(label) for label in labels}) == 3
+    assert max(map(len, labels)) < 100
+    assert folder_name("benchmark=detour limit=4") == "detour-limit-4"
+    assert folder_name("benchmark=a template=x?") != folder_name("benchmark=a template=x!")
+
+
+def test_how_problems_are_answered_and_graded_makes_arms() -> None:
+    rows = ("benchmark=rows", "benchmark.source=a.jsonl")
+    runs = [run("a", *rows), run("b", *rows, "+benchmark.reward.function=mine.py:f")]
+    assert len(comparable(runs)) == 1
+    worded = run("b", "benchmark=countdown", "benchmark.template='$numbers to $target'")
+    assert len(comparable([run("a", "benchmark=countdown"), worded])) == 1
 
 
 @pytest.mark.parametrize(
