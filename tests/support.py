@@ -9,6 +9,9 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -116,3 +119,13 @@ def small_drift(row: dict[str, Any]) -> bool:
 def untimed_rows(folder: Path) -> list[dict[str, Any]]:
     """The rows of a run's metrics.jsonl without their time/ metrics."""
     return [untimed(row) for row in metric_rows(folder)]
+
+
+def unpacked_wheel(folder: Path) -> Path:
+    """Build the wheel in a folder, and return its content as an installation lays it out."""
+    words = ["-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(folder), str(ROOT)]
+    subprocess.run([sys.executable, *words], check=True, cwd=folder)
+    [wheel] = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"

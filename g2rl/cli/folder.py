@@ -114,13 +114,13 @@ def prepare(
 
     # begin: what an attempt left that came to nothing does not matter
     else:
-        # its mirrors too, but not those of others in a folder where no run has begun
+        # mirrors of others stay in a folder where no run has begun
         inputs = RunFolder(folder).inputs
-        has_begun = place.exists() and inputs.exists()
+        if place.exists() and inputs.exists():
+            for mirror in mirrors(folder):
+                if mirror.name in outputs:
+                    remove(mirror)
         inputs.unlink(missing_ok=True)
-        for mirror in mirrors(folder):
-            if has_begun and mirror.name in outputs:
-                remove(mirror)
 
     # from here on the folder is this run's
     with atomic_path(place) as aside:

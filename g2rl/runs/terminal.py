@@ -35,11 +35,13 @@ _MARKED = re.compile(r"\*\*(.+?)\*\*|(?<![\w*/])\*(?=\S)([^*]+)(?<=\S)\*(?![\w*/
 def output(file_width: int = FILE_WIDTH) -> Console:
     """Standard output; as wide as the terminal, or `file_width` for a file."""
     console = Console(highlight=False)
+    return console if has_width(console) else Console(highlight=False, width=file_width)
 
+
+def has_width(console: Console) -> bool:
+    """Whether lines have to end somewhere: on a terminal, and where COLUMNS says so in a pipe."""
     # COLUMNS speaks for a terminal that a pipe hides
-    if console.is_terminal or "COLUMNS" in os.environ:
-        return console
-    return Console(highlight=False, width=file_width)
+    return console.is_terminal or "COLUMNS" in os.environ
 
 
 def print_parts(console: Console, parts: Sequence[Part]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -16,6 +15,7 @@ from g2rl.evaluation.evaluate import EvalResult
 from g2rl.formulas.pairs import CORRECT_CORRECT, CORRECT_WRONG, metric_suffix
 from g2rl.runs.layout import RunFolder
 from g2rl.runs.progress import progress_bar
+from g2rl.runs.terminal import has_width
 
 REWARD = "train/reward"
 STEP_LINE = (
@@ -103,9 +103,7 @@ class ConsoleReporter:
     @property
     def width(self) -> int:
         """Columns of the terminal; a file has as many as a line needs."""
-        # COLUMNS speaks for a terminal that a pipe hides
-        is_limited = self.console.is_terminal or "COLUMNS" in os.environ
-        return self.console.width if is_limited else sys.maxsize
+        return self.console.width if has_width(self.console) else sys.maxsize
 
     def begin(self, first_step: int, steps: int) -> None:
         self.steps = steps

@@ -16,7 +16,6 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from torch import Tensor
 
 from g2rl.policy.lm_head import head_pass
 from tests import commands
-from tests.support import ROOT, metric_rows
+from tests.support import ROOT, metric_rows, unpacked_wheel
 
 PACKAGES = ("torch", "transformers", "vllm", "peft", "trl", "liger_kernel", "triton")
 PLAN_LINE = re.compile(r"^  (always|sampling|scoring|update|optimizer step) +([\d.]+) ", re.M)
@@ -96,12 +95,7 @@ def wheel_trains(folder: Path, device: torch.device) -> str:
     Raises:
         subprocess.CalledProcessError: the wheel cannot be built, or does not train.
     """
-    words = ["-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(folder), str(ROOT)]
-    subprocess.run([sys.executable, *words], check=True, cwd=folder)
-    [wheel] = folder.glob("*.whl")
-    site = folder / "site"
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(site)
+    site = unpacked_wheel(folder)
 
     # no other folder of this checkout is on the path, and the command stands in another one
     program = (

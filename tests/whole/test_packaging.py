@@ -6,13 +6,12 @@ import importlib.util
 import os
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
 
 from tests import commands
-from tests.support import ROOT
+from tests.support import ROOT, unpacked_wheel
 
 OPTIONAL = {"trl": "g2rl.integrations.trl", "verl": "g2rl.integrations.verl"}
 """Modules that import a library which g2rl does not install."""
@@ -21,23 +20,7 @@ OPTIONAL = {"trl": "g2rl.integrations.trl", "verl": "g2rl.integrations.verl"}
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel's content, as an installation lays it out."""
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "-w",
-        str(folder),
-        str(ROOT),
-    ]
-    subprocess.run(command, check=True, cwd=folder)
-    [wheel] = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder / "site")
-    return folder / "site"
+    return unpacked_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 def test_everything_a_run_needs_is_inside(unpacked: Path) -> None:

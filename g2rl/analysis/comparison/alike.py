@@ -16,16 +16,8 @@ OF_THE_ANSWERS = frozenset(
         # where a benchmark is made, and where a copy of its rows lies on this machine
         *("name", "_target_", "_convert_", "local_name", "data_dir"),
         # how problems are worded, and responses asked for
-        *(
-            "template",
-            "samples",
-            "ks",
-            "temperature",
-            "top_p",
-            "top_k",
-            "max_tokens",
-            "instruction",
-        ),
+        *("template", "instruction"),
+        *("samples", "ks", "temperature", "top_p", "top_k", "max_tokens"),
         # how they are graded
         *("boxed_only", "verifier", "reward", "columns", "messages"),
         *("right_from", "failed_reward", "on_error"),
@@ -122,7 +114,6 @@ def _labels(groups: Sequence[Sequence[Benchmarks]]) -> list[str]:
         names.append("+".join(dict.fromkeys(name for one in known for name in one)))
 
     labels: list[str] = []
-    told: list[str] = []
     for name, known in zip(names, groups, strict=True):
         words = [f"benchmark={name}" if name else "no benchmark"]
         if names.count(name) > 1:
@@ -137,7 +128,8 @@ def _labels(groups: Sequence[Sequence[Benchmarks]]) -> list[str]:
                 words.append(f"{key}={shorten(value, MOST_CHARACTERS, placeholder='...')}")
         labels.append(" ".join(words))
 
-    # members of suites, and long templates, may differ in more than fits a name
+    # members of suites, and long settings, may differ in more than fits a name
+    told: list[str] = []
     for place, label in enumerate(labels):
         twins = labels[:place].count(label)
         told.append(f"{label} ({twins + 1})" if twins else label)

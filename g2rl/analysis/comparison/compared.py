@@ -17,13 +17,7 @@ from g2rl.analysis.comparison.alike import comparable
 from g2rl.analysis.comparison.choices import Choices
 from g2rl.analysis.comparison.contrasts import ArmContrast, contrast_rows, contrasts, explanation
 from g2rl.analysis.comparison.paired import paired_rows
-from g2rl.analysis.comparison.runs import (
-    Run,
-    RunsError,
-    group_runs,
-    long_table,
-    runs_to_compare,
-)
+from g2rl.analysis.comparison.runs import Run, RunsError, group_runs, long_table, runs_to_compare
 from g2rl.analysis.comparison.sweep import headlines
 from g2rl.analysis.tables import comparison_rows
 
@@ -95,6 +89,7 @@ def read_compared(folders: Sequence[Path], choices: Choices) -> tuple[list[Compa
         ValueError: no run reports a metric that was asked for.
     """
     members, left_out = runs_to_compare(folders, choices.partial)
+
     # told apart and read, one benchmark after the other
     alike = comparable(members)
     arms: dict[str, dict[str, list[Run]]] = {}

@@ -160,7 +160,8 @@ def differing(runs: Sequence[Run]) -> list[str]:
         target = f"{key.removesuffix('.name')}._target_"
         if key.endswith(".name"):
             lacking = [one for one in settings_of_runs if target in one and one.get(key) is None]
-            nameless |= {key} if lacking else set()
+            if lacking:
+                nameless.add(key)
 
     # runs of other signals have settings that the first run lacks, so nodes keep their settings
     nodes = list(dict.fromkeys(key.split(".")[0] for key in keys))

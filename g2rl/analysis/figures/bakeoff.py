@@ -135,21 +135,22 @@ def draw_paths(axis: Any, paths: Paths, place: int) -> None:
 def name_ends(axis: Any, paths: Paths) -> None:
     """The names of the coloured arms at the right of a panel, in the order of their ends."""
     low, high = axis.get_ylim()
-    height = low - GAP * (high - low)
+    gap = GAP * (high - low)
+    height = low - gap
     ends = [(arm, path_3E[0, -1], path_3E[2, -1]) for arm, path_3E in paths.items() if arm in SHOWN]
 
     # from the bottom up, each at least a line above the one before
     ends.sort(key=lambda end: end[2])
     heights: list[float] = []
     for _, _, y in ends:
-        height = max(y, height + GAP * (high - low))
+        height = max(y, height + gap)
         heights.append(height)
 
     # what is pushed above the panel comes down again, and pushes those below it
     ceiling = high
     for place in reversed(range(len(heights))):
         heights[place] = min(heights[place], ceiling)
-        ceiling = heights[place] - GAP * (high - low)
+        ceiling = heights[place] - gap
     for (arm, x, y), height in zip(ends, heights, strict=True):
         axis.annotate(
             SHOWN[arm].name,

@@ -34,10 +34,10 @@ were measured on different problems are compared by themselves, in a folder each
 a page of the same, by the same choices. More in docs/analysis.md."""
 
 LAST_VALUES = "last value of each run: mean over seeds, 95 % t-interval over seeds"
-WRITTEN = ("runs.parquet", "contrasts.parquet", "table.md")
-"""Tables of one comparison."""
 PAIRED = "paired differences: mean over shared seeds, 95 % t-interval"
 CONTRASTS = "contrasts: p adjusted over the family (Holm)"
+WRITTEN = ("runs.parquet", "contrasts.parquet", "table.md")
+"""Tables of one comparison."""
 
 
 def parser() -> argparse.ArgumentParser:
