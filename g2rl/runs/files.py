@@ -57,14 +57,13 @@ def room_in(folder: Path) -> Iterator[None]:
 def errors_of(target: Path, *asides: Path) -> Iterator[None]:
     """Mark errors of writing with the note `NOT_WRITTEN`, and let them name what the user knows.
 
-    An error at a path beside the target, or below that, names the target; the target itself is such
-    a path where it is written without one. Those at the folders that
-    the target lies in stay as they are, besides the note. Any other is from what the target is made
-    of, and came from reading.
+    An error at one of `asides`, or below one, is raised again under the name of the target, with
+    the note. An error at a folder that the target lies in keeps its name and gets the note. Every
+    other error came from reading what the target is made of, and stays as it is.
 
     Args:
         target: what is to be written.
-        asides: paths that are written for it.
+        asides: paths that are written for it; the target itself where it is written directly.
 
     Raises:
         OSError: of the same kind and number.

@@ -16,7 +16,7 @@ from g2rl.cli.config.own_code import TARGET, named_code
 from g2rl.hub import missing_package
 
 OF_MODULES = {
-    "g2rl.engines.vllm": ("engine=vllm (engine=transformers does not)", "vllm", "vllm"),
+    "g2rl.engines.vllm": ("engine=vllm", "vllm", "vllm"),
     "g2rl.runs.tensorboard_mirror": ("tracking=tensorboard", "tensorboard", "tensorboard"),
     "g2rl.tasks.reasoning_gym": ("task=reasoning_gym", "reasoning_gym", "reasoning-gym"),
     "g2rl.tasks.benchmarks.reasoning_gym": (
