@@ -329,8 +329,10 @@ def _become(
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    if "OMP_NUM_THREADS" in environment:  # which torch has read before
-        torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
+
+    # torch has read the variable before; and it repairs the thread pool of a forked process at its
+    # first use, which breaks if several threads come first, as when transformers reads weights
+    torch.set_num_threads(int(environment.get("OMP_NUM_THREADS", torch.get_num_threads())))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if not figures:
         train_job.plot_run = lambda run_dir, benchmarks: []

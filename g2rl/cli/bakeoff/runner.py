@@ -131,6 +131,11 @@ def in_child(run: PlannedRun, bench: Bench) -> None:
     """Make one run and store its row; ends the process."""
     folder = bench.work / run.folder
     try:
+        # one thread, said here once: a forked process repairs torch's thread pool at its first use,
+        # and the threads in which transformers reads weights would do so all at once
+        import torch
+
+        torch.set_num_threads(1)
         row = bench.train(run, bench.work, bench.config_dirs)
         add_row(bench.results, row)
         tell(row)

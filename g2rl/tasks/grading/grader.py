@@ -44,6 +44,8 @@ LEAST_WALL_SECONDS = 60.0
 """By the clock an item is given up after so many times its CPU time, and no less than so long."""
 SILENT_SECONDS = 20.0
 """After so long a wait for one item by the clock the user is told what the wait is for."""
+LOOK_SECONDS = 1.0
+"""After so long a wait by the clock the pool is looked at, whether it still runs."""
 START_SECONDS = 600.0
 """A pool that is not ready after this many seconds cannot start."""
 REPORTED_ROUTES = ("timeout", "killed", "unparsed", "error")
@@ -69,6 +71,8 @@ class _Job:
     answer: str | None
     """The answer that the verdict names when the worker does not come back."""
     future: Future[Any]
+    pool: ProcessPool
+    """The pool that has it; a grader may have replaced it since."""
     submitted: float
     """Time of submission on the clock of `time.perf_counter`, in seconds."""
 
@@ -263,21 +267,51 @@ class Grader:
         self, call: Callable[..., Any], args: tuple[Any, ...], answer: str | None
     ) -> _Job:
         """Give a call to the pool; a pool that has broken down is replaced first."""
-        assert self._pool is not None
+        # a pool may break down between the question and the call, but hardly twice
+        for _ in range(3):
+            pool = self._running_pool()
+            try:
+                future = pool.schedule(call, args=args, timeout=self.wall_seconds)
+            except RuntimeError:
+                continue
+            return _Job(call, args, answer, future, pool, time.perf_counter())
+        raise RuntimeError(
+            f"grading workers ({type(self.verifier).__name__}) do not stay alive: their pool broke "
+            "down three times in a row; look for what ends processes here (a limit of memory?)"
+        )
+
+    def _running_pool(self) -> ProcessPool:
+        """The pool, or another in its place if it has broken down."""
+        if self._pool is None:
+            raise RuntimeError("this grader is closed, and some of its verdicts were not ready")
         if not self._pool.active:
             self._pool.stop()
             self._pool.join()
             self._pool = self._start()
-        future = self._pool.schedule(call, args=args, timeout=self.wall_seconds)
-        return _Job(call, args, answer, future, time.perf_counter())
+        return self._pool
+
+    def _is_answered(self, job: _Job) -> bool:
+        """Wait for a job; False if the pool broke down and will never answer it.
+
+        A pool that breaks down answers what it has taken in. A job that it has in its queue, or
+        takes in afterwards, is never answered (pebble 5.2), so waiting alone might never end.
+        """
+        begun = time.monotonic()
+        while not wait([job.future], LOOK_SECONDS).done:
+            # an item may take minutes by the clock, and many of them a step; nobody waits in silence
+            if time.monotonic() - begun >= SILENT_SECONDS:
+                self._tell(f"has not come back within {SILENT_SECONDS:g} seconds")
+
+            # its last answers may still be on their way
+            if not job.pool.active and not wait([job.future], LOOK_SECONDS).done:
+                return False
+        return True
 
     def _wait(self, job: _Job, retry: bool = True) -> Any:
         """The result of a job, or the route "timeout" or "killed" as a string."""
-        # an item may take minutes by the clock, and many of them a step; nobody waits in silence
-        if not wait([job.future], SILENT_SECONDS).done:
-            self._tell(f"has not come back within {SILENT_SECONDS:g} seconds")
         try:
-            return job.future.result()
+            if self._is_answered(job):
+                return job.future.result()
         except TimeoutError:
             return workers.TIMEOUT
         except MemoryError:
@@ -292,7 +326,7 @@ class Grader:
             if expired.exitcode != -signal.SIGTERM:
                 return "killed"
         except BrokenProcessPool:
-            pass  # the pool went down while this item waited
+            pass  # the pool went down while this item waited, and said so
 
         # an item that is not to blame gets a second try, but no third
         if not retry:

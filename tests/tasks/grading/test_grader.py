@@ -153,6 +153,35 @@ def test_a_worker_killed_from_outside_is_replaced(grader: Grader) -> None:
     assert [v.correct for v in grader.grade([GOOD] * 4)] == [True] * 4
 
 
+def test_a_job_that_a_broken_pool_never_takes_in_is_given_again(
+    grader: Grader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool breaks down between the call and its queue: such a job is never answered."""
+    broken = grader._pool
+    assert broken is not None
+    put = broken._context.task_queue.put
+
+    def late(task: object) -> None:
+        deadline = time.monotonic() + 600
+        while broken.active and time.monotonic() < deadline:
+            time.sleep(0.01)
+        put(task)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(broken._context.task_queue, "put", late)
+    for pid in worker_pids():
+        os.kill(pid, signal.SIGKILL)
+    assert [v.correct for v in grader.grade([GOOD] * 2)] == [True] * 2
+    assert grader._pool is not broken
+
+
+def test_verdicts_that_a_closed_grader_did_not_wait_for_are_refused() -> None:
+    grader = Grader(Misbehaving(), workers=1)
+    pending = grader.submit([bad("nap"), GOOD])
+    grader.close()
+    with pytest.raises(RuntimeError, match="closed, and some of its verdicts were not ready"):
+        pending.result()
+
+
 def test_items_under_way_survive_a_scheduler_that_signals_every_process(grader: Grader) -> None:
     """Slurm preempts a job by SIGTERM to all of it, Ctrl-C is SIGINT to all of it."""
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -199,7 +228,8 @@ def test_an_item_that_waited_in_a_broken_pool_is_retried_once(grader: Grader) ->
     def stranded(item: tuple[str, Problem]) -> pool._Job:
         future: Future[Verdict] = Future()
         future.set_exception(BrokenProcessPool("all workers expired"))
-        return pool._Job(pool.workers.grade, item, None, future, time.perf_counter())
+        running = grader._running_pool()
+        return pool._Job(pool.workers.grade, item, None, future, running, time.perf_counter())
 
     assert grader._verdict(stranded(GOOD)).correct
     assert grader._verdict(stranded(bad("crash"))).route == "killed"

@@ -171,11 +171,16 @@ def test_settings_that_cannot_be_are_refused() -> None:
         RewardFunction("a:b", float("nan"))
 
 
-def test_workers_kill_what_hangs_or_hogs_and_go_on() -> None:
+def test_workers_kill_what_hangs_or_hogs_and_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     judge = verifier("obey", failed_reward=-0.25)
-    words = ["hang", "fine", "hog", "fine"]
-    with Grader(judge, workers=2, timeout_seconds=6.0) as grader:
-        verdicts = grader.grade([(word, PROBLEM) for word in words])
+    with Grader(judge, workers=2, timeout_seconds=6.0, wall_seconds=60.0) as grader:
+        # what hangs uses no CPU time: five seconds by the clock are enough to see it given up
+        monkeypatch.setattr(grader, "wall_seconds", 5.0)
+        hanging = grader.submit([("hang", PROBLEM)])
+        monkeypatch.setattr(grader, "wall_seconds", 60.0)
+        others = grader.submit([(word, PROBLEM) for word in ("fine", "hog", "fine")])
+
+        verdicts = hanging.result() + others.result()
         routes = [verdict.route for verdict in verdicts]
         assert routes == ["timeout", "reward", "killed", "reward"]
         assert [verdict.reward for verdict in verdicts] == [-0.25, 0.75, -0.25, 0.75]
