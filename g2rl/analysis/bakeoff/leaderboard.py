@@ -80,7 +80,7 @@ def task_parts(study: Study, rows: Rows) -> list[Part]:
     reported = study.reported(rows)
     provisional = study.provisional(rows)
     parts: list[Part] = [progress(study, rows, reported)]
-    if not provisional:
+    if not provisional and not reported:
         return parts
 
     # what counts, if there is anything
@@ -114,16 +114,17 @@ def progress(study: Study, rows: Rows, reported: Mapping[str, Sequence[Row]]) ->
     cost = ""
     if seconds:
         cost = f" A run took {min(seconds):.0f} to {max(seconds):.0f} CPU seconds."
-    rate = ""
+    stored = f"{runs} of {len(study.arms) * len(study.seeds)} reported runs.{cost}"
+
+    # one rate is not chosen, and every method is shown at it
     if len(study.rates) == 1:
-        rate = (
+        return (
             f"**One rate only, {study.rates[0]}, and {seeds_done(reported)} of {len(study.seeds)} "
-            "seeds**: methods are not at their best rates. "
+            f"seeds**: methods are not at their best rates. Stored: {stored}"
         )
     return (
-        f"{rate}Stored: {tried} of {len(study.arms) * len(study.rates)} runs that choose rates "
-        f"({len(chosen_arms)} of {len(study.arms)} arms at all {len(study.rates)}), "
-        f"{runs} of {len(study.arms) * len(study.seeds)} reported runs.{cost}"
+        f"Stored: {tried} of {len(study.arms) * len(study.rates)} runs that choose rates "
+        f"({len(chosen_arms)} of {len(study.arms)} arms at all {len(study.rates)}), {stored}"
     )
 
 

@@ -70,7 +70,12 @@ class Study:
         return found
 
     def chosen(self, rows: Rows, arm: str) -> str | None:
-        """The best rate of an arm; None until it was tried at every rate."""
+        """The best rate of an arm; None until it was tried at every rate.
+
+        A task at one rate has nothing to choose, and so needs no run on the seed that chooses.
+        """
+        if len(self.rates) == 1:
+            return self.rates[0]
         return best_rate(self.rate_rows(rows, arm), self.choose_by)
 
     def reported(self, rows: Rows) -> dict[str, list[Row]]:

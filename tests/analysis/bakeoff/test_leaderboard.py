@@ -192,6 +192,11 @@ def test_one_rate_and_one_or_two_seeds_are_said_so() -> None:
     # (one degree of freedom: 1 - 2 arctan(201) / pi), doubled for the smaller of two
     assert good[6].startswith("**+0.100 [+0.094, +0.107], p 0.006 (")
 
+    # nothing is chosen, so the runs on the other seed need not be there
+    reported = Rows({key: row for key, row in two.by_key.items() if key[3] != 100})
+    assert sitting.chosen(reported, "good") == sitting.chosen(Rows({}), "good") == "1e-3"
+    assert cells_of(leaderboard([sitting], reported, {}), "good") == good
+
     # one seed has no interval, and nothing is tested
     one = Rows({key: row for key, row in two.by_key.items() if key[3] != 1})
     text = leaderboard([sitting], one, {})
