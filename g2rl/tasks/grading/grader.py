@@ -298,7 +298,7 @@ class Grader:
         """
         begun = time.monotonic()
         while not wait([job.future], LOOK_SECONDS).done:
-            # an item may take minutes by the clock, and many of them a step; nobody waits in silence
+            # an item may take minutes by the clock, and many of them a step: say so
             if time.monotonic() - begun >= SILENT_SECONDS:
                 self._tell(f"has not come back within {SILENT_SECONDS:g} seconds")
 
