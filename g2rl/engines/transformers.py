@@ -1,9 +1,8 @@
 """Sample with the training model itself.
 
-Each prompt is read once, and its key-value cache is repeated for its samples. Prompts of similar
-length are decoded together, padded on the left. Rows that have stopped are dropped as soon as a
-tenth of the batch has stopped. On a CPU a plain forward with a growing cache is the fastest path
-that transformers offers.
+Each prompt is read once. What is kept of it is repeated for its samples, or shared by them
+(`g2rl.engines.readers`). Prompts of similar length are decoded together, padded on the left. Rows
+that have stopped are dropped as soon as a tenth of the batch has stopped.
 
 Decoding pads on the left, keeps a cache and has neighbours; scoring pads on the right and does
 without. Both give the same numbers for most architectures. Which they are is measured: with a few
@@ -20,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from g2rl.engines.caches import select_rows, with_room
 from g2rl.engines.drift import TOLERANCE, Drift, DriftError, drift_metrics, measure_drift
 from g2rl.engines.engine import Key, SamplerMemory, uniforms
 from g2rl.engines.next_token import next_tokens
+from g2rl.engines.readers import Reader, reader_of
 from g2rl.engines.witnesses import TOKENS, Witnesses, choose
 from g2rl.policy.anatomy import (
     UnsupportedModelError,
@@ -55,14 +54,12 @@ class _Batch:
     """Number of each row that is still in the batch."""
     last_B: Tensor
     """The token that each row reads next."""
-    mask_BL: Tensor
-    """Attention mask over prompt and response, with zeros on the padding."""
     positions_B1: Tensor
     """Position of the token that each row reads next."""
     uniforms_BT: Tensor
     """The random number of each response token."""
-    cache: Any
-    """The key-value cache; None before the first forward of one-token prompts."""
+    reader: Reader
+    """Reads the next token of each row behind what it has read before."""
     done_B: Tensor
     """Whether each row has drawn a stop token."""
     columns: list[Tensor] = field(default_factory=list)
@@ -86,18 +83,17 @@ class _Batch:
         for row, token_ids in zip(self.rows, drawn, strict=True):
             tokens[row].extend(token for token in token_ids if token >= 0)
 
-        # the cache of the rows that go on
+        # keys and values of the rows that go on
         keep_B = torch.zeros_like(self.done_B) if everything else ~self.done_B
         index = keep_B.nonzero().squeeze(1)
         dropped = len(self.rows) - index.numel()
         if index.numel():
-            select_rows(self.cache, index)
+            self.reader.keep(index)
 
         # and everything else that has one entry a row
         self.rows = [self.rows[i] for i in index.tolist()]
         self.last_B, self.done_B = self.last_B[index], self.done_B[index]
-        self.mask_BL, self.positions_B1 = self.mask_BL[index], self.positions_B1[index]
-        self.uniforms_BT = self.uniforms_BT[index]
+        self.positions_B1, self.uniforms_BT = self.positions_B1[index], self.uniforms_BT[index]
         return dropped
 
 
@@ -448,25 +444,29 @@ class TransformersEngine:
             )
             cache = output.past_key_values
 
-        # every row gets the cache of its prompt
+        # every row reads on behind its prompt
         place_of_prompt = {p: place for place, p in enumerate(prompt_numbers)}
         places = [place_of_prompt[row // samples] for row in rows]
         repeat_B = torch.tensor(places, device=ids_PL.device)
-        if cache is not None:
-            select_rows(cache, repeat_B)
-            with_room(cache)
+        reader = reader_of(self.model, cache, mask_PL, repeat_B, self._may_share())
 
         # and the random numbers of its sample
         noise = [uniforms(keys[row // samples], row % samples, params.max_tokens) for row in rows]
         return _Batch(
             rows=list(rows),
             last_B=ids_PL[repeat_B, -1],
-            mask_BL=mask_PL[repeat_B],
             positions_B1=mask_PL[repeat_B].sum(-1, keepdim=True) - 1,
             uniforms_BT=torch.from_numpy(np.stack(noise)).to(ids_PL.device),
-            cache=cache,
+            reader=reader,
             done_B=torch.zeros(len(rows), dtype=torch.bool, device=ids_PL.device),
         )
+
+    def _may_share(self) -> bool:
+        """Whether rows may share what is kept of their prompts: where scoring and update do, too.
+
+        Scores in bfloat16 would round what the kernels of attention keep in float32.
+        """
+        return self.policy.shares_prefixes and self.compared_in == "float32"
 
     def _pad_left(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Token ids and attention mask, (P, L) each; all prompts end in the last column."""
@@ -495,30 +495,22 @@ class TransformersEngine:
             Response tokens by row number.
         """
         stops = torch.tensor(stop_ids, device=batch.last_B.device)
-        decoder, head = decoder_of(self.model), self.model.get_output_embeddings()
+        head = self.model.get_output_embeddings()
         tokens: dict[int, list[int]] = {row: [] for row in batch.rows}
         witnesses.enter(batch.rows)
 
         # one token a row and step
         for t in range(params.max_tokens):
-            output = decoder(
-                input_ids=batch.last_B.unsqueeze(1),
-                attention_mask=batch.mask_BL,
-                position_ids=batch.positions_B1,
-                past_key_values=batch.cache,
-                use_cache=True,
-            )
-            batch.cache = output.past_key_values
+            hidden_BD = batch.reader.read(batch.last_B, batch.positions_B1)
 
             # rows that have stopped draw as well, but their tokens do not count
-            logits_BV = self.policy.logit_shape(head(output.last_hidden_state[:, -1]))
+            logits_BV = self.policy.logit_shape(head(hidden_BD))
             batch.last_B = next_tokens(logits_BV, batch.uniforms_BT[:, t], params)
             witnesses.see(logits_BV, batch.last_B, t)
             batch.columns.append(batch.last_B.masked_fill(batch.done_B, -1))
 
             # every row grows by one token, whether it has stopped or not
             batch.done_B = batch.done_B | torch.isin(batch.last_B, stops)
-            batch.mask_BL = torch.nn.functional.pad(batch.mask_BL, (0, 1), value=1)
             batch.positions_B1 = batch.positions_B1 + 1
 
             # copying the cache pays once enough rows have stopped

@@ -44,17 +44,64 @@ def groups_by_prompt(sequences: Sequences, rows: Sequence[int]) -> list[list[int
     return list(groups.values())
 
 
+@dataclass(slots=True)
+class _Tally:
+    """What the rows of a micro-batch compute, counted row by row."""
+
+    rows: int = 0
+    longest: int = 0
+    """Tokens of the longest row."""
+    row_tokens: int = 0
+    """Tokens of all rows, a prompt counted for each of its responses."""
+    packed: int = 0
+    """Tokens of all rows, a prompt counted once."""
+    prompts: set[tuple[int, ...]] = field(default_factory=set)
+
+    def with_rows(self, sequences: Sequences, rows: Sequence[int]) -> _Tally:
+        """The tally after some more rows; this one stays as it is."""
+        tally = _Tally(
+            self.rows + len(rows), self.longest, self.row_tokens, self.packed, set(self.prompts)
+        )
+        for n in rows:
+            prompt = tuple(sequences.prompts[n])
+            own_tokens = len(sequences.responses[n])
+            length = len(prompt) + own_tokens
+            tally.longest = max(tally.longest, length)
+            tally.row_tokens += length
+            tally.packed += own_tokens
+
+            # a prompt that is there already costs nothing
+            if prompt not in tally.prompts:
+                tally.prompts.add(prompt)
+                tally.packed += len(prompt)
+        return tally
+
+    @property
+    def padded(self) -> int:
+        """Tokens that are computed when the rows are padded."""
+        return self.rows * self.longest
+
+    @property
+    def is_worth_packing(self) -> bool:
+        """Whether packing computes enough less than padding."""
+        return self.packed <= WORTH * self.padded
+
+    @property
+    def computed(self) -> int:
+        """What counts against a token budget where prefixes are shared."""
+        if self.is_worth_packing:
+            return self.packed + self.row_tokens // KEYS_SHARE
+        return self.padded
+
+
 def packed_tokens(sequences: Sequences, rows: Sequence[int]) -> int:
     """Tokens that some rows compute when they are packed, last tokens included."""
-    tokens = sum(len(sequences.responses[n]) for n in rows)
-    for group in groups_by_prompt(sequences, rows):
-        tokens += len(sequences.prompts[group[0]])
-    return tokens
+    return _Tally().with_rows(sequences, rows).packed
 
 
 def is_worth_packing(sequences: Sequences, rows: Sequence[int]) -> bool:
     """Whether a micro-batch of these rows is packed by a policy that shares prefixes."""
-    return packed_tokens(sequences, rows) <= WORTH * padded_tokens(sequences, [rows])
+    return _Tally().with_rows(sequences, rows).is_worth_packing
 
 
 def computed_tokens(sequences: Sequences, plan: Sequence[Sequence[int]], sharing: bool) -> int:
@@ -65,14 +112,9 @@ def computed_tokens(sequences: Sequences, plan: Sequence[Sequence[int]], sharing
         plan: the rows of each micro-batch.
         sharing: whether the policy shares prefixes; otherwise these are the padded tokens.
     """
-    tokens = 0
-    for rows in plan:
-        if sharing and is_worth_packing(sequences, rows):
-            keys = sum(sequences.total_length(n) for n in rows)
-            tokens += packed_tokens(sequences, rows) + keys // KEYS_SHARE
-        else:
-            tokens += padded_tokens(sequences, [rows])
-    return tokens
+    if not sharing:
+        return padded_tokens(sequences, plan)
+    return sum(_Tally().with_rows(sequences, rows).computed for rows in plan)
 
 
 def plan_batches(
@@ -125,11 +167,15 @@ def _filled(
 ) -> list[list[int]]:
     """Join pieces that follow one another while they fit the budget."""
     plan: list[list[int]] = []
+    tally = _Tally()
     for piece in pieces:
-        if plan and computed_tokens(sequences, [plan[-1] + piece], sharing=True) <= token_budget:
+        joined = tally.with_rows(sequences, piece)
+        if plan and joined.computed <= token_budget:
             plan[-1] = plan[-1] + piece
+            tally = joined
         else:
             plan.append(piece)
+            tally = _Tally().with_rows(sequences, piece)
     return plan
 
 
