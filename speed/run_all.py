@@ -19,6 +19,7 @@ NAMES = (
     "features",
     "update_head",
     "prefix_sharing",
+    "sampling",
     "signal_step",
     "trl_step",
     "group_geometry",

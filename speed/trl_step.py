@@ -121,8 +121,7 @@ class Clock:
 def make_model(folder: Path) -> None:
     """Write a model of SmolLM2-135M's shape with random weights, and a tokenizer for its sums."""
     import torch
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -139,6 +138,13 @@ def make_model(folder: Path) -> None:
         pad_token_id=2,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
+    make_tokenizer(folder)
+
+
+def make_tokenizer(folder: Path) -> None:
+    """Write a tokenizer for worked sums, which cuts them as SmolLM2's does."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
 
     # one token a digit or a sign, with the space before it, as in SmolLM2's own
     signs = [*"0123456789", "+", "="]
