@@ -1,6 +1,8 @@
 """Run every comparison and write RESULTS.md.
 
-python speed/run_all.py [NAME ...]          or: make bench
+python speed/run_all.py                     or: make bench
+python speed/run_all.py NAME ...            these alone, printed and not written
+python speed/run_all.py NAME ... --write    these alone, in the place of their rows in RESULTS.md
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from pathlib import Path
 from harness import Row, machine
 
 HERE = Path(__file__).parent
+RESULTS = HERE / "RESULTS.md"
 NAMES = (
     "features",
     "update_head",
@@ -43,7 +46,12 @@ def main() -> None:
     parser.add_argument(
         "--repeats", type=int, help="of every comparison; default: each script's own"
     )
+    parser.add_argument(
+        "--write", action="store_true", help="put the rows of these names into RESULTS.md"
+    )
     args = parser.parse_args()
+    if args.write and f"\n{machine()}.\n" not in RESULTS.read_text(encoding="utf-8"):
+        parser.error(f"RESULTS.md is of another machine than {machine()}: run all of them")
 
     lines = ["| | against | ratio of | | target | met | |", "|---|---|---|---|---|---|---|"]
     for name in args.names:
@@ -60,7 +68,23 @@ def main() -> None:
         # written after each comparison, so that what has been measured is not lost
         if args.names == list(NAMES):
             text = HEAD + f"{machine()}.\n\n" + "\n".join(lines) + "\n"
-            (HERE / "RESULTS.md").write_text(text, encoding="utf-8")
+            RESULTS.write_text(text, encoding="utf-8")
+        elif args.write:
+            replace_rows(name, lines[-len(rows) :])
+
+
+def replace_rows(name: str, rows: list[str]) -> None:
+    """Put the rows of one script in the place of its earlier ones, in the order of `NAMES`."""
+    head, _, table = RESULTS.read_text(encoding="utf-8").partition("\n| | against |")
+    titles, ruler, *lines = f"| | against |{table}".splitlines()
+
+    # every row names its script
+    rows_of: dict[str, list[str]] = {other: [] for other in NAMES}
+    for row in lines:
+        rows_of[row.rpartition("`speed/")[2].partition(".py`")[0]].append(row)
+    rows_of[name] = rows
+    kept = [row for other in NAMES for row in rows_of[other]]
+    RESULTS.write_text("\n".join([head, titles, ruler, *kept, ""]), encoding="utf-8")
 
 
 def line(name: str, row: Row) -> str:

@@ -45,3 +45,24 @@ def test_replayed_rollouts_are_the_same_in_every_step() -> None:
     assert trainer.step.sampler(7) is rollouts
     assert first["train/length"] == second["train/length"]
     assert first["update/grad_norm"] != second["update/grad_norm"]
+
+
+def test_rows_of_one_script_take_the_place_of_its_earlier_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_all = importlib.import_module("run_all")
+    results = tmp_path / "RESULTS.md"
+    text = (SPEED / "RESULTS.md").read_text(encoding="utf-8")
+    results.write_text(text, encoding="utf-8")
+    monkeypatch.setattr(run_all, "RESULTS", results)
+
+    # the same rows again change nothing
+    rows = [row for row in text.splitlines() if "`speed/evaluation.py`" in row]
+    run_all.replace_rows("evaluation", rows)
+    assert results.read_text(encoding="utf-8") == text
+
+    # others stand where the earlier ones stood
+    run_all.replace_rows("evaluation", ["| new | `speed/evaluation.py`: a note |"])
+    lines = results.read_text(encoding="utf-8").splitlines()
+    assert [row for row in lines if "`speed/evaluation.py`" in row] == [lines[-3]]
+    assert len(lines) == len(text.splitlines()) - len(rows) + 1
