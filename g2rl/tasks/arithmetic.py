@@ -1,14 +1,16 @@
-"""Addition of two-digit numbers, for a pretrained model that a CPU can train.
+"""Two-digit numbers, for a pretrained model that a CPU can train.
 
-Two forms of the same knowledge, both few-shot and without a chat template:
+Three forms, all few-shot and without a chat template:
 
-    sum     "47 + 26 ="                      one right answer: 73
-    parts   "two numbers that make 73:"      many right answers: 47 + 26, 1 + 72, ...
+    sum      "47 + 26 ="                      one right answer: 73
+    between  "between 30 and 50 is"           many right answers: 31, 32, ..., 49
+    parts    "two numbers that make 73:"      many right answers: 47 + 26, 1 + 72, ...
 
-In the first form only accuracy can grow. In the second, pass@1 can grow while the model forgets all
-ways but one, so coverage is measured on a pretrained model, exactly: the answer of a verdict is the
-pair in order of size, and a target n has n // 2 of them. The *first* number (or sum of two) of a
-response counts, because such a model does not stop by itself; what follows is not read.
+In the first form only accuracy can grow. In the others pass@1 can grow while the model forgets all
+ways but one, so coverage is measured on a pretrained model, exactly: right answers can be counted,
+and the answer of a verdict is the number, or the pair in order of size. Parts are hard for a small
+model, because it must turn sums round. The *first* number (or sum of two) of a response counts,
+because such a model does not stop by itself; what follows is not read.
 """
 
 from __future__ import annotations
@@ -23,15 +25,21 @@ from g2rl.tasks.streams import stream
 from g2rl.tasks.task import stream_from_rows
 from g2rl.types import Problem, Verdict
 
-FORMS = ("sum", "parts")
+FORMS = ("sum", "between", "parts")
 LEAST, MOST = 10, 99
 """Terms of a sum, and targets of which parts are asked."""
 TRAIN_SUMS, HELD_OUT_SUMS = 2048, 256
 HELD_OUT_TARGETS = 24
 """Of the 90 targets; training asks for the parts of all others."""
+WIDTHS = (16, 20, 24)
+"""Upper bound minus lower bound of what `between` asks; one less is the number of right answers."""
+HELD_OUT_BOUNDS = 48
+"""Of the pairs of bounds; training asks for numbers between all others."""
 SUM_SHOTS = ((12, 35), (60, 18), (47, 26))
 PARTS_SHOTS = ((46, 12), (95, 60), (31, 5))
 """Examples in every prompt, as (target, first part); they are asked of nobody."""
+BETWEEN_SHOTS = ((12, 30, 17), (60, 81, 74), (35, 52, 41), (23, 44, 38))
+"""Examples as (lower bound, upper bound, a number between); none has one of `WIDTHS`."""
 
 _DRAW_STREAM = 0xA717  # a kind of random stream
 _MAX_CHARACTERS = 64
@@ -52,6 +60,12 @@ def parts_prompt(target: int) -> str:
     """Three targets with two numbers that make them, and an open one."""
     lines = [f"two numbers that make {n}: {a} + {n - a}" for n, a in PARTS_SHOTS]
     return "\n".join([*lines, f"two numbers that make {target}:"])
+
+
+def between_prompt(lower: int, upper: int) -> str:
+    """Four pairs of bounds with a number between them, and an open one."""
+    lines = [f"between {a} and {b} is {number}" for a, b, number in BETWEEN_SHOTS]
+    return "\n".join([*lines, f"between {lower} and {upper} is"])
 
 
 @lru_cache(maxsize=1)
@@ -79,6 +93,16 @@ def _drawn_targets() -> tuple[int, ...]:
     return tuple(targets)
 
 
+@lru_cache(maxsize=1)
+def _drawn_bounds() -> tuple[tuple[int, int], ...]:
+    """All pairs of two-digit bounds of a width in `WIDTHS` in a random order; held-out first."""
+    bounds: list[tuple[int, int]] = []
+    for width in WIDTHS:
+        bounds += [(lower, lower + width) for lower in range(LEAST, MOST + 1 - width)]
+    stream(_DRAW_STREAM, 2).shuffle(bounds)
+    return tuple(bounds)
+
+
 def problems(form: str, held_out: bool) -> list[Problem]:
     """All training problems or all held-out problems of a form.
 
@@ -100,6 +124,14 @@ def problems(form: str, held_out: bool) -> list[Problem]:
         return listed
 
     # many: the gold answer is one of them
+    if form == "between":
+        bounds = _drawn_bounds()
+        for lower, upper in bounds[:HELD_OUT_BOUNDS] if held_out else bounds[HELD_OUT_BOUNDS:]:
+            id_ = f"arithmetic_between/{kind}/{lower}-{upper}"
+            about = {"bounds": [lower, upper], "solutions": upper - lower - 1}
+            listed.append(Problem(id_, between_prompt(lower, upper), str(lower + 1), about))
+        return listed
+
     targets = _drawn_targets()
     for target in targets[:HELD_OUT_TARGETS] if held_out else targets[HELD_OUT_TARGETS:]:
         id_ = f"arithmetic_parts/{kind}/{target}"
@@ -147,6 +179,21 @@ class SumVerifier(_Plain):
         return Verdict(answer == problem.answer, answer, "number", time.perf_counter() - start)
 
 
+class BetweenVerifier(_Plain):
+    """Right if the first number of the response lies between the bounds, and is neither."""
+
+    def grade(self, completion: str, problem: Problem) -> Verdict:
+        """Judge one completion. The verdict's answer is the number, without leading zeros."""
+        start = time.perf_counter()
+        found = _NUMBER.search(completion[:_MAX_CHARACTERS])
+        if found is None:
+            return Verdict(False, None, "unparsed", time.perf_counter() - start)
+        lower, upper = problem.meta["bounds"]
+        number = int(found[0])
+        seconds = time.perf_counter() - start
+        return Verdict(lower < number < upper, str(number), "number", seconds)
+
+
 class PartsVerifier(_Plain):
     """Right if the first sum in the response, of two numbers above zero, makes the target."""
 
@@ -164,6 +211,8 @@ class PartsVerifier(_Plain):
 
 def verifier_of(form: str) -> Verifier:
     """The verifier of a form."""
+    if form == "between":
+        return BetweenVerifier()
     return SumVerifier() if form == "sum" else PartsVerifier()
 
 
@@ -195,7 +244,9 @@ class Arithmetic:
 
 
 def _what_is_asked(problem: Problem) -> Sequence[int]:
-    """The terms in order of size, or the target; empty for a problem of another task."""
+    """The terms in order of size, the bounds or the target; empty for a problem of another task."""
     if "terms" in problem.meta:
         return tuple(sorted(problem.meta["terms"]))
+    if "bounds" in problem.meta:
+        return tuple(problem.meta["bounds"])
     return (problem.meta["target"],) if "solutions" in problem.meta else ()

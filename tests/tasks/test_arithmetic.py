@@ -10,6 +10,7 @@ from g2rl.tasks.arithmetic import (
     FORMS,
     HELD_OUT_TARGETS,
     Arithmetic,
+    BetweenVerifier,
     PartsVerifier,
     SumVerifier,
     problems,
@@ -42,6 +43,13 @@ def test_prompts_are_few_shot_and_every_example_is_right() -> None:
         left, right = parts.split(" + ")
         assert int(left) + int(right) == int(target)
     assert question == f"two numbers that make {asked('parts').meta['target']}:"
+
+    *shots, question = asked("between").prompt.split("\n")
+    for shot in shots:
+        lower, number, upper = (int(shot.split(" ")[place]) for place in (1, 5, 3))
+        assert lower < number < upper
+    lower, upper = asked("between").meta["bounds"]
+    assert question == f"between {lower} and {upper} is"
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -108,6 +116,36 @@ def test_two_numbers_make_the_target(text: str, answer: str | None, correct: boo
     assert (verdict.answer, verdict.correct) == (answer, correct)
 
 
+@pytest.mark.parametrize(
+    ("text", "answer", "correct"),
+    [
+        (" 31", "31", True),
+        (" 049\nbetween", "49", True),
+        (" 30", "30", False),
+        (" 50", "50", False),
+        (" 131", "131", False),
+        (" -40", "40", True),  # the first number; a sign is not part of it
+        (" 20, no: 40", "20", False),
+        (" forty", None, False),
+    ],
+)
+def test_a_number_lies_between_and_is_no_bound(
+    text: str, answer: str | None, correct: bool
+) -> None:
+    problem = Problem("p", "between 30 and 50 is", "31", {"bounds": [30, 50], "solutions": 19})
+    verdict = BetweenVerifier().grade(text, problem)
+    assert (verdict.answer, verdict.correct) == (answer, correct)
+
+
+def test_numbers_between_are_counted_exactly() -> None:
+    verifier = BetweenVerifier()
+    for problem in problems("between", held_out=True):
+        verdicts = [verifier.grade(f" {number}", problem) for number in range(200)]
+        right = {verdict.answer for verdict in verdicts if verdict.correct}
+        assert len(right) == problem.meta["solutions"]
+        assert problem.answer in right
+
+
 def test_right_answers_are_counted_exactly() -> None:
     """Every ordered pair of a target, both orders: n // 2 distinct answers."""
     verifier = PartsVerifier()
@@ -129,7 +167,7 @@ def test_every_target_is_asked_once_and_forms_are_named() -> None:
     targets = sorted(problem.meta["target"] for problem in [*train, *held_out])
     assert targets == [n for n in range(10, 100) if n not in (46, 95, 31)]
     assert len(held_out) == HELD_OUT_TARGETS
-    with pytest.raises(ValueError, match=r"one of \('sum', 'parts'\), got 'product'"):
+    with pytest.raises(ValueError, match=r"one of \('sum', 'between', 'parts'\), got 'product'"):
         Arithmetic("product")
 
 

@@ -1,4 +1,4 @@
-"""Held-out problems of the task arithmetic: sums and targets that training never asks."""
+"""Held-out problems of the task arithmetic: sums, bounds and targets that training never asks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def arithmetic_benchmark(
     """A benchmark of all held-out problems of a form.
 
     Args:
-        form: "sum" or "parts", see `g2rl.tasks.arithmetic`.
+        form: "sum", "between" or "parts", see `g2rl.tasks.arithmetic`.
         limit: keeps the first problems only.
         samples, ks, name: as in `Benchmark`.
         temperature, top_p, top_k, max_tokens: as in `SamplingParams`.

@@ -19,6 +19,7 @@ VERIFIERS = {
     "detour": "g2rl.tasks.detour.DetourVerifier",
     "forked_skills": "g2rl.tasks.forked_skills.ForkedSkillsVerifier",
     "arithmetic_sum": "g2rl.tasks.arithmetic.SumVerifier",
+    "arithmetic_between": "g2rl.tasks.arithmetic.BetweenVerifier",
     "arithmetic_parts": "g2rl.tasks.arithmetic.PartsVerifier",
     "exact": "g2rl.tasks.grading.plain.ExactVerifier",
     "number": "g2rl.tasks.grading.plain.NumberVerifier",
