@@ -1,20 +1,22 @@
 """The decoding step of a plain decoder, without what transformers does around its operations.
 
-A forward of transformers makes a mask, looks up functions and goes through dozens of wrappers. For
-a small model that takes as long as its products do, once for every token. Decoders laid out like
-Llama's need none of it to read one token a row: here their own modules are called in their own
-order. With `WholeRows` the hidden states are those of the model to the last bit.
+A forward of transformers makes a mask, looks up functions and goes through dozens of wrappers, once
+for every token; a small model feels that. Decoders laid out like Llama's need none of it to read
+one token a row: here their own modules are called in their own order. With `WholeRows` the hidden
+states are those of the model to the last bit.
 """
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
+import transformers
 from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from g2rl.engines.caches import ROOM, RoomyLayer, select_rows
@@ -22,6 +24,7 @@ from g2rl.policy.prefix_attention import NAME as PREFIX_ATTENTION
 
 DECODERS = ("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model")
 """Classes of transformers whose forward was read and is written out here."""
+HOME = "transformers.models"
 SCALED_PRODUCTS = ("sdpa", PREFIX_ATTENTION)
 """Attention that is torch's own where rows are not packed."""
 
@@ -83,6 +86,8 @@ class LeanDecoder:
         self.decoder = decoder
         self.layers = [_calls_of(layer) for layer in decoder.layers]
         self.head_dim: int = decoder.layers[0].self_attn.head_dim
+
+        # as the file of the architecture has it now, which a library may have replaced
         self._rotate = sys.modules[type(decoder).__module__].apply_rotary_pos_emb
 
     def read(self, tokens_B: Tensor, positions_B1: Tensor, attention: Attention) -> Tensor:
@@ -136,6 +141,7 @@ class WholeRows:
         self, number: int, module: Any, queries: Tensor, keys: Tensor, values: Tensor
     ) -> Tensor:
         """See `Attention.__call__`."""
+        # all that the row has read, the new token included
         keys, values = self.cache.layers[number].update(keys, values)
         mask_B11L = None if self.mask_B11M is None else self.mask_B11M[..., : self.length]
         scaling = module.scaling
@@ -161,40 +167,87 @@ def _unless_full(mask: Tensor) -> Tensor | None:
     return None if bool(mask.all()) else mask
 
 
-def is_plain(model: nn.Module, decoder: Any) -> bool:
+def is_plain(decoder: Any) -> bool:
     """Whether the forward of a decoder is known to be the one that is written out here.
 
     Args:
-        model: a causal LM of transformers.
-        decoder: the part of it without the head.
+        decoder: of transformers, the part of a model without the head.
     """
-    # the classes of transformers themselves, with the attention that was read
+    # the class of transformers itself, with the attention that was read
     kind = type(decoder)
-    if kind.__name__ not in DECODERS or not kind.__module__.startswith("transformers.models."):
+    source = sys.modules[kind.__module__]
+    if kind.__name__ not in DECODERS or source.__name__ != f"{HOME}.{_folder_of(kind)}":
         return False
     if decoder.config._attn_implementation not in SCALED_PRODUCTS:
         return False
 
     # windows need masks of their own; Mistral has one for all layers and names no kinds
     kinds = getattr(decoder.config, "layer_types", None) or ["full_attention"]
-    if set(kinds) != {"full_attention"}:
+    if set(kinds) != {"full_attention"} or _is_altered(decoder):
         return False
     if kind.__name__ == "MistralModel" and decoder.config.sliding_window is not None:
         return False
+    if len(decoder.layers) != decoder.config.num_hidden_layers or _has_global_hooks():
+        return False
 
-    # what is left out does nothing else: neither in its class, nor by hooks, nor in one object
-    layer = decoder.layers[0]
-    for part in (decoder, layer, layer.self_attn):
-        forward = inspect.unwrap(type(part).forward)
-        if forward.__module__ != type(part).__module__:
+    # all layers, because somebody may have exchanged one
+    stem = kind.__name__.removesuffix("Model")
+    classes = (getattr(source, f"{stem}DecoderLayer"), getattr(source, f"{stem}Attention"))
+    return all(_is_plain_layer(layer, classes) for layer in decoder.layers)
+
+
+def _folder_of(kind: type) -> str:
+    """``qwen3.modeling_qwen3`` for Qwen3Model: where transformers keeps the class."""
+    name = kind.__name__.removesuffix("Model").lower()
+    return f"{name}.modeling_{name}"
+
+
+def _is_plain_layer(layer: Any, classes: tuple[type, type]) -> bool:
+    """Whether a layer and its attention are of these classes, and nothing that is called by its
+    forward alone was altered."""
+    attention = layer.self_attn
+    if (type(layer), type(attention)) != classes or _is_altered(layer):
+        return False
+
+    # the parts whose forward is called here, where transformers calls the part
+    parts = [attention, layer.input_layernorm, layer.post_attention_layernorm, layer.mlp]
+    parts += [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
+    for name in ("q_norm", "k_norm"):
+        if hasattr(attention, name):
+            parts.append(getattr(attention, name))
+    for part in parts:
+        if _is_altered(part) or type(part).__call__ is not nn.Module.__call__:
             return False
-    return not any(_is_altered(module) for module in model.modules())
+    return _is_own_code(type(layer)) and _is_own_code(type(attention))
 
 
 def _is_altered(module: nn.Module) -> bool:
     """Whether calling a module does something else than the forward of its class."""
     has_hooks = bool(module._forward_hooks or module._forward_pre_hooks)
-    return has_hooks or "forward" in vars(module)
+    return has_hooks or "forward" in vars(module) or module._compiled_call_impl is not None
+
+
+def _is_own_code(kind: type[nn.Module]) -> bool:
+    """Whether the forward of a class is what stands in its file, or in wrappers of transformers.
+
+    Libraries of fast kernels replace forwards of such classes.
+    """
+    # wrappers of transformers check arguments and collect outputs; others may do anything
+    home = str(Path(transformers.__file__).parent)
+    forward: Any = kind.forward
+    while hasattr(forward, "__wrapped__"):
+        if not forward.__code__.co_filename.startswith(home):
+            return False
+        forward = forward.__wrapped__
+
+    # innermost is what the file of the class defines
+    own_file: str = forward.__code__.co_filename
+    return own_file == sys.modules[kind.__module__].__file__
+
+
+def _has_global_hooks() -> bool:
+    """Whether torch calls something around every module."""
+    return bool(torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks)
 
 
 def _calls_of(layer: Any) -> _Layer:

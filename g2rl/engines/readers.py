@@ -109,7 +109,7 @@ def reader_of(
         return ModuleReader(decoder, None, mask_PL[prompt_of_row_B])
 
     # rows in the order of the prompts, each once, have nothing to share
-    can_be_lean = is_plain(model, decoder)
+    can_be_lean = is_plain(decoder)
     if can_be_lean and may_share and len(prompt_of_row_B) > len(mask_PL):
         return LeanReader(decoder, SharedPrompts(cache, mask_PL[:, :-1], prompt_of_row_B))
 

@@ -4,6 +4,10 @@ The G responses to a prompt differ behind it only. So its keys and values stand 
 of all its rows are multiplied with them at once, and one softmax runs over the prompt and the row's
 own tokens. That is the same sum in another order. Memory and its traffic are those of one prompt
 instead of G.
+
+Axes here: P prompts of S kept tokens, B rows of T own tokens in M places, K key heads that serve R
+query heads each, d wide. X is prompts times key heads, Y rows times key heads, and Q the query
+heads of all places of a prompt.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from g2rl.engines.caches import ROOM
 
 
 @dataclass(slots=True)
-class _Kept:
+class _LayerStates:
     """Keys and values of one layer, over K heads."""
 
     prompt_keys_XSd: Tensor
@@ -42,12 +46,15 @@ class SharedPrompts:
         self.mask_PS = mask_PS
         self.prompt_of_row_B = prompt_of_row_B
         self.length = 0
-        self.layers: list[_Kept] = []
+
+        # prompts stand once, rows begin with room for their own tokens
+        self.layers: list[_LayerStates] = []
         for layer in cache.layers:
             _, heads, _, dim = layer.keys.shape
-            empty = layer.keys.new_empty(len(prompt_of_row_B), heads, ROOM, dim)
+            shape = (len(prompt_of_row_B), heads, ROOM, dim)
             prompts = layer.keys.flatten(0, 1), layer.values.flatten(0, 1)
-            self.layers.append(_Kept(*prompts, empty, torch.empty_like(empty)))
+            rooms = layer.keys.new_empty(shape), layer.values.new_empty(shape)
+            self.layers.append(_LayerStates(*prompts, *rooms))
         self.heads: int = heads
         self._arrange()
 
@@ -56,19 +63,20 @@ class SharedPrompts:
         # more room, now and then
         self.length += 1
         if self.length > self.layers[0].keys_BKMd.shape[2]:
-            for kept in self.layers:
-                kept.keys_BKMd = nn.functional.pad(kept.keys_BKMd, (0, 0, 0, ROOM))
-                kept.values_BKMd = nn.functional.pad(kept.values_BKMd, (0, 0, 0, ROOM))
+            for states in self.layers:
+                states.keys_BKMd = nn.functional.pad(states.keys_BKMd, (0, 0, 0, ROOM))
+                states.values_BKMd = nn.functional.pad(states.values_BKMd, (0, 0, 0, ROOM))
 
     def __call__(
         self, number: int, module: Any, queries: Tensor, keys: Tensor, values: Tensor
     ) -> Tensor:
         """See `Attention.__call__`."""
-        kept, own = self.layers[number], self.length
-        kept.keys_BKMd[:, :, own - 1] = keys[:, :, 0]
-        kept.values_BKMd[:, :, own - 1] = values[:, :, 0]
-        own_keys = kept.keys_BKMd[:, :, :own].flatten(0, 1)
-        own_values = kept.values_BKMd[:, :, :own].flatten(0, 1)
+        # the new token's keys and values behind those of the row's other tokens
+        states, own = self.layers[number], self.length
+        states.keys_BKMd[:, :, own - 1] = keys[:, :, 0]
+        states.values_BKMd[:, :, own - 1] = values[:, :, 0]
+        own_keys = states.keys_BKMd[:, :, :own].flatten(0, 1)
+        own_values = states.values_BKMd[:, :, :own].flatten(0, 1)
 
         # R query heads have the same keys
         rows, _, _, dim = queries.shape
@@ -76,7 +84,7 @@ class SharedPrompts:
 
         # scores of the prompt's tokens and of the row's own, under one softmax
         scores_XQS = torch.baddbmm(
-            self.mask_X1S, self._by_prompt(queries_BKRd), kept.prompt_keys_XSd.transpose(1, 2)
+            self.mask_X1S, self._by_prompt(queries_BKRd), states.prompt_keys_XSd.transpose(1, 2)
         )
         scores_BKRS = self._by_row(scores_XQS)
         scores_YRT = torch.bmm(queries_BKRd.flatten(0, 1), own_keys.transpose(1, 2))
@@ -85,7 +93,7 @@ class SharedPrompts:
         prompt_weights, own_weights = weights.split((scores_BKRS.shape[-1], own), dim=-1)
 
         # and what they weigh
-        from_prompt_XQd = torch.bmm(self._by_prompt(prompt_weights), kept.prompt_values_XSd)
+        from_prompt_XQd = torch.bmm(self._by_prompt(prompt_weights), states.prompt_values_XSd)
         from_own_YRd = torch.bmm(own_weights.flatten(0, 1), own_values)
         out_BKRd = self._by_row(from_prompt_XQd) + from_own_YRd.view_as(queries_BKRd)
         return out_BKRd.reshape(rows, 1, -1)
@@ -96,11 +104,14 @@ class SharedPrompts:
         heads = torch.arange(self.heads, device=index.device)
         left_X = (left_P[:, None] * self.heads + heads).flatten()
 
-        for kept in self.layers:
-            kept.keys_BKMd, kept.values_BKMd = kept.keys_BKMd[index], kept.values_BKMd[index]
+        for states in self.layers:
+            states.keys_BKMd, states.values_BKMd = (
+                states.keys_BKMd[index],
+                states.values_BKMd[index],
+            )
             if len(left_P) < len(self.mask_PS):
-                kept.prompt_keys_XSd = kept.prompt_keys_XSd[left_X]
-                kept.prompt_values_XSd = kept.prompt_values_XSd[left_X]
+                states.prompt_keys_XSd = states.prompt_keys_XSd[left_X]
+                states.prompt_values_XSd = states.prompt_values_XSd[left_X]
         self.mask_PS = self.mask_PS[left_P]
         self._arrange()
 

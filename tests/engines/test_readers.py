@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import functools
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from g2rl.engines import readers
 from g2rl.engines.caches import ROOM
@@ -65,7 +67,7 @@ def states(model: Any, kind: str, monkeypatch: pytest.MonkeyPatch) -> list[Tenso
     rows = torch.tensor(PROMPT_OF_ROW)
     with monkeypatch.context() as patched:
         if kind == "module":
-            patched.setattr(readers, "is_plain", lambda model, decoder: False)
+            patched.setattr(readers, "is_plain", lambda decoder: False)
         reader: Reader = reader_of(model, cache, mask_PL, rows, may_share=kind == "shared")
     assert isinstance(reader, ModuleReader if kind == "module" else LeanReader)
     if isinstance(reader, LeanReader):
@@ -124,30 +126,90 @@ def test_rows_that_share_do_not_see_each_other(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("model_type", ["gemma3_text", "gpt2", "phi3", "qwen3_moe"])
 def test_other_architectures_are_read_by_their_own_forward(model_type: str) -> None:
     model = tiny_model(model_type)
-    assert not is_plain(model, decoder_of(model))
+    assert not is_plain(decoder_of(model))
 
 
-def test_a_model_that_was_altered_is_read_by_its_own_forward() -> None:
-    plain = plain_model("qwen3")
-    assert is_plain(plain, plain.model)
+def altered(how: str) -> Any:
+    """A plain model of which something was changed that the lean decoder would leave out."""
+    model = plain_model("mistral" if how == "window" else "qwen3")
+    decoder, layer = model.model, model.model.layers[2]
+    if how == "hook":
+        layer.register_forward_hook(lambda module, inputs, output: None)
+    elif how == "hook before a part":
+        layer.self_attn.o_proj.register_forward_pre_hook(lambda module, inputs: None)
+    elif how == "hook on the decoder":
+        decoder.register_forward_pre_hook(lambda module, inputs: None)
+    elif how == "forward of one object":
+        layer.mlp.forward = layer.mlp.forward
+    elif how == "eager":
+        model.config._attn_implementation = "eager"
+    elif how == "window":
+        model.config.sliding_window = 8
+    elif how == "windows":
+        model.config.layer_types = ["full_attention", "sliding_attention"] * 2
+    elif how == "fewer layers":
+        model.config.num_hidden_layers = 3
+    elif how == "compiled":
+        layer._compiled_call_impl = layer._call_impl
+    elif how == "own attention":
+        layer.self_attn.__class__ = type("Own", (type(layer.self_attn),), {})
+    elif how == "own layer":
+        layer.__class__ = type("Own", (type(layer),), {})
+    elif how == "own decoder":
+        decoder.__class__ = type("Qwen3Model", (type(decoder),), {"__module__": __name__})
+    elif how == "own call":
+        kind = type(layer.self_attn.q_proj)
+        own = {"__call__": lambda self, states: 2 * self.forward(states)}
+        layer.self_attn.q_proj.__class__ = type("Own", (kind,), own)
+    return model
 
-    # a hook, a forward of one object, another attention, a window
-    hooked = copy.deepcopy(plain)
-    hooked.model.layers[2].register_forward_hook(lambda module, inputs, output: None)
-    replaced = copy.deepcopy(plain)
-    replaced.model.layers[1].self_attn.forward = replaced.model.layers[1].self_attn.forward
-    eager = copy.deepcopy(plain)
-    eager.config._attn_implementation = "eager"
-    windowed = plain_model("mistral", sliding_window=8)
-    layered = plain_model("qwen3", layer_types=["full_attention", "sliding_attention"] * 2)
-    for model in (hooked, replaced, eager, windowed, layered):
-        assert not is_plain(model, model.model)
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "hook",
+        "hook before a part",
+        "hook on the decoder",
+        "forward of one object",
+        "eager",
+        "window",
+        "windows",
+        "fewer layers",
+        "compiled",
+        "own attention",
+        "own layer",
+        "own decoder",
+        "own call",
+    ],
+)
+def test_a_model_that_was_altered_is_read_by_its_own_forward(how: str) -> None:
+    assert is_plain(altered("nothing").model)
+    assert not is_plain(altered(how).model)
 
 
+def test_hooks_that_are_called_all_the_same_change_nothing() -> None:
+    """Gradient checkpointing has transformers put one on the embeddings."""
+    model = plain_model("qwen3")
+    model.model.embed_tokens.register_forward_hook(lambda module, inputs, output: None)
+    model.register_forward_hook(lambda module, inputs, output: None)
+    assert is_plain(model.model)
+
+
+def test_hooks_around_every_module_are_minded() -> None:
+    model = plain_model("qwen3")
+    handle = torch.nn.modules.module.register_module_forward_hook(lambda *about: None)
+    try:
+        assert not is_plain(model.model)
+    finally:
+        handle.remove()
+    assert is_plain(model.model)
+
+
+@pytest.mark.parametrize("is_named", [True, False])
 def test_a_class_whose_attention_was_replaced_is_read_by_its_own_forward(
-    monkeypatch: pytest.MonkeyPatch,
+    is_named: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Libraries of fast kernels patch the classes of transformers."""
+    """Libraries of fast kernels patch the classes of transformers, some under the old names."""
     model = plain_model("llama")
     kind = type(model.model.layers[0].self_attn)
     forward = kind.forward
@@ -155,8 +217,32 @@ def test_a_class_whose_attention_was_replaced_is_read_by_its_own_forward(
     def faster(self: Any, *args: Any, **options: Any) -> Any:
         return forward(self, *args, **options)
 
-    monkeypatch.setattr(kind, "forward", faster)
-    assert not is_plain(model, model.model)
+    monkeypatch.setattr(kind, "forward", functools.wraps(forward)(faster) if is_named else faster)
+    assert not is_plain(model.model)
+
+
+def test_rows_whose_padded_ones_have_left_need_no_mask() -> None:
+    """As transformers finds out in every forward; other kernels are taken then."""
+    mask_BL = torch.tensor([[0, 1, 1], [1, 1, 1]])
+    rows = WholeRows(DynamicCache(), mask_BL)
+    assert rows.mask_B11M is not None
+    rows.keep(torch.tensor([1]))
+    assert rows.mask_B11M is None
+
+
+def test_one_response_a_prompt_shares_nothing_and_no_cache_is_read_by_the_model() -> None:
+    model = plain_model("qwen3")
+    ids_PL = torch.tensor([[5, 6, 7], [8, 9, 10]])
+    mask_PL = torch.ones_like(ids_PL)
+
+    def attention_of(rows: list[int], cached: bool = True) -> str:
+        cache = model.model(input_ids=ids_PL[:, :-1], use_cache=True).past_key_values
+        reader = reader_of(model, cache if cached else None, mask_PL, torch.tensor(rows), True)
+        return type(getattr(reader, "attention", reader)).__name__
+
+    assert attention_of([0, 0, 1, 1]) == "SharedPrompts"
+    assert attention_of([0, 1]) == "WholeRows"
+    assert attention_of([0, 1], cached=False) == "ModuleReader"
 
 
 def sampled(
@@ -177,7 +263,7 @@ def sampled(
     with monkeypatch.context() as patched:
         patched.setattr("g2rl.engines.transformers.reader_of", noted)
         if not lean:
-            patched.setattr(readers, "is_plain", lambda model, decoder: False)
+            patched.setattr(readers, "is_plain", lambda decoder: False)
         prompts = [[5, 6, 7, 8, 9], [10, 11, 12], [4, 5]]
         groups = engine.generate(prompts, [(1,), (2,), (3,)], 12, params)
     assert engine.drift is not None

@@ -90,7 +90,9 @@ def task_parts(study: Study, rows: Rows) -> list[Part]:
             parts += claims_table(study, reported)
 
     # and what it was chosen from
-    return [*parts, rates_words(study), rates_table(study, rows)]
+    if provisional:
+        parts += [rates_words(study), rates_table(study, rows)]
+    return parts
 
 
 def rates_words(study: Study) -> str:
@@ -121,11 +123,25 @@ def progress(study: Study, rows: Rows, reported: Mapping[str, Sequence[Row]]) ->
         return (
             f"**One rate only, {study.rates[0]}, and {seeds_done(reported)} of {len(study.seeds)} "
             f"seeds**: methods are not at their best rates. Stored: {stored}"
+            f"{before_words(study, reported)}"
         )
     return (
         f"Stored: {tried} of {len(study.arms) * len(study.rates)} runs that choose rates "
         f"({len(chosen_arms)} of {len(study.arms)} arms at all {len(study.rates)}), {stored}"
     )
+
+
+def before_words(study: Study, reported: Mapping[str, Sequence[Row]]) -> str:
+    """The means before training over the seeds of the baseline; nothing without its runs."""
+    points = [row["curve"][0] for row in reported.get(study.baseline, ())]
+    if not points:
+        return ""
+
+    words: list[str] = []
+    for metric in dict.fromkeys((ACCURACY, study.primary, DISTINCT)):
+        mean = sum(point[metric] for point in points) / len(points)
+        words.append(f"{metric} {mean:.3f}")
+    return f" Before training: {', '.join(words)}."
 
 
 def seeds_done(reported: Mapping[str, Sequence[Row]]) -> str:

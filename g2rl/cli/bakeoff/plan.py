@@ -123,9 +123,11 @@ class Plan:
     """A family of contrasts about one arm on one task: task, arm, against, metrics."""
 
     def runs_of(self, task: PlannedTask, stage: str, rows: Rows) -> list[PlannedRun]:
-        """The runs of one of `STAGES`, in their order."""
+        """The runs of one of `STAGES`, in their order; at one rate there is nothing to choose."""
         if stage == "seeds":
             return self.seed_runs(task, rows)
+        if len(task.rates) == 1:
+            return []
         return self.rate_runs(task, task.rates if stage == "rates" else task.rates[:1])
 
     def rate_runs(self, task: PlannedTask, rates: Sequence[str]) -> list[PlannedRun]:

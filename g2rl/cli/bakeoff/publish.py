@@ -38,7 +38,10 @@ def publish(plan: Plan, home: Path, folders: Sequence[Path]) -> list[Path]:
 
     # the page first: without its markers nothing is written
     page = home / "README.md"
-    figures = {study.task: f"{study.task}.png" for study in studies if study.provisional(rows)}
+    figures: dict[str, str] = {}
+    for study in studies:
+        if study.baseline in study.reported(rows) or study.provisional(rows):
+            figures[study.task] = f"{study.task}.png"
     tables = leaderboard(studies, rows, figures)
     text = f"{tables}\n\n## Arms\n\n{commands_table(studies)}"
     filled = with_leaderboard(page.read_text(encoding="utf-8"), text)

@@ -23,5 +23,6 @@ code_files  where the files of reward functions lie
 reward_function  reward functions of one's own as a verifier
 registry   verifiers by the name that a samples file gives them
 grader     grades many completions, with a limit of time and memory on each
+worker_pool  keeps the worker processes running, and says which calls were lost
 workers    what starts the worker processes, and the functions that run in them
 """

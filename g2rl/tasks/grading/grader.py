@@ -20,46 +20,30 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, TimeoutError, wait
+from concurrent.futures import TimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from pickle import PicklingError
 from types import TracebackType
 from typing import Any, Self
 
-from pebble import ProcessExpired, ProcessPool
+from pebble import ProcessExpired
 
 from g2rl.tasks.grading import workers
 from g2rl.tasks.grading.reasoning import CUT_OFF
 from g2rl.tasks.grading.staged import PENDING, Staged
 from g2rl.tasks.grading.verifier import Verifier
+from g2rl.tasks.grading.worker_pool import Task, WorkerPool
 from g2rl.types import Problem, Verdict
 
 log = logging.getLogger(__name__)
 
-MAX_TASKS = 5000
-"""A worker is replaced after this many items, because the parsers' caches grow without bound."""
 WALL_FACTOR = 20.0
 LEAST_WALL_SECONDS = 60.0
 """By the clock an item is given up after so many times its CPU time, and no less than so long."""
 SILENT_SECONDS = 20.0
 """After so long a wait for one item by the clock the user is told what the wait is for."""
-LOOK_SECONDS = 1.0
-"""After so long a wait by the clock the pool is looked at, whether it still runs."""
-START_SECONDS = 600.0
-"""A pool that is not ready after this many seconds cannot start."""
 REPORTED_ROUTES = ("timeout", "killed", "unparsed", "error")
 """Routes whose share of all verdicts is a metric."""
-
-# what pebble and pickle raise when a worker does not come up
-_START_ERRORS = (
-    BrokenProcessPool,
-    ProcessExpired,
-    TimeoutError,
-    PicklingError,
-    AttributeError,
-    TypeError,
-)
 
 
 @dataclass(slots=True)
@@ -70,9 +54,7 @@ class _Job:
     args: tuple[Any, ...]
     answer: str | None
     """The answer that the verdict names when the worker does not come back."""
-    future: Future[Any]
-    pool: ProcessPool
-    """The pool that has it; a grader may have replaced it since."""
+    task: Task
     submitted: float
     """Time of submission on the clock of `time.perf_counter`, in seconds."""
 
@@ -150,7 +132,9 @@ class Grader:
         """Whether the user knows that items are slow or lost; metrics count how many."""
 
         # a verifier that always ends soon needs no process that could be killed
-        self._pool = None if verifier.bounded else self._start()
+        self._pool: WorkerPool | None = None
+        if not verifier.bounded:
+            self._pool = WorkerPool(verifier, workers, timeout_seconds, memory_mb)
 
     # ---- what callers use
 
@@ -160,8 +144,7 @@ class Grader:
 
     def submit(self, items: Sequence[tuple[str, Problem]]) -> Handle:
         """Start judging and return at once, so that the caller can do other work meanwhile."""
-        if self._closed:
-            raise RuntimeError("this grader is closed; make a new one")
+        self._refuse_if_closed()
         return Handle(self, [self._begin(completion, problem) for completion, problem in items])
 
     def cluster(self, answers: Sequence[str | None]) -> list[int]:
@@ -172,6 +155,8 @@ class Grader:
         tolerance is not transitive. Answers with equal keys are equivalent; a comparison that times
         out says no.
         """
+        self._refuse_if_closed()
+
         # one spelling stands for all that have its key
         spelling_of: dict[str, str] = {}
         for answer in answers:
@@ -222,9 +207,7 @@ class Grader:
         """Stop the workers. Closing twice is harmless."""
         self._closed = True
         if self._pool is not None:
-            self._pool.stop()
-            self._pool.join()
-            self._pool = None
+            self._pool.close()
 
     def __enter__(self) -> Self:
         return self
@@ -239,79 +222,30 @@ class Grader:
 
     # ---- the pool of workers
 
-    def _start(self) -> ProcessPool:
-        """A pool whose workers have proven that they run."""
-        pool = ProcessPool(
-            max_workers=self.workers,
-            max_tasks=MAX_TASKS,
-            initializer=workers.initialize,
-            initargs=(self.verifier, self.memory_mb * 2**20, self.timeout_seconds),
-            context=workers.LightContext(),
-        )
-        # a pool starts its workers at the first call, so ask each of them for a sign of life
-        try:
-            probes = [pool.schedule(workers.ready) for _ in range(self.workers)]
-            if not all(probe.result(timeout=START_SECONDS) for probe in probes):
-                raise RuntimeError("a grading worker came up without its verifier")
-        except _START_ERRORS as error:
-            pool.stop()
-            pool.join()
-            raise RuntimeError(
-                f"grading workers cannot start ({type(self.verifier).__name__}, "
-                f"{self.memory_mb} MiB); the worker's own error is above. A verifier must be "
-                "picklable and live in an importable module, not in __main__"
-            ) from error
-        return pool
+    def _refuse_if_closed(self) -> None:
+        """Workers are gone then, and nothing unbounded runs in the calling process."""
+        if self._closed:
+            raise RuntimeError("this grader is closed; make a new one")
 
     def _schedule(
         self, call: Callable[..., Any], args: tuple[Any, ...], answer: str | None
     ) -> _Job:
-        """Give a call to the pool; a pool that has broken down is replaced first."""
-        # a pool may break down between the question and the call, but hardly twice
-        for _ in range(3):
-            pool = self._running_pool()
-            try:
-                future = pool.schedule(call, args=args, timeout=self.wall_seconds)
-            except RuntimeError:
-                continue
-            return _Job(call, args, answer, future, pool, time.perf_counter())
-        raise RuntimeError(
-            f"grading workers ({type(self.verifier).__name__}) do not stay alive: their pool broke "
-            "down three times in a row; look for what ends processes here (a limit of memory?)"
-        )
+        """Give a call to the workers."""
+        assert self._pool is not None
+        task = self._pool.schedule(call, args, self.wall_seconds)
+        return _Job(call, args, answer, task, time.perf_counter())
 
-    def _running_pool(self) -> ProcessPool:
-        """The pool, or another in its place if it has broken down."""
-        if self._pool is None:
-            raise RuntimeError("this grader is closed, and some of its verdicts were not ready")
-        if not self._pool.active:
-            self._pool.stop()
-            self._pool.join()
-            self._pool = self._start()
-        return self._pool
-
-    def _is_answered(self, job: _Job) -> bool:
-        """Wait for a job; False if the pool broke down and will never answer it.
-
-        A pool that breaks down answers what it has taken in. A job that it has in its queue, or
-        takes in afterwards, is never answered (pebble 5.2), so waiting alone might never end.
-        """
-        begun = time.monotonic()
-        while not wait([job.future], LOOK_SECONDS).done:
-            # an item may take minutes by the clock, and many of them a step: say so
-            if time.monotonic() - begun >= SILENT_SECONDS:
-                self._tell(f"has not come back within {SILENT_SECONDS:g} seconds")
-
-            # its last answers may still be on their way
-            if not job.pool.active and not wait([job.future], LOOK_SECONDS).done:
-                return False
-        return True
+    def _note_wait(self, seconds: float) -> None:
+        """Nobody waits in silence, though an item may take minutes by the clock."""
+        if seconds >= SILENT_SECONDS:
+            self._tell(f"has not come back within {SILENT_SECONDS:g} seconds")
 
     def _wait(self, job: _Job, retry: bool = True) -> Any:
         """The result of a job, or the route "timeout" or "killed" as a string."""
+        assert self._pool is not None
         try:
-            if self._is_answered(job):
-                return job.future.result()
+            if self._pool.is_answered(job.task, self._note_wait):
+                return job.task.future.result()
         except TimeoutError:
             return workers.TIMEOUT
         except MemoryError:

@@ -195,7 +195,10 @@ def test_one_rate_and_one_or_two_seeds_are_said_so() -> None:
     # nothing is chosen, so the runs on the other seed need not be there
     reported = Rows({key: row for key, row in two.by_key.items() if key[3] != 100})
     assert sitting.chosen(reported, "good") == sitting.chosen(Rows({}), "good") == "1e-3"
-    assert cells_of(leaderboard([sitting], reported, {}), "good") == good
+    text = leaderboard([sitting], reported, {})
+    assert cells_of(text, "good") == good
+    assert "Before training: pass@1 0.300, pass@32 0.990, distinct 2.800." in text
+    assert "Seed 100" not in text
 
     # one seed has no interval, and nothing is tested
     one = Rows({key: row for key, row in two.by_key.items() if key[3] != 1})
