@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,13 +29,18 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("dist", "no") != "no":
         return  # it hands out the tests of others
 
+    # nothing that is imported is ever garbage, and looking for some there takes a fifth of the time
+    gc.disable()
     import torch
 
     from tests import commands
 
+    gc.freeze()
+    gc.enable()
     torch.set_num_threads(1)
     if not config.option.collectonly:
         commands.server()
+    gc.disable()
 
     # on a busy machine, an example that takes milliseconds may take a second
     with contextlib.suppress(ImportError):
@@ -43,6 +49,12 @@ def pytest_configure(config: pytest.Config) -> None:
         slow = [HealthCheck.too_slow]
         settings.register_profile("busy", deadline=None, suppress_health_check=slow)
         settings.load_profile("busy")
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage again, but not among the modules and the tests."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
