@@ -52,8 +52,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Look for garbage again, but not among the modules and the tests."""
+    """Look for garbage again, more seldom than Python does, and not among modules and tests."""
     gc.freeze()
+    gc.set_threshold(5_000, 20, 10)
     gc.enable()
 
 
