@@ -6,6 +6,7 @@ reads its own files with.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import json
@@ -13,6 +14,7 @@ import pickle
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -72,15 +74,24 @@ def composed(*overrides: str, command: str = "train", with_hydra: bool = False) 
 
 @functools.lru_cache(maxsize=256)
 def _composed_once(command: str, overrides: tuple[str, ...], with_hydra: bool) -> DictConfig:
-    # a test session composes some hundred times, and Hydra would do the same work anew
+    with files_read_once(), initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return compose(command, overrides=list(overrides), return_hydra_config=with_hydra)
+
+
+@contextlib.contextmanager
+def files_read_once() -> Iterator[None]:
+    """Hydra remembers what it has read and merged.
+
+    A test session composes some hundred times, and Hydra would do the same work anew. Files of a
+    folder must not change meanwhile.
+    """
     with (
         mock.patch.object(ConfigRepository, "load_config", _load_once),
         mock.patch.object(defaults_list, "_create_interpolation_map", _map_once),
         mock.patch.object(ConfigLoaderImpl, "_compose_config_from_defaults_list", _merge_once),
         mock.patch.multiple("omegaconf.base", parse=_PARSE),
-        initialize_config_dir(str(config_dir()), version_base="1.3"),
     ):
-        return compose(command, overrides=list(overrides), return_hydra_config=with_hydra)
+        yield
 
 
 _MERGED: dict[tuple[str, ...], bytes] = {}
