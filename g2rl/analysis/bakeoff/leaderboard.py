@@ -324,8 +324,13 @@ def rates_table(study: Study, rows: Rows) -> list[list[str]]:
         lines.append(cells[: len(lines[0])])
 
     for arm in study.arms:
+        # without a choice to make, an arm need not have been tried on this seed
+        tried = study.rate_rows(rows, arm)
+        if not has_choice and tried == [None]:
+            continue
+
         cells = [arm]
-        for row in study.rate_rows(rows, arm):
+        for row in tried:
             cells.append(NOTHING if row is None else point_cell(study, row["curve"][-1]))
         cells.append(study.chosen(rows, arm) or NOTHING)
         lines.append(cells[: len(lines[0])])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,6 +51,8 @@ GAP = 0.055
 """Least distance of two names, as a share of the panel's height."""
 MOST_NAMED = 3
 """The title names so many arms."""
+MESSAGE_WIDTH = 132
+"""Letters of a line of the title: more are wider than the figure."""
 
 Paths = Mapping[str, np.ndarray]
 """Of each arm accuracy, coverage and distinct right answers at every evaluation, (3, E)."""
@@ -173,7 +176,7 @@ def message(study: Study, kept: str, paths: Paths) -> str:
     (x, y, z), (x_end, y_end, z_end) = paths[study.baseline].T[[0, -1]]
     first_line = (
         f"{study.task}: plain GRPO takes {ACCURACY} from {x:.2f} to {x_end:.2f}, {kept} "
-        f"from {y:.2f} to {y_end:.2f}, different right answers from {z:.1f} to {z_end:.1f}"
+        f"from {y:.3f} to {y_end:.3f}, different right answers from {z:.1f} to {z_end:.1f}"
     )
 
     # who keeps most, and what that costs
@@ -184,4 +187,8 @@ def message(study: Study, kept: str, paths: Paths) -> str:
     named: list[str] = []
     for answers, accuracy, name in sorted(ends, reverse=True)[:MOST_NAMED]:
         named.append(f"{answers:.1f} by {name} at {ACCURACY} {accuracy:.2f}")
-    return f"{first_line}\nmost different answers: {'; '.join(named)}"
+
+    # no wider than the figure
+    second_line = f"most different answers: {'; '.join(named)}"
+    lines = [*wrap(first_line, MESSAGE_WIDTH), *wrap(second_line, MESSAGE_WIDTH)]
+    return "\n".join(lines)

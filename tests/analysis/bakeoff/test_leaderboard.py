@@ -232,7 +232,7 @@ def test_the_figure_shows_means_over_runs(tmp_path: Path) -> None:
     # what the baseline gains and loses, and who has most answers at which accuracy
     paths = {arm: mean_path(of_arm, "pass@32") for arm, of_arm in reported.items()}
     first_line, second_line = message(STUDY, "pass@32", paths).split("\n")
-    assert "pass@1 from 0.30 to 0.80, pass@32 from 0.99 to 0.85" in first_line
+    assert "pass@1 from 0.30 to 0.80, pass@32 from 0.990 to 0.850" in first_line
     assert second_line == (
         "most different answers: 2.4 by good (grey) at pass@1 0.80; 1.1 by plain GRPO at pass@1 "
         "0.80; 0.8 by poor (grey) at pass@1 0.51"
