@@ -16,9 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-import torch
+from cost_model import qwen_shape
 from harness import machine
-from transformers import Qwen3Config, Qwen3ForCausalLM
 from trl_step import make_tokenizer
 
 PROMPTS = 4
@@ -26,21 +25,7 @@ PROMPTS = 4
 
 def make_model(folder: Path, layers: int) -> None:
     """Write a model of Qwen3-1.7B's width with random weights."""
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=151_936,
-        hidden_size=2048,
-        intermediate_size=6144,
-        num_hidden_layers=layers,
-        num_attention_heads=16,
-        num_key_value_heads=8,
-        head_dim=128,
-        tie_word_embeddings=True,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=2,
-    )
-    Qwen3ForCausalLM(config).save_pretrained(folder)
+    qwen_shape(layers).model.save_pretrained(folder)
     make_tokenizer(folder)
 
 

@@ -35,6 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     from tests import commands
 
+    # the server, and every command that is forked from it, looks for garbage as any program does
     gc.freeze()
     gc.enable()
     torch.set_num_threads(1)

@@ -24,7 +24,6 @@ from g2rl.policy.prefix_attention import NAME as PREFIX_ATTENTION
 
 DECODERS = ("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model")
 """Classes of transformers whose forward was read and is written out here."""
-HOME = "transformers.models"
 SCALED_PRODUCTS = ("sdpa", PREFIX_ATTENTION)
 """Attention that is torch's own where rows are not packed."""
 
@@ -175,8 +174,9 @@ def is_plain(decoder: Any) -> bool:
     """
     # the class of transformers itself, with the attention that was read
     kind = type(decoder)
-    source = sys.modules[kind.__module__]
-    if kind.__name__ not in DECODERS or source.__name__ != f"{HOME}.{_folder_of(kind)}":
+    stem = kind.__name__.removesuffix("Model")
+    home = f"transformers.models.{stem.lower()}.modeling_{stem.lower()}"
+    if kind.__name__ not in DECODERS or kind.__module__ != home:
         return False
     if decoder.config._attn_implementation not in SCALED_PRODUCTS:
         return False
@@ -191,15 +191,11 @@ def is_plain(decoder: Any) -> bool:
         return False
 
     # all layers, because somebody may have exchanged one
-    stem = kind.__name__.removesuffix("Model")
+    source = sys.modules[home]
     classes = (getattr(source, f"{stem}DecoderLayer"), getattr(source, f"{stem}Attention"))
+    if not all(map(_is_own_code, classes)):
+        return False
     return all(_is_plain_layer(layer, classes) for layer in decoder.layers)
-
-
-def _folder_of(kind: type) -> str:
-    """``qwen3.modeling_qwen3`` for Qwen3Model: where transformers keeps the class."""
-    name = kind.__name__.removesuffix("Model").lower()
-    return f"{name}.modeling_{name}"
 
 
 def _is_plain_layer(layer: Any, classes: tuple[type, type]) -> bool:
@@ -218,7 +214,7 @@ def _is_plain_layer(layer: Any, classes: tuple[type, type]) -> bool:
     for part in parts:
         if _is_altered(part) or type(part).__call__ is not nn.Module.__call__:
             return False
-    return _is_own_code(type(layer)) and _is_own_code(type(attention))
+    return True
 
 
 def _is_altered(module: nn.Module) -> bool:

@@ -163,6 +163,12 @@ class _Plain:
         return left == right
 
 
+def _first_number(completion: str) -> str | None:
+    """The first number near the beginning, without leading zeros; None if there is none."""
+    found = _NUMBER.search(completion[:_MAX_CHARACTERS])
+    return None if found is None else str(int(found[0]))
+
+
 class SumVerifier(_Plain):
     """Right if the first number of the response is the sum."""
 
@@ -172,10 +178,9 @@ class SumVerifier(_Plain):
         """Judge one completion. The verdict's answer is the number, without leading zeros."""
         # a number that the token limit cut off is another number
         start = time.perf_counter()
-        found = _NUMBER.search(completion[:_MAX_CHARACTERS])
-        if found is None:
+        answer = _first_number(completion)
+        if answer is None:
             return Verdict(False, None, "unparsed", time.perf_counter() - start)
-        answer = str(int(found[0]))
         return Verdict(answer == problem.answer, answer, "number", time.perf_counter() - start)
 
 
@@ -185,13 +190,12 @@ class BetweenVerifier(_Plain):
     def grade(self, completion: str, problem: Problem) -> Verdict:
         """Judge one completion. The verdict's answer is the number, without leading zeros."""
         start = time.perf_counter()
-        found = _NUMBER.search(completion[:_MAX_CHARACTERS])
-        if found is None:
+        answer = _first_number(completion)
+        if answer is None:
             return Verdict(False, None, "unparsed", time.perf_counter() - start)
         lower, upper = problem.meta["bounds"]
-        number = int(found[0])
-        seconds = time.perf_counter() - start
-        return Verdict(lower < number < upper, str(number), "number", seconds)
+        correct = lower < int(answer) < upper
+        return Verdict(correct, answer, "number", time.perf_counter() - start)
 
 
 class PartsVerifier(_Plain):

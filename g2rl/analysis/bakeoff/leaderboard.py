@@ -109,8 +109,6 @@ def rates_words(study: Study) -> str:
 def progress(study: Study, rows: Rows, reported: Mapping[str, Sequence[Row]]) -> str:
     """How much of the plan is stored, in one sentence, and what it took."""
     # counted among what was planned
-    chosen_arms = [arm for arm in study.arms if study.chosen(rows, arm) is not None]
-    tried = sum(row is not None for arm in study.arms for row in study.rate_rows(rows, arm))
     runs = sum(len(of_arm) for of_arm in reported.values())
     seconds = [row["cpu_seconds"] for row in rows.of(study.task)]
     cost = ""
@@ -125,6 +123,10 @@ def progress(study: Study, rows: Rows, reported: Mapping[str, Sequence[Row]]) ->
             f"seeds**: methods are not at their best rates. Stored: {stored}"
             f"{before_words(study, reported)}"
         )
+
+    # otherwise the runs that choose count as well
+    chosen_arms = [arm for arm in study.arms if study.chosen(rows, arm) is not None]
+    tried = sum(row is not None for arm in study.arms for row in study.rate_rows(rows, arm))
     return (
         f"Stored: {tried} of {len(study.arms) * len(study.rates)} runs that choose rates "
         f"({len(chosen_arms)} of {len(study.arms)} arms at all {len(study.rates)}), {stored}"
