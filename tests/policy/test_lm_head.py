@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from g2rl.policy.lm_head import FeatureRequest, head, head_pass, tiles
+from g2rl.policy.lm_head import FeatureRequest, head, head_pass, residuals, tiles
 from g2rl.policy.lm_head.tiles import MIN_SLICE, tile_columns, tile_rows
 
 T, V, D = 11, 17, 5
@@ -91,6 +91,21 @@ def test_tile_rows_counts_tile_and_chunk_and_never_less_than_one_row() -> None:
     assert tile_rows(100, (100 + 5) * 4 * 3, torch.float32) == 3
     assert tile_rows(100, (100 + 5) * 4 * 3 - 1, torch.bfloat16) == 2  # computed in float32
     assert tile_rows(100, 1, torch.float32) == 1
+
+
+def test_a_tile_of_many_rows_has_a_multiple_of_sixteen() -> None:
+    for fitting, rows in [(15, 15), (16, 16), (31, 16), (32, 32), (110, 96), (5000, 1024)]:
+        assert tile_rows(100, (100 + 5) * 4 * fitting, torch.float32) == rows
+
+
+def test_matrices_are_cut_into_whole_blocks_and_the_rest() -> None:
+    """A product over blocks cannot show whether there were any; two blocks are the least."""
+    matrix = torch.arange(2.0 * (3 * residuals.BLOCK_WORDS + 7)).view(2, -1)
+    blocks, rest = residuals._blocks(matrix)
+    assert blocks is not None
+    assert torch.equal(torch.cat([*blocks, matrix[:, rest]], 1), matrix)
+    assert blocks.shape == (3, 2, residuals.BLOCK_WORDS)
+    assert residuals._blocks(matrix[:, : 2 * residuals.BLOCK_WORDS - 1])[0] is None
 
 
 def test_tile_columns_counts_two_buffers_and_never_less_than_the_least_slice() -> None:
@@ -209,11 +224,13 @@ def test_phi_is_tau_times_the_gradient_of_the_log_probability(tau: float) -> Non
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("feature_tau", [1.0, 0.6, 1.6])
 @pytest.mark.parametrize("rows", [1, 2, 4, 64])
+@pytest.mark.parametrize("block_words", [4, 5, V])
 def test_features_by_identity_equal_the_literal_token_sum(
-    rows: int, feature_tau: float, weighted: bool
+    block_words: int, rows: int, feature_tau: float, weighted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Phi = W^T c, c = sum a_t (e(y_t) - p_t) / sum a_t, against sum a_t phi_t / sum a_t; sampled
-    at 1."""
+    at 1. The vocabulary is one block, or some with words left over."""
+    monkeypatch.setattr(residuals, "BLOCK_WORDS", block_words)
     hidden, weight, bias, targets = inputs(seed=1)
     alpha = torch.linspace(0.2, 3, T, dtype=torch.float64) if weighted else None
     request = FeatureRequest(SEGMENTS, COUNT, feature_tau, alpha)

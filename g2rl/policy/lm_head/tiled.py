@@ -159,7 +159,7 @@ class TiledHead(torch.autograd.Function):
             log_norm_T[tile] = scores.log_norms
 
             if request is not None and residual_NV is not None:
-                add_residuals(residual_NV, request, tile, logits, temperature, slopes)
+                add_residuals(residual_NV, request, tile, logits, scores.sums, temperature, slopes)
 
         # logits are not stored: the backward recomputes them
         ctx.save_for_backward(hidden_TD, weight_VD, bias_V, targets_T, log_norm_T, entropy_T)
