@@ -7,14 +7,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from g2rl.cli.bakeoff.plan import STAGES, Plan, read_plan
+from g2rl.cli.bakeoff.plan import STAGES, Plan, read_plan, shown_plan
 from g2rl.cli.config.launch import share_cores
 from g2rl.cli.one_line import errors_in_one_line
 
 EPILOG = """examples
   g2rl-bench run                                     the whole study; the same command goes on
   g2rl-bench run --tasks detour --stages rates       a part of it
-  g2rl-bench run --again --arms maxrl                one arm anew, whatever is stored
+  g2rl-bench run --again --arms maxrl                one arm anew, whatever is stored in --home
   g2rl-bench add mine exploration=mine               your own signal by the same protocol
   g2rl-bench table --write                           leaderboard and figures from stored rows
 
@@ -38,7 +38,11 @@ def parser() -> argparse.ArgumentParser:
     # the study
     run = verbs.add_parser("run", help="make every run of the plan that has no row yet")
     run.add_argument("--arms", nargs="+", help="of the plan; default: all")
-    run.add_argument("--again", action="store_true", help="also what is stored in --home")
+    run.add_argument(
+        "--again",
+        action="store_true",
+        help="also what is stored in --home and --rows; rows in --out count, so that it can go on",
+    )
     add_places(run)
     add_running(run)
 
@@ -52,7 +56,9 @@ def parser() -> argparse.ArgumentParser:
     # tables and figures
     table = verbs.add_parser("table", help="make tables and figures from stored rows")
     table.add_argument(
-        "--write", action="store_true", help="store the rows, the README and the figures in --home"
+        "--write",
+        action="store_true",
+        help="store the rows, the README and the figures in --home, by the plan that it shows",
     )
     add_places(table)
     return command_line
@@ -61,11 +67,16 @@ def parser() -> argparse.ArgumentParser:
 def add_places(verb: argparse.ArgumentParser) -> None:
     """The options that say what is compared and where its rows are."""
     verb.add_argument(
-        "--home", type=Path, default=HOME, help=f"folder of plan.yaml and rows/ ({HOME})"
+        "--home", type=Path, default=HOME, help=f"folder of the plans and rows/ ({HOME})"
     )
-    verb.add_argument("--plan", type=Path, help="another plan (HOME/plan.yaml)")
+    verb.add_argument(
+        "--plan", type=Path, help="another plan than the shown one (HOME/published.yaml)"
+    )
     verb.add_argument("--rows", type=Path, nargs="+", default=[], help="folders with further rows")
     verb.add_argument("--tasks", nargs="+", help="of the plan; default: all")
+    verb.add_argument(
+        "--config-dir", type=Path, nargs="+", default=[], help="folders with your own YAML files"
+    )
 
 
 def add_running(verb: argparse.ArgumentParser) -> None:
@@ -77,9 +88,6 @@ def add_running(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     verb.add_argument(
         "--first", nargs="+", default=[], help="arms that go through all stages before the others"
-    )
-    verb.add_argument(
-        "--config-dir", type=Path, nargs="+", default=[], help="folders with your own YAML files"
     )
 
 
@@ -94,7 +102,7 @@ def main() -> None:
 
 def carry_out(words: argparse.Namespace) -> int:
     """Do what was typed; returns the exit code."""
-    plan = read_plan(words.plan or words.home / "plan.yaml")
+    plan = read_plan(words.plan or shown_plan(words.home), words.config_dir)
     tasks = known_tasks(plan, words.tasks)
     stored = [words.home / "rows", *words.rows]
 
@@ -108,10 +116,30 @@ def carry_out(words: argparse.Namespace) -> int:
 
     # an own arm runs alone and is shown among the others
     plan = plan.with_own_arm(words.name, words.overrides)
+    everything = [*stored, words.out / "rows"]
+    check_baseline(plan, tasks, everything)
     code = run(plan.only([words.name]), tasks, stored, words)
     if code == 0:
-        show(plan, tasks, [*stored, words.out / "rows"])
+        show(plan, tasks, everything)
     return code
+
+
+def check_baseline(plan: Plan, tasks: Sequence[str], folders: Sequence[Path]) -> None:
+    """Refuse to train an arm that nothing could be compared with.
+
+    Raises:
+        ValueError: the baseline has no reported row on a task.
+    """
+    from g2rl.analysis.bakeoff.rows import read_rows
+
+    rows = read_rows(folders)
+    for name in tasks:
+        if plan.baseline not in plan.study(plan.tasks[name]).reported(rows):
+            raise ValueError(
+                f"there is nothing to compare with on {name}: {plan.baseline} has no reported row "
+                f"by this plan. Make it with g2rl-bench run --arms {plan.baseline} --tasks {name}, "
+                "or name other --tasks or another --plan"
+            )
 
 
 def known_tasks(plan: Plan, names: Sequence[str] | None) -> list[str]:
@@ -164,14 +192,25 @@ def show(plan: Plan, tasks: Sequence[str], folders: Sequence[Path]) -> None:
 def tables(
     plan: Plan, tasks: Sequence[str], folders: Sequence[Path], words: argparse.Namespace
 ) -> None:
-    """Print the tables, or store rows, README and figures."""
-    if words.write:
-        from g2rl.cli.bakeoff.publish import publish
+    """Print the tables, or store rows, README and figures.
 
-        for path in publish(plan, words.home, folders):
-            print(f"written: {path}")
-    else:
+    Raises:
+        ValueError: a page is to be written that would show another plan, or a part of it.
+    """
+    if not words.write:
         show(plan, tasks, folders)
+        return
+
+    # a page of fewer runs would take the place of one with more
+    if words.plan or words.tasks:
+        raise ValueError(
+            f"--write stores all that {shown_plan(words.home)} plans, so it goes with neither "
+            "--plan nor --tasks: to show another plan on the page, change that file"
+        )
+    from g2rl.cli.bakeoff.publish import publish
+
+    for path in publish(plan, words.home, words.rows):
+        print(f"written: {path}")
 
 
 if __name__ == "__main__":

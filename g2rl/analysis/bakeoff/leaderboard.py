@@ -77,6 +77,7 @@ def leaderboard_parts(
 
 def task_parts(study: Study, rows: Rows) -> list[Part]:
     """Paragraphs and tables of one task."""
+    study.check_metrics(rows)
     reported = study.reported(rows)
     provisional = study.provisional(rows)
     parts: list[Part] = [progress(study, rows, reported)]
@@ -225,6 +226,10 @@ def difference_cell(one: ArmContrast | None) -> str:
     if math.isnan(one.adjusted):
         return text
 
+    # runs that are the same tell nothing of how far runs differ
+    if one.result.spread == 0 and one.result.difference == 0:
+        return "0, the same in every seed"
+
     # no share differs by more than 1
     detectable = f"{one.detectable:.3f}"
     if is_share(one.metric) and one.detectable > 1:
@@ -355,8 +360,9 @@ def point_cell(study: Study, point: Mapping[str, float]) -> str:
 
 
 def commands_table(studies: Sequence[Study]) -> str:
-    """How each arm's row is made again, and what it is."""
-    lines = [["arm", "what is typed after `g2rl-train`", "its row again"]]
+    """What each arm is, and how its rows are made again."""
+    lines = [["arm", "what is typed after `g2rl-train`", "its rows again"]]
     for arm, words in studies[0].arms.items():
-        lines.append([arm, f"`{words}`", f"`g2rl-bench run --again --arms {arm}`"])
+        typed = " ".join(words)
+        lines.append([arm, f"`{typed}`", f"`g2rl-bench run --again --arms {arm}`"])
     return markdown(lines)

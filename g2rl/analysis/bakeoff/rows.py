@@ -10,17 +10,22 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from g2rl.runs.files import atomic_path
+
 Row = dict[str, Any]
 """One run; see the head of the file."""
 
 KEY = ("task", "arm", "rate", "seed")
 """What a run is called by; a later row of the same key replaces an earlier one."""
+TEXTS = ("task", "arm", "rate", "protocol", "command")
+"""Entries of a row that are texts."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -45,7 +50,7 @@ def read_rows(folders: Sequence[Path]) -> Rows:
     """Every row in the files of some folders; of two rows of one run the last one counts.
 
     Raises:
-        ValueError: a line that is not the last of its file is no row.
+        ValueError: a line is no row. The last line of a file may be cut off.
     """
     # folders in their order, so that own rows stand above stored ones
     by_key: dict[tuple[Any, ...], Row] = {}
@@ -63,16 +68,75 @@ def _lines(path: Path) -> list[Row]:
     lines = path.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
             # a crash cuts off the last line, never one before it
             if number < len(lines):
-                raise ValueError(f"{path}, line {number}: not JSON ({error.msg})") from error
+                raise ValueError(f"{path}, line {number}: not JSON ({error})") from error
+            continue
+        fault = _fault_of(row)
+        if fault is not None:
+            raise ValueError(f"{path}, line {number}: no row of a bake-off, {fault}")
+        rows.append(row)
     return rows
 
 
+def _fault_of(row: Any) -> str | None:
+    """What keeps a value from being a row, as the end of a sentence; None for a row."""
+    if not isinstance(row, dict):
+        return f"because it is {type(row).__name__} and no object"
+
+    # what it was made by
+    for name in TEXTS:
+        if not isinstance(row.get(name), str):
+            return f"because {name!r} must be a text"
+    if not isinstance(row.get("seed"), int):
+        return "because 'seed' must be a whole number"
+    overrides = row.get("overrides")
+    if not isinstance(overrides, list) or not all(isinstance(word, str) for word in overrides):
+        return "because 'overrides' must be a list of texts"
+
+    # what was measured
+    if not _is_finite(row.get("cpu_seconds")):
+        return "because 'cpu_seconds' must be a finite number"
+    curve = row.get("curve")
+    if not isinstance(curve, list) or not curve:
+        return "because 'curve' must be a list of evaluations"
+    return next((fault for fault in map(_fault_of_point, curve) if fault is not None), None)
+
+
+def _fault_of_point(point: Any) -> str | None:
+    """What keeps a value from being an evaluation, as `_fault_of` says it.
+
+    Numbers of the training step are for looking up and may be NaN.
+    """
+    if not isinstance(point, dict):
+        return "because an evaluation of 'curve' is no object"
+    for name in ("step", "pass@1", "distinct"):
+        if name not in point:
+            return f"because an evaluation of 'curve' lacks {name!r}"
+    for name, value in point.items():
+        if not name.startswith("train/") and not _is_finite(value):
+            return f"because {name!r} in 'curve' is no finite number"
+    return None
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a value of JSON is a finite number."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)
+
+
 def add_row(folder: Path, row: Row) -> None:
-    """Append a row to the file of its task; it is on the disk when this returns."""
+    """Append a row to the file of its task; it is on the disk when this returns.
+
+    Raises:
+        ValueError: it is no row; nothing is written, because a file with such a line is refused.
+    """
+    fault = _fault_of(row)
+    if fault is not None:
+        raise ValueError(f"this run has no row, {fault}")
+
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{row['task']}.jsonl").open("a+b") as out:
         # two runs may end at once
@@ -98,13 +162,16 @@ def _drop_half_line(out: Any) -> None:
 
 
 def write_rows(folder: Path, rows: Rows) -> None:
-    """Write rows sorted by their key, one file a task, so that what is stored shows small diffs."""
+    """Write rows sorted by their key, one file a task, so that what is stored shows small diffs.
+
+    A file is replaced as a whole or stays as it was.
+    """
     # in an order that does not depend on when a run ended
     for task in sorted({row["task"] for row in rows.by_key.values()}):
         ordered = sorted(rows.of(task), key=lambda row: (row["arm"], row["seed"], row["rate"]))
         lines = [json.dumps(row, sort_keys=True) + "\n" for row in ordered]
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{task}.jsonl").write_text("".join(lines), encoding="utf-8")
+        with atomic_path(folder / f"{task}.jsonl") as aside:
+            aside.write_text("".join(lines), encoding="utf-8")
 
 
 def score(row: Row, metrics: Sequence[str]) -> float:

@@ -33,7 +33,7 @@ class Study:
     Args:
         task: its name.
         protocol: fingerprint that rows must have.
-        arms: name to what is typed after g2rl-train, in the order of the plan.
+        arms: name to the overrides that are typed after g2rl-train, in the order of the plan.
         baseline: the arm that others are compared with.
         rates: learning rates as they are written in rows.
         rates_seed: the seed on which rates are chosen; it is not reported.
@@ -41,12 +41,14 @@ class Study:
         primary: metric that the task is for.
         verb: what an arm does that is better on it: "keeps", "discovers".
         choose_by: metrics whose mean chooses the rate.
+        coverage: the pass@k of the figure and of the comparison at equal pass@1; it is measured at
+            every evaluation.
         claims: of this task, if it has any.
     """
 
     task: str
     protocol: str
-    arms: Mapping[str, str]
+    arms: Mapping[str, tuple[str, ...]]
     baseline: str
     rates: tuple[str, ...]
     rates_seed: int
@@ -54,13 +56,8 @@ class Study:
     primary: str
     verb: str
     choose_by: tuple[str, ...]
+    coverage: str = "pass@32"
     claims: Claims | None = None
-
-    @property
-    def coverage(self) -> str:
-        """The pass@k of the figure, and of the comparison at equal pass@1: what is measured through
-        training."""
-        return "pass@32"
 
     def rate_rows(self, rows: Rows, arm: str) -> list[Row | None]:
         """The row of an arm at each rate, on the seed that chooses; None where it is missing."""
@@ -103,9 +100,33 @@ class Study:
                 best[arm] = [row for row in tried if row["rate"] == rate]
         return best
 
+    def check_metrics(self, rows: Rows) -> None:
+        """Refuse rows of this task that lack what is compared.
+
+        Raises:
+            ValueError: an evaluation lacks a metric; those before the last need coverage alone.
+        """
+        for row in rows.of(self.task):
+            if row["protocol"] != self.protocol:
+                continue
+            for point in row["curve"]:
+                needed = [self.coverage]
+                if point is row["curve"][0] or point is row["curve"][-1]:
+                    needed += [self.primary, *self.choose_by]
+                for name in needed:
+                    if name not in point:
+                        there = ", ".join(sorted(key for key in point if "pass@" in key))
+                        raise ValueError(
+                            f"{row['command']} has no {name} at step {point['step']}, only "
+                            f"{there}: name what is measured as coverage, primary and choose_by "
+                            f"of tasks.{self.task} in the plan"
+                        )
+
     def _find(self, rows: Rows, arm: str, rate: str, seed: int) -> Row | None:
+        """The row of a run; one that was made with other overrides or another protocol is none."""
         identity = {"task": self.task, "arm": arm, "rate": rate, "seed": seed}
-        return rows.find({**identity, "protocol": self.protocol})
+        made_by = {"overrides": list(self.arms[arm]), "protocol": self.protocol}
+        return rows.find({**identity, **made_by})
 
 
 def long_frame(rows_of_arms: Mapping[str, Sequence[Row]]) -> pd.DataFrame:

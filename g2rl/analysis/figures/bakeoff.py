@@ -174,8 +174,9 @@ def message(study: Study, kept: str, paths: Paths) -> str:
     if study.baseline not in paths:
         return f"{study.task}: {kept} and distinct right answers against {ACCURACY}"
     (x, y, z), (x_end, y_end, z_end) = paths[study.baseline].T[[0, -1]]
+    baseline = SHOWN[study.baseline].name if study.baseline in SHOWN else study.baseline
     first_line = (
-        f"{study.task}: plain GRPO takes {ACCURACY} from {x:.2f} to {x_end:.2f}, {kept} "
+        f"{study.task}: {baseline} takes {ACCURACY} from {x:.2f} to {x_end:.2f}, {kept} "
         f"from {y:.3f} to {y_end:.3f}, different right answers from {z:.1f} to {z_end:.1f}"
     )
 

@@ -25,6 +25,8 @@ STAGES = ("middle", "rates", "seeds")
 """The first rate over all arms; all rates; the reported seeds."""
 SECTIONS = ("rates_seed", "seeds", "baseline", "tasks", "arms")
 """What every plan must say."""
+OF_AN_ARM = ("exploration", "algorithm")
+"""Groups of settings that tell an arm from others. All else is the protocol, which arms share."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -38,6 +40,9 @@ class PlannedTask:
         primary: metric on which arms are compared first, such as "pass@32".
         verb: what an arm does that is better on it: keeps, discovers, finds.
         choose_by: metrics whose mean after training chooses the rate.
+        coverage: the pass@k that is measured at every evaluation.
+        protocol: fingerprint of the experiment's file; rows of another protocol are no rows of this
+            one.
     """
 
     name: str
@@ -46,15 +51,8 @@ class PlannedTask:
     primary: str
     verb: str
     choose_by: tuple[str, ...]
-
-    @property
-    def protocol(self) -> str:
-        """Fingerprint of the experiment's file; rows of another protocol are no rows of this
-        one."""
-        # of what the file says, so that a comment changes nothing
-        content = OmegaConf.load(config_dir() / "experiment" / f"{self.experiment}.yaml")
-        plain = json.dumps(OmegaConf.to_container(content), sort_keys=True)
-        return hashlib.sha256(plain.encode()).hexdigest()[:16]
+    coverage: str
+    protocol: str
 
 
 @dataclass(slots=True, frozen=True)
@@ -172,10 +170,17 @@ class Plan:
         """The plan with somebody's own arm at its end, under the same protocol and seeds.
 
         Raises:
-            ValueError: the plan has an arm of this name.
+            ValueError: the plan has an arm of this name, or an override belongs to the protocol.
         """
         if name in self.arms:
             raise ValueError(f"the plan has an arm {name!r} already: choose another name")
+        for word in overrides:
+            key = word.partition("=")[0].lstrip("+~")
+            if key.partition(".")[0].partition("@")[0] not in OF_AN_ARM:
+                raise ValueError(
+                    f"{word} would change the protocol, and the arm could not be compared with "
+                    f"the stored rows: an arm differs in {' and '.join(OF_AN_ARM)} alone"
+                )
         return replace(self, arms={**self.arms, name: tuple(overrides)})
 
     def study(self, task: PlannedTask) -> Study:
@@ -188,7 +193,7 @@ class Plan:
         return Study(
             task=task.name,
             protocol=task.protocol,
-            arms={name: " ".join(words) for name, words in self.arms.items()},
+            arms=self.arms,
             baseline=self.baseline,
             rates=task.rates,
             rates_seed=self.rates_seed,
@@ -196,6 +201,7 @@ class Plan:
             primary=task.primary,
             verb=task.verb,
             choose_by=task.choose_by,
+            coverage=task.coverage,
             claims=claims,
         )
 
@@ -205,11 +211,16 @@ class Plan:
         return PlannedRun(task.name, task.experiment, task.protocol, arm, overrides, rate, seed)
 
 
-def read_plan(path: Path) -> Plan:
+def read_plan(path: Path, config_dirs: Sequence[Path] = ()) -> Plan:
     """Read a plan.
 
+    Args:
+        path: of its file.
+        config_dirs: folders with experiments of the user's own.
+
     Raises:
-        ValueError: there is no such file, or it lacks a section or contradicts itself.
+        ValueError: there is no such file, or it lacks a section, names an experiment that there is
+            not, or contradicts itself.
     """
     if not path.is_file():
         raise ValueError(
@@ -224,7 +235,9 @@ def read_plan(path: Path) -> Plan:
         raise ValueError(f"{path} says nothing of {', '.join(lacking)}")
 
     # tasks and arms
-    tasks = {name: _task(name, entry) for name, entry in text["tasks"].items()}
+    tasks: dict[str, PlannedTask] = {}
+    for name, entry in text["tasks"].items():
+        tasks[name] = _task(name, entry, [*config_dirs, config_dir()])
     arms = {name: tuple(str(entry).split()) for name, entry in text["arms"].items()}
     if text["baseline"] not in arms:
         raise ValueError(f"{path}: the baseline {text['baseline']!r} is none of the arms")
@@ -247,13 +260,40 @@ def _content(path: Path) -> dict[str, Any]:
     return dict(text)
 
 
-def _task(name: str, entry: Mapping[str, Any]) -> PlannedTask:
+def _task(name: str, entry: Mapping[str, Any], folders: Sequence[Path]) -> PlannedTask:
     """One task of a plan; rates stay as they are written, because names of folders hold them."""
+    experiment = str(entry["experiment"])
     return PlannedTask(
         name,
-        str(entry["experiment"]),
+        experiment,
         tuple(str(rate) for rate in entry["rates"]),
         str(entry["primary"]),
         str(entry.get("verb", "keeps")),
         tuple(entry["choose_by"]),
+        str(entry.get("coverage", "pass@32")),
+        _fingerprint(experiment, folders),
     )
+
+
+def _fingerprint(experiment: str, folders: Sequence[Path]) -> str:
+    """Fingerprint of an experiment's file, which the first folder that has one provides.
+
+    Raises:
+        ValueError: none has it.
+    """
+    for folder in folders:
+        path = folder / "experiment" / f"{experiment}.yaml"
+        if path.is_file():
+            # of what the file says, so that a comment changes nothing
+            plain = json.dumps(OmegaConf.to_container(OmegaConf.load(path)), sort_keys=True)
+            return hashlib.sha256(plain.encode()).hexdigest()[:16]
+    raise ValueError(
+        f"there is no experiment {experiment!r}: no experiment/{experiment}.yaml in "
+        f"{', '.join(str(folder) for folder in folders)}"
+    )
+
+
+def shown_plan(home: Path) -> Path:
+    """The plan of a study's page: HOME/published.yaml, or HOME/plan.yaml where there is none."""
+    published = home / "published.yaml"
+    return published if published.is_file() else home / "plan.yaml"

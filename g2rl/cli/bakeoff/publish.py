@@ -14,6 +14,7 @@ from g2rl.analysis.bakeoff.leaderboard import (
 from g2rl.analysis.bakeoff.rows import Rows, read_rows, write_rows
 from g2rl.analysis.bakeoff.study import Study
 from g2rl.cli.bakeoff.plan import Plan
+from g2rl.runs.files import atomic_path
 
 
 def publish(plan: Plan, home: Path, folders: Sequence[Path]) -> list[Path]:
@@ -22,7 +23,8 @@ def publish(plan: Plan, home: Path, folders: Sequence[Path]) -> list[Path]:
     Args:
         plan: what was compared.
         home: folder of the study.
-        folders: with rows; those of later folders replace earlier ones.
+        folders: with further rows; those of later folders replace earlier ones. Rows of arms that
+            the plan does not have, or has otherwise, are left out.
 
     Returns:
         What was written.
@@ -30,9 +32,9 @@ def publish(plan: Plan, home: Path, folders: Sequence[Path]) -> list[Path]:
     Raises:
         ValueError: the page has no place for the leaderboard, or there is no row at all.
     """
-    rows = read_rows(folders)
+    rows = publishable(plan, home / "rows", folders)
     if not rows.by_key:
-        listed = ", ".join(str(folder) for folder in folders)
+        listed = ", ".join(str(folder) for folder in (home / "rows", *folders))
         raise ValueError(f"there is no row in {listed}: make some with g2rl-bench run")
     studies = [plan.study(task) for task in plan.tasks.values()]
 
@@ -47,12 +49,35 @@ def publish(plan: Plan, home: Path, folders: Sequence[Path]) -> list[Path]:
     filled = with_leaderboard(page.read_text(encoding="utf-8"), text)
 
     write_rows(home / "rows", rows)
-    page.write_text(filled, encoding="utf-8")
+    with atomic_path(page) as aside:
+        aside.write_text(filled, encoding="utf-8")
     written = [home / "rows", page]
     for study in studies:
         if study.task in figures:
             written.append(draw(study, rows, home / figures[study.task]))
     return written
+
+
+def publishable(plan: Plan, stored: Path, folders: Sequence[Path]) -> Rows:
+    """The stored rows, and those of further folders that are of an arm as the plan has it.
+
+    Rates and seeds may be others than the plan's: plans of one study share their stored rows.
+    """
+    kept = dict(read_rows([stored]).by_key)
+    strange: dict[str, int] = {}
+    for key, row in read_rows(folders).by_key.items():
+        # made by the experiment and the overrides that the plan names
+        task = plan.tasks.get(row["task"])
+        is_protocol = task is not None and row["protocol"] == task.protocol
+        if is_protocol and plan.arms.get(row["arm"]) == tuple(row["overrides"]):
+            kept[key] = row
+        else:
+            strange[row["arm"]] = strange.get(row["arm"], 0) + 1
+
+    # what the page cannot show is said, and stays where it is
+    for arm, count in strange.items():
+        print(f"left out: {count} rows of {arm}, which the plan does not have as they were made")
+    return Rows(kept)
 
 
 def draw(study: Study, rows: Rows, path: Path) -> Path:

@@ -7,12 +7,15 @@ import statistics
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from g2rl.analysis.bakeoff.leaderboard import (
     BEGIN,
     END,
     commands_table,
+    difference_cell,
+    family,
     leaderboard,
     with_leaderboard,
 )
@@ -23,7 +26,11 @@ from g2rl.analysis.figures.bakeoff import draw_bakeoff, kept_metric, mean_path, 
 STUDY = Study(
     task="detour",
     protocol="p",
-    arms={"grpo": "exploration=none", "good": "exploration=maxrl", "poor": "exploration=g2rl"},
+    arms={
+        "grpo": ("exploration=none",),
+        "good": ("exploration=maxrl",),
+        "poor": ("exploration=g2rl",),
+    },
     baseline="grpo",
     rates=("5e-4", "1e-3"),
     rates_seed=100,
@@ -46,6 +53,7 @@ def made(arm: str, rate: str, seed: int, *points: tuple[float, float, float]) ->
         "arm": arm,
         "rate": rate,
         "seed": seed,
+        "overrides": list(STUDY.arms[arm]),
         "protocol": "p",
         "cpu_seconds": 30.0 + seed,
         "command": f"g2rl-train {arm} {rate} {seed}",
@@ -131,7 +139,7 @@ def test_differences_are_paired_and_adjusted_over_the_arms() -> None:
 
 
 def test_arms_that_have_not_run_are_members_of_the_family() -> None:
-    ten = {**STUDY.arms, **{f"later{number}": "exploration=none" for number in range(8)}}
+    ten = {**STUDY.arms, **{f"later{number}": ("exploration=none",) for number in range(8)}}
     text = leaderboard([replace(STUDY, arms=ten)], all_rows(), {})
     assert "one family of 10 contrasts, as planned, of which 2 have been run" in text
 
@@ -142,6 +150,90 @@ def test_arms_that_have_not_run_are_members_of_the_family() -> None:
     _, _, smaller_p = paired_t([0.951, 0.960, 0.939], [0.85, 0.86, 0.84])
     assert 10 * smaller_p < 0.001
     assert "p <0.001 (" in cells_of(text, "good")[6]
+
+
+@pytest.mark.parametrize(
+    "change", [{"protocol": "other"}, {"overrides": ["exploration=maxrl", "exploration.order=2"]}]
+)
+def test_rows_that_were_made_otherwise_do_not_count(change: dict[str, object]) -> None:
+    rows = {key: dict(row) for key, row in all_rows().by_key.items()}
+    for row in rows.values():
+        if row["arm"] == "good":
+            row.update(change)
+    assert set(STUDY.reported(Rows(rows))) == {"grpo", "poor"}
+    assert STUDY.chosen(Rows(rows), "good") is None
+
+
+def test_the_detectable_difference_is_found_in_four_of_five_studies() -> None:
+    """By simulation: three seeds, a family of two, and the spread that was seen.
+
+    With two degrees of freedom p = 1 - t / sqrt(t² + 2), so p < 0.025 means t > 6.205.
+    """
+    frame = long_frame(STUDY.reported(all_rows()))
+    for arm, differences in (("good", [0.101, 0.1, 0.099]), ("poor", [-0.25, -0.36, 0.06])):
+        true = family(STUDY, frame, "pass@32")[arm].detectable
+        rng = np.random.default_rng(0)
+        seen_RS = rng.normal(true, statistics.stdev(differences), (100_000, 3))
+        t_R = seen_RS.mean(1) / (seen_RS.std(1, ddof=1) / math.sqrt(3))
+        assert (abs(t_R) > 6.2053).mean() == pytest.approx(0.8, abs=0.01)
+
+
+def test_no_share_differs_by_more_than_one_and_a_number_of_answers_may() -> None:
+    one = family(STUDY, long_frame(STUDY.reported(all_rows())), "pass@32")["poor"]
+    assert difference_cell(replace(one, detectable=0.5)).endswith("(0.500)")
+    assert difference_cell(replace(one, detectable=2.5)).endswith("(none)")
+    assert difference_cell(replace(one, detectable=2.5, metric="distinct")).endswith("(2.500)")
+
+
+def test_the_column_at_equal_accuracy_is_the_arm_minus_the_baseline() -> None:
+    """Levels of pass@1: 0.80, 0.81 and 0.78, where good keeps 0.951, 0.95955 and 0.939, and GRPO
+    0.85, 0.86 and 0.84579."""
+    cell = cells_of(leaderboard([STUDY], all_rows(), {}), "good")[9]
+    low, high, _ = paired_t([0.951, 0.959545, 0.939], [0.85, 0.86, 0.845789])
+    assert cell == f"+0.098 [{low:+.3f}, {high:+.3f}]"
+    assert cells_of(leaderboard([STUDY], all_rows(), {}), "grpo")[9] == "-"
+
+
+def test_an_arm_that_does_what_the_baseline_does_is_called_the_same() -> None:
+    """Its differences have no spread, which says nothing about what could have been seen."""
+    same = {**STUDY.arms, "same": ("exploration=nsr",)}
+    study, rows = replace(STUDY, arms=same), dict(all_rows().by_key)
+    for row in list(rows.values()):
+        if row["arm"] == "grpo":
+            twin = {**row, "arm": "same", "overrides": ["exploration=nsr"]}
+            rows["detour", "same", row["rate"], row["seed"]] = twin
+    cells = cells_of(leaderboard([study], Rows(rows), {}), "same")
+    assert cells[6:9] == ["0, the same in every seed"] * 3
+
+
+def test_every_planned_arm_stands_in_a_table_of_rates_to_choose_from() -> None:
+    rows = Rows({key: row for key, row in all_rows().by_key.items() if key[1] != "poor"})
+    assert "| poor | - | - | - |" in leaderboard([STUDY], rows, {})
+
+
+def test_a_claim_may_be_shown_in_the_other_direction() -> None:
+    study = replace(STUDY, claims=Claims("grpo", ("good",), ("pass@32", "distinct")))
+    text = leaderboard([study], all_rows(), {})
+    assert "over the family: less pass@32 than good; less distinct than good. " in text
+
+
+def test_rows_that_lack_what_is_compared_are_refused_by_name() -> None:
+    """A plan of one's own may measure fewer samples than 32."""
+    with pytest.raises(ValueError, match="has no pass@16 at step 0, only pass@1, pass@32: name"):
+        leaderboard([replace(STUDY, coverage="pass@16")], all_rows(), {})
+
+    # coverage is measured through training, the primary metric before and after it
+    rows = {
+        key: {**row, "curve": [dict(point) for point in row["curve"]]}
+        for key, row in all_rows().by_key.items()
+    }
+    for row in rows.values():
+        for point in (row["curve"][0], row["curve"][-1]):
+            point["pass@64"] = 1.0
+    primary = replace(STUDY, primary="pass@64")
+    assert "Δ pass@64" in leaderboard([primary], Rows(rows), {})
+    with pytest.raises(ValueError, match="grpo 1e-3 0 has no pass@64 at step 1, only"):
+        leaderboard([replace(primary, coverage="pass@64")], Rows(rows), {})
 
 
 def test_claims_are_one_family_in_which_missing_arms_count() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import math
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +18,14 @@ def row(
     arm: str = "grpo", rate: str = "1e-3", seed: int = 0, last: dict[str, float] | None = None
 ) -> Row:
     identity: dict[str, Any] = {"task": "detour", "arm": arm, "rate": rate, "seed": seed}
+    before = {"step": 0, "pass@1": 0.3, "distinct": 2.0}
     return {
         **identity,
+        "overrides": ["exploration=none"],
         "protocol": "p",
-        "curve": [{"step": 0, "pass@1": 0.3}, {"step": 9, **(last or {})}],
+        "command": "g2rl-train",
+        "cpu_seconds": 1.5,
+        "curve": [before, {**before, "step": 9, **(last or {})}],
     }
 
 
@@ -75,3 +83,82 @@ def test_the_best_rate_needs_every_rate() -> None:
     assert best_rate([low, None], metrics) is None
     twin = row(rate="2e-4", last={"pass@1": 0.5, "pass@32": 0.9})
     assert best_rate([low, twin], metrics) == "1e-4"
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (None, "it is NoneType and no object"),
+        ([1, 2], "it is list and no object"),
+        ({"arm": ["grpo"]}, "'arm' must be a text"),
+        ({"seed": "0"}, "'seed' must be a whole number"),
+        ({"overrides": "exploration=none"}, "'overrides' must be a list of texts"),
+        ({"cpu_seconds": math.nan}, "'cpu_seconds' must be a finite number"),
+        ({"curve": []}, "'curve' must be a list of evaluations"),
+        ({"curve": [7]}, "an evaluation of 'curve' is no object"),
+        ({"curve": [{"step": 0, "pass@1": 0.5}]}, "lacks 'distinct'"),
+        ({"curve": [{"step": 0, "pass@1": math.nan, "distinct": 1}]}, "'pass@1' in 'curve'"),
+        ({"curve": [{"step": 0, "pass@1": True, "distinct": 1}]}, "'pass@1' in 'curve'"),
+    ],
+)
+def test_a_line_that_is_no_row_is_refused_with_its_place(
+    change: Any, fault: str, tmp_path: Path
+) -> None:
+    """Rows are handed from one person to another: whatever stands there, there is a sentence."""
+    value = {**row(), **change} if isinstance(change, dict) else change
+    file = tmp_path / "detour.jsonl"
+    add_row(tmp_path, row())
+    with file.open("a") as out:
+        out.write(json.dumps(value) + "\n")
+    with pytest.raises(ValueError, match=r"detour\.jsonl, line 2: no row of a bake-off, ") as told:
+        read_rows([tmp_path])
+    assert fault in str(told.value)
+
+    # a run does not store what nobody could read
+    if isinstance(change, dict):
+        before = file.read_text()
+        with pytest.raises(ValueError, match="this run has no row"):
+            add_row(tmp_path, value)
+        assert file.read_text() == before
+
+
+def test_what_a_training_step_measured_may_be_nan(tmp_path: Path) -> None:
+    add_row(tmp_path, row(last={"train/entropy": math.nan}))
+    assert len(read_rows([tmp_path]).by_key) == 1
+
+
+def test_stored_rows_survive_a_disk_that_fills_up(tmp_path: Path) -> None:
+    for seed in range(20):
+        add_row(tmp_path, row(seed=seed))
+    rows = read_rows([tmp_path])
+    stored = (tmp_path / "detour.jsonl").read_text()
+
+    # a file may have half of what is to be written
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(stored) // 2, limits[1]))
+    try:
+        with pytest.raises(OSError, match="no room in"):
+            write_rows(tmp_path, rows)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "detour.jsonl").read_text() == stored
+    assert [file.name for file in tmp_path.iterdir()] == ["detour.jsonl"]
+
+
+def test_a_row_waits_until_another_process_has_written_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runs may end at once; without the lock, one could cut off the other's half line."""
+    locks: list[int] = []
+    real = fcntl.flock
+
+    def flock(out: Any, kind: int) -> None:
+        locks.append(kind)
+        real(out, kind)
+        # with the lock in hand, another writer has none to get
+        with (tmp_path / "detour.jsonl").open("a+b") as other, pytest.raises(BlockingIOError):
+            real(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    add_row(tmp_path, row())
+    assert locks == [fcntl.LOCK_EX]

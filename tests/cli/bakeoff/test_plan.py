@@ -107,7 +107,7 @@ def test_some_arms_and_an_own_one(plan: Plan) -> None:
     assert list(plan.only(["maxrl", "grpo"]).arms) == ["maxrl", "grpo"]
     with pytest.raises(ValueError, match="no arm 'maxlr'; it has grpo, "):
         plan.only(["maxlr"])
-    own = plan.with_own_arm("mine", ["exploration=maxrl", "exploration.order=2"])
+    own = plan.with_own_arm("mine", ["exploration=maxrl", "+exploration.order=2"])
     assert list(own.arms)[-1] == "mine"
     assert own.run(plan.tasks["detour"], "mine", "1e-3", 0).words[1:3] == list(own.arms["mine"])
     with pytest.raises(ValueError, match="'grpo' already"):

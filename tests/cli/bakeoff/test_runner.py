@@ -22,7 +22,16 @@ from g2rl.runs.interrupt import EXIT_INTERRUPTED, Interrupted
 from tests.columns import word_of_json
 from tests.support import composed, metric_rows
 
-TASK = PlannedTask("detour", "bakeoff_detour", ("2e-3", "1e-3"), "pass@4", "keeps", ("pass@1",))
+TASK = PlannedTask(
+    "detour",
+    "bakeoff_detour",
+    ("2e-3", "1e-3"),
+    "pass@4",
+    "keeps",
+    ("pass@1",),
+    "pass@32",
+    "fingerprint",
+)
 PLAN = Plan(
     100, (0, 1), "a", {"detour": TASK}, {"a": ("exploration=none",), "b": ("exploration=g2rl",)}
 )
@@ -33,8 +42,12 @@ def fake_row(run: PlannedRun) -> Row:
     is_better = run.arm == "b" and run.rate == "1e-3"
     return {
         **run.identity,
+        "command": run.command,
         "cpu_seconds": 1.0,
-        "curve": [{"step": 0, "pass@1": 0.1}, {"step": 3, "pass@1": 0.5 + 0.1 * is_better}],
+        "curve": [
+            {"step": 0, "pass@1": 0.1, "distinct": 1.0},
+            {"step": 3, "pass@1": 0.5 + 0.1 * is_better, "distinct": 1.0},
+        ],
     }
 
 
