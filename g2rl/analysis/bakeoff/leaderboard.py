@@ -230,12 +230,16 @@ def difference_cell(one: ArmContrast | None) -> str:
     if one.result.spread == 0 and one.result.difference == 0:
         return "0, the same in every seed"
 
-    # no share differs by more than 1
-    detectable = f"{one.detectable:.3f}"
-    if is_share(one.metric) and one.detectable > 1:
-        detectable = "none"
-    text += f", p {p_text(one.adjusted)} ({detectable})"
+    text += f", p {p_text(one.adjusted)} ({detectable_text(one.metric, one.detectable)})"
     return f"**{text}**" if one.stands_out else text
+
+
+def detectable_text(metric: str, detectable: float) -> str:
+    """A detectable difference as a cell: ``0.031``, or ``none`` where no true one is so large."""
+    # one seed shows no spread, and no share differs by more than 1
+    if math.isnan(detectable):
+        return NOTHING
+    return "none" if is_share(metric) and detectable > 1 else f"{detectable:.3f}"
 
 
 def equal_cell(study: Study, of_arm: Sequence[Row], of_baseline: Sequence[Row], arm: str) -> str:
@@ -284,21 +288,28 @@ def claims_table(study: Study, reported: Mapping[str, Sequence[Row]]) -> list[Pa
 
     # one family, missing members included
     p_values = [math.nan if result is None else result.p_value for _, _, result in results]
-    lines = [["minus", "metric", "seeds", "difference", "p", "p adjusted"]]
+    lines = [["minus", "metric", "seeds", "difference", "p", "p adjusted", "detectable"]]
     shown: list[str] = []
     for (other, metric, result), adjusted in zip(results, holm(p_values), strict=True):
         if result is None:
-            lines.append([other, metric, "0", NOTHING, NOTHING, NOTHING])
+            lines.append([other, metric, "0", *[NOTHING] * 4])
             continue
         text = interval_cell(*result[:3], "+.3f")
         if adjusted <= LEVEL:
             text = f"**{text}**"
             shown.append(f"{'more' if result.difference > 0 else 'less'} {metric} than {other}")
-        cells = [text, p_text(result.p_value), p_text(adjusted)]
+        detectable = detectable_difference(result.spread, result.seeds, LEVEL / len(results))
+        cells = [
+            text,
+            p_text(result.p_value),
+            p_text(adjusted),
+            detectable_text(metric, detectable),
+        ]
         lines.append([other, metric, str(result.seeds), *cells])
     return [
         f"**Claims about `{claims.arm}`**, stated beforehand: it minus each of these, paired by "
-        f"seed; one family of {len(results)} contrasts (Holm).",
+        f"seed; one family of {len(results)} contrasts (Holm). Detectable: the true difference "
+        "that would have been found with probability 0.8 (none: not even a difference of 1).",
         lines,
         f"Shown at {LEVEL:g} over the family: {'; '.join(shown) or 'nothing'}. Of the other "
         f"{len(results) - len(shown)} contrasts no difference has been shown, in either direction.",

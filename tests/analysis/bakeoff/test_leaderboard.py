@@ -22,6 +22,7 @@ from g2rl.analysis.bakeoff.leaderboard import (
 from g2rl.analysis.bakeoff.rows import Row, Rows
 from g2rl.analysis.bakeoff.study import Claims, Study, at_equal_accuracy, coverage_at, long_frame
 from g2rl.analysis.figures.bakeoff import draw_bakeoff, kept_metric, mean_path, message
+from g2rl.formulas.contrasts import detectable_difference
 
 STUDY = Study(
     task="detour",
@@ -242,9 +243,10 @@ def test_claims_are_one_family_in_which_missing_arms_count() -> None:
     assert "one family of 3 contrasts" in claims
     _, _, p_value = paired_t([0.951, 0.960, 0.939], [0.85, 0.86, 0.84])
     assert "| grpo | pass@32 | 3 | **+0.100 " in claims
-    assert "| <0.001 | <0.001 |" in claims
+    detectable = detectable_difference(0.001, 3, 0.05 / 3)  # +0.101, +0.100, +0.099
+    assert f"| <0.001 | <0.001 | {detectable:.3f} |" in claims
     assert p_value * 3 < 0.001
-    assert "| absent | pass@32 | 0 | - | - | - |" in claims
+    assert "| absent | pass@32 | 0 | - | - | - | - |" in claims
     assert "Shown at 0.05 over the family: more pass@32 than grpo. Of the other 2 " in claims
 
 
