@@ -6,9 +6,9 @@ its first test it forks a server, which stays as it was then, and each command i
 has a process of its own, its own environment, folder, arguments, signals and exit code, as a
 command from a shell has.
 
-What is not the same: the hash seed, the thread settings that are read when torch is imported, and
-Python's own start. Tests of those, and of what is imported at all, use `fresh=True`, which starts
-Python anew.
+What is not the same: the hash seed, the thread settings that are read when torch is imported,
+Python's own start, and that Hydra remembers what it has composed (`tests.remembered`). Tests of those, and of what is imported at all, use `fresh=True`, which
+starts Python anew.
 """
 
 from __future__ import annotations

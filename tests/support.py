@@ -6,29 +6,21 @@ reads its own files with.
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import functools
 import json
 import pickle
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from hydra import compose, initialize_config_dir
-from hydra._internal import defaults_list
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository
-from hydra._internal.defaults_list import Overrides
-from hydra.core.default_element import InputDefault, ResultDefault
-from omegaconf import DictConfig, grammar_parser
+from omegaconf import DictConfig
 
 from g2rl.cli.config.choices import config_dir
 from g2rl.cli.config.launch import register_resolvers
+from tests.remembered import remember
 
 ROOT = Path(__file__).resolve().parents[1]
 """The repository."""
@@ -59,6 +51,7 @@ FINISHED_RUN = (
 """The settings of the fixture `finished_run`."""
 
 register_resolvers()
+remember()
 
 
 def composed(*overrides: str, command: str = "train", with_hydra: bool = False) -> DictConfig:
@@ -69,70 +62,15 @@ def composed(*overrides: str, command: str = "train", with_hydra: bool = False) 
         command: a file of conf/ without its ending.
         with_hydra: whether the node `hydra` is there too.
     """
-    return copy.deepcopy(_composed_once(command, overrides, with_hydra))
+    copied: DictConfig = pickle.loads(_composed_once(command, overrides, with_hydra))
+    return copied
 
 
 @functools.lru_cache(maxsize=256)
-def _composed_once(command: str, overrides: tuple[str, ...], with_hydra: bool) -> DictConfig:
-    with files_read_once(), initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return compose(command, overrides=list(overrides), return_hydra_config=with_hydra)
-
-
-@contextlib.contextmanager
-def files_read_once() -> Iterator[None]:
-    """Hydra remembers what it has read and merged.
-
-    A test session composes some hundred times, and Hydra would do the same work anew. Files of a
-    folder must not change meanwhile.
-    """
-    with (
-        mock.patch.object(ConfigRepository, "load_config", _load_once),
-        mock.patch.object(defaults_list, "_create_interpolation_map", _map_once),
-        mock.patch.object(ConfigLoaderImpl, "_compose_config_from_defaults_list", _merge_once),
-        mock.patch.multiple("omegaconf.base", parse=_PARSE),
-    ):
-        yield
-
-
-_MERGED: dict[tuple[str, ...], bytes] = {}
-_MERGE = ConfigLoaderImpl._compose_config_from_defaults_list
-_LOADED: dict[tuple[str, ...], bytes] = {}
-_MAPS: dict[str, DictConfig] = {}
-_MAP = defaults_list._create_interpolation_map
-_LOAD = ConfigRepository.load_config
-_PARSE = functools.lru_cache(maxsize=1024)(grammar_parser.parse)
-"""Trees of interpolations, which are an eighth of a composition and are only read."""
-
-
-def _merge_once(
-    loader: ConfigLoaderImpl, defaults: list[ResultDefault], repo: CachingConfigRepository
-) -> DictConfig:
-    """The files of a list of defaults in one, before single settings; merged once, then copied.
-
-    Unpickling makes a copy in less than half the time of `copy.deepcopy`.
-    """
-    known = repr([vars(default) for default in defaults])
-    key = (known, *(source.path for source in repo.get_sources()))
-    if key not in _MERGED:
-        _MERGED[key] = pickle.dumps(_MERGE(loader, defaults, repo))
-    return pickle.loads(_MERGED[key])
-
-
-def _load_once(repository: ConfigRepository, config_path: str) -> Any:
-    """A configuration file as Hydra reads it; read once, and a copy of it from then on."""
-    key = (config_path, *(source.path for source in repository.sources))
-    if key not in _LOADED:
-        _LOADED[key] = pickle.dumps(_LOAD(repository, config_path))
-    return pickle.loads(_LOADED[key])
-
-
-def _map_once(overrides: Overrides, defaults: list[InputDefault], self_added: bool) -> DictConfig:
-    """The choices that a list of defaults may name, of which Hydra makes a configuration for every
-    file with such a list and then only reads it."""
-    key = repr((overrides.known_choices, [vars(default) for default in defaults], self_added))
-    if key not in _MAPS:
-        _MAPS[key] = _MAP(overrides, defaults, self_added)
-    return _MAPS[key]
+def _composed_once(command: str, overrides: tuple[str, ...], with_hydra: bool) -> bytes:
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = compose(command, overrides=list(overrides), return_hydra_config=with_hydra)
+    return pickle.dumps(config)
 
 
 def json_lines(file: Path) -> list[dict[str, Any]]:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from g2rl.cli.build.benchmarks import build_benchmarks
 from g2rl.cli.build.settings import read_algorithm, read_trainer_settings
 from g2rl.cli.build.signals import build_observers, build_signal, build_signals
 from g2rl.cli.config.choices import choices
-from g2rl.cli.config.mistakes import groups
+from g2rl.cli.config.mistakes import Shelf, groups
 from g2rl.policy.loading import load
 from g2rl.policy.policy import Policy
 from g2rl.training.alarms import HealthLimits
 from g2rl.training.optimizer import OptimizerSettings
-from tests import support
+from tests import remembered, support
 from tests.support import DATA
 
 ROWS = (
@@ -110,6 +112,54 @@ def test_encoders_and_tracking_name_real_classes(group: str, choice: str) -> Non
     target = get_class(node._target_)
     if choice not in ("qwen3_embedding", "minilm"):  # those load weights
         assert isinstance(instantiate(node), target)
+
+
+NODES = (
+    ("train", ("experiment=smoke", "exploration=combined", "+benchmark.note=${seed}")),
+    ("train", ("task=detour", "~exploration.observe", "hydra.job.chdir=false")),
+    ("evaluate", ("benchmark=math500",)),
+    ("analyze_fidelity", ("task=forked_skills", "seed=3")),
+)
+"""Configurations that are compared whole."""
+
+
+def whole(node: Any) -> Any:
+    """Everything that a node of a configuration holds: kind, flags, types and raw values."""
+    about = node._metadata
+    kept = (type(node), about.flags, about.ref_type, about.object_type, about.key)
+    content = node._content if isinstance(node, DictConfig | ListConfig) else node._value()
+    if isinstance(content, dict):
+        return (kept, {key: whole(value) for key, value in content.items()})
+    if isinstance(content, list):
+        return (kept, [whole(value) for value in content])
+    return (kept, content)
+
+
+def test_what_is_remembered_is_what_hydra_composes() -> None:
+    """The tests compose with a memory, see `tests.remembered`: the first time, and from it."""
+
+    def fresh() -> list[Any]:
+        support._composed_once.cache_clear()
+        return [
+            whole(support.composed(*words, command=command, with_hydra=True))
+            for command, words in NODES
+        ]
+
+    remembered.forget()
+    try:
+        expected = fresh()
+    finally:
+        remembered.remember()
+    assert fresh() == expected
+    assert fresh() == expected
+
+
+def test_a_file_that_has_changed_is_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "task" / "mine.yaml"
+    file.parent.mkdir()
+    for name in ("one", "another"):
+        file.write_text(f"max_prompt_tokens: 5\nname: {name}\n")
+        assert Shelf("train", (tmp_path,)).compose(["task=mine"]).task.name == name
 
 
 def test_the_experiment_has_the_last_word() -> None:

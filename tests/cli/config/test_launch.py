@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,16 +25,9 @@ from g2rl.cli.config.names import (
 from g2rl.cli.config.words import Words, escape_paths
 from g2rl.cli.door import refuse_foreign_preset
 from g2rl.runs.identity import free_keys
-from tests.support import composed, files_read_once
+from tests.support import composed
 
 register_resolvers()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick() -> Iterator[None]:
-    """Every question about what was typed composes several times."""
-    with files_read_once():
-        yield
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,116 @@
+"""What Hydra and OmegaConf have read, parsed and merged is remembered for a whole process.
+
+A test session composes some hundred times, and a sweep ten times for two arms; Hydra would do the
+same work anew each time. Files are looked up each time, and one that has changed since it was read
+is read again. `tests/cli/config/test_compose.py` compares with Hydra as it is, and commands that
+start Python anew have nothing of this.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import pickle
+from collections.abc import Sequence
+from typing import Any
+
+import omegaconf._utils
+import omegaconf.base
+from hydra._internal import defaults_list
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository
+from hydra._internal.defaults_list import Overrides
+from hydra.core.default_element import InputDefault, ResultDefault
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+from omegaconf import DictConfig, OmegaConf, grammar_parser
+
+Key = tuple[Any, ...]
+
+_MERGE = ConfigLoaderImpl._compose_config_from_defaults_list
+_PLACE = ConfigLoaderImpl._load_single_config
+_LOAD = ConfigRepository.load_config
+_MAP = defaults_list._create_interpolation_map
+_PARSE = grammar_parser.parse
+
+# Hydra only reads what it has loaded, but changes what it has placed and merged: of these it gets a
+# copy, which unpickling makes in less than half the time of `copy.deepcopy`
+_loaded: dict[Key, ConfigResult | None] = {}
+_placed: dict[Key, bytes] = {}
+_merged: dict[Key, bytes] = {}
+
+
+def remember() -> None:
+    """Let Hydra and OmegaConf remember from now on, in this process and its forks."""
+    parse = functools.lru_cache(maxsize=4096)(_PARSE)
+    for module in (omegaconf.base, omegaconf._utils):
+        module.parse = parse  # its trees are only read
+    ConfigRepository.load_config = _load_once
+    ConfigLoaderImpl._load_single_config = _place_once
+    ConfigLoaderImpl._compose_config_from_defaults_list = _merge_once
+    defaults_list._create_interpolation_map = _map_where_needed
+
+
+def forget() -> None:
+    """Make Hydra and OmegaConf what they were."""
+    for module in (omegaconf.base, omegaconf._utils):
+        module.parse = _PARSE
+    ConfigRepository.load_config = _LOAD
+    ConfigLoaderImpl._load_single_config = _PLACE
+    ConfigLoaderImpl._compose_config_from_defaults_list = _MERGE
+    defaults_list._create_interpolation_map = _MAP
+
+
+def _state(config_path: str, sources: Sequence[ConfigSource]) -> Key:
+    """Where a configuration file is looked for, and the state of what is found there."""
+    name = ConfigSource._normalize_file_name(config_path)
+    found: list[Any] = [config_path]
+    for source in sources:
+        found.append(source.path)
+        if source.scheme() == "file":
+            try:
+                about = os.stat(os.path.join(source.path, name))
+            except OSError:  # the file is in another folder, or in none
+                continue
+            found += [about.st_mtime_ns, about.st_size, about.st_ino]
+    return tuple(found)
+
+
+def _load_once(repository: ConfigRepository, config_path: str) -> ConfigResult | None:
+    """A configuration file as Hydra reads it."""
+    key = _state(config_path, repository.sources)
+    if key not in _loaded:
+        _loaded[key] = _LOAD(repository, config_path)
+    return _loaded[key]
+
+
+def _place_once(
+    loader: ConfigLoaderImpl, default: ResultDefault, repo: CachingConfigRepository
+) -> ConfigResult:
+    """A configuration file at its place in the whole."""
+    assert default.config_path is not None
+    state = _state(default.config_path, repo.get_sources())
+    key = (default.package, default.primary, state)
+    if key not in _placed:
+        _placed[key] = pickle.dumps(_PLACE(loader, default, repo))
+    return pickle.loads(_placed[key])
+
+
+def _merge_once(
+    loader: ConfigLoaderImpl, defaults: list[ResultDefault], repo: CachingConfigRepository
+) -> DictConfig:
+    """The files of a list of defaults in one, before single settings."""
+    states = [_state(str(default.config_path), repo.get_sources()) for default in defaults]
+    key = (repr([vars(default) for default in defaults]), *states)
+    if key not in _merged:
+        _merged[key] = pickle.dumps(_MERGE(loader, defaults, repo))
+    return pickle.loads(_merged[key])
+
+
+def _map_where_needed(
+    overrides: Overrides, defaults: list[InputDefault], self_added: bool
+) -> DictConfig:
+    """The choices that a list of defaults may name, which Hydra collects for every file with such a
+    list and looks at where the list has an interpolation."""
+    if any(default.is_interpolation() for default in defaults):
+        return _MAP(overrides, defaults, self_added)
+    return OmegaConf.create()
