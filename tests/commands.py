@@ -7,8 +7,8 @@ has a process of its own, its own environment, folder, arguments, signals and ex
 command from a shell has.
 
 What is not the same: the hash seed, the thread settings that are read when torch is imported,
-Python's own start, and that Hydra remembers what it has composed (`tests.remembered`). Tests of those, and of what is imported at all, use `fresh=True`, which
-starts Python anew.
+Python's own start, and that Hydra remembers what it has composed, see `tests.remembered`. Tests of
+those, and of what is imported at all, use `fresh=True`, which starts Python anew.
 """
 
 from __future__ import annotations
