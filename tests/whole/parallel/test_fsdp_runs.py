@@ -28,11 +28,11 @@ from tests.support import NO_EVALUATION, ROOT, small_drift, untimed_rows
 from tests.whole.parallel.twins import launch, train_in
 
 RUN = [
-    "trainer.steps=3",
+    "trainer.steps=2",
     "exploration=g2rl",
     "exploration.observe=[evol]",
     "trainer.probe_problems=3",
-    "trainer.eval_every=3",
+    "trainer.eval_every=2",
 ]
 FSDP = [*RUN, "parallel=fsdp"]
 TOKENS = [
@@ -82,10 +82,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(train_job, "plot_run", plot_run)
         train_in(place / "one", RUN)
     with pytest.raises(Interrupted):
-        train_in(place / "one_two", RUN, stop_at=2)
+        train_in(place / "one_two", RUN, stop_at=1)
     jobs = [
         ("two", FSDP, 0),
-        ("two_one", FSDP, 2),
+        ("two_one", FSDP, 1),
         ("one_two", FSDP, 0),
         ("tokens_two", [*TOKENS, "parallel=fsdp"], 0),
     ]
@@ -130,7 +130,7 @@ def test_the_files_are_those_of_one_process(runs: Path) -> None:
 
     assert names(runs / "two") == names(runs / "one")
     assert not [path for path in (runs / "two").rglob("*") if "partial" in path.name]
-    assert [row["step"] for row in untimed_rows(runs / "two")] == [0, 1, 2, 3]
+    assert [row["step"] for row in untimed_rows(runs / "two")] == [0, 1, 2]
 
 
 def test_a_sharded_checkpoint_says_what_is_wrong_with_it(
@@ -141,12 +141,12 @@ def test_a_sharded_checkpoint_says_what_is_wrong_with_it(
     assert [checkpoints.damage(step) for step in checkpoints.steps()] == [None] * len(
         checkpoints.steps()
     )
-    newest = checkpoints.path(3) / "sharded" / "__1_0.distcp"
+    newest = checkpoints.path(2) / "sharded" / "__1_0.distcp"
     newest.write_bytes(newest.read_bytes()[:-1] + b"?")
-    assert checkpoints.damage(3) == "sharded/__1_0.distcp has another checksum"
+    assert checkpoints.damage(2) == "sharded/__1_0.distcp has another checksum"
     state = checkpoints.load_newest(load("builtin:tiny", device="cpu").model)
     assert state is not None
-    assert state["step"] == 2
+    assert state["step"] == 1
     other = load("builtin:tiny", device="cpu", overrides={"num_hidden_layers": 1}, random_init=True)
     with pytest.raises(CheckpointError, match="another model"):
         checkpoints.load_newest(other.model)
@@ -239,7 +239,7 @@ def test_torchrun_stops_on_a_signal_and_continues(tmp_path: Path, runs: Path) ->
     assert process.returncode != 0
     assert "which is saved: the same command continues" in said
     steps = Checkpoints(tmp_path / "run" / "checkpoints").steps()
-    assert len(untimed_rows(tmp_path / "run")) == (steps[-1] if steps else 0) + 1 < 4
+    assert len(untimed_rows(tmp_path / "run")) == (steps[-1] if steps else 0) + 1 < 3
     process = torchrun(tmp_path / "run", *FSDP)
     said = process.communicate(timeout=200)[0]
     assert process.returncode == 0, said
