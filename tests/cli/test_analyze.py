@@ -22,6 +22,7 @@ from g2rl.analysis.columns import (
 from g2rl.analysis.comparison.choices import Choices
 from g2rl.cli import analyze
 from g2rl.cli.config.mistakes import explain_mistakes, groups_of
+from g2rl.cli.jobs import compare as compare_job
 from g2rl.cli.jobs.compare import compare
 from g2rl.cli.jobs.compare import main as compare_main
 from g2rl.cli.jobs.geometry import geometry
@@ -164,6 +165,12 @@ def test_misspelt_words_are_explained() -> None:
     assert groups_of("analyze_geometry") == ["benchmark", "encoder", "engine", "model", "task"]
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No figures, for tests that look at numbers and words; others of this file look at them."""
+    monkeypatch.setattr(compare_job, "draw_figures", lambda compared, geometry, out: [])
+
+
 def test_stumps_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(tmp_path, "max_tokens=3", "embed=false")
     assert "were cut at max_tokens=3" in capsys.readouterr().out
@@ -200,7 +207,9 @@ def test_runs_are_compared(
     assert "no gradient cosines in none" in capsys.readouterr().out
 
 
-def test_comparison_takes_chosen_metrics_and_keys(trained: Path, tmp_path: Path) -> None:
+def test_comparison_takes_chosen_metrics_and_keys(
+    trained: Path, tmp_path: Path, undrawn: None
+) -> None:
     out = compare(
         [trained / "g0", trained / "n0"],
         tmp_path,
@@ -222,6 +231,7 @@ def test_an_unfinished_run_is_refused_unless_asked_for(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    undrawn: None,
 ) -> None:
     half = tmp_path / "half"
     half.mkdir()

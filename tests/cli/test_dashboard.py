@@ -28,8 +28,13 @@ RUNS = {
         # so that the update makes its own forwards, and compares
         "optimizer.micro_batch_tokens=128",
     ],
-    "entropy": ["exploration=entropy", "exploration.observe=[g2rl]", "tracking=local"],
-    "evol": ["exploration=evol", "tracking=local"],
+    "entropy": [
+        "exploration=entropy",
+        "exploration.observe=[g2rl]",
+        "tracking=local",
+        "trainer.steps=1",
+    ],
+    "evol": ["exploration=evol", "tracking=local", "trainer.steps=1"],
 }
 # groups large enough that some hold two right responses, so that every pair class occurs
 SIZE = [
@@ -42,7 +47,7 @@ SIZE = [
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A run of two steps under each of three signals."""
+    """A run under each of three signals, of two steps under the first."""
     found = {}
     for name, overrides in RUNS.items():
         found[name] = tmp_path_factory.mktemp(name)
@@ -52,7 +57,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def logged(folders: dict[str, Path]) -> dict[str, list[set[str]]]:
-    """The names in each row of each run, steps 0 to 2."""
+    """The names in each row of each run."""
     return {
         name: [set(row) for row in read_metrics(path / "metrics.jsonl")]
         for name, path in folders.items()
