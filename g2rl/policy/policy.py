@@ -220,8 +220,11 @@ class Policy(nn.Module):
         forward is that of the policy which sampled. Two kinds of modules need training mode
         nevertheless: those that recompute activations, and the dropout of adapters.
         """
-        # everything into evaluation mode, but for the policy itself
-        super().train(mode and self.training_noise)
+        # everything into evaluation mode, but for the policy itself; the walk that sets the mode
+        # takes many times as long as a look at whether all have it
+        noisy = mode and self.training_noise
+        if any(module.training != noisy for module in self.model.modules()):
+            super().train(noisy)
         self.training = mode
         if mode:
             for module in self.model.modules():
