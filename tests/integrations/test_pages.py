@@ -40,35 +40,39 @@ def run(program: str, folder: Path, fresh: bool = True) -> str:
     return done.stdout
 
 
-def test_exploration_and_formulas_load_little(tmp_path: Path) -> None:
-    """Every module of both packages; those that load a model are loaded when one is made."""
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What a new process says that runs the example on tensors and then imports every module of
+    both packages, so that torch is loaded once."""
     program = (
+        f"{example('tensors')}\n"
+        "assert features_ND.shape == (8, 16) and advantages_PG.shape == (2, 4)\n"
+        "assert shaped.diagnostics['nu'].shape == (2, 4)\n"
+        "assert float(advantages_PG.abs().sum()) > 0\n"
         "import importlib, pkgutil, sys\n"
+        f"print('example loaded', [name for name in {HEAVY!r} if name in sys.modules])\n"
         "from g2rl import exploration, formulas\n"
         "for package in (exploration, formulas):\n"
         "    for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
         "        importlib.import_module(module.name)\n"
         "        print(module.name)\n"
         "import g2rl.policy.lm_head\n"
-        f"print('loaded', [name for name in {HEAVY!r} if name in sys.modules])\n"
+        f"print('modules loaded', [name for name in {HEAVY!r} if name in sys.modules])\n"
     )
-    said = run(program, tmp_path)
-    assert "loaded []" in said
-    assert {"g2rl.exploration.g2rl", "g2rl.formulas.losses"} <= set(said.split())
+    return run(program, tmp_path_factory.mktemp("tensors"))
 
 
-def test_the_example_on_tensors_runs_as_printed_and_loads_little(tmp_path: Path) -> None:
+def test_the_example_on_tensors_runs_as_printed_and_loads_little(said: str) -> None:
     code = example("tensors")
     lines = [line for line in code.splitlines() if line and not line.startswith(("import", "from"))]
     assert len(lines) <= 10
-    check = (
-        "import sys\n"
-        "assert features_ND.shape == (8, 16) and advantages_PG.shape == (2, 4)\n"
-        "assert shaped.diagnostics['nu'].shape == (2, 4)\n"
-        "assert float(advantages_PG.abs().sum()) > 0\n"
-        f"print('loaded', [name for name in {HEAVY!r} if name in sys.modules])\n"
-    )
-    assert "loaded []" in run(code + check, tmp_path)
+    assert "example loaded []" in said
+
+
+def test_exploration_and_formulas_load_little(said: str) -> None:
+    """Every module of both packages; those that load a model are loaded when one is made."""
+    assert "modules loaded []" in said
+    assert {"g2rl.exploration.g2rl", "g2rl.formulas.losses"} <= set(said.split())
 
 
 def test_g2rl_itself_loads_no_trainer(tmp_path: Path) -> None:
