@@ -8,6 +8,7 @@ start Python anew have nothing of this.
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 import pickle
@@ -29,6 +30,7 @@ Key = tuple[Any, ...]
 _MERGE = ConfigLoaderImpl._compose_config_from_defaults_list
 _PLACE = ConfigLoaderImpl._load_single_config
 _LOAD = ConfigRepository.load_config
+_COPY = CachingConfigRepository.__init__
 _MAP = defaults_list._create_interpolation_map
 _PARSE = grammar_parser.parse
 
@@ -47,6 +49,7 @@ def remember() -> None:
     ConfigRepository.load_config = _load_once
     ConfigLoaderImpl._load_single_config = _place_once
     ConfigLoaderImpl._compose_config_from_defaults_list = _merge_once
+    CachingConfigRepository.__init__ = _copy_lightly
     defaults_list._create_interpolation_map = _map_where_needed
 
 
@@ -57,6 +60,7 @@ def forget() -> None:
     ConfigRepository.load_config = _LOAD
     ConfigLoaderImpl._load_single_config = _PLACE
     ConfigLoaderImpl._compose_config_from_defaults_list = _MERGE
+    CachingConfigRepository.__init__ = _COPY
     defaults_list._create_interpolation_map = _MAP
 
 
@@ -104,6 +108,13 @@ def _merge_once(
     if key not in _merged:
         _merged[key] = pickle.dumps(_MERGE(loader, defaults, repo))
     return pickle.loads(_merged[key])
+
+
+def _copy_lightly(own: CachingConfigRepository, delegate: ConfigRepository) -> None:
+    """A repository of its own for one composition, which may give it another list of sources but
+    changes no source: Hydra copies each of them."""
+    own.delegate = copy.copy(delegate)
+    own.cache = {}
 
 
 def _map_where_needed(
