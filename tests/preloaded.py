@@ -6,9 +6,7 @@ as dear as a later one. Nothing here starts a thread, which a fork would lose.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import os
 
 from tests.support import composed
 
@@ -27,14 +25,6 @@ MODULES = (
     "pyarrow.dataset",
 )
 
-TRAINERS = ("trl.trainer.grpo_trainer", "trl.trainer.rloo_trainer")
-"""What each process of a whole session imports while it collects the tests. Here it comes before
-the fork, so that commands need not import it again; tests of one file alone seldom need it."""
-
 for name in MODULES:
     importlib.import_module(name)
-if "PYTEST_XDIST_WORKER" in os.environ:
-    with contextlib.suppress(ImportError):
-        for name in TRAINERS:
-            importlib.import_module(name)
 composed(with_hydra=True)
