@@ -238,19 +238,27 @@ class Arithmetic:
         self._asked = {_what_is_asked(problem) for problem in self.problems}
 
     def may_draw(self, problem: Problem) -> bool:
-        """Whether training asks the same, in whatever order of the terms."""
+        """Whether training asks the same in the same form, in whatever order of the terms."""
         asked = _what_is_asked(problem)
-        return bool(asked) and asked in self._asked
+        return asked is not None and asked in self._asked
 
     def batch(self, seed: int, start: int, size: int) -> list[Problem]:
         """Problems `start` to `start + size` of the stream of shuffled epochs."""
         return stream_from_rows(self.problems, seed, start, size)
 
 
-def _what_is_asked(problem: Problem) -> Sequence[int]:
-    """The terms in order of size, the bounds or the target; empty for a problem of another task."""
-    if "terms" in problem.meta:
-        return tuple(sorted(problem.meta["terms"]))
-    if "bounds" in problem.meta:
-        return tuple(problem.meta["bounds"])
-    return (problem.meta["target"],) if "solutions" in problem.meta else ()
+def _what_is_asked(problem: Problem) -> tuple[str, Sequence[int]] | None:
+    """The form of a problem with its terms in order of size, its bounds or its target.
+
+    None for a problem of another task.
+    """
+    meta = problem.meta
+    if "terms" in meta:
+        return "sum", tuple(sorted(meta["terms"]))
+    if "bounds" in meta:
+        return "between", tuple(meta["bounds"])
+
+    # a target that is made of given numbers is a problem of Countdown
+    if "target" in meta and "numbers" not in meta:
+        return "parts", (meta["target"],)
+    return None

@@ -96,19 +96,36 @@ def fit_prompts(task: Task, length: Callable[[Problem], int], limit: int, overlo
     return dropped
 
 
-def refuse_leaks(task: Task, held_out: list[Problem], benchmark: str) -> None:
+def refuse_leaks(
+    task: Task, held_out: list[Problem], benchmark: str, can_hold_out: bool = True
+) -> None:
     """Make sure that no problem of a benchmark is a training problem.
+
+    Args:
+        task: the training task.
+        held_out: the problems of the benchmark.
+        benchmark: its name, for the message.
+        can_hold_out: whether the task has the setting `task.source.held_out`.
 
     Raises:
         ValueError: some are; the message says how many, and names the first.
     """
     leaked = [problem.id for problem in held_out if task.may_draw(problem)]
-    if leaked:
-        raise ValueError(
-            f"{len(leaked)} of {len(held_out)} problems of benchmark {benchmark} are training "
-            f"problems of task {task.name} (first: {leaked[0]}); hold them out of training: "
-            "raise task.source.held_out (for countdown and detour to benchmark.problems)"
+    if not leaked:
+        return
+
+    # what helps: a task holds out problems of its own benchmark only
+    advice = "choose another benchmark, or take these problems out of the data of either"
+    if can_hold_out:
+        advice = (
+            "if this is the task's own benchmark, raise task.source.held_out (for countdown and "
+            "detour to benchmark.problems), else choose another"
         )
+    raise ValueError(
+        f"{len(leaked)} of {len(held_out)} problems of benchmark {benchmark} are training "
+        f"problems of task {task.name} (first: {leaked[0]}), which would count what was learnt by "
+        f"heart; {advice}"
+    )
 
 
 def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:

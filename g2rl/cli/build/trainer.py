@@ -185,8 +185,9 @@ def build_problems(config: DictConfig, settings: TrainSettings) -> Problems:
 
     # no held-out problem may be trained on
     benchmarks = build_benchmarks(config.benchmark)
+    can_hold_out = "held_out" in config.task.source
     for benchmark in benchmarks:
-        refuse_leaks(task, benchmark.problems, benchmark.name)
+        refuse_leaks(task, benchmark.problems, benchmark.name, can_hold_out)
 
     # data and functions of the user's own are tried before anything is loaded
     graders = build_graders(settings.grading)

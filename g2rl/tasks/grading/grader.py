@@ -32,7 +32,7 @@ from g2rl.tasks.grading import workers
 from g2rl.tasks.grading.reasoning import CUT_OFF
 from g2rl.tasks.grading.staged import PENDING, Staged
 from g2rl.tasks.grading.verifier import Verifier
-from g2rl.tasks.grading.worker_pool import Task, WorkerPool
+from g2rl.tasks.grading.worker_pool import ScheduledCall, WorkerPool
 from g2rl.types import Problem, Verdict
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class _Job:
     args: tuple[Any, ...]
     answer: str | None
     """The answer that the verdict names when the worker does not come back."""
-    task: Task
+    scheduled: ScheduledCall
     submitted: float
     """Time of submission on the clock of `time.perf_counter`, in seconds."""
 
@@ -232,8 +232,8 @@ class Grader:
     ) -> _Job:
         """Give a call to the workers."""
         assert self._pool is not None
-        task = self._pool.schedule(call, args, self.wall_seconds)
-        return _Job(call, args, answer, task, time.perf_counter())
+        scheduled = self._pool.schedule(call, args, self.wall_seconds)
+        return _Job(call, args, answer, scheduled, time.perf_counter())
 
     def _note_wait(self, seconds: float) -> None:
         """Nobody waits in silence, though an item may take minutes by the clock."""
@@ -244,8 +244,8 @@ class Grader:
         """The result of a job, or the route "timeout" or "killed" as a string."""
         assert self._pool is not None
         try:
-            if self._pool.is_answered(job.task, self._note_wait):
-                return job.task.future.result()
+            if self._pool.is_answered(job.scheduled, self._note_wait):
+                return job.scheduled.future.result()
         except TimeoutError:
             return workers.TIMEOUT
         except MemoryError:

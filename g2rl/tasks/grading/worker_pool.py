@@ -45,7 +45,7 @@ _START_ERRORS = (
 
 
 @dataclass(slots=True, frozen=True)
-class Task:
+class ScheduledCall:
     """A call that a pool was given."""
 
     future: Future[Any]
@@ -82,7 +82,7 @@ class WorkerPool:
 
     def schedule(
         self, call: Callable[..., Any], args: tuple[Any, ...], wall_seconds: float
-    ) -> Task:
+    ) -> ScheduledCall:
         """Give a call to the pool; a pool that has broken down is replaced first.
 
         Raises:
@@ -99,30 +99,30 @@ class WorkerPool:
             # it leaves by itself when it has its answer
             self._waiting[future] = None
             future.add_done_callback(lambda done: self._waiting.pop(done, None))
-            return Task(future, pool)
+            return ScheduledCall(future, pool)
         raise RuntimeError(
             f"grading workers ({type(self.verifier).__name__}) do not stay alive: their pool broke "
             f"down {ATTEMPTS} times in a row; look for what ends processes here (a limit of "
             "memory, a scheduler)"
         )
 
-    def is_answered(self, task: Task, tell: Callable[[float], None]) -> bool:
+    def is_answered(self, scheduled: ScheduledCall, tell: Callable[[float], None]) -> bool:
         """Wait for a call; False if its pool will never answer it.
 
         Args:
-            task: the call.
+            scheduled: the call.
             tell: is called every now and then with the seconds that have passed.
         """
         # when the wait began, and when the pool was last seen at work
         begun = worked = time.monotonic()
         count = 0
-        while not wait([task.future], LOOK_SECONDS).done:
+        while not wait([scheduled.future], LOOK_SECONDS).done:
             now = time.monotonic()
             tell(now - begun)
 
             # the last answers of a pool that broke down may still be on their way
-            if not task.pool.active:
-                return bool(wait([task.future], LOOK_SECONDS).done)
+            if not scheduled.pool.active:
+                return bool(wait([scheduled.future], LOOK_SECONDS).done)
 
             # any job that is under way or has ended shows that the pool works
             waiting = list(self._waiting)
@@ -131,7 +131,7 @@ class WorkerPool:
 
             # then all that wait find it inactive, and give their jobs again
             if now - worked >= STUCK_SECONDS:
-                self._retire(task.pool)
+                self._retire(scheduled.pool)
         return True
 
     def close(self) -> None:
@@ -179,10 +179,14 @@ class WorkerPool:
             try:
                 self._prove(pool)
                 return pool
-            except _START_ERRORS as error:
-                # its other workers, if it has any, must not stay
+            except BaseException as error:
+                # its other workers, if it has any, must not stay, nor its threads
                 pool.stop()
                 pool.join()
+
+                # what another attempt cannot mend, Ctrl-C among it, is the caller's
+                if not isinstance(error, _START_ERRORS):
+                    raise
                 if attempt + 1 == attempts:
                     raise RuntimeError(self._why_not(attempts)) from error
         raise AssertionError("no attempt to start")
@@ -190,7 +194,12 @@ class WorkerPool:
     def _prove(self, pool: ProcessPool) -> None:
         """Ask each worker for a sign of life: a pool starts them at the first call."""
         deadline = time.monotonic() + START_SECONDS
-        probes = [pool.schedule(workers.ready) for _ in range(self.workers)]
+        try:
+            probes = [pool.schedule(workers.ready) for _ in range(self.workers)]
+        except RuntimeError as error:
+            # pebble says so of a pool whose worker has ended before all were asked
+            raise BrokenProcessPool("a worker ended while the pool was starting") from error
+
         for probe in probes:
             # a pool that breaks down need not say so to every probe
             while not wait([probe], LOOK_SECONDS).done:

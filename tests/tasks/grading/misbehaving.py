@@ -82,6 +82,13 @@ class Unstartable(Misbehaving):
         raise ImportError("its library is missing")
 
 
+class Dying(Misbehaving):
+    """Takes its worker down without a word when it is warmed up."""
+
+    def warm_up(self) -> None:
+        os._exit(3)
+
+
 class WrongInMain(Misbehaving):
     """Refuses to be used in the process that made the grader."""
 

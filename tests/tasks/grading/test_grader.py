@@ -11,15 +11,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from g2rl.tasks.grading import grader as pool
-from g2rl.tasks.grading import worker_pool, workers
+from g2rl.tasks.grading import workers
 from g2rl.tasks.grading.choice import ChoiceVerifier
 from g2rl.tasks.grading.grader import Grader
 from g2rl.tasks.grading.math import MathVerifier
@@ -27,7 +23,6 @@ from g2rl.types import Problem, Verdict
 from tests.support import ROOT
 from tests.tasks.grading.misbehaving import (
     Misbehaving,
-    Unstartable,
     WrongInMain,
     peak_address_space_mb,
     worker_pids,
@@ -146,87 +141,6 @@ def test_the_memory_limit_holds(grader: Grader) -> None:
     assert all(0 < peak <= grader.memory_mb for peak in peaks), peaks
 
 
-def test_a_worker_killed_from_outside_is_replaced(grader: Grader) -> None:
-    # both are at rest: the tests before may have left one that is only starting
-    assert [v.correct for v in grader.grade([GOOD] * 2)] == [True] * 2
-    for pid in worker_pids():
-        os.kill(pid, signal.SIGKILL)
-    assert [v.correct for v in grader.grade([GOOD] * 4)] == [True] * 4
-
-
-def test_a_job_that_a_broken_pool_never_takes_in_is_given_again(
-    grader: Grader, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The pool breaks down between the call and its queue: such a job is never answered."""
-    assert grader._pool is not None
-    broken = grader._pool.pool
-    put = broken._context.task_queue.put
-
-    def late(task: object) -> None:
-        deadline = time.monotonic() + 600
-        while broken.active and time.monotonic() < deadline:
-            time.sleep(0.01)
-        put(task)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(broken._context.task_queue, "put", late)
-    for pid in worker_pids():
-        os.kill(pid, signal.SIGKILL)
-    assert [v.correct for v in grader.grade([GOOD] * 2)] == [True] * 2
-    assert grader._pool.pool is not broken
-
-
-def test_a_job_that_a_running_pool_has_lost_is_given_again(
-    grader: Grader, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A worker that is killed between taking a job and saying so takes the job with it."""
-    monkeypatch.setattr(worker_pool, "STUCK_SECONDS", 1.5)
-    assert grader._pool is not None
-    lost = worker_pool.Task(Future(), grader._pool.pool)
-    assert lost.pool.active
-    job = pool._Job(workers.grade, GOOD, None, lost, time.perf_counter())
-    assert grader._verdict(job).correct
-    assert grader._pool.pool is not lost.pool
-
-    # one that waits behind another is not lost
-    napping = grader.submit([bad("nap")] * 2 + [GOOD])
-    assert [v.route for v in napping.result()] == ["string"] * 3
-
-
-def test_a_pool_that_ran_is_started_again_if_something_ends_a_starting_worker(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    prove, attempts = worker_pool.WorkerPool._prove, []
-
-    def disturbed(self: worker_pool.WorkerPool, started: Any) -> None:
-        attempts.append(started)
-        if len(attempts) < 3:
-            raise BrokenProcessPool("a worker ended while the pool was starting")
-        prove(self, started)
-
-    with Grader(Misbehaving(), workers=1) as lone:
-        monkeypatch.setattr(worker_pool.WorkerPool, "_prove", disturbed)
-        assert lone._pool is not None
-        lone._pool.pool.stop()
-        assert lone.grade([GOOD])[0].correct
-        assert len(attempts) == 3
-
-        # it is not the verifier's fault then
-        attempts.clear()
-        monkeypatch.setattr(worker_pool, "ATTEMPTS", 2)
-        lone._pool.pool.stop()
-        with pytest.raises(RuntimeError, match="ran and cannot be started again, tried 2 times"):
-            lone.grade([GOOD])
-
-
-def test_threads_share_one_new_pool(grader: Grader) -> None:
-    assert grader._pool is not None
-    grader._pool.pool.stop()
-    with ThreadPoolExecutor(3) as threads:
-        found = list(threads.map(lambda _: grader.grade([GOOD] * 2), range(3)))
-    assert [[v.correct for v in verdicts] for verdicts in found] == [[True] * 2] * 3
-    assert len(worker_pids()) == 2
-
-
 def test_verdicts_that_a_closed_grader_did_not_wait_for_are_refused() -> None:
     grader = Grader(Misbehaving(), workers=1)
     pending = grader.submit([bad("nap"), GOOD])
@@ -277,18 +191,6 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_an_item_that_waited_in_a_broken_pool_is_retried_once(grader: Grader) -> None:
-    def stranded(item: tuple[str, Problem]) -> pool._Job:
-        future: Future[Verdict] = Future()
-        future.set_exception(BrokenProcessPool("all workers expired"))
-        assert grader._pool is not None
-        task = worker_pool.Task(future, grader._pool.pool)
-        return pool._Job(workers.grade, item, None, task, time.perf_counter())
-
-    assert grader._verdict(stranded(GOOD)).correct
-    assert grader._verdict(stranded(bad("crash"))).route == "killed"
-
-
 def test_an_error_in_a_verifier_is_raised_not_graded(grader: Grader) -> None:
     with pytest.raises(LookupError, match="a bug in a verifier"):
         grader.grade([bad("raise")])
@@ -305,7 +207,7 @@ def test_workers_import_nothing_heavy(grader: Grader) -> None:
 
 def test_grading_overlaps_with_the_caller(grader: Grader) -> None:
     handle = grader.submit([bad("busy"), GOOD])
-    assert not handle._slots[0].task.future.done()  # type: ignore[union-attr]
+    assert not handle._slots[0].scheduled.future.done()  # type: ignore[union-attr]
     assert [v.route for v in handle.result()] == ["timeout", "string"]
     assert handle.result() is handle.result()
 
@@ -385,11 +287,6 @@ def test_bounded_verifiers_need_no_workers() -> None:
 def test_unbounded_verifiers_never_run_in_the_calling_process() -> None:
     with Grader(WrongInMain(), workers=1) as remote:
         assert remote.grade([GOOD])[0].correct
-
-
-def test_a_grader_that_cannot_start_is_an_error() -> None:
-    with pytest.raises(RuntimeError, match="cannot start"):
-        Grader(Unstartable(), workers=1)
 
 
 def test_a_verifier_that_workers_cannot_load_is_an_error() -> None:
