@@ -152,7 +152,7 @@ class GroupBatch:
     entropy_PG: Tensor | None = None
     """Mean token entropy of each response under the behaviour policy, nats, needs={"entropy"}."""
     step: int = 0
-    """Training step, counted from 0."""
+    """Training step, counted from 1; 0 where nothing is trained."""
     features_PGD: Tensor | None = None
     """Gradient features Phi (method: sequence-level mean of phi_t), needs={"features"}."""
     embeddings_PGE: Tensor | None = None

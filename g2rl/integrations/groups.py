@@ -67,7 +67,7 @@ class OutcomeSignal:
         lengths_N: Tensor,
         group_ids: Sequence[Any],
         columns: Mapping[str, Tensor] | None = None,
-        step: int = 0,
+        step: int = 1,
     ) -> tuple[Tensor, dict[str, float]]:
         """Advantages of the responses, in their order, and metrics.
 
@@ -76,7 +76,7 @@ class OutcomeSignal:
             lengths_N: response lengths in tokens.
             group_ids: of the prompt that each response belongs to, in any order.
             columns: fields of `GroupBatch` by name, (N, ...), in the order of the responses.
-            step: number of the batch.
+            step: of the training, counted from 1, as verl counts.
 
         Raises:
             ValueError: groups of different sizes, rewards that are no verdicts, advantages that are

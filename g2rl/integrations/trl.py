@@ -441,8 +441,8 @@ class ExploringTrainer(Trainer):
         totals_N[rewards_NF.isnan().all(dim=1)] = torch.nan
         self._rule.totals_N, self._rule.judged_P = totals_N, judged_P
 
-        # the signal decides, and the observers measure
-        facts = (self.state.global_step, rollouts, verdicts, *self._scores(rollouts))
+        # the signal decides, and the observers measure; TRL counts the steps that are done
+        facts = (self.state.global_step + 1, rollouts, verdicts, *self._scores(rollouts))
         batch = self._explorer.group_batch(*facts)
         shaped, metrics = self._explorer.shape(batch)
         metrics |= self._explorer.observe(*facts).metrics

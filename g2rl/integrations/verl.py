@@ -279,7 +279,7 @@ def replaced_advantages(
         data: of N responses the field uid; the fields rm_scores, response_mask, entropy and
             old_log_probs, jagged (N, T_n); and Phi, (N, D), if the signal needs it.
         exploration: the signal.
-        step: number of the batch.
+        step: of the training, counted from 1.
         metrics: the signal's are added.
 
     Returns:

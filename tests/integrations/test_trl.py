@@ -19,6 +19,7 @@ from trl import GRPOTrainer, RLOOTrainer
 
 from g2rl.cli.config.choices import choices
 from g2rl.exploration import GroupBatch, Shaped
+from g2rl.exploration.cde import CuriosityBonus
 from g2rl.exploration.combined import Combined
 from g2rl.exploration.entropy import EntropyBonus
 from g2rl.exploration.g2rl import GradientGuided
@@ -117,6 +118,18 @@ def test_what_the_policy_says_equals_g2rls_own_scoring(tiny: LoadedModel, tmp_pa
     assert batch.problem_ids == [problem.id for problem in small_trl.PROBLEMS_OF_TASK]
     assert batch.texts is not None
     assert batch.texts[0][1].startswith("so")
+
+
+def test_steps_are_counted_from_one_so_that_a_schedule_begins_and_ends_with_the_run(
+    tiny: LoadedModel, tmp_path: Path
+) -> None:
+    watch = Watch()
+    made = trainer(tiny, tmp_path, signal=watch, settings={"max_steps": 3})
+    made.train()
+    steps = [batch.step for batch in watch.batches]
+    assert steps == [1, 2, 3]
+    curiosity = CuriosityBonus(omega=1.0, decay_steps=2, stairs=2)
+    assert [curiosity.weight(step) for step in steps] == [1.0, 0.5, 0.0]
 
 
 def test_mixed_precision_scores_as_g2rl_does_in_bfloat16(tiny: LoadedModel, tmp_path: Path) -> None:
