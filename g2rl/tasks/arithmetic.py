@@ -11,6 +11,10 @@ ways but one, so coverage is measured on a pretrained model, exactly: right answ
 and the answer of a verdict is the number, or the pair in order of size. Parts are hard for a small
 model, because it must turn sums round. The *first* number (or sum of two) of a response counts,
 because such a model does not stop by itself; what follows is not read.
+
+A number is read to its end: " 73.9" is no 73, and " 31,000" is 31 thousand, which does not lie
+between 30 and 50. Only whole numbers are right. A point or a comma that no digits follow in this
+way ends the number ("73.", "73, 4"), and ".0" changes nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +22,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
+from decimal import Decimal
 from functools import lru_cache
+from itertools import pairwise
 
 from g2rl.tasks.grading.verifier import Verifier
 from g2rl.tasks.streams import stream
@@ -43,8 +49,12 @@ BETWEEN_SHOTS = ((12, 30, 17), (60, 81, 74), (35, 52, 41), (23, 44, 38))
 
 _DRAW_STREAM = 0xA717  # a kind of random stream
 _MAX_CHARACTERS = 64
-_NUMBER = re.compile(r"\d+", re.ASCII)
-_TWO_NUMBERS = re.compile(r"(\d+)\s*\+\s*(\d+)", re.ASCII)
+# digits, commas between thousands and a decimal point; or a point at the beginning
+_NUMBER = re.compile(
+    r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<![\w.])\.\d+",
+    re.ASCII,
+)
+_PLUS = re.compile(r"\s*\+\s*", re.ASCII)
 
 
 # --- problems
@@ -136,14 +146,15 @@ def problems(form: str, held_out: bool) -> list[Problem]:
     for target in targets[:HELD_OUT_TARGETS] if held_out else targets[HELD_OUT_TARGETS:]:
         id_ = f"arithmetic_parts/{kind}/{target}"
         more = {"target": target, "solutions": target // 2}
-        gold = canonical(1, target - 1)
+        gold = canonical("1", str(target - 1))
         listed.append(Problem(id_, parts_prompt(target), gold, more))
     return listed
 
 
-def canonical(left: int, right: int) -> str:
+def canonical(left: str, right: str) -> str:
     """Two numbers as the answer of a verdict: the smaller one first, ``26+47``."""
-    return f"{min(left, right)}+{max(left, right)}"
+    smaller, larger = sorted((left, right), key=Decimal)
+    return f"{smaller}+{larger}"
 
 
 # --- verdicts
@@ -163,10 +174,27 @@ class _Plain:
         return left == right
 
 
+def _in_short(number: str) -> str:
+    """A number without commas, and without zeros at the beginning or at the end of a fraction."""
+    whole, _, fraction = number.replace(",", "").partition(".")
+    whole, fraction = whole.lstrip("0") or "0", fraction.rstrip("0")
+    return f"{whole}.{fraction}" if fraction else whole
+
+
 def _first_number(completion: str) -> str | None:
-    """The first number near the beginning, without leading zeros; None if there is none."""
+    """The first number near the beginning, `_in_short`; None if there is none."""
     found = _NUMBER.search(completion[:_MAX_CHARACTERS])
-    return None if found is None else str(int(found[0]))
+    return None if found is None else _in_short(found[0])
+
+
+def _first_sum(completion: str) -> tuple[str, str] | None:
+    """The first two numbers near the beginning with only a plus between them, `_in_short`."""
+    # numbers one after another, because a sum must not begin inside of one
+    text = completion[:_MAX_CHARACTERS]
+    for left, right in pairwise(_NUMBER.finditer(text)):
+        if _PLUS.fullmatch(text, left.end(), right.start()):
+            return _in_short(left[0]), _in_short(right[0])
+    return None
 
 
 class SumVerifier(_Plain):
@@ -175,7 +203,7 @@ class SumVerifier(_Plain):
     one_right_answer = True
 
     def grade(self, completion: str, problem: Problem) -> Verdict:
-        """Judge one completion. The verdict's answer is the number, without leading zeros."""
+        """Judge one completion. The verdict's answer is the number in short: 073.0 is 73."""
         # a number that the token limit cut off is another number
         start = time.perf_counter()
         answer = _first_number(completion)
@@ -185,31 +213,35 @@ class SumVerifier(_Plain):
 
 
 class BetweenVerifier(_Plain):
-    """Right if the first number of the response lies between the bounds, and is neither."""
+    """Right if the first number of the response is whole and lies between the bounds."""
 
     def grade(self, completion: str, problem: Problem) -> Verdict:
-        """Judge one completion. The verdict's answer is the number, without leading zeros."""
+        """Judge one completion. The verdict's answer is the number in short: 040.0 is 40."""
         start = time.perf_counter()
         answer = _first_number(completion)
         if answer is None:
             return Verdict(False, None, "unparsed", time.perf_counter() - start)
+        # right answers are counted, so there must be no end of fractions among them
         lower, upper = problem.meta["bounds"]
-        correct = lower < int(answer) < upper
+        correct = answer.isdigit() and lower < int(answer) < upper
         return Verdict(correct, answer, "number", time.perf_counter() - start)
 
 
 class PartsVerifier(_Plain):
-    """Right if the first sum in the response, of two numbers above zero, makes the target."""
+    """Right if the first sum in the response, of two whole numbers above zero, makes the target."""
 
     def grade(self, completion: str, problem: Problem) -> Verdict:
         """Judge one completion. The verdict's answer is the pair, as `canonical` writes it."""
-        # 0 + 73 would be a right answer to everything
         start = time.perf_counter()
-        found = _TWO_NUMBERS.search(completion[:_MAX_CHARACTERS])
+        found = _first_sum(completion)
         if found is None:
             return Verdict(False, None, "unparsed", time.perf_counter() - start)
-        left, right = int(found[1]), int(found[2])
-        correct = min(left, right) > 0 and left + right == problem.meta["target"]
+
+        # 0 + 73 would be a right answer to everything
+        left, right = found
+        correct = False
+        if left.isdigit() and right.isdigit() and "0" not in found:
+            correct = int(left) + int(right) == problem.meta["target"]
         return Verdict(correct, canonical(left, right), "sum", time.perf_counter() - start)
 
 

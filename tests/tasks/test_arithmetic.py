@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import re
+
 import pytest
 
 from g2rl.cli.build.benchmarks import build_benchmarks
@@ -83,6 +86,24 @@ def test_a_sum_in_the_other_order_is_the_same_sum() -> None:
         (" 7", "7", False),
         (" 731", "731", False),
         ("-73", "73", True),  # the first number; a sign is not part of it
+        (" 73.9", "73.9", False),
+        (" 73.0", "73", True),
+        (" 73.00, that is 73.1", "73", True),
+        (" 73,000", "73000", False),
+        (" 1,073", "1073", False),
+        (" .73", "0.73", False),
+        (" 0.730 73", "0.73", False),
+        # what ends a number
+        ("73.", "73", True),
+        ("73. 60", "73", True),
+        ("73.\n60 + 18", "73", True),
+        ("73, 4", "73", True),
+        ("73,4", "73", True),
+        ("73,4000", "73", True),
+        ("73\n", "73", True),
+        ("73 000", "73", True),
+        ("it is.73", "73", True),
+        ("...73", "73", True),
         (" seventy", None, False),
         ("", None, False),
         (" ٧٣", None, False),
@@ -107,6 +128,15 @@ def test_the_first_number_counts(text: str, answer: str | None, correct: bool) -
         (" 40 + 33 + 1", "33+40", True),  # what follows is not read
         (" 73", None, False),
         (" 47 - 26", None, False),
+        # a sum does not begin or end inside a number
+        (" 10.5 + 62.5", "10.5+62.5", False),
+        (" 10.5 + 68", "10.5+68", False),
+        (" 47 + 26.5", "26.5+47", False),
+        (" 26.0 + 47.", "26+47", True),
+        (" 26,000 + 47", "47+26000", False),
+        (" 0.0 + 73", "0+73", False),
+        (" 9, 47 + 26", "26+47", True),
+        (" 73 is 47+26", "26+47", True),
         ("", None, False),
     ],
 )
@@ -126,6 +156,11 @@ def test_two_numbers_make_the_target(text: str, answer: str | None, correct: boo
         (" 131", "131", False),
         (" -40", "40", True),  # the first number; a sign is not part of it
         (" 20, no: 40", "20", False),
+        (" 31,000", "31000", False),
+        (" 40.5", "40.5", False),
+        (" 40.0 or 41", "40", True),
+        (" 40, 41", "40", True),
+        (" 40.", "40", True),
         (" forty", None, False),
     ],
 )
@@ -135,6 +170,28 @@ def test_a_number_lies_between_and_is_no_bound(
     problem = Problem("p", "between 30 and 50 is", "31", {"bounds": [30, 50], "solutions": 19})
     verdict = BetweenVerifier().grade(text, problem)
     assert (verdict.answer, verdict.correct) == (answer, correct)
+
+
+def test_responses_of_plain_integers_are_read_as_they_always_were() -> None:
+    """Stored results were graded by the first run of digits, and by the first sum of two runs."""
+    rng = random.Random(0)
+    signs = [" ", "\n", "+", " + ", " = ", "-", ", ", ". ", ": ", "x", ""]
+    sum_of = Problem("s", "", "73", {"terms": [47, 26]})
+    parts_of = Problem("p", "", "1+72", {"target": 73, "solutions": 36})
+    for _ in range(2000):
+        numbers = [str(rng.choice([0, 7, 26, 47, 73, 1000])) for _ in range(4)]
+        text = "".join(f"{rng.choice(signs)}{number}" for number in numbers)
+        first = re.search(r"\d+", text)
+        assert first is not None
+        assert SumVerifier().grade(text, sum_of).answer == str(int(first[0]))
+        pair = re.search(r"(\d+)\s*\+\s*(\d+)", text)
+        verdict = PartsVerifier().grade(text, parts_of)
+        if pair is None:
+            assert verdict.answer is None
+            continue
+        left, right = sorted((int(pair[1]), int(pair[2])))
+        assert verdict.answer == f"{left}+{right}"
+        assert verdict.correct == (left > 0 and left + right == 73)
 
 
 def test_numbers_between_are_counted_exactly() -> None:
