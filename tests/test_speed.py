@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from pathlib import Path
 
@@ -68,3 +69,31 @@ def test_rows_of_one_script_take_the_place_of_its_earlier_ones(
     assert "`speed/group_geometry.py`" in lines[place - 1]
     assert "`speed/startup.py`" in lines[place + 1]
     assert len(lines) == len(text.splitlines()) - len(rows) + 1
+
+
+def test_the_page_about_cost_repeats_the_ratios_of_the_results() -> None:
+    """After another `make bench` the sentences of docs/cost.md are to be written anew."""
+    ratio: dict[tuple[str, str], str] = {}
+    for line in (SPEED / "RESULTS.md").read_text(encoding="utf-8").splitlines():
+        row = re.match(r"\| (.+?) \| .+? \| (.+?) \| \*\*([\d.]+)\*\*", line)
+        if row is not None:
+            ratio[row[1], row[2]] = f"{float(row[3]) + 1e-9:.2f}"
+    assert len(ratio) > 20
+
+    # prompts that stand once for their group
+    page = " ".join((ROOT / "docs/cost.md").read_text(encoding="utf-8").split())
+    found = re.search(
+        r"scoring takes (\S+) and an update (\S+) of the time .*? G = 8, and (\S+) and (\S+) for "
+        r"rows like .*? an update takes (\S+) of the time and (\S+) of the memory",
+        page,
+    )
+    assert found is not None
+    rows = [
+        ("scoring, few-shot rows", "time"),
+        ("update, few-shot rows", "time"),
+        ("scoring, the tiny policy's rows", "time"),
+        ("update, the tiny policy's rows", "time"),
+        ("update, long prompts", "time"),
+        ("update, long prompts", "peak memory"),
+    ]
+    assert list(found.groups()) == [ratio[row] for row in rows]

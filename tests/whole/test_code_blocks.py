@@ -2,6 +2,7 @@
 
 - Python is executed, page by page in one scope, unless another test does so.
 - Commands of g2rl that take settings are composed: choices, names and values are those of conf/.
+- Folders of runs that a command reads are those that a command of the page writes.
 - Options of other commands are looked up in their source; targets of make, files and extras exist.
 - JSON and YAML are read.
 
@@ -26,6 +27,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from g2rl.cli.config.launch import expand_combinations
 from tests.support import ROOT, composed
@@ -332,6 +334,64 @@ def test_a_mistaken_command_is_found(command: str, words: str) -> None:
     problem = problem_with(command)
     assert problem is not None
     assert words in problem
+
+
+# --- folders of runs ------------------------------------------------------------------------
+
+
+def folders_in(command: str) -> set[str]:
+    """The folders in runs/ that a command names, without those that stand for the reader's own."""
+    named = re.findall(r"(?<![\w/])runs/([\w=.+-]+)", command)
+    return {name for name in named if not re.match(r"[A-Z]", name)}
+
+
+def folders_made_by(command: str) -> set[str]:
+    """The folders in runs/ that a command writes: as it says itself, or as Hydra names them."""
+    words = shlex.split(command, comments=True)
+    for word in words:
+        if word.endswith(".sh"):
+            return folders_in(text_of(word))
+    said = re.search(r"(?:hydra\.(?:run|sweep)\.dir=|--out[ =])(runs/\S+)", command)
+    if said is not None:
+        return folders_in(said[1])
+
+    # what a training calls its folder, or the sweep that it is
+    if "train" not in " ".join(words[:3]):
+        return set()
+    if words[:2] == ["make", "train"]:
+        words = shlex.split(dict(word.split("=", 1) for word in words[2:]).get("ARGS", ""))
+    settings = [word for word in words if "=" in word and not word.startswith("-")]
+    settings = [word for word in settings if not PLACEHOLDER.match(word.partition("=")[2])]
+    try:
+        node = composed(*(first_arm(word) for word in settings), with_hydra=True).hydra
+        is_sweep = "--multirun" in words or str(node.mode).endswith("MULTIRUN")
+        return folders_in(str(node.sweep.dir if is_sweep else node.run.dir))
+    except (HydraException, OmegaConfBaseException):
+        # a model of the reader's own; what reads its folder fails
+        return set()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "runs/" in text_of(page)])
+def test_a_folder_that_a_command_reads_is_written_by_another_of_the_page(page: str) -> None:
+    """A study's folder, which is called as the study, may be written by another page."""
+    commands = [re.sub(r" {2,}#.*", "", command) for command in commands_of(page)]
+    named: set[str] = set()
+    made = {"bakeoff", *(path.stem for path in (ROOT / "conf/experiment").glob("*.yaml"))}
+    for command in commands:
+        named |= folders_in(command)
+        made |= folders_made_by(command)
+    assert named <= made
+
+
+def test_a_folder_is_called_as_hydra_calls_it() -> None:
+    assert folders_made_by("g2rl-train exploration=none") == {"tiny-countdown-none-seed0"}
+    assert folders_made_by("make train ARGS='seed=3'") == {"tiny-countdown-g2rl-seed3"}
+    assert folders_made_by("g2rl-train experiment=signals") == {"signals"}
+    [name] = folders_made_by("g2rl-train experiment=detour exploration=none")
+    assert name == "detour-detour-none-experiment=detour-seed0"
+    assert folders_in("g2rl-analyze compare runs/tiny-seed0 runs/A-seed0 --out runs/NAME") == {
+        "tiny-seed0"
+    }
 
 
 # --- blocks of code -------------------------------------------------------------------------
