@@ -5,6 +5,8 @@ Figures of few samples are compared with those of the page within five standard 
 
 from __future__ import annotations
 
+import re
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,9 @@ from g2rl.tasks.benchmarks.countdown_hard import countdown_hard_benchmark
 from g2rl.tasks.benchmarks.detour import detour_benchmark
 from g2rl.tasks.benchmarks.forked_skills import forked_skills_benchmark
 from g2rl.tasks.grading.grader import Grader
-from tests.support import composed, metric_rows
+from tests.support import ROOT, composed, metric_rows
+
+LAB = ROOT / "experiments" / "lab"
 
 
 def evaluated(source: str, benchmark: Benchmark) -> EvalResult:
@@ -73,3 +77,23 @@ def test_plain_grpo_gains_accuracy_and_loses_coverage_on_detour(tmp_path: Path) 
     assert after["eval/detour/pass@32"] < before["eval/detour/pass@32"] - 0.02
     assert after["eval/detour/distinct"] < before["eval/detour/distinct"] - 1
     assert np.isfinite(list(after.values())).all()
+
+
+def test_the_tables_of_the_pretrained_model_follow_from_the_stored_rows(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    runpy.run_path(str(LAB / "tables.py"), run_name="__main__")
+    printed = capsys.readouterr().out.splitlines()
+    page = (LAB / "README.md").read_text(encoding="utf-8")
+
+    # every line of both tables stands on the page
+    rows = [line for line in printed if line.startswith("| ")]
+    assert len(rows) == 2 * 5
+    for row in rows:
+        assert row in page.splitlines()
+
+    # and so do the figures of what was measured before, and of what could have been found
+    numbers = re.findall(r"\d\.\d+", " ".join(line for line in printed if line[:1] in "BD"))
+    assert len(numbers) > 10
+    words = re.findall(r"\d\.\d+", page)
+    assert not [number for number in numbers if number not in words]
