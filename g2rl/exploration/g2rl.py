@@ -228,7 +228,12 @@ def projection_residual(features_PGD: Tensor) -> Tensor:
 
 def by_chance(batch: GroupBatch) -> Tensor:
     """A control: nu (P, G) uniform in [0, 1), a function of the training step alone, so that a run
-    that goes on draws the same."""
+    that goes on draws the same.
+
+    Runs of other seeds draw the same numbers too. They stay independent in what matters, which
+    response gets which number, because the responses of a group are drawn alike and independently,
+    so that their order says nothing.
+    """
     generator = torch.Generator().manual_seed(batch.step)
     shape = batch.correct_PG.shape
     return torch.rand(shape, generator=generator).to(batch.correct_PG.device)

@@ -6,6 +6,11 @@ by weights w drawn from an exponential distribution and divided by their mean in
 the total credit stays, as under `exploration=uniqueness`. Wrong responses keep theirs. What a
 method gains over this control comes from its notion of rarity; Cue-GRPO (arXiv 2608.03467) reports
 such a control with random partitions.
+
+Unless `exploration.seed` is set (``exploration.seed='${seed}'`` follows the run's), runs of all
+seeds draw the same numbers. Which response gets which weight is by chance all the same, because the
+responses of a group are drawn alike and independently, so that their order says nothing. What such
+runs share is how unequal the numbers of a step are.
 """
 
 from __future__ import annotations

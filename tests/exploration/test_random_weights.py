@@ -8,6 +8,7 @@ import torch
 from g2rl.exploration.random_weights import RandomWeights
 from g2rl.types import GroupBatch
 from tests.exploration.groups import batch_of
+from tests.support import composed
 
 
 def given(step: int = 1) -> GroupBatch:
@@ -49,3 +50,12 @@ def test_strength_blends_with_even_shares() -> None:
         RandomWeights(strength=2)
     with pytest.raises(ValueError, match="advantages"):
         RandomWeights()(batch_of([[1]]))
+
+
+def test_the_seed_is_one_for_all_runs_unless_it_follows_theirs() -> None:
+    seeds = [
+        composed("exploration=random_weights", f"seed={seed}", *words).exploration.seed
+        for seed in (1, 2)
+        for words in ((), ("exploration.seed=${seed}",))
+    ]
+    assert seeds == [0, 1, 0, 2]
