@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from itertools import chain
 from typing import Any
 
 import pytest
@@ -17,14 +16,7 @@ from g2rl.policy.anatomy import UnsupportedModelError
 from g2rl.policy.batching import MicroBatch, Sequences, make_micro_batch
 from g2rl.policy.loading import LoadedModel, set_checkpointing
 from g2rl.policy.lora import LoraSettings, add_lora
-from g2rl.policy.packing import (
-    KEYS_SHARE,
-    computed_tokens,
-    form_micro_batch,
-    pack,
-    packed_tokens,
-    plan_batches,
-)
+from g2rl.policy.packing import pack
 from g2rl.policy.policy import Policy
 from g2rl.policy.prefix_attention import NAME
 from g2rl.policy.prefix_sharing import KNOWN_TYPES
@@ -167,43 +159,6 @@ def test_a_step_is_the_same_for_every_micro_batch_size(
     for ours, theirs in zip(scores.logps, expected.logps, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     assert_same(weights, expected_weights, 1e-5)
-
-
-# --- what is packed, and how rows are divided
-
-
-def test_a_group_computes_its_prompt_once_and_no_last_tokens() -> None:
-    prompt = list(range(34))
-    few_shot = Sequences([prompt] * 8, [[40 + n] * 6 for n in range(8)])
-    rows = list(range(8))
-    batch = form_micro_batch(few_shot, rows, CPU, sharing=True)
-    assert batch.input_ids_BL.shape == (1, 34 + 8 * 5)
-    assert form_micro_batch(few_shot, rows, CPU, sharing=False).input_ids_BL.shape == (8, 40)
-    assert batch.position_ids_BL[0, :44].tolist() == [*range(34), *range(34, 39), *range(34, 39)]
-
-    # nothing is gained where nothing is shared and nothing padded
-    alone = Sequences([[n, 1, 2] for n in rows], few_shot.responses)
-    assert form_micro_batch(alone, rows, CPU, sharing=True).layout is None
-
-
-@pytest.mark.parametrize("budget", [1, 12, 24, 40, 1000])
-def test_every_row_is_in_one_micro_batch_within_the_budget(budget: int) -> None:
-    rows = [0, 1, 2, 3, 5, 6, 7]
-    plan = plan_batches(SEQUENCES, rows, budget, sharing=True)
-    assert sorted(chain(*plan)) == rows
-    for part in plan:
-        assert len(part) == 1 or computed_tokens(SEQUENCES, [part], sharing=True) <= budget
-    assert (budget < 1000) == (len(plan) > 1)
-
-
-def test_the_budget_counts_what_is_computed_and_the_keys_of_every_response() -> None:
-    few_shot = Sequences([list(range(34))] * 8, [[7] * 6] * 8)
-    assert packed_tokens(few_shot, range(8)) == 34 + 8 * 6
-    expected = 34 + 8 * 6 + 8 * 40 // KEYS_SHARE
-    assert computed_tokens(few_shot, [range(8)], sharing=True) == expected
-    assert computed_tokens(few_shot, [range(8)], sharing=False) == 8 * 40
-    assert len(plan_batches(few_shot, range(8), expected, sharing=True)) == 1
-    assert len(plan_batches(few_shot, range(8), expected - 1, sharing=True)) == 2
 
 
 # --- which models share
