@@ -25,19 +25,19 @@ Point = tuple[float, float]
 
 # name: centre of the box, its package, what happens there
 STAGES = {
-    "problems": (0.0, 10.2, "tasks", "draw P problems"),
+    "draw": (0.0, 10.2, "tasks", "draw P problems"),
     "sample": (0.0, 8.4, "engines", "draw G responses to each problem"),
     "grade": (-3.1, 6.2, "tasks/grading", "judge each response"),
     "score": (3.1, 6.2, "policy", "log-probabilities, entropies, features"),
     "explore": (0.0, 3.8, "exploration", "shape the rewards of each group"),
-    "advantage": (0.0, 2.0, "formulas", "compare the rewards within each group"),
+    "advantages": (0.0, 2.0, "formulas", "compare the rewards within each group"),
     "update": (0.0, 0.2, "training", "loss and optimizer step, by mini-batches"),
     "write": (0.0, -1.6, "runs", "write a row, two tables, a checkpoint"),
 }
 
 
 def draw_stage(axis: Axes, number: int, name: str) -> None:
-    """A box with the number of a stage, its package and what happens there."""
+    """A box with the number and name of a stage, its package and what happens there."""
     x, y, package, text = STAGES[name]
     corner = (x - WIDTH / 2, y - HEIGHT / 2)
     style = "round,pad=0,rounding_size=0.12"
@@ -45,7 +45,8 @@ def draw_stage(axis: Axes, number: int, name: str) -> None:
         corner, WIDTH, HEIGHT, boxstyle=style, facecolor=BOX, edgecolor=EDGE, linewidth=1.2
     )
     axis.add_patch(box)
-    axis.text(x, y + 0.17, f"{number}  {package}", ha="center", va="center", weight="bold")
+    title = f"{number}  {name}  ·  {package}"
+    axis.text(x, y + 0.17, title, ha="center", va="center", weight="bold")
     axis.text(x, y - 0.19, text, ha="center", va="center", fontsize=9)
 
 
@@ -75,7 +76,7 @@ def top(name: str, shift: float = 0.0) -> Point:
 
 def draw_flow(axis: Axes) -> None:
     """What goes from stage to stage, from the top down."""
-    draw_arrow(axis, [bottom("problems"), top("sample")])
+    draw_arrow(axis, [bottom("draw"), top("sample")])
     draw_record(axis, 0.2, 9.3, "Problem", "prompt and right answer", "left")
 
     # responses are graded and scored at the same time
@@ -93,9 +94,9 @@ def draw_flow(axis: Axes) -> None:
     draw_record(axis, 0.0, 4.7, "GroupBatch", "all of it, P x G", "center")
 
     # from rewards to weights
-    draw_arrow(axis, [bottom("explore"), top("advantage")])
+    draw_arrow(axis, [bottom("explore"), top("advantages")])
     draw_record(axis, 0.2, 2.9, "Shaped", "shaped rewards", "left")
-    draw_arrow(axis, [bottom("advantage"), top("update")])
+    draw_arrow(axis, [bottom("advantages"), top("update")])
     draw_record(axis, 0.2, 1.1, "UpdateBatch", "advantages and responses", "left")
     draw_arrow(axis, [bottom("update"), top("write")])
     draw_record(axis, 0.2, -0.7, "UpdateResult", "metrics", "left")

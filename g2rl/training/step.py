@@ -1,5 +1,5 @@
-"""One training step, in the order of docs/tour.md: sample, grade, score, shape, advantages, update,
-write.
+"""One training step, by the stages of docs/tour.md: draw, sample, grade, score, explore,
+advantages, update, write.
 
 Several ranks run the same step. They divide what costs time (sampling, grading, scoring, the
 update's forward and backward) and exchange the results, which are small. From there on every rank
@@ -111,11 +111,11 @@ class TrainingStep:
         """
         clock = Clock(self.on_lap)
 
-        # 1. sample and 2. grade: the verdicts come when they are called for
+        # 1. draw, 2. sample and 3. grade: the verdicts come when they are called for
         rollouts, pending_verdicts, sample_metrics = self._draw(step, clock)
         drift = self.engine.metrics()
 
-        # 3. score: the policy comes last, because it may keep forwards for the update
+        # 4. score: the policy comes last, because it may keep forwards for the update
         reference = self.scorer.reference_scores(rollouts)
         self.explorer.embed_for_observers(rollouts)
         observed_scores = self.scorer.observed(rollouts)
@@ -124,7 +124,7 @@ class TrainingStep:
         verdicts = pending_verdicts()
         clock.lap("grade_wait")
 
-        # 4. to 6. shape, advantages, update; the observers look on
+        # 5. explore, 6. advantages and 7. update; the observers look on
         batch = self.explorer.group_batch(step, rollouts, verdicts, scores, reference.hidden_ND)
         observations = self.explorer.observe(
             step, rollouts, verdicts, observed_scores or scores, reference.hidden_ND
@@ -135,7 +135,7 @@ class TrainingStep:
             self._save_failure(step, error, rollouts, verdicts, batch)
             raise
 
-        # 7. write: entropies that the signal did not need are known by now, from the update's
+        # 8. write: entropies that the signal did not need are known by now, from the update's
         # forward
         if batch.entropy_PG is None and lesson.behaviour.complete:
             batch = replace(
@@ -193,16 +193,16 @@ class TrainingStep:
             BadNumbersError: too many bad updates in a row, or a signal that made them out of good
                 numbers.
         """
-        # 4. shape: the signal looks at whole groups
+        # 5. explore: the signal looks at whole groups
         bad_groups_by_field = bad_groups(batch)
         groups_with_bad_numbers = sorted(set().union(*bad_groups_by_field.values()))
         shaped, metrics = self._shape(batch, groups_with_bad_numbers)
 
-        # 5. advantages
+        # 6. advantages
         advantages_PG, metrics_of_advantages = self._advantages(shaped, batch)
         clock.lap("explore")
 
-        # 6. update; kept forwards hold activations, so the scores must let go of them either way.
+        # 7. update; kept forwards hold activations, so the scores must let go of them either way.
         # They are of whole mini-batches, so they are of no use where responses are left out
         kept_forwards = scores.take_forwards()
         kept_PG = shaped.kept_PG

@@ -117,7 +117,7 @@ def slug(heading: str) -> str:
 
 
 def test_the_picture_of_the_tour_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The script runs, and its stages are packages of g2rl."""
+    """The script runs; its stages are packages of g2rl, and those of the page and of the step."""
     spec = importlib.util.spec_from_file_location("tour", ROOT / "docs" / "figures" / "tour.py")
     assert spec is not None
     assert spec.loader is not None
@@ -125,6 +125,16 @@ def test_the_picture_of_the_tour_is_drawn(tmp_path: Path, monkeypatch: pytest.Mo
     spec.loader.exec_module(tour)
     for _, _, package, _ in tour.STAGES.values():
         assert (ROOT / "g2rl" / package / "__init__.py").is_file()
+
+    stages = {str(number): name for number, name in enumerate(tour.STAGES, start=1)}
+    page = text_of(ROOT / "docs" / "tour.md")
+    assert dict(re.findall(r"(?m)^\| (\d) \| ([^|]+) \|", page)) == stages
+    code = text_of(ROOT / "g2rl" / "training" / "step.py")
+    assert ", ".join(stages.values()) in " ".join(code.split('"""')[1].split())
+    comments = " ".join(re.findall(r"(?m)^ *# (\d\. .*)$", code))
+    numbered = re.findall(r"(\d)\. (\w+)", comments)
+    assert {number for number, _ in numbered} == set(stages)
+    assert all(stages[number] == name for number, name in numbered)
 
     out = tmp_path / "tour.png"
     monkeypatch.setattr(sys, "argv", ["tour.py", str(out)])
