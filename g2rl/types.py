@@ -7,6 +7,18 @@ Axis letters, used as suffixes of tensor names everywhere (`rewards_PG`, `hidden
     T  response tokens                 V  vocabulary
     D  width of the last hidden state  E  width of an external embedding
 
+In batches of tokens, attention and caches also:
+
+    B  rows that are computed at once  L  tokens of a row; of all rows where they are packed
+    S  tokens of a prompt              M  places of a cache; texts that are encoded
+    K  key heads; keys in a mask       R  query heads that one key head serves
+    H  query heads, H = K*R            Q  queries, of all heads that are computed together
+    X  prompts times key heads, P*K    Y  rows times key heads, B*K
+    d  width of one head               1  an axis that is kept for broadcasting
+
+A file that means something else by one of them, or has another letter, says so: in statistics S
+counts seeds.
+
 Importing this module must stay cheap (no torch): grading workers import it.
 """
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+import g2rl.types
 from tests.support import ROOT
 from tests.texture import Counts, Function, rooms, statement_count, total
 
@@ -144,6 +146,17 @@ def test_every_module_is_on_the_map_of_its_package() -> None:
             map_of_package = ast.get_docstring(tree_of(place / "__init__.py")) or ""
             name = name_of(path).split(".")[-1]
             assert name in map_of_package, f"{name_of(place / '__init__.py')} does not name {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_axis_letters_are_in_the_legend_or_explained_in_their_file(path: Path) -> None:
+    legend = set(re.findall(r"(?<!\S)([A-Z\dd])  \S", g2rl.types.__doc__ or ""))
+    assert {"P", "G", "N", "T", "V", "D", "B", "X", "d"} <= legend
+
+    source = path.read_text(encoding="utf-8")
+    suffixes = re.findall(r"\b[a-z][a-z0-9_]*_([A-Z][A-Z1d]{0,4})\b", source)
+    words = set(re.findall(r"(?<![\w.])([A-Z])(?![\w.(])", source))
+    assert set("".join(suffixes)) <= legend | words
 
 
 def test_hydra_lives_in_cli_only() -> None:

@@ -5,9 +5,8 @@ of all its rows are multiplied with them at once, and one softmax runs over the 
 own tokens. That is the same sum in another order. Memory and its traffic are those of one prompt
 instead of G.
 
-Axes here: P prompts of S kept tokens, B rows of T own tokens in M places, K key heads that serve R
-query heads each, d wide. X is prompts times key heads, Y rows times key heads, and Q the query
-heads of all places of a prompt.
+Axes, beside the legend of `g2rl.types`: S counts the tokens of a prompt that the cache holds, T
+those that a row has for itself, and Q the query heads of all places of a prompt.
 """
 
 from __future__ import annotations

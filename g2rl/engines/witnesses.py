@@ -58,7 +58,7 @@ class Witnesses:
         if not self.places or t >= TOKENS:
             return
 
-        # a few rows of many, so that this costs next to nothing beside the sampling
+        # W rows, a few of many, so that this costs next to nothing beside the sampling
         index_W = torch.tensor([place for _, place in self.places], device=logits_BV.device)
         logps_WV = (logits_BV[index_W].float() / self.temperature).log_softmax(-1)
         self.columns.append(logps_WV.gather(1, tokens_B[index_W].unsqueeze(1)).squeeze(1))

@@ -160,7 +160,7 @@ def canonical(left: str, right: str) -> str:
 # --- verdicts
 
 
-class _Plain:
+class _ComparedAsText:
     """What both verifiers share: answers are the same if they are the same text."""
 
     bounded = True
@@ -197,7 +197,7 @@ def _first_sum(completion: str) -> tuple[str, str] | None:
     return None
 
 
-class SumVerifier(_Plain):
+class SumVerifier(_ComparedAsText):
     """Right if the first number of the response is the sum."""
 
     one_right_answer = True
@@ -212,7 +212,7 @@ class SumVerifier(_Plain):
         return Verdict(answer == problem.answer, answer, "number", time.perf_counter() - start)
 
 
-class BetweenVerifier(_Plain):
+class BetweenVerifier(_ComparedAsText):
     """Right if the first number of the response is whole and lies between the bounds."""
 
     def grade(self, completion: str, problem: Problem) -> Verdict:
@@ -227,7 +227,7 @@ class BetweenVerifier(_Plain):
         return Verdict(correct, answer, "number", time.perf_counter() - start)
 
 
-class PartsVerifier(_Plain):
+class PartsVerifier(_ComparedAsText):
     """Right if the first sum in the response, of two whole numbers above zero, makes the target."""
 
     def grade(self, completion: str, problem: Problem) -> Verdict:

@@ -89,13 +89,13 @@ class NgramHashing:
         full = [i for i, text in enumerate(texts) if not is_empty(text)]
 
         # grams that share a bucket add up
-        counts_MW = torch.zeros(len(full), self.width)
+        counts_ME = torch.zeros(len(full), self.width)
         for row, i in enumerate(full):
             grams = self.grams(texts[i])
             columns = torch.tensor([bucket(gram, self.width) for gram in grams])
             counts = torch.tensor(list(grams.values()), dtype=torch.float32)
-            counts_MW[row].index_add_(0, columns, counts)
+            counts_ME[row].index_add_(0, columns, counts)
 
         # empty texts get their zero rows back
-        unit_MW = checked_unit_rows(counts_MW, full, self.name)
-        return scatter_rows(unit_MW, full, len(texts))
+        unit_ME = checked_unit_rows(counts_ME, full, self.name)
+        return scatter_rows(unit_ME, full, len(texts))
