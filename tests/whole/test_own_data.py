@@ -98,3 +98,10 @@ def test_the_guide_trains_on_own_rows_rewards_and_model(
     assert table["reward"].between(0, 1.2).all()
     assert (table["correct"] == (table["reward"] >= 1)).all()
     assert table["reward"].nunique() > 3
+
+    # the page promises that one sees it work
+    assert table["correct"].any()
+    names: dict[str, Any] = {}
+    exec(code, names)  # the page's own example
+    texts = [r"so \boxed{2 * 5}", r"\boxed{10}", r"\boxed{5 + 3}", "ten", r"\boxed{1 / 0}"]
+    assert names["right_value"](texts, ["10"] * 5) == [1, 1, 0, 0, 0]
