@@ -53,6 +53,10 @@ def test_the_worked_example_trains_on_graded_rewards(example: list[str], tmp_pat
     assert table["reward"].nunique() > 3
     assert (table["correct"] == (table["reward"] >= 1)).all()
 
+    # two held-out problems have four samples; what was tried before the run counts nowhere
+    totals = [row["eval/rows/verify/total"] for row in metric_rows(folder) if row["step"] == 0]
+    assert totals == [8]
+
     # advantages are those of GRPO on these rewards
     for _, group in table.groupby("problem"):
         centred = group["reward"] - group["reward"].mean()

@@ -192,11 +192,13 @@ def build_problems(config: DictConfig, settings: TrainSettings) -> Problems:
     # data and functions of the user's own are tried before anything is loaded
     graders = build_graders(settings.grading)
     if isinstance(task, Rehearsed):
+        grader = graders(task.verifier)
         try:
-            task.rehearse(graders(task.verifier))
+            task.rehearse(grader)
         except BaseException:
             graders.close()
             raise
+        grader.metrics()  # what was tried counts in no evaluation
     return Problems(task, benchmarks, graders)
 
 
