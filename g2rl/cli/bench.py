@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from g2rl.cli.bakeoff.plan import STAGES, Plan, read_plan, shown_plan
-from g2rl.cli.config.launch import share_cores
+from g2rl.cli.config.launch import register_resolvers, share_cores
 from g2rl.cli.one_line import errors_in_one_line
 
 EPILOG = """examples
@@ -102,6 +102,11 @@ def main() -> None:
 
 def carry_out(words: argparse.Namespace) -> int:
     """Do what was typed; returns the exit code."""
+    from g2rl.cli.config.mistakes import explain_mistakes, missing_folder
+
+    problem = missing_folder(words.config_dir)
+    if problem:
+        raise ValueError(problem)
     plan = read_plan(words.plan or shown_plan(words.home), words.config_dir)
     tasks = known_tasks(plan, words.tasks)
     stored = [words.home / "rows", *words.rows]
@@ -116,6 +121,13 @@ def carry_out(words: argparse.Namespace) -> int:
 
     # an own arm runs alone and is shown among the others
     plan = plan.with_own_arm(words.name, words.overrides)
+    register_resolvers()
+    first_run = plan.run(plan.tasks[tasks[0]], words.name, plan.tasks[tasks[0]].rates[0], 0)
+    problem = explain_mistakes(first_run.words, "train", words.config_dir)
+    if problem:
+        raise ValueError(problem)
+
+    # nor is anything trained that would stand alone
     everything = [*stored, words.out / "rows"]
     check_baseline(plan, tasks, everything)
     code = run(plan.only([words.name]), tasks, stored, words)

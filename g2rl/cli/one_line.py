@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from g2rl.cli.config.launch import EXIT_CTRL_C
 from g2rl.runs.files import came_from_writing
 
 NOT_ALLOWED = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -17,6 +18,8 @@ NOT_ALLOWED = (errno.EROFS, errno.EACCES, errno.EPERM)
 @contextmanager
 def errors_in_one_line(*further_errors: type[Exception]) -> Iterator[None]:
     """End the command with one line and code 1 where bad input or a file was the reason.
+
+    Ctrl-C ends it with one line and code 130.
 
     Args:
         further_errors: kinds that are the user's to mend as well, besides ValueError and OSError.
@@ -30,6 +33,10 @@ def errors_in_one_line(*further_errors: type[Exception]) -> Iterator[None]:
     except mendable as error:
         print(f"error: {in_words(error)}", file=sys.stderr)
         raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        # files appear whole or not at all, so there is nothing to mend
+        print("\ninterrupted; the same command begins anew", file=sys.stderr)
+        raise SystemExit(EXIT_CTRL_C) from None
 
 
 def in_words(error: Exception) -> str:

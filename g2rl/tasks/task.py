@@ -87,10 +87,11 @@ def fit_prompts(task: Task, length: Callable[[Problem], int], limit: int, overlo
     dropped = len(sizes) - len(fitting)
     if dropped and (overlong == "error" or not fitting):
         longest = max(range(len(sizes)), key=sizes.__getitem__)
+        leave_out = ", or leave them out with task.overlong=drop" if fitting else ""
         raise ValueError(
             f"{dropped} of {len(sizes)} prompts of task {task.name} are over "
             f"task.max_prompt_tokens={limit}; the longest, {task.problems[longest].id}, has "
-            f"{sizes[longest]}: raise the limit, or leave them out with task.overlong=drop"
+            f"{sizes[longest]}: raise the limit{leave_out}"
         )
     task.problems = fitting
     return dropped

@@ -23,6 +23,13 @@ def test_a_file_that_may_not_be_written_is_named_with_what_helps(
     assert told.startswith("error: cannot write theirs/report.html: Read-only file system; --out")
 
 
+def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end, errors_in_one_line():
+        raise KeyboardInterrupt
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "\ninterrupted; the same command begins anew\n"
+
+
 def test_numbers_of_the_system_are_left_out(tmp_path: Path) -> None:
     # to a reader another place to write is no help, whether the file is seen or hidden by a folder
     there = tmp_path / "there"

@@ -15,7 +15,7 @@ from g2rl.tasks.detour import Detour
 from g2rl.tasks.detour import held_out_problems as detour_problems
 from g2rl.tasks.forked_skills import ForkedSkills
 from g2rl.tasks.forked_skills import problems as forked_skills_problems
-from g2rl.tasks.task import Task, refuse_leaks
+from g2rl.tasks.task import Task, fit_prompts, refuse_leaks
 from g2rl.types import Problem
 
 TASKS: dict[str, Task] = {
@@ -46,6 +46,14 @@ def test_no_task_takes_problems_of_another_for_its_own(task: str, other: str) ->
     leaked = [problem for problem in problems_of(other) if TASKS[task].may_draw(problem)]
     # the stream of Countdown may meet problems of its hard sibling
     assert bool(leaked) == ((task, other) == ("countdown", "countdown_hard"))
+
+
+def test_where_no_prompt_fits_dropping_them_is_no_advice() -> None:
+    lengths = {problem.id: 5 + place for place, problem in enumerate(Arithmetic("sum").problems)}
+    for overlong, limit, advised in (("drop", 4, False), ("error", 4, False), ("error", 9, True)):
+        with pytest.raises(ValueError, match="raise the limit") as refused:
+            fit_prompts(Arithmetic("sum"), lambda one: lengths[one.id], limit, overlong)
+        assert ("task.overlong=drop" in str(refused.value)) == advised
 
 
 def test_the_advice_names_only_settings_that_the_task_has() -> None:

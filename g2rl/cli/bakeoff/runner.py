@@ -76,9 +76,12 @@ def carry_out(
                     print("stopped; the same command goes on", flush=True)
                     return EXIT_INTERRUPTED
 
-    # where each reason lies
+    # each reason, and where all of it lies
     for folder in bench.failed:
-        print(f"failed: {bench.work / folder}/error.txt", file=sys.stderr)
+        place = bench.work / folder / "error.txt"
+        lines = place.read_text(encoding="utf-8").split("\n") if place.is_file() else []
+        reason = next((line for line in reversed(lines) if line), "ended without a word")
+        print(f"failed: {reason[:300]} ({place})", file=sys.stderr)
     return 1 if bench.failed else 0
 
 

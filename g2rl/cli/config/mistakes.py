@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -102,10 +103,12 @@ def explain_mistakes(
     for word in words:
         if "=" not in word and not word.startswith("~"):
             return f"{word}: settings are KEY=VALUE; --help lists them"
-    try:
-        overrides = OverridesParser.create().parse_overrides(list(words))
-    except HydraException as error:
-        return str(error)
+    overrides: list[Override] = []
+    for word in words:
+        try:
+            overrides += OverridesParser.create().parse_overrides([word])
+        except HydraException:
+            return _outside_grammar(word)
 
     # then groups and keys
     shelf = Shelf(config_name, (*folders, *_searched(overrides)))
@@ -142,6 +145,17 @@ def refuse_several_runs(config_name: str, words: Words) -> None:
         problem = f"this is a sweep over {swept_keys}: add hydra.mode=RUN, and one value of each"
     print(f"error: {DRY_RUN} tells about one run, and {problem}", file=sys.stderr)
     raise SystemExit(2)
+
+
+def _outside_grammar(word: str) -> str:
+    """What is said of a word that Hydra cannot read, with the quotes that it most likely lacks."""
+    key, _, value = word.partition("=")
+    # inside quotes, a backslash means itself unless a quote follows
+    quoted = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", "\\'"), value)
+    return (
+        f"{word}: this is no value in Hydra's grammar, where spaces, brackets, braces, commas and "
+        f"quotes mean something; for a text type \"{key}='{quoted}'\", quotes included"
+    )
 
 
 def _searched(overrides: Sequence[Override]) -> list[Path]:
@@ -229,6 +243,14 @@ def _wrong_key(
         if key not in known_keys:
             candidates = sorted(known_keys | set(offered))
             problem = f"there is no key {key!r}"
+
+            # a class of the user's own has settings that no file names
+            node_key = key.rpartition(".")[0]
+            if node_key and f"{node_key}._target_" in {one.key_or_group for one in overrides}:
+                return (
+                    f"{override.input_line}: {problem}; a setting of the class that "
+                    f"{node_key}._target_ names needs a plus: +{override.input_line}"
+                )
             return _did_you_mean(str(override.input_line), key, candidates, problem)
 
         # a node would lose all its settings
@@ -302,6 +324,15 @@ def explain_flag(flag: str, config_name: str) -> str:
     return f"{flag}: there is no such flag, and settings are KEY=VALUE; {hint}"
 
 
+def missing_folder(folders: Sequence[Path]) -> str | None:
+    """What is wrong where a folder of --config-dir is none; None when all are there."""
+    for folder in folders:
+        if not folder.is_dir():
+            kind = "is no folder" if folder.exists() else "does not exist"
+            return f"--config-dir {folder}: it {kind} (seen from {Path.cwd()})"
+    return None
+
+
 def refuse_mistakes(config_name: str, words: Words) -> None:
     """Exit with code 2 and one clear line when an override is misspelt, or a flag does not exist.
 
@@ -309,10 +340,10 @@ def refuse_mistakes(config_name: str, words: Words) -> None:
         config_name: the command's file in conf/.
         words: what the user typed.
     """
-    problem: str | None = None
-    if words.unknown_flags():
+    problem: str | None = missing_folder(words.config_folders)
+    if problem is None and words.unknown_flags():
         problem = explain_flag(words.unknown_flags()[0], config_name)
-    elif words.overrides and not words.own_configuration:
+    elif problem is None and words.overrides and not words.own_configuration:
         problem = explain_mistakes(words.overrides, config_name, words.config_folders)
     if problem:
         print(f"error: {problem}", file=sys.stderr)

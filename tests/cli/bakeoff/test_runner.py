@@ -115,7 +115,7 @@ def test_a_run_that_fails_leaves_its_reason_and_the_others_go_on(
     assert all(name.startswith("a-") for name in order(tmp_path))
     error = tmp_path / "runs" / "detour" / "b-lr2e-3-seed100" / "error.txt"
     assert "b is broken" in error.read_text()
-    assert str(error) in capfd.readouterr().err
+    assert f"failed: RuntimeError: b is broken ({error})\n" in capfd.readouterr().err
 
     # mended: only what is missing runs, and b's reported seeds follow its rates
     assert carry_out(PLAN, ["detour"], STAGES, bench(tmp_path, quick)) == 0

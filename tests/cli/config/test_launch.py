@@ -7,12 +7,20 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
 from g2rl.cli.config.choices import choices, config_dir
 from g2rl.cli.config.launch import launch, register_resolvers
-from g2rl.cli.config.mistakes import Shelf, explain_flag, explain_mistakes, groups
+from g2rl.cli.config.mistakes import (
+    Shelf,
+    explain_flag,
+    explain_mistakes,
+    groups,
+    missing_folder,
+    refuse_mistakes,
+)
 from g2rl.cli.config.names import (
     LENGTH,
     eval_dir,
@@ -73,7 +81,36 @@ def test_good_overrides_pass(typed: list[str]) -> None:
 
 
 def test_a_broken_override_is_explained() -> None:
-    assert explain_mistakes(["exploration.lam=[1,"], "train")
+    message = explain_mistakes(["seed=1", "exploration.lam=[1,"], "train")
+    assert message is not None
+    assert message.startswith("exploration.lam=[1,: this is no value in Hydra's grammar")
+    assert message.endswith("type \"exploration.lam='[1,'\", quotes included")
+
+    # what is advised can be typed, whatever quotes the value has
+    for value in ("runs/a (b)", "[passk", "it's (", r"a\b [", r"a\'b", "{"):
+        message = explain_mistakes([f"hydra.run.dir={value}"], "train") or ""
+        advised = message.partition('type "')[2].partition('", quotes')[0]
+        [override] = OverridesParser.create().parse_overrides([advised])
+        assert override.value() == value
+
+
+def test_a_setting_of_an_own_class_needs_a_plus() -> None:
+    typed = ["exploration._target_=surprise.Surprise", "exploration.weight=0.2"]
+    message = explain_mistakes(typed, "train") or ""
+    assert message.endswith("names needs a plus: +exploration.weight=0.2")
+    message = explain_mistakes(["exploration.lan=1"], "train") or ""
+    assert "did you mean exploration.lam" in message
+
+
+def test_a_folder_of_own_files_must_be_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert missing_folder([tmp_path]) is None
+    assert "it is no folder" in (missing_folder([tmp_path, tmp_path / "file"]) or "")
+    with pytest.raises(SystemExit):
+        refuse_mistakes("train", Words.of(["--config-dir", str(tmp_path / "mein"), "seed=1"]))
+    assert f"--config-dir {tmp_path / 'mein'}: it does not exist" in capsys.readouterr().err
 
 
 def test_flags_are_not_overrides_wherever_they_stand() -> None:
