@@ -148,36 +148,47 @@ def check_arguments(target: Callable[..., Any], values: Mapping[str, Any], key: 
         if name in types:
             check_type(f"{key}.{name}", value, types[name])
         elif not _takes_anything(target):
-            known = ", ".join(types)
-            raise ValueError(f"{key}.{name}: there is no such setting; {key} has {known}")
+            known = f"has {', '.join(types)}" if types else "takes no settings"
+            raise ValueError(f"{key}.{name}: there is no such setting; {key} {known}")
 
 
 def argument_types(target: Callable[..., Any]) -> dict[str, Any]:
-    """Annotated types of the arguments of a class or function, by name.
+    """Annotated types of the arguments of a class or function, by name; `Any` without annotation.
 
     Arguments that are collected by ``**given: Unpack[Settings]`` are those of the typed dictionary.
     """
-    # of a class, what its constructor takes
-    function: Any = target.__init__ if inspect.isclass(target) else target
+    # one's own code need not be annotated, so names are those of the signature
+    hints = _hints(target)
     types: dict[str, Any] = {}
-    for name, annotation in get_type_hints(function).items():
-        if name == "return":
-            continue
+    for parameter in _parameters(target):
+        annotation = hints.get(parameter.name, Any)
         if get_origin(annotation) is Unpack:
             [collected] = get_args(annotation)
             types |= get_type_hints(collected) if is_typeddict(collected) else {}
-        else:
-            types[name] = annotation
+        elif parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            types[parameter.name] = annotation
     return types
+
+
+def _parameters(target: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The arguments of a class or function; classes written in C tell only of their constructor."""
+    try:
+        return list(inspect.signature(target).parameters.values())
+    except ValueError:
+        return list(inspect.signature(target.__init__).parameters.values())
+
+
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of what is called; of a class, those of its constructor."""
+    function: Any = target.__init__ if inspect.isclass(target) else target
+    return get_type_hints(function)
 
 
 def _takes_anything(target: Callable[..., Any]) -> bool:
     """Whether a function collects arguments of any name without saying which."""
-    function: Any = target.__init__ if inspect.isclass(target) else target
-
     # ``**options`` takes anything, ``**given: Unpack[Settings]`` does not
-    hints = get_type_hints(function)
-    for parameter in inspect.signature(function).parameters.values():
+    hints = _hints(target)
+    for parameter in _parameters(target):
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             return get_origin(hints.get(parameter.name)) is not Unpack
     return False
