@@ -3,6 +3,7 @@
 signal          the interface: what a signal needs, gets and returns
 token_plan      the interface of signals that act on single tokens
 partitions      which responses of a group count as the same
+asking          asks a signal, and says what is wrong with one of your own
 combined        several signals as one
 
 none            plain GRPO

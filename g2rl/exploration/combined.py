@@ -26,6 +26,7 @@ from typing import Any
 
 from torch import Tensor
 
+from g2rl.exploration.asking import ask, named_errors
 from g2rl.exploration.signal import ADVANTAGE, ESTIMATOR, LOSS, REWARD, Signal, level_of
 from g2rl.exploration.token_plan import (
     TokenPlan,
@@ -98,8 +99,9 @@ class Combined:
         """What the parts want together of the tokens of one update."""
         plans: list[tuple[str, TokenPlan]] = []
         for part in self.planners:
-            plan = part.tokens(view)
-            plan.check(part.name, view.token_count)
+            with named_errors(part):
+                plan = part.tokens(view)
+                plan.check(part.name, view.token_count)
             plans.append((part.name, plan))
         return merge_plans(plans)
 
@@ -114,7 +116,7 @@ class Combined:
         results: list[tuple[Signal, Shaped]] = []
         whole = Shaped(batch.rewards_PG)
         for part in self.deciders:
-            whole = part(batch)
+            whole = ask(part, batch)
             results.append((part, whole))
         advantages_PG = whole.advantages_PG
 
@@ -123,7 +125,7 @@ class Combined:
             scale = whole.advantage_scale
             advantages_PG, _ = self.advantage(whole.rewards_PG, batch.rewards_PG, scale)
         for part in self.changers:
-            changed = part(replace(batch, advantages_PG=advantages_PG))
+            changed = ask(part, replace(batch, advantages_PG=advantages_PG))
             advantages_PG = changed.advantages_PG
             if advantages_PG is None:
                 raise ValueError(f"exploration={part.name} changes advantages, but gave none")
@@ -131,7 +133,7 @@ class Combined:
 
         # 4. what adds to the loss
         for part in self.adders:
-            results.append((part, part(batch)))
+            results.append((part, ask(part, batch)))
         return self._joined(whole, advantages_PG, results)
 
     def _joined(

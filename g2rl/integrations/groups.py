@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from g2rl.cli.build.signals import check_group_size
+from g2rl.exploration.asking import ask
 from g2rl.exploration.signal import Signal, all_needs
 from g2rl.types import GroupBatch, Shaped
 
@@ -103,10 +104,10 @@ class OutcomeSignal:
             batch.advantages_PG = verl_advantages(rewards_PG, self.divide)
 
         # the signal decides, the observers measure
-        shaped = self.signal(batch)
+        shaped = ask(self.signal, batch)
         metrics = {f"explore/{name}": value for name, value in shaped.metrics.items()}
         for observer in self.observers:
-            for name, value in observer(batch).metrics.items():
+            for name, value in ask(observer, batch).metrics.items():
                 metrics[f"observe/{observer.name}/{name}"] = value
         advantages_PG = self._advantages(shaped, rewards_PG, batch.rewards_PG)
         return advantages_PG.flatten()[back_N].to(rewards_N.device), metrics

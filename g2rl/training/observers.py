@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from g2rl.engines.colocated import random_state_kept
+from g2rl.exploration.asking import ask
 from g2rl.exploration.encoders.encoder import Encoder
 from g2rl.exploration.signal import Signal
 from g2rl.training.bad_numbers import bad_groups
@@ -117,8 +118,8 @@ def _measure(observer: Signal, batch: GroupBatch) -> Shaped:
     """What an observer says of a batch, which it sees in a copy.
 
     Raises:
-        ObserverError: fields that it looks at, or what it returns, are not finite or of another
-            shape than the batch.
+        ObserverError: fields that it looks at, or its metrics, are not finite.
+        SignalError: what it returns cannot be used, see `g2rl.exploration.asking`.
     """
     bad_fields = bad_groups(batch)
     if bad_fields:
@@ -127,18 +128,12 @@ def _measure(observer: Signal, batch: GroupBatch) -> Shaped:
     # an observer that draws random numbers must not change those of the training
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with random_state_kept(device):
-        observed = observer(private_copy(batch))
+        observed = ask(observer, private_copy(batch))
 
-    # a row of metrics must be finite, and a column of the table must fit
+    # a row of metrics must be finite
     for quantity, value in observed.metrics.items():
         if not math.isfinite(value):
             raise ObserverError(f"{quantity} is {value}")
-    for quantity, values_PG in observed.diagnostics.items():
-        if values_PG.shape != batch.rewards_PG.shape:
-            raise ObserverError(
-                f"{quantity} has shape {tuple(values_PG.shape)}, the batch has "
-                f"{tuple(batch.rewards_PG.shape)}"
-            )
     return observed
 
 

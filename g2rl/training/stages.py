@@ -16,6 +16,7 @@ from torch import Tensor
 from g2rl.engines.engine import Engine
 from g2rl.engines.graded_text import with_markers
 from g2rl.engines.rollouts import Rollouts, grouped, in_groups
+from g2rl.exploration.asking import ask, named_errors
 from g2rl.exploration.encoders.encoder import Encoder
 from g2rl.exploration.partitions import Partitioner
 from g2rl.exploration.signal import Signal, all_needs
@@ -377,8 +378,9 @@ class Explorer:
 
         def checked(view: TokenView) -> TokenPlan:
             """The signal's plan, once it is sure that it can be carried out."""
-            plan = tokens(view)
-            plan.check(self.signal.name, view.token_count)
+            with named_errors(self.signal):
+                plan = tokens(view)
+                plan.check(self.signal.name, view.token_count)
             return plan
 
         return checked
@@ -392,9 +394,10 @@ class Explorer:
         Raises:
             NonFiniteError: the signal gave a reward or an advantage that is not finite.
             ValueError: what the signal gave has not the shape of the batch.
+            SignalError: a signal of the user's own failed, see `g2rl.exploration.asking`.
         """
         # the signal that trains
-        shaped = self.signal(batch)
+        shaped = ask(self.signal, batch)
         metrics = {f"explore/{name}": value for name, value in shaped.metrics.items()}
         self._check(shaped, batch)
         return shaped, metrics

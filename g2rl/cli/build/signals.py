@@ -11,11 +11,12 @@ from hydra.errors import HydraException
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from g2rl.cli.build.arguments import check_arguments
+from g2rl.cli.build.arguments import check_arguments, object_of
 from g2rl.cli.build.settings import NOT_OF_THE_SIGNAL, plain
 from g2rl.cli.config.choices import config_dir
 from g2rl.cli.config.mistakes import Shelf
 from g2rl.cli.config.own_code import make_importable, own_folders
+from g2rl.exploration.asking import check_signal, refuse_function
 from g2rl.exploration.combined import Combined
 from g2rl.exploration.signal import ESTIMATOR, Signal, level_of
 from g2rl.formulas.advantages import GroupAdvantage
@@ -57,12 +58,21 @@ def build_signal(node: DictConfig, advantage: GroupAdvantage | None = None) -> S
     Args:
         node: node `exploration`, or a file of conf/exploration.
         advantage: what the algorithm makes of rewards; None takes its defaults.
+
+    Raises:
+        SignalError: the node builds something that is no signal.
     """
     # parts of a combination have files of their own, which Hydra would not find
     values = {str(key): node[key] for key in node if key not in NOT_OF_THE_SIGNAL}
     if values["_target_"] == COMBINED:
         return build_combination(values, advantage or GroupAdvantage())
-    return instantiate(values)
+
+    # one's own class may lack what the loop takes for granted
+    key = f"exploration._target_={values['_target_']}"
+    refuse_function(object_of(str(values["_target_"]), "exploration"), key)
+    signal: Signal = instantiate(values)
+    check_signal(signal, key)
+    return signal
 
 
 def build_combination(values: Mapping[str, Any], advantage: GroupAdvantage) -> Signal:

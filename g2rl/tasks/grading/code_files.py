@@ -1,4 +1,4 @@
-"""Where the files of reward functions lie. Nothing is imported here, neither theirs nor torch.
+"""Where files of the user's own lie. Nothing is imported here, neither theirs nor torch.
 
 The user's folders of configuration files come before Python's path: ``statistics.py`` beside the
 YAML that names it is meant, and not Python's own file of that name.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
+import sysconfig
+import traceback
 from collections.abc import Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -55,3 +57,23 @@ def python_file(place: str) -> Path | None:
         if path.is_file():
             return path
     return None
+
+
+def line_of(error: BaseException) -> str:
+    """Where in the user's own code something was raised, in words; nothing where that is unknown.
+
+    The deepest frame often lies in a library, which the user cannot mend. So the deepest one counts
+    that is neither Python's, nor an installed package's, nor g2rl's.
+    """
+    kinds = ("stdlib", "platstdlib", "purelib", "platlib")
+    libraries = [Path(sysconfig.get_path(kind)) for kind in kinds]
+    libraries.append(Path(__file__).parents[2])
+
+    # from the outermost frame to the innermost
+    line = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        path = Path(frame.filename)
+        is_library = any(path.is_relative_to(folder) for folder in libraries)
+        if path.is_file() and not is_library:
+            line = f", in line {frame.lineno} of {path.name}"
+    return line

@@ -32,9 +32,7 @@ import inspect
 import math
 import os
 import sys
-import sysconfig
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.machinery import PathFinder
@@ -42,7 +40,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from g2rl.tasks.grading.code_files import file_of, python_file
+from g2rl.tasks.grading.code_files import file_of, line_of, python_file
 from g2rl.tasks.grading.extract import clean, final_text, last_boxed
 from g2rl.types import Problem, Verdict
 
@@ -254,7 +252,7 @@ def load_function(name: str, file: Path | None = None) -> Callable[..., Any]:
     except (Exception, SystemExit) as error:
         raise RewardFunctionError(
             f"reward function {name}: {place} cannot be imported ({type(error).__name__}: {error}"
-            f"{_line_of(error)})"
+            f"{line_of(error)})"
         ) from error
 
     # a class that can be called is as good as a function
@@ -340,29 +338,9 @@ def call(function: Callable[..., Any], name: str, row: Mapping[str, Any], asked:
     except (Exception, SystemExit) as error:
         raise RewardFunctionError(
             f"reward function {name} raised {type(error).__name__}: {str(error)[:300]}"
-            f"{_line_of(error)} (for a response to {asked})"
+            f"{line_of(error)} (for a response to {asked})"
         ) from error
     return returned
-
-
-def _line_of(error: BaseException) -> str:
-    """Where in the user's own code something was raised, in words; nothing where that is unknown.
-
-    The deepest frame often lies in a library, which the user cannot mend. So the deepest one counts
-    that is neither Python's, nor an installed package's, nor g2rl's.
-    """
-    kinds = ("stdlib", "platstdlib", "purelib", "platlib")
-    libraries = [Path(sysconfig.get_path(kind)) for kind in kinds]
-    libraries.append(Path(__file__).parents[2])
-
-    # from the outermost frame to the innermost
-    line = ""
-    for frame in traceback.extract_tb(error.__traceback__):
-        path = Path(frame.filename)
-        is_library = any(path.is_relative_to(folder) for folder in libraries)
-        if path.is_file() and not is_library:
-            line = f", in line {frame.lineno} of {path.name}"
-    return line
 
 
 async def _awaited(awaitable: Any) -> Any:

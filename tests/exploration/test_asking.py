@@ -1,0 +1,130 @@
+"""What is wrong with a signal of one's own is said with its class, the line and the mend."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from g2rl.cli.build.signals import build_signal
+from g2rl.exploration.asking import NEED_OF_FIELD, SignalError, ask
+from g2rl.exploration.combined import Combined
+from g2rl.exploration.signal import NEEDS, Signal
+from g2rl.exploration.uniqueness import Uniqueness
+from g2rl.formulas.advantages import GroupAdvantage
+from g2rl.training.observers import observe
+from g2rl.types import GroupBatch
+from tests.support import composed
+
+HEAD = "from g2rl.exploration import Shaped, Stateless\nimport torch\n\n"
+NAMED = 'name = "mine"'
+ASKS = "needs = frozenset()"
+
+
+def batch(**fields: Any) -> GroupBatch:
+    return GroupBatch(
+        rewards_PG=torch.tensor([[1.0, -1.0]]),
+        correct_PG=torch.tensor([[True, False]]),
+        lengths_PG=torch.tensor([[2, 1]]),
+        **fields,
+    )
+
+
+def own(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str, *words: str) -> Signal:
+    """A signal of a file of the user's own, built as g2rl-train builds it."""
+    module = f"own_{abs(hash(body))}"
+    (folder / f"{module}.py").write_text(HEAD + body, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(folder))
+    config = composed("exploration=none", f"exploration._target_={module}.Mine", *words)
+    return build_signal(config.exploration)
+
+
+def shaping(statement: str, base: str = "Stateless", *attributes: str) -> str:
+    lines = [f"class Mine({base}):"]
+    for attribute in attributes or (NAMED, ASKS):
+        lines.append(f"    {attribute}")
+    return "\n".join([*lines, "    def __call__(self, batch):", f"        {statement}\n"])
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        (
+            "return Shaped(batch.rewards_PG + batch.logp_mean_PG)",
+            r"raised TypeError: .*, in line 8 of own_\d+\.py; batch\.logp_\w+ is None unless it "
+            r"is asked for: name 'logps' in needs$",
+        ),
+        ("raise KeyError('my bug')", r"raised KeyError: 'my bug', in line 8 of own_\d+\.py$"),
+        ("return batch.rewards_PG", r"returned a tensor of shape \(1, 2\) instead of a Shaped"),
+        ("return Shaped(None)", "gave None as rewards"),
+        (
+            "return Shaped(batch.rewards_PG, metrics={'m': batch.rewards_PG.mean()})",
+            r"metric m is a tensor of shape \(\); it must be a number",
+        ),
+        (
+            "return Shaped(batch.rewards_PG, diagnostics={'d': torch.zeros(4)})",
+            r"diagnostic d has shape \(4,\), the batch has \(1, 2\)",
+        ),
+    ],
+)
+def test_a_signal_that_fails_is_named_with_its_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    statement: str,
+    words: str,
+) -> None:
+    signal = own(tmp_path, monkeypatch, shaping(statement))
+    who = r"^exploration=mine \(own_\d+\.Mine\):? "
+    with pytest.raises(SignalError, match=who + words):
+        ask(signal, batch())
+
+    # as a part of a combination, too
+    with pytest.raises(SignalError, match=who + words):
+        Combined([signal], GroupAdvantage())(batch())
+
+    # and as an observer, whose error ends in a warning
+    with caplog.at_level(logging.WARNING):
+        observe([signal], lambda _: batch(), 1)
+    assert "exploration=mine" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (shaping("pass", "Stateless", NAMED), "has no needs; write needs"),
+        (shaping("pass", "Stateless", NAMED, 'needs = "logps"'), "has needs='logps'"),
+        (shaping("pass", "Stateless", ASKS), "has no name"),
+        (shaping("pass", "object", NAMED, ASKS), "has no state_dict; derive it from .*Stateless"),
+        (f"class Mine(Stateless):\n    {NAMED}\n    {ASKS}\n", "cannot be called with a batch"),
+        ("def Mine(batch):\n    return Shaped(batch.rewards_PG)\n", r"Mine is a function; name a"),
+    ],
+)
+def test_what_is_no_signal_is_refused_when_it_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, words: str
+) -> None:
+    with pytest.raises(SignalError, match=rf"^exploration\._target_=own_\d+\.Mine: .*{words}"):
+        own(tmp_path, monkeypatch, code)
+
+
+def test_a_plan_of_tokens_that_fails_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = shaping("pass") + "    def tokens(self, view):\n        raise KeyError('plan')\n"
+    signal = own(tmp_path, monkeypatch, code)
+    with pytest.raises(SignalError, match=r"exploration=mine .* raised KeyError: .*in line 10 of"):
+        Combined([signal], GroupAdvantage())
+
+
+def test_signals_of_g2rl_keep_their_own_errors() -> None:
+    with pytest.raises(ValueError, match="exploration=uniqueness needs") as caught:
+        ask(Uniqueness(), batch())
+    assert not isinstance(caught.value, SignalError)
+
+
+def test_every_need_has_a_field() -> None:
+    assert set(NEED_OF_FIELD.values()) == NEEDS
+    assert all(hasattr(batch(), field) for field in NEED_OF_FIELD)
