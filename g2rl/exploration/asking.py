@@ -18,6 +18,7 @@ from torch import Tensor
 
 from g2rl.exploration.signal import NEEDS, Signal
 from g2rl.tasks.grading.code_files import line_of
+from g2rl.tasks.grading.verifier import class_of
 from g2rl.types import GroupBatch, Shaped
 
 HELP = "docs/write_a_signal.md shows a whole one"
@@ -57,7 +58,7 @@ def check_signal(signal: Any, key: str) -> None:
     Raises:
         SignalError: it lacks something, or has it in a wrong type.
     """
-    who = f"{key}: {_class_of(signal)}"
+    who = f"{key}: {class_of(signal)}"
     if not callable(signal):
         raise SignalError(f"{who} cannot be called with a batch; give it a __call__; {HELP}")
     if not isinstance(getattr(signal, "name", None), str):
@@ -103,7 +104,7 @@ def ask(signal: Signal, batch: GroupBatch) -> Shaped:
     """
     with named_errors(signal, batch):
         shaped = signal(batch)
-    who = f"exploration={signal.name} ({_class_of(signal)})"
+    who = f"exploration={signal.name} ({class_of(signal)})"
     if not isinstance(shaped, Shaped):
         raise SignalError(f"{who} returned {_kind_of(shaped)} instead of a Shaped; {HELP}")
     if not isinstance(shaped.rewards_PG, Tensor):
@@ -145,7 +146,7 @@ def named_errors(signal: Signal, batch: GroupBatch | None = None) -> Iterator[No
         if type(signal).__module__.split(".")[0] == "g2rl":
             raise
         raise SignalError(
-            f"exploration={signal.name} ({_class_of(signal)}) raised {type(error).__name__}: "
+            f"exploration={signal.name} ({class_of(signal)}) raised {type(error).__name__}: "
             f"{str(error)[:300]}{line_of(error)}{_mend(error, batch)}"
         ) from error
 
@@ -163,11 +164,6 @@ def _mend(error: Exception, batch: GroupBatch | None) -> str:
         if field in read and getattr(batch, field) is None:
             return f"; batch.{field} is None unless it is asked for: name {need!r} in needs"
     return ""
-
-
-def _class_of(thing: Any) -> str:
-    """The class of an object, as ``exploration._target_`` names it."""
-    return f"{type(thing).__module__}.{type(thing).__qualname__}"
 
 
 def _kind_of(value: Any) -> str:

@@ -6,12 +6,12 @@ A task is an endless, seeded stream of training problems, and the verifier that 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from g2rl.tasks.grading.grader import Grader
-from g2rl.tasks.grading.verifier import Verifier
+from g2rl.tasks.grading.verifier import Verifier, check_verifier, class_of
 from g2rl.types import Problem
 
 _ORDER_STREAM = 0xDA7A  # sets the random numbers of orders apart from all others
@@ -48,6 +48,51 @@ class Rehearsed(Protocol):
     def rehearse(self, grader: Grader) -> None:
         """Grade what is known to be right; raises `ValueError` if that cannot work."""
         ...
+
+
+class TaskError(ValueError):
+    """A task of the user's own is none, or gave no problems as asked; the message names it."""
+
+
+def check_task(task: Any) -> None:
+    """Refuse an object that is no task, before anything is loaded.
+
+    Raises:
+        TaskError: it lacks something.
+        VerifierError: its verifier does.
+    """
+    who = f"task class {class_of(task)}"
+    if not isinstance(getattr(task, "name", None), str):
+        raise TaskError(f'{who} has no name; write name = "..." into the class')
+    for method in ("batch", "may_draw"):
+        if not callable(getattr(task, method, None)):
+            raise TaskError(f"{who} has no method {method}; docs/tasks.md shows a whole task")
+    check_verifier(getattr(task, "verifier", None), who)
+
+
+def drawn(task: Task, seed: int, start: int, size: int) -> list[Problem]:
+    """Problems number `start` to `start + size` of a task's stream.
+
+    Raises:
+        TaskError: the task gave another number of them, or something else.
+    """
+    problems = task.batch(seed, start, size)
+    call = f"task class {class_of(task)}: batch(seed={seed}, start={start}, size={size})"
+    if not isinstance(problems, list | tuple):
+        raise TaskError(f"{call} gave a {type(problems).__name__}; it must give a list")
+    for problem in problems:
+        if not isinstance(problem, Problem):
+            raise TaskError(
+                f"{call} gave a {type(problem).__name__}; it must give g2rl.types.Problem objects"
+            )
+
+    # too few would train on less than the settings say
+    if len(problems) != size:
+        raise TaskError(
+            f"{call} gave {len(problems)} problems where {size} were asked for; the stream is "
+            "endless, so begin again at its end"
+        )
+    return problems
 
 
 OVERLONG = ("error", "drop")

@@ -25,7 +25,7 @@ from g2rl.formulas.advantages import GroupAdvantage
 from g2rl.policy.policy import Policy, Scorable
 from g2rl.policy.prompts import encode_prompt
 from g2rl.policy.scoring import ScorePlan, ScoreRequest, Scores, require_scored, score
-from g2rl.tasks.task import Task
+from g2rl.tasks.task import Task, drawn
 from g2rl.training.bad_numbers import NonFiniteError, bad_rows
 from g2rl.training.console import Reporter
 from g2rl.training.observers import NeverFails, Observations, OncePerBatch, observe
@@ -83,12 +83,15 @@ class Sampler:
             first_place: number of that problem among those of the step; with the step it decides
                 the random numbers.
             count: number of problems.
+
+        Raises:
+            TaskError: the task gave another number of problems.
         """
         settings = self.settings
 
         # the problems, as token ids
         with self.reporter.phase("sampling"):
-            problems = self.task.batch(settings.seed, start, count)
+            problems = drawn(self.task, settings.seed, start, count)
             prompts: list[list[int]] = []
             for problem in problems:
                 prompts.append(

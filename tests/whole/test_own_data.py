@@ -66,6 +66,7 @@ def test_the_worked_example_trains_on_graded_rewards(example: list[str], tmp_pat
     # as are the held-out rewards
     first, *steps, last = metric_rows(folder)
     assert 0 < first["eval/rows/reward"] < 1
+    assert first["eval/rows/verify/total"] == 8  # without the rehearsal's
     assert last["train/reward"] == pytest.approx(table["reward"].mean(), abs=1e-6)
     assert all(row["verify/total"] == 16 and row["verify/error"] == 0 for row in [*steps, last])
 

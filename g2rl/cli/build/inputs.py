@@ -21,7 +21,7 @@ from g2rl.runs.inputs import (
 )
 from g2rl.runs.layout import CHECKPOINT_MANIFEST
 from g2rl.tasks.benchmarks.benchmark import Benchmark
-from g2rl.tasks.task import Finite, Task
+from g2rl.tasks.task import Finite, Task, drawn
 
 
 def training_inputs(settings: TrainSettings, job: TrainingJob) -> dict[str, str]:
@@ -67,7 +67,7 @@ def training_problems(task: Task, seed: int, prompts_per_step: int) -> str:
     """The fingerprint of a task: of all its problems, or of the first batch of an endless one."""
     if isinstance(task, Finite):
         return problems_digest(task.problems)
-    return problems_digest(task.batch(seed, 0, prompts_per_step))
+    return problems_digest(drawn(task, seed, 0, prompts_per_step))
 
 
 def held_out_inputs(benchmarks: Sequence[Benchmark]) -> dict[str, str]:

@@ -292,7 +292,13 @@ def model_of_run(
     folder = RunFolder(run)
     if not folder.config.is_file():
         raise ValueError(f"run={run}: no config.yaml there; name the folder of a g2rl-train run")
-    node = read_config_file(folder.config).model
+    config = read_config_file(folder.config)
+    if not isinstance(config.get("model"), DictConfig):
+        raise ValueError(
+            f"run={run}: {folder.config} has no settings of a model; name the folder of a "
+            "g2rl-train run"
+        )
+    node = config.model
     if checkpoint is None:
         left: dict[str, Any] = exported_model(run, node)
     else:

@@ -36,7 +36,7 @@ from g2rl.runs.layout import RunFolder
 from g2rl.runs.tracking import SilentTracker, Tracker
 from g2rl.tasks.benchmarks.benchmark import Benchmark
 from g2rl.tasks.grading.grader import Graders
-from g2rl.tasks.task import Rehearsed, Task, fit_prompts, refuse_leaks
+from g2rl.tasks.task import Rehearsed, Task, check_task, fit_prompts, refuse_leaks
 from g2rl.training.console import Reporter
 from g2rl.training.optimizer import refuse_stuck_weights
 from g2rl.training.policy_lag import LaggedSampler, PastWeights
@@ -182,6 +182,7 @@ def build_problems(config: DictConfig, settings: TrainSettings) -> Problems:
         ValueError: a held-out problem is among those of the task, or the task's rehearsal fails.
     """
     task: Task = instantiate(config.task.source)
+    check_task(task)
 
     # no held-out problem may be trained on
     benchmarks = build_benchmarks(config.benchmark)

@@ -80,6 +80,8 @@ def generate(
     config: Any = OmegaConf.create(as_of_today(stored))
 
     # a suite is asked through its first member
+    if not isinstance(config.get("benchmark"), DictConfig):
+        raise ValueError(f"run={run}: its config.yaml has no settings of a benchmark")
     problems: Any = OmegaConf.to_container(config.benchmark, resolve=True)
     if not own_code.may_run:
         refuse_own_code(problems, run)

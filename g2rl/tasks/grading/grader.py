@@ -31,7 +31,7 @@ from pebble import ProcessExpired
 from g2rl.tasks.grading import workers
 from g2rl.tasks.grading.reasoning import CUT_OFF
 from g2rl.tasks.grading.staged import PENDING, Staged
-from g2rl.tasks.grading.verifier import Verifier
+from g2rl.tasks.grading.verifier import Verifier, judged
 from g2rl.tasks.grading.worker_pool import ScheduledCall, WorkerPool
 from g2rl.types import Problem, Verdict
 
@@ -274,7 +274,7 @@ class Grader:
         if not getattr(self.verifier, "minds_cut_off", False):
             completion = completion.removesuffix(CUT_OFF)
         if self._pool is None:
-            return self.verifier.grade(completion, problem)
+            return judged(self.verifier, completion, problem)
 
         # without a first stage that is safe here, everything goes to a worker
         if not isinstance(self.verifier, Staged):

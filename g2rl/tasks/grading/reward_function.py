@@ -42,13 +42,12 @@ from typing import Any
 
 from g2rl.tasks.grading.code_files import file_of, line_of, python_file
 from g2rl.tasks.grading.extract import clean, final_text, last_boxed
+from g2rl.tasks.grading.verifier import SHOWN_RESPONSE
 from g2rl.types import Problem, Verdict
 
 ON_ERROR = ("stop", "count")
 LARGEST_REWARD = 1e6
 """A reward of a larger size is refused: it would drown all others, and overflow in float32."""
-SHOWN_RESPONSE = 60
-"""Characters of a response that a message about it shows."""
 MAX_ANSWER = 200
 """Characters of a response without a box that stand for its answer."""
 COLUMNS = "columns"

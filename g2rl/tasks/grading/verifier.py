@@ -6,9 +6,17 @@ not import torch. It must never evaluate model output.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
+from g2rl.tasks.grading.code_files import line_of
 from g2rl.types import Problem, Verdict
+
+SHOWN_RESPONSE = 60
+"""Characters of a response that a message about it shows."""
+
+
+class VerifierError(ValueError):
+    """A verifier of the user's own is none, failed, or gave no verdict; the message names it."""
 
 
 class Verifier(Protocol):
@@ -38,3 +46,60 @@ class Verifier(Protocol):
     def equivalent(self, left: str, right: str) -> bool:
         """Whether two extracted answers mean the same; used to group answers for maj@k."""
         ...
+
+
+def check_verifier(verifier: Any, owner: str) -> None:
+    """Refuse an object that is no verifier.
+
+    Args:
+        verifier: of a task.
+        owner: the task in words, for messages.
+
+    Raises:
+        VerifierError: it lacks something.
+    """
+    if verifier is None:
+        raise VerifierError(f"{owner} has no verifier; set self.verifier in its constructor")
+    for method in ("grade", "key", "equivalent"):
+        if not callable(getattr(verifier, method, None)):
+            raise VerifierError(f"{owner}: its verifier {class_of(verifier)} has no {method}")
+
+    # whether it may run in this process is no matter of guessing
+    if not isinstance(getattr(verifier, "bounded", None), bool):
+        raise VerifierError(
+            f"{owner}: its verifier {class_of(verifier)} does not say whether it is bounded; write "
+            "bounded = False into the class"
+        )
+
+
+def judged(verifier: Verifier, completion: str, problem: Problem) -> Verdict:
+    """The verdict of a verifier on one completion.
+
+    Raises:
+        VerifierError: a verifier of the user's own raised, or one gave no `Verdict`.
+    """
+    asked = f"(for a response to {problem.id} that begins {completion[:SHOWN_RESPONSE]!r})"
+    try:
+        verdict = verifier.grade(completion, problem)
+    except MemoryError:
+        raise  # the worker's limit; the grader counts it as killed
+    except Exception as error:
+        # the verifiers of g2rl say themselves what can be mended
+        if type(verifier).__module__.split(".")[0] == "g2rl":
+            raise
+        raise VerifierError(
+            f"verifier {class_of(verifier)} raised {type(error).__name__}: {str(error)[:300]}"
+            f"{line_of(error)} {asked}"
+        ) from error
+
+    if not isinstance(verdict, Verdict):
+        raise VerifierError(
+            f"verifier {class_of(verifier)} returned a {type(verdict).__name__} instead of a "
+            f"g2rl.types.Verdict {asked}"
+        )
+    return verdict
+
+
+def class_of(thing: Any) -> str:
+    """The class of an object with its module, as a ``_target_`` names it."""
+    return f"{type(thing).__module__}.{type(thing).__qualname__}"

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from g2rl.tasks.grading.verifier import Verifier
+from g2rl.tasks.grading.verifier import Verifier, judged
 from g2rl.types import Problem, Verdict
 
 GRACE_SECONDS = 1.0
@@ -131,7 +131,7 @@ def ready() -> bool:
 def grade(completion: str, problem: Problem) -> Verdict | str:
     """Judge one completion in a worker; `TIMEOUT` when its time is up."""
     assert _verifier is not None
-    return _within_limit(_verifier.grade, completion, problem)
+    return _within_limit(judged, _verifier, completion, problem)
 
 
 def decide(answer: str, gold: str) -> Verdict | str:

@@ -1,0 +1,75 @@
+"""What is wrong with a task or a verifier of one's own is said with its class and the mend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from g2rl.tasks.grading.grader import Grader
+from g2rl.tasks.grading.verifier import VerifierError
+from g2rl.tasks.task import TaskError, check_task, drawn
+from g2rl.types import Problem
+from tests.tasks.own import Judge, Own
+
+PROBLEM = Problem("p", "1 :", "1")
+
+
+def test_a_whole_task_is_one() -> None:
+    check_task(Own())
+    assert [problem.id for problem in drawn(Own(), 0, 3, 2)] == ["3", "4"]
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "words"),
+    [
+        ("name", None, "has no name; write"),
+        ("batch", None, "has no method batch"),
+        ("may_draw", None, "has no method may_draw"),
+        ("verifier", None, "has no verifier; set"),
+    ],
+)
+def test_what_is_no_task_is_refused(attribute: str, value: object, words: str) -> None:
+    task = Own()
+    setattr(task, attribute, value)
+    with pytest.raises(ValueError, match=rf"^task class tests\.tasks\.own\.Own {words}"):
+        check_task(task)
+
+
+@pytest.mark.parametrize("attribute", ["grade", "key", "equivalent", "bounded"])
+def test_what_is_no_verifier_is_refused(attribute: str) -> None:
+    task = Own()
+    setattr(task.verifier, attribute, None)
+    with pytest.raises(VerifierError, match=rf"Own: its verifier .*own\.Judge .*{attribute}"):
+        check_task(task)
+
+
+@pytest.mark.parametrize(
+    ("gives", "words"),
+    [
+        ([PROBLEM], "gave 1 problems where 4 were asked for"),
+        ([{"prompt": "1 :"}] * 4, r"gave a dict; it must give g2rl\.types\.Problem"),
+        ((problem for problem in [PROBLEM]), "gave a generator; it must give a list"),
+    ],
+)
+def test_problems_that_are_not_as_asked_stop_the_run(gives: Any, words: str) -> None:
+    with pytest.raises(TaskError, match=rf"own\.Own: batch\(seed=0, start=8, size=4\) {words}"):
+        drawn(Own(gives), 0, 8, 4)
+
+
+@pytest.mark.parametrize("bounded", [True, False], ids=["here", "worker"])
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("raises", r"own\.Judge raised KeyError: 'my bug', in line \d+ of own\.py \(for a resp"),
+        ("true", r"own\.Judge returned a bool instead of a g2rl\.types\.Verdict \(for a response"),
+    ],
+)
+def test_a_verifier_that_fails_is_named_with_its_line(
+    bounded: bool, fault: str, words: str
+) -> None:
+    with (
+        Grader(Judge(bounded, fault), workers=1, timeout_seconds=20) as grader,
+        pytest.raises(VerifierError, match=words),
+    ):
+        grader.grade([("1", PROBLEM)])
