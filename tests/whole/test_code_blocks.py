@@ -430,6 +430,7 @@ def try_python(page: str, code: str, scope: dict[str, Any]) -> None:
 def try_yaml(content: str, text: str) -> None:
     """A choice: it can be read, and builds something in the package or a class of the page."""
     node = yaml.safe_load(content)
+    node = node.get("source", node)  # of a task
     place, _, name = node["_target_"].rpartition(".")
     is_on_the_page = f"\nclass {name}" in text and f"{place}.py" in text
     assert node["_target_"].startswith("g2rl.") or is_on_the_page

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from g2rl.cli.jobs.train import train
+from tests import commands
 from tests.support import ROOT, composed, metric_rows
 
 PAGE = (ROOT / "docs" / "own_data.md").read_text(encoding="utf-8")
@@ -110,3 +111,37 @@ def test_the_guide_trains_on_own_rows_rewards_and_model(
     exec(code, names)  # the page's own example
     texts = [r"so \boxed{2 * 5}", r"\boxed{10}", r"\boxed{5 + 3}", "ten", r"\boxed{1 / 0}"]
     assert names["right_value"](texts, ["10"] * 5) == [1, 1, 0, 0, 0]
+
+
+def page_of_tasks(folder: Path) -> list[str]:
+    """The files of "A task of your own" in docs/tasks.md; returns the words of its command."""
+    page = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    section = page.partition("## A task of your own")[2].partition("\n## ")[0]
+    [code] = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    [node] = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
+    [words] = re.findall(r"(?m)^\$ g2rl-train (.*)$", section)
+    (folder / "mine" / "task").mkdir(parents=True)
+    (folder / "mine" / "pairs.py").write_text(code, encoding="utf-8")
+    (folder / "mine" / "task" / "pairs.yaml").write_text(node, encoding="utf-8")
+    return shlex.split(words)
+
+
+def test_the_task_of_the_page_trains(tmp_path: Path) -> None:
+    words = [*page_of_tasks(tmp_path), *SMALL, "benchmark.problems=4", "benchmark.ks=[1,4]"]
+    done = commands.run(["-m", "g2rl.cli.train", *words, "hydra.run.dir=run"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    table = pd.read_parquet(tmp_path / "run" / "rollouts" / "step_000002.parquet")
+    assert table["prompt"].str.fullmatch(r"use \d+ \d+ make \d+ :").all()
+
+
+def test_a_task_file_without_a_setting_is_named_with_the_line_to_add(tmp_path: Path) -> None:
+    words = page_of_tasks(tmp_path)
+    file = tmp_path / "mine" / "task" / "pairs.yaml"
+    lines = file.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if not line.startswith(("temperature", "top_k"))]
+    file.write_text("\n".join(kept), encoding="utf-8")
+    done = commands.run(["-m", "g2rl.cli.train", *words, *SMALL], tmp_path)
+    assert done.returncode == 1
+    assert f"error: {file} lacks settings" in done.stderr
+    assert "temperature: 1.0, top_k: 0" in done.stderr
+    assert "Traceback" not in done.stderr

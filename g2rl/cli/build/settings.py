@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from g2rl.cli.build.arguments import check_nodes, check_type
+from g2rl.cli.config.own_code import own_folders
 from g2rl.engines.engine import Engine, SamplerMemory
 from g2rl.formulas.advantages import GroupAdvantage
 from g2rl.formulas.losses import PolicyLoss
@@ -29,6 +31,17 @@ from g2rl.training.optimizer import OptimizerSettings
 from g2rl.training.settings import TrainerSettings
 from g2rl.types import SamplingParams
 
+TASK_LINES = {
+    "name": "NAME",
+    "source": "{_target_: MODULE.CLASS}",
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "top_k": 0,
+    "max_response_tokens": 120,
+    "max_prompt_tokens": 64,
+    "overlong": "error",
+}
+"""What every file of conf/task has, with values that may stand there."""
 PLANS = ("check", "print", "off")
 Record = TypeVar("Record")
 
@@ -259,6 +272,7 @@ def read_train_settings(config: DictConfig) -> TrainSettings:
         ValueError: a setting that cannot be, named by its key.
     """
     advantage, loss = read_algorithm(config.algorithm)
+    check_task_node(config.task)
 
     # the engine and the loss are of different nodes, so neither can refuse the other
     engine_class: type[Engine] = get_class(config.engine._target_)
@@ -346,6 +360,31 @@ def read_checkpoint_settings(node: DictConfig) -> CheckpointSettings:
     """Those settings of node `trainer` that the loop does not need."""
     values = {"keep": node.keep_checkpoints, "keep_best": node.keep_best}
     return _record(CheckpointSettings, values, "trainer", {"keep": "trainer.keep_checkpoints"})
+
+
+def check_task_node(node: DictConfig) -> None:
+    """Refuse a task file of the user's own that leaves out a setting which every task has.
+
+    Raises:
+        ValueError: naming the file, and the lines to add.
+    """
+    lines = [f"{key}: {value}" for key, value in TASK_LINES.items() if key not in node]
+    if not lines:
+        return
+
+    # the first folder wins, as in Hydra
+    name, place = "", "the file of the task"
+    if HydraConfig.initialized():
+        name = str(HydraConfig.get().runtime.choices.get("task"))
+    for folder in own_folders():
+        path = folder / "task" / f"{name}.yaml"
+        if path.is_file():
+            place = str(path)
+            break
+    raise ValueError(
+        f"{place} lacks settings that every task has; add the lines {', '.join(lines)} "
+        "(docs/tasks.md shows a whole file)"
+    )
 
 
 def read_sampling(node: DictConfig) -> SamplingParams:

@@ -19,6 +19,7 @@ from g2rl.tasks.grading import workers
 from g2rl.tasks.grading.choice import ChoiceVerifier
 from g2rl.tasks.grading.grader import Grader
 from g2rl.tasks.grading.math import MathVerifier
+from g2rl.tasks.grading.verifier import VerifierError
 from g2rl.types import Problem, Verdict
 from tests.support import ROOT
 from tests.tasks.grading.misbehaving import (
@@ -192,7 +193,7 @@ def alive(pid: int) -> bool:
 
 
 def test_an_error_in_a_verifier_is_raised_not_graded(grader: Grader) -> None:
-    with pytest.raises(LookupError, match="a bug in a verifier"):
+    with pytest.raises(VerifierError, match="LookupError: a bug in a verifier"):
         grader.grade([bad("raise")])
 
 
