@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import Trainer
 
@@ -49,12 +48,13 @@ from g2rl.world import World
 
 # what g2rl does not install; other versions of it lack other names, which is no missing package
 try:
+    from accelerate.utils import gather_object
     from trl import GRPOTrainer
     from trl.trainer.utils import maybe_gather_lm_head_ctx, nanstd, use_adapter
 except ModuleNotFoundError as error:
-    if error.name != "trl":
+    if error.name not in ("trl", "accelerate"):
         raise
-    raise ImportError(missing_package(__name__, "trl", "trl")) from error
+    raise ImportError(missing_package(__name__, error.name, "trl")) from error
 
 COLUMN = "exploration"
 """Name of the added column of rewards, in TRL's logs too."""

@@ -121,7 +121,8 @@ def read_rows(
 def _read_file(path: Path) -> list[dict[str, Any]]:
     """The rows of a file on disk. Whatever is wrong with it is raised as a `DataError`."""
     if not path.is_file():
-        raise DataError(f"{path}: no such file")
+        kind = "is a folder, and a file is wanted" if path.is_dir() else "does not exist"
+        raise DataError(f"{path} {kind} (seen from {Path.cwd()}): the source of rows names a file")
     try:
         return _parse_file(path)
     except DataError:
@@ -207,8 +208,8 @@ def _read_hub(
         why = unreachable(source, error) or f"{type(error).__name__}: {error}"
         raise DataError(
             f"cannot load {source} (split {split}) from the hub: {why}. "
-            "Without network give a local copy: data_dir=FOLDER that holds it, or "
-            "task.source.source=FILE"
+            "Without network give a local copy: data_dir=FOLDER that holds it, or a file as "
+            "task.source.source=FILE or benchmark.source=FILE, whichever names it"
         ) from error
     return [dict(row) for row in data]
 

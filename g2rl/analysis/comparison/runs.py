@@ -116,12 +116,22 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
         # a folder without a run is most likely a typing error
         inside = list(_runs_below(folder))
         if not inside:
-            raise RunsError(
-                f"{folder} holds no run of g2rl-train (no config.yaml of one, at any depth)"
-            )
+            raise RunsError(_why_no_run(folder))
         for run in inside:
             runs.setdefault(run.folder.resolve(), run)
     return list(runs.values())
+
+
+def _why_no_run(folder: Path) -> str:
+    """What is said of a folder without a run: its configuration may be damaged."""
+    config = RunFolder(folder).config
+    if not config.is_file():
+        return f"{folder} holds no run of g2rl-train (no config.yaml of one, at any depth)"
+    try:
+        read_yaml(config)
+    except ValueError as error:
+        return str(error)
+    return f"{folder} holds no run of g2rl-train: its config.yaml is of another command, or empty"
 
 
 def _runs_below(folder: Path) -> Iterator[Run]:

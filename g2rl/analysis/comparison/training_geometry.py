@@ -20,17 +20,20 @@ def step_numbers(path: Path) -> dict[str, float] | None:
     """Cosines, negative pairs and identity ratio of one step's file; None where it holds none.
 
     Raises:
-        ValueError: the rows are no whole groups.
+        ValueError: the file is no table, or the rows are no whole groups.
     """
-    from pyarrow import parquet
+    from pyarrow import ArrowException, parquet
 
     # signals without features write no cosines
-    if "cosine" not in parquet.read_schema(path).names:
-        return None
+    try:
+        names = parquet.read_schema(path).names
+        if "cosine" not in names:
+            return None
+        table = pd.read_parquet(path, columns=[name for name in COLUMNS_READ if name in names])
+    except (ArrowException, OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as parquet ({error})") from error
 
     # one row a response, group after group
-    names = parquet.read_schema(path).names
-    table = pd.read_parquet(path, columns=[name for name in COLUMNS_READ if name in names])
     group = int(table["sample"].max()) + 1
     if table["sample"].tolist() != list(range(group)) * (len(table) // group):
         raise ValueError(f"{path} does not hold whole groups of {group} responses in order")

@@ -129,6 +129,7 @@ class Grader:
         self._reported_counts: Counter[str] = Counter()
         self._closed = False
         self._has_told = False
+        self._has_told_of_death = False
         """Whether the user knows that items are slow or lost; metrics count how many."""
 
         # a verifier that always ends soon needs no process that could be killed
@@ -291,7 +292,10 @@ class Grader:
         outcome = self._wait(job)
         if isinstance(outcome, Verdict):
             return outcome
-        self._tell(f"is given up (verify/{outcome}) and counts as wrong")
+        if outcome == "killed":
+            self._tell_of_death()
+        else:
+            self._tell(f"is given up (verify/{outcome}) and counts as wrong")
         seconds = min(time.perf_counter() - job.submitted, self.timeout_seconds)
 
         # where rewards are graded, the verifier says what a lost response gets
@@ -310,6 +314,19 @@ class Grader:
             what_happened,
             self.timeout_seconds,
             self.wall_seconds,
+        )
+
+    def _tell_of_death(self) -> None:
+        """Say once that a worker died over a response; the metrics say how many did."""
+        if self._has_told_of_death:
+            return
+        self._has_told_of_death = True
+        log.warning(
+            "a worker died while it graded a response, which counts as wrong: what %s does needs "
+            "more than %d MiB (verify.memory_mb), or it ends its process; this is said once, and "
+            "verify/killed counts such responses",
+            type(self.verifier).__name__,
+            self.memory_mb,
         )
 
     def _classes_of(self, answer: str, classes: Sequence[list[str]]) -> list[list[str]]:

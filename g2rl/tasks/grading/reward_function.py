@@ -337,9 +337,23 @@ def call(function: Callable[..., Any], name: str, row: Mapping[str, Any], asked:
     except (Exception, SystemExit) as error:
         raise RewardFunctionError(
             f"reward function {name} raised {type(error).__name__}: {str(error)[:300]}"
-            f"{line_of(error)} (for a response to {asked})"
+            f"{line_of(error)} (for a response to {asked}){_form_hint(error, row)}"
         ) from error
     return returned
+
+
+def _form_hint(error: BaseException, row: Mapping[str, Any]) -> str:
+    """What may help a function that took a response for what it is not; nothing in most cases."""
+    if not isinstance(error, (TypeError, AttributeError, KeyError, IndexError)):
+        return ""
+
+    # functions written for TRL expect chat messages
+    is_text = isinstance(row["completions"][0], str)
+    if is_text and isinstance(error, TypeError):
+        return "; if it expects chat messages, as TRL gives them, add task.source.messages=true"
+    if not is_text:
+        return "; task.source.messages=true gives it chat messages, without it there are texts"
+    return ""
 
 
 async def _awaited(awaitable: Any) -> Any:

@@ -175,8 +175,18 @@ def test_what_cannot_be_joined_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(RunsError, match="no such folder"):
         find_runs([tmp_path / "absent"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RunsError, match="holds no run"):
+    with pytest.raises(RunsError, match=r"holds no run .* at any depth"):
         find_runs([tmp_path / "empty"])
+
+    # what is there and damaged is not said to be missing
+    config = tmp_path / "empty" / "config.yaml"
+    config.write_text("a: [1")
+    with pytest.raises(RunsError, match=r"config\.yaml cannot be read: "):
+        find_runs([tmp_path / "empty"])
+    for text in ("", "other: 1"):
+        config.write_text(text)
+        with pytest.raises(RunsError, match=r"config\.yaml is of another command, or empty"):
+            find_runs([tmp_path / "empty"])
 
 
 def test_unfinished_runs_can_be_left_out_by_name_and_are_never_all_there_is(
@@ -302,6 +312,11 @@ def test_geometry_of_training_is_read_from_the_files_of_runs(tmp_path: Path) -> 
         step_numbers(run / "geometry" / "step_000001.parquet")
     table.drop(columns="cosine").to_parquet(run / "geometry" / "step_000001.parquet")
     assert training_geometry(collect([tmp_path])).empty
+
+    # a file that was cut off is named
+    (run / "geometry" / "step_000001.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"step_000001\.parquet cannot be read as parquet \("):
+        training_geometry(collect([tmp_path]))
 
 
 def test_comparing_reads_every_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

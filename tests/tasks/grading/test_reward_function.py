@@ -245,6 +245,39 @@ def test_a_wait_for_one_response_is_not_silent(
     assert "verify.timeout_seconds" in record.getMessage()
 
 
+def test_a_worker_that_dies_is_told_with_the_limit_of_memory(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with Grader(verifier("obey"), workers=1, wall_seconds=60.0) as grader:
+        caplog.clear()
+        verdicts = grader.grade([("hog", PROBLEM), ("fine", PROBLEM), ("hog", PROBLEM)])
+    assert [verdict.route for verdict in verdicts] == ["killed", "reward", "killed"]
+    [record] = [one for one in caplog.records if "worker died" in one.getMessage()]
+    assert "RewardVerifier does needs more than 2048 MiB (verify.memory_mb)" in record.getMessage()
+    assert not [one for one in caplog.records if "verify.timeout_seconds" in one.getMessage()]
+
+
+@pytest.mark.parametrize(
+    ("messages", "code"), [(False, 'text[0]["content"]'), (True, "text.strip()")]
+)
+def test_a_function_that_takes_messages_for_texts_is_told_of_the_setting(
+    messages: bool, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = f"def f(completions):\n    return [float({code} == 'x') for text in completions]\n"
+    (tmp_path / "mine.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RewardFunctionError, match=r"in line 2 of mine\.py") as caught:
+        RewardVerifier((RewardFunction("mine.py:f"),), messages=messages).grade("x", PROBLEM)
+    assert "task.source.messages=true" in str(caught.value)
+    assert RewardVerifier((RewardFunction("mine.py:f"),), messages=not messages).grade("x", PROBLEM)
+
+    # other mistakes have nothing to do with it
+    (tmp_path / "other.py").write_text("def f(completions):\n    raise ValueError('mine')\n")
+    with pytest.raises(RewardFunctionError, match="mine") as caught:
+        RewardVerifier((RewardFunction("other.py:f"),), messages=messages).grade("x", PROBLEM)
+    assert "messages=true" not in str(caught.value)
+
+
 class Bounded(RewardVerifier):
     """Graded in this process, so that no workers start."""
 
