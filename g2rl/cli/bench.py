@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from g2rl.cli.bakeoff.plan import STAGES, Plan, read_plan, shown_plan
+from g2rl.cli.bakeoff.plan import STAGES, Plan, PlannedTask, read_plan, shown_plan
 from g2rl.cli.config.launch import register_resolvers, share_cores
 from g2rl.cli.one_line import errors_in_one_line
 
@@ -102,7 +102,8 @@ def main() -> None:
 
 def carry_out(words: argparse.Namespace) -> int:
     """Do what was typed; returns the exit code."""
-    from g2rl.cli.config.mistakes import explain_mistakes, missing_folder
+    # what was typed, as far as it can be looked up
+    from g2rl.cli.config.mistakes import missing_folder
 
     problem = missing_folder(words.config_dir)
     if problem:
@@ -121,19 +122,29 @@ def carry_out(words: argparse.Namespace) -> int:
 
     # an own arm runs alone and is shown among the others
     plan = plan.with_own_arm(words.name, words.overrides)
-    register_resolvers()
-    first_run = plan.run(plan.tasks[tasks[0]], words.name, plan.tasks[tasks[0]].rates[0], 0)
-    problem = explain_mistakes(first_run.words, "train", words.config_dir)
-    if problem:
-        raise ValueError(problem)
-
-    # nor is anything trained that would stand alone
     everything = [*stored, words.out / "rows"]
+    check_spelling(plan, plan.tasks[tasks[0]], words)
     check_baseline(plan, tasks, everything)
     code = run(plan.only([words.name]), tasks, stored, words)
     if code == 0:
         show(plan, tasks, everything)
     return code
+
+
+def check_spelling(plan: Plan, task: PlannedTask, words: argparse.Namespace) -> None:
+    """Refuse an own arm whose overrides cannot be composed, before anything runs.
+
+    Raises:
+        ValueError: a choice or a setting that there is not, with what was probably meant.
+    """
+    from g2rl.cli.config.mistakes import explain_mistakes
+
+    # one run stands for all, which differ in rate and seed alone
+    register_resolvers()
+    run = plan.run(task, words.name, task.rates[0], plan.rates_seed)
+    problem = explain_mistakes(run.words, "train", words.config_dir)
+    if problem:
+        raise ValueError(problem)
 
 
 def check_baseline(plan: Plan, tasks: Sequence[str], folders: Sequence[Path]) -> None:
