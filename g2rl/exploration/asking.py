@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from g2rl.exploration.signal import NEEDS, Signal
-from g2rl.tasks.grading.code_files import line_of
-from g2rl.tasks.grading.verifier import class_of
+from g2rl.tasks.grading.code_files import class_of, is_of_g2rl, raised
 from g2rl.types import GroupBatch, Shaped
 
 HELP = "docs/write_a_signal.md shows a whole one"
@@ -142,13 +141,10 @@ def named_errors(signal: Signal, batch: GroupBatch | None = None) -> Iterator[No
     except (SignalError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        # the signals of g2rl say themselves what can be mended
-        if type(signal).__module__.split(".")[0] == "g2rl":
+        if is_of_g2rl(signal):
             raise
-        raise SignalError(
-            f"exploration={signal.name} ({class_of(signal)}) raised {type(error).__name__}: "
-            f"{str(error)[:300]}{line_of(error)}{_mend(error, batch)}"
-        ) from error
+        who = f"exploration={signal.name} ({class_of(signal)})"
+        raise SignalError(f"{who} {raised(error)}{_mend(error, batch)}") from error
 
 
 def _mend(error: Exception, batch: GroupBatch | None) -> str:

@@ -11,7 +11,8 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -259,13 +260,26 @@ def read_table(run_dir: Path, kind: str, step: int) -> dict[str, list[Any]] | No
     Raises:
         ValueError: the file is no table.
     """
-    from pyarrow import ArrowException, parquet
+    from pyarrow import parquet
 
     path = RunFolder(run_dir).table(kind, step)
     if not path.is_file():
         return None
-    try:
+    with parquet_named(path):
         return parquet.read_table(path).to_pydict()
+
+
+@contextmanager
+def parquet_named(path: Path) -> Iterator[None]:
+    """Let an error of reading a table name its file.
+
+    Raises:
+        ValueError: in the place of whatever reading raised.
+    """
+    from pyarrow import ArrowException
+
+    try:
+        yield
     except (ArrowException, OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as parquet ({error})") from error
 

@@ -10,8 +10,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from g2rl.tasks.grading.code_files import class_of
 from g2rl.tasks.grading.grader import Grader
-from g2rl.tasks.grading.verifier import Verifier, check_verifier, class_of
+from g2rl.tasks.grading.verifier import Verifier, check_verifier
 from g2rl.types import Problem
 
 _ORDER_STREAM = 0xDA7A  # sets the random numbers of orders apart from all others

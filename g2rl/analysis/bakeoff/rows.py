@@ -28,6 +28,19 @@ TEXTS = ("task", "arm", "rate", "protocol", "command")
 """Entries of a row that are texts."""
 
 
+def identity_of(
+    task: str, arm: str, rate: str, seed: int, overrides: Sequence[str], protocol: str
+) -> dict[str, Any]:
+    """What a stored row must have to be the row of a run."""
+    key = dict(zip(KEY, (task, arm, rate, seed), strict=True))
+    return {**key, "overrides": list(overrides), "protocol": protocol}
+
+
+def is_of(row: Row, identity: Mapping[str, Any]) -> bool:
+    """Whether a row is of the run with this identity."""
+    return all(row.get(name) == value for name, value in identity.items())
+
+
 @dataclass(slots=True, frozen=True)
 class Rows:
     """Rows by their key."""
@@ -37,9 +50,7 @@ class Rows:
     def find(self, identity: Mapping[str, Any]) -> Row | None:
         """The row that has all these values; None if there is none, or one of another protocol."""
         row = self.by_key.get(tuple(identity[name] for name in KEY))
-        if row is None or any(row.get(name) != value for name, value in identity.items()):
-            return None
-        return row
+        return row if row is not None and is_of(row, identity) else None
 
     def of(self, task: str) -> list[Row]:
         """All rows of a task."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from g2rl.analysis.bakeoff.rows import Row, Rows, best_rate
+from g2rl.analysis.bakeoff.rows import Row, Rows, best_rate, identity_of
 from g2rl.analysis.comparison.runs import COLUMNS
 
 ACCURACY = "pass@1"
@@ -124,9 +124,7 @@ class Study:
 
     def _find(self, rows: Rows, arm: str, rate: str, seed: int) -> Row | None:
         """The row of a run; one that was made with other overrides or another protocol is none."""
-        identity = {"task": self.task, "arm": arm, "rate": rate, "seed": seed}
-        made_by = {"overrides": list(self.arms[arm]), "protocol": self.protocol}
-        return rows.find({**identity, **made_by})
+        return rows.find(identity_of(self.task, arm, rate, seed, self.arms[arm], self.protocol))
 
 
 def long_frame(rows_of_arms: Mapping[str, Sequence[Row]]) -> pd.DataFrame:

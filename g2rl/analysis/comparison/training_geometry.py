@@ -12,6 +12,7 @@ from g2rl.analysis.comparison.runs import COLUMNS, GEOMETRY_PREFIX
 from g2rl.formulas.feature_sums import identity_metrics_of
 from g2rl.formulas.pairs import cosine_metrics
 from g2rl.runs.layout import RunFolder
+from g2rl.runs.tracking import parquet_named
 
 COLUMNS_READ = ("sample", "correct", "cosine", "tokens", "feature_norm", "first_alike")
 
@@ -22,16 +23,14 @@ def step_numbers(path: Path) -> dict[str, float] | None:
     Raises:
         ValueError: the file is no table, or the rows are no whole groups.
     """
-    from pyarrow import ArrowException, parquet
+    from pyarrow import parquet
 
     # signals without features write no cosines
-    try:
+    with parquet_named(path):
         names = parquet.read_schema(path).names
         if "cosine" not in names:
             return None
         table = pd.read_parquet(path, columns=[name for name in COLUMNS_READ if name in names])
-    except (ArrowException, OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as parquet ({error})") from error
 
     # one row a response, group after group
     group = int(table["sample"].max()) + 1

@@ -16,7 +16,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from g2rl.analysis.bakeoff.rows import Rows
+from g2rl.analysis.bakeoff.rows import Row, Rows, identity_of, is_of
 from g2rl.analysis.bakeoff.study import Claims, Study
 from g2rl.cli.config.choices import config_dir
 from g2rl.cli.config.launch import expand_combinations
@@ -97,14 +97,7 @@ class PlannedRun:
     @property
     def identity(self) -> dict[str, Any]:
         """What a stored row must have to be the row of this run."""
-        return {
-            "task": self.task,
-            "arm": self.arm,
-            "rate": self.rate,
-            "seed": self.seed,
-            "overrides": list(self.overrides),
-            "protocol": self.protocol,
-        }
+        return identity_of(self.task, self.arm, self.rate, self.seed, self.overrides, self.protocol)
 
 
 @dataclass(slots=True, frozen=True)
@@ -204,6 +197,14 @@ class Plan:
             coverage=task.coverage,
             claims=claims,
         )
+
+    def has_made(self, row: Row) -> bool:
+        """Whether a row was made by an experiment and the overrides of an arm of this plan, at
+        whatever rate and seed."""
+        task, arm = self.tasks.get(row["task"]), row["arm"]
+        if task is None or arm not in self.arms:
+            return False
+        return is_of(row, self.run(task, arm, row["rate"], row["seed"]).identity)
 
     def run(self, task: PlannedTask, arm: str, rate: str, seed: int) -> PlannedRun:
         """One run of this plan."""

@@ -66,10 +66,7 @@ def publishable(plan: Plan, stored: Path, folders: Sequence[Path]) -> Rows:
     kept = dict(read_rows([stored]).by_key)
     strange: dict[str, int] = {}
     for key, row in read_rows(folders).by_key.items():
-        # made by the experiment and the overrides that the plan names
-        task = plan.tasks.get(row["task"])
-        is_protocol = task is not None and row["protocol"] == task.protocol
-        if is_protocol and plan.arms.get(row["arm"]) == tuple(row["overrides"]):
+        if plan.has_made(row):
             kept[key] = row
         else:
             strange[row["arm"]] = strange.get(row["arm"], 0) + 1

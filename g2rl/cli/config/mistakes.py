@@ -104,9 +104,10 @@ def explain_mistakes(
         if "=" not in word and not word.startswith("~"):
             return f"{word}: settings are KEY=VALUE; --help lists them"
     overrides: list[Override] = []
+    parser = OverridesParser.create()
     for word in words:
         try:
-            overrides += OverridesParser.create().parse_overrides([word])
+            overrides += parser.parse_overrides([word])
         except HydraException:
             return _outside_grammar(word)
 
@@ -333,6 +334,15 @@ def missing_folder(folders: Sequence[Path]) -> str | None:
     return None
 
 
+def _first_mistake(config_name: str, words: Words) -> str | None:
+    """What is wrong with the flags, or else with the settings; None when all is well."""
+    if words.unknown_flags():
+        return explain_flag(words.unknown_flags()[0], config_name)
+    if words.overrides and not words.own_configuration:
+        return explain_mistakes(words.overrides, config_name, words.config_folders)
+    return None
+
+
 def refuse_mistakes(config_name: str, words: Words) -> None:
     """Exit with code 2 and one clear line when an override is misspelt, or a flag does not exist.
 
@@ -340,11 +350,7 @@ def refuse_mistakes(config_name: str, words: Words) -> None:
         config_name: the command's file in conf/.
         words: what the user typed.
     """
-    problem: str | None = missing_folder(words.config_folders)
-    if problem is None and words.unknown_flags():
-        problem = explain_flag(words.unknown_flags()[0], config_name)
-    elif problem is None and words.overrides and not words.own_configuration:
-        problem = explain_mistakes(words.overrides, config_name, words.config_folders)
+    problem = missing_folder(words.config_folders) or _first_mistake(config_name, words)
     if problem:
         print(f"error: {problem}", file=sys.stderr)
         raise SystemExit(2)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 MAX_TILE_ROWS = 1024  # a tile of a tiny vocabulary would otherwise span hundreds of responses
-ROW_STEP = 16  # kernels of matrix products take rows by as many, and 110 are hardly faster than 112
+ROW_STEP = 16  # kernels of matrix products take so many rows at once: 110 take as long as 112
 MIN_SLICE = 128
 WIDENED_WORDS = 16_384  # rows of a narrow head that are widened at a time
 CHUNK = 4096  # columns whose exponentials are taken at once

@@ -1,4 +1,6 @@
-"""Where files of the user's own lie. Nothing is imported here, neither theirs nor torch.
+"""Code of the user's own: where its files lie, and how messages name it and what it raises.
+
+Nothing is imported here, neither theirs nor torch.
 
 The user's folders of configuration files come before Python's path: ``statistics.py`` beside the
 YAML that names it is meant, and not Python's own file of that name.
@@ -13,6 +15,10 @@ import traceback
 from collections.abc import Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
+from typing import Any
+
+SHOWN_ERROR = 300
+"""Characters of an error of the user's own that a message shows."""
 
 _first_places: list[Path] = []
 """Folders of the user's, of the command of this process."""
@@ -77,3 +83,18 @@ def line_of(error: BaseException) -> str:
         if path.is_file() and not is_library:
             line = f", in line {frame.lineno} of {path.name}"
     return line
+
+
+def raised(error: BaseException) -> str:
+    """What the user's own code raised: ``raised KeyError: 'x', in line 3 of mine.py``."""
+    return f"raised {type(error).__name__}: {str(error)[:SHOWN_ERROR]}{line_of(error)}"
+
+
+def class_of(thing: Any) -> str:
+    """The class of an object with its module, as a ``_target_`` names it."""
+    return f"{type(thing).__module__}.{type(thing).__qualname__}"
+
+
+def is_of_g2rl(thing: Any) -> bool:
+    """Whether an object is of a class of g2rl, whose errors say themselves what can be mended."""
+    return type(thing).__module__.split(".")[0] == "g2rl"

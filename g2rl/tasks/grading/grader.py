@@ -128,9 +128,8 @@ class Grader:
         """Verdicts by route since the grader was made, and their "total"."""
         self._reported_counts: Counter[str] = Counter()
         self._closed = False
-        self._has_told = False
-        self._has_told_of_death = False
-        """Whether the user knows that items are slow or lost; metrics count how many."""
+        self._told: set[str] = set()
+        """Messages about slow and lost items that the user has had; metrics count how many."""
 
         # a verifier that always ends soon needs no process that could be killed
         self._pool: WorkerPool | None = None
@@ -304,10 +303,7 @@ class Grader:
 
     def _tell(self, what_happened: str) -> None:
         """Say once that grading is slow, or loses responses; the metrics say how many."""
-        if self._has_told:
-            return
-        self._has_told = True
-        log.warning(
+        self._tell_once(
             "the grading of a response %s: one may take %g seconds of CPU time "
             "(verify.timeout_seconds), and %g by the clock if it waits instead of computing; "
             "this is said once, and verify/timeout and verify/killed count such responses",
@@ -318,16 +314,19 @@ class Grader:
 
     def _tell_of_death(self) -> None:
         """Say once that a worker died over a response; the metrics say how many did."""
-        if self._has_told_of_death:
-            return
-        self._has_told_of_death = True
-        log.warning(
+        self._tell_once(
             "a worker died while it graded a response, which counts as wrong: what %s does needs "
             "more than %d MiB (verify.memory_mb), or it ends its process; this is said once, and "
             "verify/killed counts such responses",
             type(self.verifier).__name__,
             self.memory_mb,
         )
+
+    def _tell_once(self, message: str, *values: Any) -> None:
+        """Log a warning, whatever its values, the first time only."""
+        if message not in self._told:
+            self._told.add(message)
+            log.warning(message, *values)
 
     def _classes_of(self, answer: str, classes: Sequence[list[str]]) -> list[list[str]]:
         """The classes with a member that `answer` is equivalent to."""

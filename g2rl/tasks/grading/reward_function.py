@@ -40,7 +40,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from g2rl.tasks.grading.code_files import file_of, line_of, python_file
+from g2rl.tasks.grading.code_files import file_of, line_of, python_file, raised
 from g2rl.tasks.grading.extract import clean, final_text, last_boxed
 from g2rl.tasks.grading.verifier import SHOWN_RESPONSE
 from g2rl.types import Problem, Verdict
@@ -336,8 +336,8 @@ def call(function: Callable[..., Any], name: str, row: Mapping[str, Any], asked:
         raise  # the worker's limit; the grader counts it as killed
     except (Exception, SystemExit) as error:
         raise RewardFunctionError(
-            f"reward function {name} raised {type(error).__name__}: {str(error)[:300]}"
-            f"{line_of(error)} (for a response to {asked}){_form_hint(error, row)}"
+            f"reward function {name} {raised(error)} (for a response to {asked})"
+            f"{_form_hint(error, row)}"
         ) from error
     return returned
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from g2rl.tasks.grading.code_files import line_of
+from g2rl.tasks.grading.code_files import class_of, is_of_g2rl, raised
 from g2rl.types import Problem, Verdict
 
 SHOWN_RESPONSE = 60
@@ -78,28 +78,24 @@ def judged(verifier: Verifier, completion: str, problem: Problem) -> Verdict:
     Raises:
         VerifierError: a verifier of the user's own raised, or one gave no `Verdict`.
     """
-    asked = f"(for a response to {problem.id} that begins {completion[:SHOWN_RESPONSE]!r})"
     try:
         verdict = verifier.grade(completion, problem)
     except MemoryError:
         raise  # the worker's limit; the grader counts it as killed
     except Exception as error:
-        # the verifiers of g2rl say themselves what can be mended
-        if type(verifier).__module__.split(".")[0] == "g2rl":
+        if is_of_g2rl(verifier):
             raise
-        raise VerifierError(
-            f"verifier {class_of(verifier)} raised {type(error).__name__}: {str(error)[:300]}"
-            f"{line_of(error)} {asked}"
-        ) from error
+        asked = _asked(completion, problem)
+        raise VerifierError(f"verifier {class_of(verifier)} {raised(error)} {asked}") from error
 
     if not isinstance(verdict, Verdict):
         raise VerifierError(
             f"verifier {class_of(verifier)} returned a {type(verdict).__name__} instead of a "
-            f"g2rl.types.Verdict {asked}"
+            f"g2rl.types.Verdict {_asked(completion, problem)}"
         )
     return verdict
 
 
-def class_of(thing: Any) -> str:
-    """The class of an object with its module, as a ``_target_`` names it."""
-    return f"{type(thing).__module__}.{type(thing).__qualname__}"
+def _asked(completion: str, problem: Problem) -> str:
+    """What a verifier was asked, in words."""
+    return f"(for a response to {problem.id} that begins {completion[:SHOWN_RESPONSE]!r})"

@@ -14,6 +14,14 @@ from pathlib import Path
 
 from g2rl.types import Problem, Verdict
 
+PROBLEM = Problem("p", "", "good")
+GOOD = ("good", PROBLEM)
+
+
+def bad(what: str) -> tuple[str, Problem]:
+    """An item that misbehaves as it says."""
+    return what, PROBLEM
+
 
 def count_forever() -> None:
     """Use CPU time until something ends it."""

@@ -23,25 +23,15 @@ from g2rl.tasks.grading.verifier import VerifierError
 from g2rl.types import Problem, Verdict
 from tests.support import ROOT
 from tests.tasks.grading.misbehaving import (
+    GOOD,
     Misbehaving,
     WrongInMain,
+    bad,
     peak_address_space_mb,
     worker_pids,
 )
 
-PROBLEM = Problem("p", "", "good")
 SLOW = r"\lim_{x\to 0} \frac{\sin(\tan x)-\tan(\sin x)}{x^{7}}"  # seconds of sympy
-GOOD = ("good", PROBLEM)
-
-
-def bad(what: str) -> tuple[str, Problem]:
-    return what, PROBLEM
-
-
-@pytest.fixture(scope="module")
-def grader() -> Iterator[Grader]:
-    with Grader(Misbehaving(), workers=2, timeout_seconds=0.2, memory_mb=512) as shared:
-        yield shared
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -18,20 +18,14 @@ from g2rl.tasks.grading import grader as pool
 from g2rl.tasks.grading import worker_pool, workers
 from g2rl.tasks.grading.grader import Grader
 from g2rl.types import Problem, Verdict
-from tests.tasks.grading.misbehaving import Dying, Misbehaving, Unstartable, worker_pids
-
-PROBLEM = Problem("p", "", "good")
-GOOD = ("good", PROBLEM)
-
-
-def bad(what: str) -> tuple[str, Problem]:
-    return what, PROBLEM
-
-
-@pytest.fixture(scope="module")
-def grader() -> Iterator[Grader]:
-    with Grader(Misbehaving(), workers=2, timeout_seconds=0.2, memory_mb=512) as shared:
-        yield shared
+from tests.tasks.grading.misbehaving import (
+    GOOD,
+    Dying,
+    Misbehaving,
+    Unstartable,
+    bad,
+    worker_pids,
+)
 
 
 def test_a_worker_killed_from_outside_is_replaced(grader: Grader) -> None:
