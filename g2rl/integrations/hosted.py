@@ -92,7 +92,8 @@ class HostedPolicy:
         compute_dtype: str | None = None,
         gather_head: Gatherer | None = None,
     ) -> None:
-        self.policy = Policy(model, compute_dtype=compute_dtype)
+        # the model is another trainer's, so nothing in it is replaced
+        self.policy = Policy(model, compute_dtype=compute_dtype, lean_norms=False)
         self.call, self.device = call, device
         self.gather_head = gather_head
         add_head_pass(model)

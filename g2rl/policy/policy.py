@@ -36,6 +36,7 @@ from g2rl.policy.lora import (
     merged_state,
     merged_weight,
 )
+from g2rl.policy.norms import with_lean_norms
 from g2rl.policy.prefix_sharing import SHARING_CHOICES, can_share, layout_keywords
 from g2rl.policy.sharding import Gathered, ShardSettings, blank, reshard, shard, whole
 from g2rl.policy.weights import DTYPES, as_in_files, without_second_names
@@ -110,6 +111,9 @@ class Policy(nn.Module):
             dropout of adapters is on nevertheless, because it is a setting of the run.
         prefix_sharing: whether a prompt is computed once for all of its responses; `check` finds
             out what "auto" comes to, see `g2rl.policy.prefix_sharing`.
+        lean_norms: replace norms of the model, in place, by such as compute the same and keep less
+            for the backward, see `g2rl.policy.norms`. A model that somebody else trains stays as it
+            is without.
 
     Raises:
         ValueError: another compute dtype than these two, or another choice of prefix sharing.
@@ -123,6 +127,7 @@ class Policy(nn.Module):
         compute_dtype: str | None = None,
         training_noise: bool = False,
         prefix_sharing: str = "off",
+        lean_norms: bool = True,
     ) -> None:
         super().__init__()
         if prefix_sharing not in SHARING_CHOICES:
@@ -154,6 +159,10 @@ class Policy(nn.Module):
                 f"the output head of {type(model).__name__} is {type(head).__name__}, g2rl needs a "
                 "linear one; train another architecture"
             )
+
+        # after what may be refused, because it changes the model in place
+        if lean_norms:
+            with_lean_norms(model)
 
     @property
     def device(self) -> torch.device:

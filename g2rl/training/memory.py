@@ -42,6 +42,8 @@ class Shape:
     block: int
     """Parameters of the largest block."""
     qk_norm: bool = False
+    lean_norms: bool = False
+    """Whether norms keep their input alone, see `g2rl.policy.norms`."""
     gated: bool = True
     lora: bool = False
     lora_head: bool = False
@@ -141,10 +143,11 @@ def saved_by_block(shape: Shape, job: Job) -> int:
     inputs = 5 if job.autocast else 2  # of q, k, v, gate, up: each casts its own under autocast
 
     # what each operation saves, per token
-    norms = 2 * shape.width * (FLOAT + stream)
+    norms = 2 * _saved_by_norm(shape, shape.width, stream)
     linear = inputs * shape.width * narrow
-    qk_norms = (shape.queries + shape.keys) * (FLOAT + narrow) if shape.qk_norm else 0
-    attention = 2 * (shape.queries + shape.keys) * narrow  # q, output, k, v
+    heads_width = shape.queries + shape.keys
+    qk_norms = _saved_by_norm(shape, heads_width, narrow) if shape.qk_norm else 0
+    attention = 2 * heads_width * narrow  # q, output, k, v
     mlp = (4 if shape.gated else 2) * shape.intermediate * narrow
     row_scalars = 2 + shape.heads + (shape.heads + shape.kv_heads if shape.qk_norm else 0)
     return (
@@ -158,6 +161,17 @@ def saved_by_block(shape: Shape, job: Job) -> int:
     )
 
 
+def _saved_by_norm(shape: Shape, width: int, number_bytes: int) -> int:
+    """Bytes per token that a norm of some width saves, without its scalars.
+
+    Args:
+        width: numbers of a token that pass through it.
+        number_bytes: of one such number.
+    """
+    # a lean one saves its input; a plain one that in float32, and what it has normed
+    return width * (number_bytes if shape.lean_norms else FLOAT + number_bytes)
+
+
 def activations(shape: Shape, job: Job, tokens: int) -> int:
     """Bytes saved by the backbone for a backward over `tokens` tokens, embedding to last norm.
 
@@ -168,7 +182,7 @@ def activations(shape: Shape, job: Job, tokens: int) -> int:
 
     # the backbone: blocks, then the last norm
     block = saved_by_block(shape, job)
-    last_norm = shape.width * (FLOAT + stream) + FLOAT
+    last_norm = _saved_by_norm(shape, shape.width, stream) + FLOAT
     if job.checkpointing:
         return tokens * (shape.layers * shape.width * stream + block + last_norm)
     return tokens * (shape.layers * block + last_norm)

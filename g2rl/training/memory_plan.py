@@ -16,6 +16,7 @@ from torch import nn
 from g2rl.policy.anatomy import text_config
 from g2rl.policy.loading import build
 from g2rl.policy.lora import LoraSettings, target_modules
+from g2rl.policy.norms import LeanRMSNorm, with_lean_norms
 from g2rl.policy.weights import decoder_blocks
 from g2rl.training.memory import Estimate, Job, Shape, estimate
 
@@ -94,11 +95,19 @@ def shape_of(config: Any, lora: LoraSettings | None = None) -> Shape:
         trained=adapters if lora else parameters,
         block=max(sum(p.numel() for p in block.parameters()) for block in blocks),
         qk_norm="q_norm" in names,
+        lean_norms=_has_lean_norms(model),
         gated="gate_proj" in names,
         lora=lora is not None,
         lora_head=on_head,
         lora_ranks=ranks,
     )
+
+
+def _has_lean_norms(model: nn.Module) -> bool:
+    """Whether a policy replaces all norms of a model, see `g2rl.policy.norms`; it is done here."""
+    with_lean_norms(model)
+    norms = [module for module in model.modules() if type(module).__name__.endswith("Norm")]
+    return all(isinstance(norm, LeanRMSNorm) for norm in norms)
 
 
 def _size(config: Any, name: str) -> Any:

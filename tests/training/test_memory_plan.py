@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen3Config
+from transformers import AutoModelForCausalLM, GemmaConfig, GPT2Config, LlamaConfig, Qwen3Config
 
 from g2rl.cli.build.memory import job_of
 from g2rl.cli.build.settings import read_train_settings
@@ -20,6 +20,7 @@ from g2rl.cli.jobs.train import train
 from g2rl.policy.batching import Sequences, make_micro_batch
 from g2rl.policy.loading import read_config, set_checkpointing
 from g2rl.policy.lora import LoraSettings, add_lora
+from g2rl.policy.norms import with_lean_norms
 from g2rl.policy.policy import Policy
 from g2rl.training.memory import Job, activations, compute_copy, estimate, kv_cache, saved_by_block
 from g2rl.training.memory_plan import Plan, PlanError, device_memory, shape_of
@@ -64,12 +65,16 @@ def job(precision: str = "float32", **changes: Any) -> Job:
     return Job(**(settings | changes))
 
 
-def build(kind: str, precision: str = "float32", checkpointing: bool = False) -> Any:
+def build(
+    kind: str, precision: str = "float32", checkpointing: bool = False, lean_norms: bool = True
+) -> Any:
     torch.manual_seed(0)
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     model = AutoModelForCausalLM.from_config(CONFIGS[kind], dtype=dtype, attn_implementation="sdpa")
     if checkpointing:
         set_checkpointing(model, True)
+    if lean_norms:
+        with_lean_norms(model)
     return model.train()
 
 
@@ -168,6 +173,20 @@ def test_activations_are_what_autograd_saves(kind: str, precision: str) -> None:
         found -= shape.layers * (shape.block - 2 * shape.width - 2 * 96 * shape.qk_norm) * 2
     expected = activations(shape, plan, ROWS * LENGTH)
     assert 1.0 <= found / expected < 1.015
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_plain_norms_save_more(precision: str) -> None:
+    """A model whose norms are its own, as in an architecture that no lean norm repeats."""
+    lean = shape_of(CONFIGS["qwen3"])
+    plain, plan = replace(lean, lean_norms=False), job(precision)
+    model = build("qwen3", precision, lean_norms=False)
+    found = saved_bytes(model, plan.autocast)
+    if plan.autocast:
+        found -= lean.layers * (lean.block - 2 * lean.width - 2 * 96) * 2
+    assert lean.lean_norms
+    assert 1.0 <= found / activations(plain, plan, ROWS * LENGTH) < 1.015
+    assert not shape_of(GemmaConfig(**SIZES)).lean_norms  # multiplies by 1 + w
 
 
 @pytest.mark.parametrize("precision", ["float32", "autocast"])

@@ -1,0 +1,214 @@
+"""RMSNorm that keeps its input alone for the backward, with the same numbers to the last bit.
+
+Written out in operations of torch, as transformers has it, a norm keeps its input in float32 and
+what it has normed, and its backward is a dozen operations with as many results. Here the backward
+computes the normed input again, and has the rest in eight operations, of which half write into
+memory that is there. Each rounds what the operation of autograd rounds that it stands for, so
+gradients are equal bit by bit, in every dtype.
+
+For Qwen3 in bfloat16 that is a quarter of what a block keeps for each token (docs/memory.md).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+TRIAL_SHAPE = (2, 5)
+"""Of the vectors that a norm and its replacement are tried on."""
+
+
+class LeanRMSNorm(nn.Module):
+    """A norm of transformers, y = w x / sqrt(mean(x²) + eps), with a backward of its own.
+
+    Zhang and Sennrich 2019 (arXiv 1910.07467, Eq. 4). The mean is taken in float32, and what is
+    normed has the dtype of x again before it is multiplied by the weight w.
+
+    Args:
+        norm: the norm to stand for, whose weight becomes this one's.
+    """
+
+    def __init__(self, norm: Any) -> None:
+        super().__init__()
+        self.weight: nn.Parameter = norm.weight
+        self.variance_epsilon: float = norm.variance_epsilon
+        self.train(norm.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The normed vectors, shaped as `x` (..., D)."""
+        if torch.is_grad_enabled():
+            normed: Tensor = _RMSNorm.apply(x, x, self.weight, self.variance_epsilon)
+            return normed
+        return _normed(x, self.weight, self.variance_epsilon)[0]
+
+    def extra_repr(self) -> str:
+        """What stands in brackets behind the name of the module."""
+        return f"{tuple(self.weight.shape)}, eps={self.variance_epsilon}"
+
+
+class _RMSNorm(torch.autograd.Function):
+    """The operations of a norm, and those of its backward.
+
+    The input comes twice, because in float32 autograd adds two gradients to what a residual stream
+    has gathered: that through the product with the scale, then that through the scale. Their sum
+    would round otherwise.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, _same_x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        """(..., D) and (D,) to (..., D)."""
+        output, scale = _normed(x, weight, epsilon)
+        ctx.save_for_backward(x, weight, scale)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, *grads: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        """Gradients of x, in two parts or in one, and of the weight, where they are asked for."""
+        [grad] = grads
+        x, weight, scale = ctx.saved_tensors
+        wide = x.to(torch.float32)
+        direct = through_scale = weight_grad = None
+
+        # of the weight: gradients times normed inputs, over all vectors
+        if ctx.needs_input_grad[2]:
+            normed = torch.mul(wide, scale).to(x.dtype)
+            is_alike = normed.stride() == grad.stride()  # or sums would be taken in another order
+            weighted = _product(normed, grad) if is_alike else grad * normed
+            weight_grad = weighted.sum(tuple(range(grad.dim() - 1))).to(weight.dtype)
+
+        # of x; the scale's gradient is one number a vector, and doubling that rounds nothing
+        if ctx.needs_input_grad[0]:
+            normed_grad = (grad * weight).to(x.dtype).to(torch.float32)
+            product = normed_grad * wide
+            scale_grad = product.sum(-1, keepdim=True)
+            square_grad = scale_grad.mul_(-0.5).mul_(scale.pow(3)).div_(x.shape[-1])
+            through_scale = torch.mul(wide, square_grad.mul_(2), out=product)
+            direct = normed_grad.mul_(scale)
+
+            # an input of another dtype was copied, and the copy gathered both
+            if x.dtype != torch.float32:
+                direct, through_scale = direct.add_(through_scale).to(x.dtype), None
+        return direct, through_scale, weight_grad, None
+
+
+def _normed(x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Normed vectors (..., D), and the scale that each was multiplied by (..., 1)."""
+    # one over the root of the mean of squares
+    wide = x.to(torch.float32)
+    squares = wide.pow(2)
+    scale = torch.rsqrt(squares.mean(-1, keepdim=True) + epsilon)
+
+    # the squares are not needed any more
+    normed = torch.mul(wide, scale, out=squares).to(x.dtype)
+    return _product(normed, weight), scale
+
+
+def _product(values: Tensor, other: Tensor) -> Tensor:
+    """The product of both, in the memory of the first where their dtypes allow it."""
+    if torch.promote_types(values.dtype, other.dtype) == values.dtype:
+        return values.mul_(other)
+    return values * other
+
+
+def with_lean_norms(model: nn.Module) -> int:
+    """Let the norms of a model keep less for their backward; it is changed in place.
+
+    A norm is replaced where a trial has shown that the numbers stay the same, see `is_replaceable`.
+    Names and values of weights stay as they are.
+
+    Args:
+        model: of transformers, on any device.
+
+    Returns:
+        How many norms were replaced.
+    """
+    # a module may stand in several places
+    replaced: dict[nn.Module, LeanRMSNorm] = {}
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if child not in replaced and not is_replaceable(child):
+                continue
+            replaced.setdefault(child, LeanRMSNorm(child))
+            setattr(module, name, replaced[child])
+    return len(replaced)
+
+
+def is_replaceable(module: nn.Module) -> bool:
+    """Whether a module is a norm that `LeanRMSNorm` repeats bit by bit.
+
+    Candidates look like Llama's norm, with a weight and a `variance_epsilon`. Looks do not tell
+    what a forward computes, so a norm of their class and width is tried.
+    """
+    kind: Any = type(module)
+    if not kind.__name__.endswith("RMSNorm") or kind is LeanRMSNorm:
+        return False
+
+    # what somebody has altered is left alone
+    if (
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or "forward" in vars(module)
+    ):
+        return False
+    weight, epsilon = getattr(module, "weight", None), getattr(module, "variance_epsilon", None)
+    tensors = [*module.parameters(), *module.buffers()]
+    if len(tensors) != 1 or tensors[0] is not weight or weight.dim() != 1:
+        return False
+    return isinstance(epsilon, float) and _agrees(
+        kind, kind.forward, len(weight), weight.dtype, epsilon
+    )
+
+
+@cache
+def _agrees(
+    kind: Any,
+    forward: object,
+    width: int,
+    dtype: torch.dtype,
+    epsilon: float,
+) -> bool:
+    """Try a norm with random weights and its replacement, on the CPU, with gradients.
+
+    Args:
+        kind: class of the norm.
+        forward: of the class, which a library may replace later; then it is tried again.
+        width: D.
+        dtype: of the weight. The vectors have the same, and bfloat16 as under autocast.
+        epsilon: of the norm.
+    """
+    # a class that is built otherwise is another norm
+    try:
+        with torch.device("cpu"):
+            norm: Any = kind(width, eps=epsilon).to(dtype)
+    except TypeError:
+        return False
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        norm.weight.copy_(torch.randn(width, generator=generator))
+    lean = LeanRMSNorm(norm)
+
+    for input_dtype in (dtype, torch.bfloat16):
+        x, grad = torch.randn(2, *TRIAL_SHAPE, width, generator=generator).to(input_dtype)
+        for is_mixed in (False, True):
+            theirs = _output_and_gradients(norm, x, grad, is_mixed)
+            ours = _output_and_gradients(lean, x, grad, is_mixed)
+            for expected, found in zip(theirs, ours, strict=True):
+                if expected.dtype != found.dtype or not torch.equal(expected, found):
+                    return False
+    return True
+
+
+def _output_and_gradients(norm: Any, x: Tensor, grad: Tensor, is_mixed: bool) -> list[Tensor]:
+    """A norm's output, and the gradients of its input and its weight, perhaps under autocast."""
+    x = x.clone().requires_grad_()
+    with torch.enable_grad(), torch.autocast("cpu", torch.bfloat16, enabled=is_mixed):
+        output = norm(x)
+    return [output.detach(), *torch.autograd.grad(output, [x, norm.weight], grad.to(output.dtype))]
