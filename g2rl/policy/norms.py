@@ -34,12 +34,15 @@ class LeanRMSNorm(nn.Module):
 
     def __init__(self, norm: Any) -> None:
         super().__init__()
+
+        # under the names of transformers, so that a state dict stays the same
         self.weight: nn.Parameter = norm.weight
         self.variance_epsilon: float = norm.variance_epsilon
         self.train(norm.training)
 
     def forward(self, x: Tensor) -> Tensor:
         """The normed vectors, shaped as `x` (..., D)."""
+        # what asks for no gradient is spared the wrapping
         if torch.is_grad_enabled():
             normed: Tensor = _RMSNorm.apply(x, x, self.weight, self.variance_epsilon)
             return normed

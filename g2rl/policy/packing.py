@@ -386,9 +386,9 @@ def _micro_batch(
         targets.extend(response)
         segments.extend([row] * len(response))
 
-    # all index tensors alike
+    # all index tensors alike; torch would look at every number for its type first
     def index(places: list[int]) -> Tensor:
-        return torch.tensor(places, dtype=torch.int64, device=device)
+        return torch.from_numpy(np.fromiter(places, np.int64, len(places))).to(device)
 
     return MicroBatch(
         rows=rows,

@@ -22,6 +22,7 @@ In reading order (docs/tour.md walks a step through it):
     profile_table       the stages as a table
     console             what the user sees
     memory              how many bytes a job needs on a GPU
+    host_memory         what a CPU's C library keeps for the next step
     disk                how much room checkpoints take
     memory_plan         does it fit, and which setting helps if not
 """

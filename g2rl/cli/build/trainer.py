@@ -38,6 +38,7 @@ from g2rl.tasks.benchmarks.benchmark import Benchmark
 from g2rl.tasks.grading.grader import Graders
 from g2rl.tasks.task import Rehearsed, Task, check_task, fit_prompts, refuse_leaks
 from g2rl.training.console import Reporter
+from g2rl.training.host_memory import keep_freed_memory
 from g2rl.training.optimizer import refuse_stuck_weights
 from g2rl.training.policy_lag import LaggedSampler, PastWeights
 from g2rl.training.profiling import RunProfiler
@@ -217,6 +218,8 @@ def build_models(
     # the policy, and a learning rate that can move its weights
     policy = build_policy(loaded, settings.model)
     refuse_stuck_weights(policy, settings.optimizer.lr)
+    if policy.device.type == "cpu":
+        keep_freed_memory()
 
     # a copy of the start, where something looks at it
     reference = None
