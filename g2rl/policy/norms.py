@@ -106,7 +106,7 @@ def _normed(x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     # one over the root of the mean of squares
     wide = x.to(torch.float32)
     squares = wide.pow(2)
-    scale = torch.rsqrt(squares.mean(-1, keepdim=True) + epsilon)
+    scale = squares.mean(-1, keepdim=True).add_(epsilon).rsqrt_()
 
     # the squares are not needed any more
     normed = torch.mul(wide, scale, out=squares).to(x.dtype)
