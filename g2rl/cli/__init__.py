@@ -1,6 +1,6 @@
 """The commands: g2rl train, eval, grade, analyze, ...; the only rooms that know Hydra.
 
-    main                                `g2rl COMMAND`, which leads to the others
+    main                                `g2rl COMMAND`, and scripts that lead to the others
     train, evaluate, analyze, grade,    entry points
     report
     bench                               entry point of the bake-off
@@ -9,6 +9,7 @@
     dashboard, warmstart, hard_problems `python -m g2rl.cli.NAME`
     errors                              one line for the user, the traceback in the folder
     one_line                            the same for commands that do not start under Hydra
+    ctrl_c                              Ctrl-C while libraries are imported
     comparing                           what `analyze compare` and `report` share
     door                                what is refused before a folder is made
     folder                              a run's folder: new, continued or wiped; its lock

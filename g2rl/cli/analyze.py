@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from g2rl.cli.config.launch import launch
+from g2rl.cli.ctrl_c import work_begins
 from g2rl.cli.errors import reported
 
 PATH_KEYS = ("run", "data_dir", "hydra.run.dir")
@@ -60,6 +61,7 @@ def geometry() -> None:
         folder = Path(HydraConfig.get().runtime.output_dir)
         from g2rl.cli.jobs.geometry import geometry as analyze_geometry
 
+        work_begins()
         with reported(folder):
             return analyze_geometry(config, folder, list(HydraConfig.get().overrides.task))
 
@@ -74,6 +76,7 @@ def fidelity() -> None:
         folder = Path(HydraConfig.get().runtime.output_dir)
         from g2rl.cli.jobs.fidelity import fidelity as analyze_fidelity
 
+        work_begins()
         with reported(folder):
             return analyze_fidelity(config, folder, list(HydraConfig.get().overrides.task))
 

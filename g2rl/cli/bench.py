@@ -9,6 +9,7 @@ from pathlib import Path
 
 from g2rl.cli.bakeoff.plan import STAGES, Plan, PlannedTask, read_plan, shown_plan
 from g2rl.cli.config.launch import register_resolvers, share_cores
+from g2rl.cli.ctrl_c import quiet_ctrl_c
 from g2rl.cli.one_line import errors_in_one_line
 
 EPILOG = """examples
@@ -187,8 +188,9 @@ def run(plan: Plan, tasks: Sequence[str], stored: Sequence[Path], words: argpars
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     share_cores()
 
-    from g2rl.cli.bakeoff.one_run import run_once
-    from g2rl.cli.bakeoff.runner import Bench, carry_out
+    with quiet_ctrl_c():
+        from g2rl.cli.bakeoff.one_run import run_once
+        from g2rl.cli.bakeoff.runner import Bench, carry_out
 
     bench = Bench(
         results=words.out / "rows",

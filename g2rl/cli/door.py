@@ -5,14 +5,11 @@ Hydra makes the folder of a run itself, so these checks are a callback that it c
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -22,8 +19,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from g2rl.cli.config.choices import config_dir
-from g2rl.cli.config.launch import EXIT_CTRL_C
 from g2rl.cli.config.own_code import folders_of, make_importable
+from g2rl.cli.ctrl_c import work_begins
 from g2rl.cli.folder import refuse_other_settings, refuse_shorter, refuse_unwritable
 from g2rl.cli.sweep.finished import finished_score
 from g2rl.cli.sweep.plugins import launcher_of, refuse_missing_plugin
@@ -43,7 +40,7 @@ class Door(Callback):
         self.command = command
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with one_line(bool(config.hydra.verbose)), quiet_interrupt():
+        with one_line(bool(config.hydra.verbose)):
             HydraConfig.instance().set_config(config)  # labels look there; Hydra sets it later
             folder = Path(config.hydra.run.dir)
             own = without_hydra(config)
@@ -58,6 +55,7 @@ class Door(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         refuse_missing_plugin(launcher_of(config.hydra), str(config.hydra.launcher._target_))
         refuse_unwritable(Path(config.hydra.sweep.dir))
+        work_begins()  # arms may run in other processes, which this one has to end
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         # an arm of a sweep, perhaps in a process of its own; a single run has been here already
@@ -164,26 +162,3 @@ def one_line(verbose: bool) -> Iterator[None]:
             traceback.print_exc()
         print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
         raise SystemExit(1) from None
-
-
-@contextmanager
-def quiet_interrupt() -> Iterator[None]:
-    """Let Ctrl-C end the process with one line while torch is imported.
-
-    A library that is interrupted in its import raises whatever it likes, so nothing is raised.
-    """
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        print("\ninterrupted before anything began", file=sys.stderr, flush=True)
-        os._exit(EXIT_CTRL_C)
-
-    # only the main thread may set handlers; it has Python's own when a user started the command
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler:
-        yield
-        return
-    signal.signal(signal.SIGINT, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

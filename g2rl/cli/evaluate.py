@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from g2rl.cli.config.launch import launch
+from g2rl.cli.ctrl_c import EXIT_CTRL_C, work_begins
 from g2rl.cli.errors import reported
 
 
@@ -22,15 +23,18 @@ def run(config: DictConfig) -> float | None:
     # torch is imported here, so that --help stays quick
     from g2rl.cli.jobs.evaluate import evaluate
 
+    # a part that is done is stored, so Ctrl-C loses no more than one
+    work_begins()
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         with reported(folder):
             return evaluate(config, folder, list(HydraConfig.get().overrides.task))
     except KeyboardInterrupt:
         print(
-            "interrupted: the same command continues after the last finished part", file=sys.stderr
+            "\ninterrupted: the same command continues after the last finished part",
+            file=sys.stderr,
         )
-        raise SystemExit(130) from None
+        raise SystemExit(EXIT_CTRL_C) from None
 
 
 if __name__ == "__main__":

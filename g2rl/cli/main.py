@@ -1,6 +1,8 @@
 """g2rl: one command for all; `g2rl train` is `g2rl-train`, and so on.
 
-Only the chosen command is imported, so that `g2rl --help` is quick.
+Only the chosen command is imported, so that `g2rl --help` is quick, and Ctrl-C is answered in one
+line from here on. So the scripts of pyproject.toml start here too, and not in the modules of their
+commands, which import Hydra.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import importlib
 import sys
 from collections.abc import Callable, Sequence
 
-from g2rl.cli.config.launch import version_line
+from g2rl.cli.ctrl_c import quiet_ctrl_c
 
 COMMANDS = {
     "train": ("g2rl.cli.train", "train a policy, or make a sweep of runs"),
@@ -44,6 +46,44 @@ complete -o nospace -o default -F _g2rl g2rl
 CASE = """    %(word)s) COMPREPLY=($(COMP_LINE="%(name)s$rest" %(name)s -sc query=bash)) ;;"""
 
 
+def train() -> int | None:
+    """Entry point of `g2rl-train`."""
+    return start("train")
+
+
+def evaluate() -> int | None:
+    """Entry point of `g2rl-eval`."""
+    return start("eval")
+
+
+def analyze() -> int | None:
+    """Entry point of `g2rl-analyze`."""
+    return start("analyze")
+
+
+def grade() -> int | None:
+    """Entry point of `g2rl-grade`."""
+    return start("grade")
+
+
+def report() -> int | None:
+    """Entry point of `g2rl-report`."""
+    return start("report")
+
+
+def bench() -> int | None:
+    """Entry point of `g2rl-bench`."""
+    return start("bench")
+
+
+def start(word: str) -> int | None:
+    """Import a command and run it; returns its exit code."""
+    # the import is what takes the first second
+    with quiet_ctrl_c():
+        command: Callable[[], int | None] = importlib.import_module(COMMANDS[word][0]).main
+        return command()
+
+
 def main() -> None:
     """Entry point of `g2rl`: the first word chooses the command, the rest is its own."""
     word = sys.argv[1] if len(sys.argv) > 1 else ""
@@ -52,7 +92,7 @@ def main() -> None:
     if word in ("-h", "--help"):
         print(help_text())
     elif word == "--version":
-        print(version_line())
+        tell_versions()
     elif word == "completion":
         print(completion_for(sys.argv[2:]), end="")
     elif word in commands():
@@ -60,6 +100,15 @@ def main() -> None:
     else:
         print(f"error: {unknown(word)}" if word else help_text(), file=sys.stderr)
         raise SystemExit(2)
+
+
+def tell_versions() -> None:
+    """Print what `g2rl --version` does."""
+    with quiet_ctrl_c():
+        # Hydra comes with it
+        from g2rl.cli.config.launch import version_line
+
+        print(version_line())
 
 
 def commands() -> dict[str, str]:
@@ -70,8 +119,7 @@ def commands() -> dict[str, str]:
 def hand_over(word: str) -> None:
     """Run a command on the words behind its name, and end as it ends."""
     sys.argv = [f"g2rl {word}", *sys.argv[2:]]
-    command: Callable[[], int | None] = importlib.import_module(COMMANDS[word][0]).main
-    code = command()
+    code = start(word)
     if code:
         raise SystemExit(code)
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from g2rl.cli.config.launch import EXIT_CTRL_C
+from g2rl.cli.ctrl_c import EXIT_CTRL_C, work_begins
 from g2rl.runs.files import came_from_writing
 
 NOT_ALLOWED = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -27,6 +27,7 @@ def errors_in_one_line(*further_errors: type[Exception]) -> Iterator[None]:
     Raises:
         SystemExit: in the place of such an error.
     """
+    work_begins()
     mendable: tuple[type[Exception], ...] = (ValueError, OSError, *further_errors)
     try:
         yield

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from g2rl.cli.config.launch import launch, look_ahead
 from g2rl.cli.config.words import DRY_RUN
+from g2rl.cli.ctrl_c import work_begins
 from g2rl.cli.door import check
 from g2rl.cli.errors import USER_ERRORS, keep_traceback, report
 from g2rl.cli.sweep.callback import end_sweep, launcher_of
@@ -40,6 +41,7 @@ def plan(config: DictConfig, folder: Path) -> None:
     """`--dry-run`: say what a run would do, and write nothing."""
     from g2rl.cli.jobs.dry_run import dry_run
 
+    work_begins()
     check("train", config, folder)
     dry_run(config, folder)
 
@@ -52,12 +54,8 @@ def run(config: DictConfig) -> float:
     run_dir = Path(HydraConfig.get().runtime.output_dir)
 
     # a finished run is passed over without loading torch
-    score = finished_score(config, run_dir) if config.resume == "auto" else None
+    score = score_from_before(config, run_dir)
     if score is not None:
-        RunFolder(run_dir).error.unlink(missing_ok=True)  # of an attempt with other settings
-        print(
-            f"finished already: {run_dir} (held-out pass@1 {score:.3f}); resume=never starts over"
-        )
         return score
 
     # asked to stop before this arm began: the sweep stops, or its job goes back into the queue
@@ -69,6 +67,8 @@ def run(config: DictConfig) -> float:
     # torch is imported here, so that --help stays quick
     from g2rl.cli.jobs.train import train
 
+    # what Ctrl-C stops from here on is saved first
+    work_begins()
     try:
         RunFolder(run_dir).error.unlink(missing_ok=True)  # of an earlier attempt
         return train(config, run_dir)
@@ -86,6 +86,18 @@ def run(config: DictConfig) -> float:
     except Exception as error:  # a defect of ours: Hydra shows it
         keep_traceback(error, run_dir)
         raise
+
+
+def score_from_before(config: DictConfig, run_dir: Path) -> float | None:
+    """The result of a run that has finished before, which is said; None where one has to train."""
+    score = finished_score(config, run_dir) if config.resume == "auto" else None
+    if score is None:
+        return None
+
+    # what an attempt with other settings has left
+    RunFolder(run_dir).error.unlink(missing_ok=True)
+    print(f"finished already: {run_dir} (held-out pass@1 {score:.3f}); resume=never starts over")
+    return score
 
 
 def leave() -> float:

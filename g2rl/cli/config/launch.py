@@ -32,9 +32,7 @@ from g2rl.cli.config.names import (
 )
 from g2rl.cli.config.own_code import folders_of, make_importable
 from g2rl.cli.config.words import Words, escape_paths, expand_checkpoints, expand_combinations
-
-EXIT_CTRL_C = 130
-"""Exit code of a command that Ctrl-C has ended before there was anything to save."""
+from g2rl.cli.ctrl_c import EXIT_CTRL_C, quiet_ctrl_c
 
 RERUN_FLAG = "--experimental-rerun"
 """A flag of Hydra that reads the configuration of an earlier job from a pickle."""
@@ -79,6 +77,7 @@ def read_words(path_keys: Sequence[str]) -> Words:
     return Words.of(expand_combinations(typed))
 
 
+@quiet_ctrl_c()
 def look_ahead(
     config_name: str, path_keys: Sequence[str], plan: Callable[[DictConfig, Path], None]
 ) -> None:
@@ -87,7 +86,8 @@ def look_ahead(
     Args:
         config_name: name of a file in conf/, without its suffix.
         path_keys: keys whose values are paths, in which "=" needs no escape.
-        plan: takes the configuration and the folder where the command would write.
+        plan: takes the configuration and the folder where the command would write; it calls
+            `work_begins` once all is imported.
     """
     share_cores()
     register_resolvers()
@@ -107,14 +107,19 @@ def look_ahead(
         cause = error.__cause__ if isinstance(error, InstantiationException) else None
         print(f"error: {cause or error}", file=sys.stderr)
         raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("\ninterrupted; nothing was written", file=sys.stderr)
+        raise SystemExit(EXIT_CTRL_C) from None
 
 
+@quiet_ctrl_c()
 def launch(config_name: str, run: Callable[[DictConfig], Any], path_keys: Sequence[str]) -> None:
     """Run a command under Hydra, its overrides checked first.
 
     Args:
         config_name: name of a file in conf/, without its suffix.
-        run: what the command does with its configuration.
+        run: what the command does with its configuration; it calls `work_begins` once all is
+            imported.
         path_keys: keys whose values are paths, in which "=" needs no escape.
     """
     # before torch and Hydra look at the environment and at conf/
@@ -144,7 +149,7 @@ def launch(config_name: str, run: Callable[[DictConfig], Any], path_keys: Sequen
     try:
         decorated()
     except KeyboardInterrupt:
-        print("interrupted: the same command begins again", file=sys.stderr)
+        print("\ninterrupted: the same command begins again", file=sys.stderr)
         raise SystemExit(EXIT_CTRL_C) from None
 
 
