@@ -25,6 +25,7 @@ from g2rl.cli.config.launch import (
 )
 from g2rl.cli.config.mistakes import Shelf, explain_mistakes
 from g2rl.cli.config.own_code import make_importable
+from g2rl.cli.config.several import explain_several
 from g2rl.cli.sweep.finished import finished_score
 from g2rl.runs.files import atomic_path
 
@@ -173,6 +174,7 @@ def _composed(
     register_resolvers()
     words = expand_combinations(escape_paths(overrides, PATH_KEYS))
     problem = explain_mistakes(words, command) if words else None
+    problem = problem or explain_several(words, command, (), "call the function once for each")
     if problem:
         raise ValueError(problem)
 

@@ -139,11 +139,14 @@ def check_spelling(plan: Plan, task: PlannedTask, words: argparse.Namespace) -> 
         ValueError: a choice or a setting that there is not, with what was probably meant.
     """
     from g2rl.cli.config.mistakes import explain_mistakes
+    from g2rl.cli.config.several import explain_several
 
     # one run stands for all, which differ in rate and seed alone
     register_resolvers()
     run = plan.run(task, words.name, task.rates[0], plan.rates_seed)
-    problem = explain_mistakes(run.words, "train", words.config_dir)
+    problem = explain_mistakes(run.words, "train", words.config_dir) or explain_several(
+        run.words, "train", words.config_dir, "add an arm for each, under names of their own"
+    )
     if problem:
         raise ValueError(problem)
 

@@ -82,7 +82,7 @@ def test_a_run_has_the_folder_and_the_bytes_of_the_command(
     [
         (["trainer.step=3"], "did you mean trainer.steps"),
         (["experiment=signals"], "is a sweep of many runs"),
-        (["seed=0,1"], "Ambiguous value"),
+        (["seed=0,1"], "one run takes one value of seed: call the function once for each"),
         (["exploration=g2r"], "did you mean exploration=g2rl|did you mean g2rl"),
     ],
 )

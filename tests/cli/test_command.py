@@ -45,13 +45,27 @@ def test_help_names_every_group_and_an_example(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_help_comes_whatever_else_is_typed(tmp_path: Path) -> None:
+    result = g2rl_train(tmp_path, "seed=1,2", "nonsense", "--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "--multirun" in result.stdout
+
+
+def test_several_values_without_multirun_are_one_line(tmp_path: Path) -> None:
+    result = g2rl_train(tmp_path, "seed=1,2")
+    assert result.returncode == 2
+    assert result.stderr == (
+        "error: seed=1,2: one run takes one value of seed: add --multirun for a run with each\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_misspelt_override_ends_with_one_line_before_anything_is_made(tmp_path: Path) -> None:
     result = g2rl_train(tmp_path, "trainer.step=3")
     assert result.returncode == 2
     [line] = result.stderr.strip().splitlines()
     assert line.startswith(
-        "error: trainer.step=3: there is no key 'trainer.step'; did you mean trainer.steps or "
-        "trainer or "
+        "error: trainer.step=3: there is no key 'trainer.step'; did you mean trainer.steps?"
     )
     assert not list(tmp_path.iterdir())
 

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from g2rl.cli.config.choices import choices, config_dir
 from g2rl.cli.config.labels import run_label
-from g2rl.cli.config.mistakes import Shelf, refuse_mistakes, refuse_several_runs
+from g2rl.cli.config.mistakes import Shelf, refuse_mistakes
 from g2rl.cli.config.names import (
     arm_folder,
     arm_name,
@@ -31,7 +31,15 @@ from g2rl.cli.config.names import (
     unnamed_settings,
 )
 from g2rl.cli.config.own_code import folders_of, make_importable
-from g2rl.cli.config.words import Words, escape_paths, expand_checkpoints, expand_combinations
+from g2rl.cli.config.several import refuse_several_runs, refuse_several_values
+from g2rl.cli.config.words import (
+    HELP_FLAGS,
+    UNCHECKED_FLAGS,
+    Words,
+    escape_paths,
+    expand_checkpoints,
+    expand_combinations,
+)
 from g2rl.cli.ctrl_c import EXIT_CTRL_C, quiet_ctrl_c
 
 RERUN_FLAG = "--experimental-rerun"
@@ -126,6 +134,8 @@ def launch(config_name: str, run: Callable[[DictConfig], Any], path_keys: Sequen
     share_cores()
     register_resolvers()
     words = read_words(path_keys)
+    if words.has_one_of(HELP_FLAGS):
+        words = Words(words.flags, ())  # which help is not about; a misspelt one would end it
     sys.argv[1:] = words.in_order()
     if "--version" in words.flags:
         print(version_line())
@@ -140,9 +150,10 @@ def launch(config_name: str, run: Callable[[DictConfig], Any], path_keys: Sequen
         )
         raise SystemExit(2)
 
-    # words that only ask for something need not be checked
-    if not words.asks:
+    # a shell that completes asks about words that are typed half
+    if not words.has_one_of(UNCHECKED_FLAGS):
         refuse_mistakes(config_name, words)
+        refuse_several_values(config_name, words)
     decorated = hydra.main(
         config_path=str(config_dir()), config_name=config_name, version_base="1.3"
     )(run)

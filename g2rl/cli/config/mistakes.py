@@ -15,10 +15,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from g2rl.cli.config.choices import choices, config_dir
+from g2rl.cli.config.synonyms import meant_by
 from g2rl.cli.config.words import DRY_RUN, PLAIN_FLAGS, VALUED_FLAGS, Words
 
 SEARCH_PATH = "hydra.searchpath"
@@ -121,31 +121,6 @@ def explain_mistakes(
     # choices bring keys of their own, so they are made first
     config = _with_choices(overrides, offered, shelf)
     return _wrong_key(overrides, offered, config) or _without_value(overrides, config)
-
-
-def refuse_several_runs(config_name: str, words: Words) -> None:
-    """Exit with code 2 where what was typed makes several runs: a dry run tells about one.
-
-    Args:
-        config_name: the command's file in conf/.
-        words: what the user typed, free of mistakes.
-    """
-    swept_words: list[str] = []
-    other_words: list[str] = []
-    for override in OverridesParser.create().parse_overrides(list(words.overrides)):
-        listed = swept_words if override.is_sweep_override() else other_words
-        listed.append(str(override.input_line))
-
-    # an experiment may be a sweep by itself
-    problem = f"{' '.join(swept_words)} makes several: type one value of each"
-    if not swept_words:
-        hydra = Shelf(config_name, tuple(words.config_folders)).compose(other_words, True).hydra
-        if hydra.mode != RunMode.MULTIRUN:
-            return
-        swept_keys = ", ".join(str(key) for key in hydra.sweeper.params or ())
-        problem = f"this is a sweep over {swept_keys}: add hydra.mode=RUN, and one value of each"
-    print(f"error: {DRY_RUN} tells about one run, and {problem}", file=sys.stderr)
-    raise SystemExit(2)
 
 
 def _outside_grammar(word: str) -> str:
@@ -252,7 +227,7 @@ def _wrong_key(
                     f"{override.input_line}: {problem}; a setting of the class that "
                     f"{node_key}._target_ names needs a plus: +{override.input_line}"
                 )
-            return _did_you_mean(str(override.input_line), key, candidates, problem)
+            return _did_you_mean_key(str(override.input_line), key, candidates, problem)
 
         # a node would lose all its settings
         node = OmegaConf.select(config, key, throw_on_missing=False)
@@ -296,23 +271,54 @@ def _values(override: Override) -> list[Any]:
 
 def _did_you_mean(text: str, wrong: str, known: Sequence[str], problem: str) -> str:
     """One line: what was typed, what is wrong, and the nearest names that exist."""
-    near = difflib.get_close_matches(wrong, known, n=3, cutoff=0.6)
-
-    # the right last name under a wrong node
-    last = wrong.rsplit(".", 1)[-1]
-    near += [key for key in known if key.rsplit(".", 1)[-1] == last and key not in near][:3]
-
-    hint = f"known: {', '.join(known[:20])}"
+    near = _near(wrong, known)
+    hint = f"known: {', '.join(known)}"
     if near:
         hint = f"did you mean {' or '.join(near)}?"
     return f"{text}: {problem}; {hint}"
 
 
+def _near(wrong: str, known: Sequence[str]) -> list[str]:
+    """Names that are spelt alike, then some with the right last name under a wrong node."""
+    near = difflib.get_close_matches(wrong, known, n=3, cutoff=0.6)
+    return near + [key for key in _of_last_name(wrong, known) if key not in near][:3]
+
+
+def _of_last_name(wrong: str, known: Sequence[str]) -> list[str]:
+    """Keys that end as a wrong one does."""
+    last = wrong.rpartition(".")[2]
+    return [key for key in known if key.rpartition(".")[2] == last]
+
+
+def _did_you_mean_key(text: str, wrong: str, known: Sequence[str], problem: str) -> str:
+    """The same for a key: also what other programs call so, else the keys that stand there."""
+    # beside a word of other programs, or in a node that is right, what is spelt alike misleads
+    node, _, last = wrong.rpartition(".")
+    beside = [key for key in known if key.rpartition(".")[0] == node and "_target_" not in key]
+    meant = meant_by(wrong, known)
+    if meant:
+        meant += [f"{key}=..." for key in _of_last_name(wrong, known)]
+    elif node in known:
+        names = difflib.get_close_matches(last, [key[len(node) + 1 :] for key in beside], n=3)
+        meant = [f"{node}.{name}" for name in names] + _of_last_name(wrong, known)[:3]
+    else:
+        meant = _near(wrong, known)
+    if meant:
+        return f"{text}: {problem}; did you mean {' or '.join(dict.fromkeys(meant))}?"
+
+    # a list of all settings would hide the few that stand at this place
+    names = beside or [key for key in known if "." not in key]
+    return f"{text}: {problem}; known: {', '.join(names)} (--help lists all)"
+
+
 def explain_flag(flag: str, config_name: str) -> str:
     """What is wrong with a flag that does not exist: most likely it is meant as a setting."""
-    known = flat_keys(Shelf(config_name).compose([]))
+    shelf = Shelf(config_name)
+    known = flat_keys(shelf.compose([]))
     name = flag.lstrip("-").split("=", 1)[0].replace("-", "_")
-    meant = [f"{key}=..." for key in sorted(known) if key.rsplit(".", 1)[-1] == name][:3]
+    meant = meant_by(name, known | set(shelf.groups()))
+    meant += [f"{key}=..." for key in _of_last_name(name, sorted(known))]
+    meant = list(dict.fromkeys(meant))[:3]
     if not meant:
         flags = [*VALUED_FLAGS, *PLAIN_FLAGS]
         if config_name == "train":
@@ -336,6 +342,9 @@ def missing_folder(folders: Sequence[Path]) -> str | None:
 
 def _first_mistake(config_name: str, words: Words) -> str | None:
     """What is wrong with the flags, or else with the settings; None when all is well."""
+    lacking = words.without_value()
+    if lacking:
+        return f"{lacking}: its value is missing; it stands behind it, as in {lacking} VALUE"
     if words.unknown_flags():
         return explain_flag(words.unknown_flags()[0], config_name)
     if words.overrides and not words.own_configuration:

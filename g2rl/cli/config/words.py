@@ -13,17 +13,19 @@ OWN_CONFIGURATION = ("--config-path", "-cp", "--config-name", "-cn")
 """Flags with which the user brings another configuration, of which nothing is known here."""
 VALUED_FLAGS = ("--cfg", "-c", "--package", "-p", *CONFIG_DIR, *OWN_CONFIGURATION)
 """Flags of Hydra that are followed by a value."""
+MULTIRUN = ("--multirun", "-m")
+"""Flags that make a sweep."""
 PLAIN_FLAGS = (
     *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r"),
-    *("--multirun", "-m", "--shell-completion", "-sc", "--info", "-i"),
+    *(*MULTIRUN, "--shell-completion", "-sc", "--info", "-i"),
 )
 """Its other flags."""
 DRY_RUN = "--dry-run"
 """A flag of g2rl-train alone, which it takes out before Hydra sees the words."""
-ASKING_FLAGS = frozenset(
-    ("--help", "-h", "--hydra-help", "--info", "-i", "--shell-completion", "-sc")
-)
-"""Flags that print something and start no run."""
+HELP_FLAGS = ("--help", "-h", "--hydra-help")
+"""Flags that print the same whatever settings are typed."""
+UNCHECKED_FLAGS = ("--info", "-i", "--shell-completion", "-sc")
+"""Flags that start no run, and behind which words stand that are no settings."""
 
 _OF_A_CHECKPOINT = re.compile(r"(?P<run>run=[^,]+)/checkpoints/step_(?P<step>\d+)/?")
 
@@ -56,15 +58,14 @@ class Words:
         """Flags first: Hydra reads no override behind a flag that stands among overrides."""
         return [*self.flags, *self.overrides]
 
-    @property
-    def asks(self) -> bool:
-        """Whether the command only prints something."""
-        return any(flag.split("=", 1)[0] in ASKING_FLAGS for flag in self.flags)
+    def has_one_of(self, names: Sequence[str]) -> bool:
+        """Whether one of these flags was typed."""
+        return any(flag.split("=", 1)[0] in names for flag in self.flags)
 
     @property
     def own_configuration(self) -> bool:
         """Whether the user brings a configuration of which nothing is known here."""
-        return any(flag.split("=", 1)[0] in OWN_CONFIGURATION for flag in self.flags)
+        return self.has_one_of(OWN_CONFIGURATION)
 
     @property
     def config_folders(self) -> list[Path]:
@@ -73,9 +74,21 @@ class Words:
         for place, flag in enumerate(self.flags):
             # --config-dir=FOLDER, or the folder in the next word
             name, _, value = flag.partition("=")
-            if name in CONFIG_DIR:
-                folders.append(Path(value or self.flags[place + 1]))
+            value = value or "".join(self.flags[place + 1 : place + 2])
+            if name in CONFIG_DIR and value:
+                folders.append(Path(value))
         return folders
+
+    def without_value(self) -> str | None:
+        """The flag that lacks the value which belongs behind it."""
+        for flag in self.flags:
+            if flag.endswith("=") and flag[:-1] in VALUED_FLAGS:
+                return flag[:-1]
+
+        # the last one, with nothing behind it
+        last = self.flags[-1:]
+        is_value = len(self.flags) > 1 and self.flags[-2] in VALUED_FLAGS
+        return last[0] if last and last[0] in VALUED_FLAGS and not is_value else None
 
     def unknown_flags(self) -> list[str]:
         """Flags that do not exist."""

@@ -124,6 +124,15 @@ def typed(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     return int(end.value.code or 0)
 
 
+def test_an_arm_with_several_values_is_refused(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["add", "mine", "exploration=g2rl", "exploration.lam=1,2", "--home", str(home)]
+    assert typed(monkeypatch, *words) == 1
+    told = capsys.readouterr().err
+    assert "one run takes one value of exploration.lam: add an arm for each, under names" in told
+
+
 def test_the_page_and_figure_are_made_from_rows_alone(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 from pathlib import Path
@@ -17,7 +18,9 @@ from g2rl.cli.config.mistakes import (
     Shelf,
     explain_flag,
     explain_mistakes,
+    flat_keys,
     groups,
+    groups_of,
     missing_folder,
     refuse_mistakes,
 )
@@ -30,7 +33,8 @@ from g2rl.cli.config.names import (
     separate,
     sweep_name,
 )
-from g2rl.cli.config.words import Words, escape_paths
+from g2rl.cli.config.synonyms import SYNONYMS
+from g2rl.cli.config.words import HELP_FLAGS, UNCHECKED_FLAGS, Words, escape_paths
 from g2rl.cli.door import refuse_foreign_preset
 from g2rl.runs.identity import free_keys
 from tests.support import composed
@@ -46,7 +50,8 @@ register_resolvers()
         ("trainer.step=3", "trainer.steps"),
         ("exploration.lambda=3", "exploration.lam"),
         ("algorithm.clip_hi=0.3", "algorithm.clip_high"),
-        ("optimizer.learning_rate=1", "optimizer.eps"),
+        ("optimizer.learning_rate=1", "optimizer.lr"),
+        ("optimizer.wait_decay=1", "optimizer.weight_decay"),
         ("explorations=none", "exploration"),
         ("lam=3", "exploration.lam"),
     ],
@@ -55,8 +60,59 @@ def test_a_misspelt_override_is_refused_with_the_near_match(typed: str, meant: s
     message = explain_mistakes([typed], "train")
     assert message is not None
     assert typed.split("=")[0].split(".")[-1] in message
-    if typed != "optimizer.learning_rate=1":  # nothing is near: the known keys are listed instead
-        assert meant in message.split("did you mean")[1]
+    assert meant in message.split("did you mean")[1]
+
+
+@pytest.mark.parametrize(
+    ("typed", "known"),
+    [
+        ("optimizer.xyzzy=3", "known: optimizer.betas, optimizer.epochs, "),
+        ("xyzzy=3", "known: algorithm, benchmark, data_dir, "),
+        ("exploration=xyzzy", "unlikeliness"),
+    ],
+)
+def test_where_nothing_is_near_all_that_stand_there_are_listed(typed: str, known: str) -> None:
+    message = explain_mistakes([typed], "train") or ""
+    assert known in message
+    assert "algorithm.clip_high" not in message
+
+
+@pytest.mark.parametrize(
+    ("typed", "command", "meant"),
+    [
+        ("out=foo", "train", "hydra.run.dir=FOLDER or hydra.sweep.dir=FOLDER (of a sweep)?"),
+        ("output_dir=foo", "evaluate", "hydra.run.dir=FOLDER or "),
+        ("run_dir=foo", "evaluate", "run=RUN or hydra.run.dir=FOLDER"),
+        ("folder=foo", "train", "did you mean hydra.run.dir=FOLDER"),
+        ("trainer.batch_size=8", "train", "trainer.prompts_per_step=... or trainer.group_size=..."),
+        ("dataset=mine", "train", "task=rows task.source.source=FILE or benchmark=rows"),
+        ("dataset=mine", "evaluate", "did you mean benchmark=rows benchmark.source=FILE?"),
+        ("max_tokens=9", "evaluate", "did you mean benchmark.max_tokens=...?"),
+    ],
+)
+def test_what_other_programs_call_a_setting_is_known(typed: str, command: str, meant: str) -> None:
+    assert meant in (explain_mistakes([typed], command) or "")
+    flag = "--" + typed.partition("=")[0].rpartition(".")[2].replace("_", "-")
+    assert meant.removesuffix("?") in explain_flag(flag, command)
+
+
+@pytest.mark.parametrize("text", sorted(set(itertools.chain(*SYNONYMS.values()))))
+def test_what_is_meant_by_a_synonym_can_be_typed(text: str) -> None:
+    # the value is a stand-in, and a word in brackets says when
+    *choices_made, last = text.partition(" (")[0].split()
+    command = "evaluate" if text == "run=RUN" else "train"
+    key = last.partition("=")[0]
+    config = Shelf(command).compose(choices_made, hydra=True)
+    assert key in flat_keys(config) | set(groups_of(command))
+
+
+def test_the_value_of_a_flag_must_not_be_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    for typed in (["seed=1", "--config-dir"], ["-cd=", "seed=1"], ["--cfg"]):
+        with pytest.raises(SystemExit):
+            refuse_mistakes("train", Words.of(typed))
+        assert "its value is missing" in capsys.readouterr().err
+    assert Words.of(["--cfg", "job"]).without_value() is None
+    assert Words.of(["--config-dir", "--cfg"]).without_value() is None
 
 
 @pytest.mark.parametrize(
@@ -117,10 +173,10 @@ def test_flags_are_not_overrides_wherever_they_stand() -> None:
     words = Words.of(["a=1", "--multirun", "b=2", "--cfg", "job", "c=3"])
     assert words.in_order() == ["--multirun", "--cfg", "job", "a=1", "b=2", "c=3"]
     assert words.overrides == ("a=1", "b=2", "c=3")
-    assert not words.asks
+    assert not words.has_one_of(HELP_FLAGS)
     assert not words.own_configuration
     assert Words.of(["--config-name", "other", "a=1"]).own_configuration
-    assert Words.of(["-sc", "install=bash"]).asks
+    assert Words.of(["-sc", "install=bash"]).has_one_of(UNCHECKED_FLAGS)
 
 
 def test_a_flag_that_does_not_exist_is_refused_with_the_setting_that_is_meant() -> None:
