@@ -16,8 +16,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from g2rl.cli.config.choices import choices, config_dir
+from g2rl.cli.config.own_code import TARGET
 from g2rl.cli.config.synonyms import meant_by
 from g2rl.cli.config.words import DRY_RUN, PLAIN_FLAGS, VALUED_FLAGS, Words
 
@@ -120,7 +122,9 @@ def explain_mistakes(
 
     # choices bring keys of their own, so they are made first
     config = _with_choices(overrides, offered, shelf)
-    return _wrong_key(overrides, offered, config) or _without_value(overrides, config)
+    problem = _wrong_key(overrides, offered, config) or _without_value(overrides, config)
+    problem = problem or _wrong_sign(overrides, offered, config)
+    return problem or _refused_by_hydra(overrides, shelf)
 
 
 def _outside_grammar(word: str) -> str:
@@ -222,7 +226,7 @@ def _wrong_key(
 
             # a class of the user's own has settings that no file names
             node_key = key.rpartition(".")[0]
-            if node_key and f"{node_key}._target_" in {one.key_or_group for one in overrides}:
+            if node_key and f"{node_key}.{TARGET}" in {one.key_or_group for one in overrides}:
                 return (
                     f"{override.input_line}: {problem}; a setting of the class that "
                     f"{node_key}._target_ names needs a plus: +{override.input_line}"
@@ -232,7 +236,7 @@ def _wrong_key(
         # a node would lose all its settings
         node = OmegaConf.select(config, key, throw_on_missing=False)
         if isinstance(node, DictConfig) and isinstance(override.value(), str | int | float):
-            inside = ", ".join(f"{key}.{name}" for name in list(node)[:8] if name != "_target_")
+            inside = ", ".join(f"{key}.{name}" for name in list(node)[:8] if name != TARGET)
             if inside:
                 return f"{override.input_line}: {key} is a group of settings; set one: {inside}"
     return None
@@ -247,6 +251,59 @@ def _without_value(overrides: Sequence[Override], config: DictConfig) -> str | N
         node = OmegaConf.select(config, node_key) if node_key else config
         if OmegaConf.is_missing(node, name):
             return f"{key} has no value, and the choices leave it to you: add {key}=VALUE"
+    return None
+
+
+def _wrong_sign(
+    overrides: Sequence[Override], offered: Sequence[str], config: DictConfig
+) -> str | None:
+    """What is wrong with a plus before a choice that is made, or with deleting what is needed."""
+    for override in overrides:
+        word, key = str(override.input_line), override.key_or_group
+        is_added = override.is_add() or override.is_force_add()
+        if is_added and key in offered and not override.package:
+            return f"{word}: {key} has a choice already; type {word.lstrip('+')} without the plus"
+
+        # arguments of a class may have defaults, and a suite lives without one of its members
+        node_key = key.rpartition(".")[0]
+        node = OmegaConf.select(config, node_key) if node_key else config
+        if not override.is_delete() or not isinstance(node, DictConfig) or key == "experiment":
+            continue
+        is_member = node_key and OmegaConf.is_dict(OmegaConf.select(config, key))
+        if key in flat_keys(config) and TARGET not in node and not is_member:
+            return f"{word}: {key} is needed; type another value of it, {key}=..."
+    return None
+
+
+def _refused_by_hydra(overrides: Sequence[Override], shelf: Shelf) -> str | None:
+    """What is wrong with a word that only Hydra can tell: for its own node, added, or deleted."""
+    suspects = [one for one in overrides if not _must_be_known(one)]
+    words = [str(one.input_line) for one in overrides if not one.is_sweep_override()]
+    reason = _refusal(words, shelf) if suspects else None
+    if reason is None:
+        return None
+
+    # the word without which nothing is refused
+    known_keys = flat_keys(shelf.compose([], hydra=True))
+    for override in suspects:
+        word, key = str(override.input_line), override.key_or_group
+        if _refusal([one for one in words if one != word], shelf) is None:
+            if key.startswith("hydra.") and key not in known_keys:
+                problem = f"there is no key {key!r}"
+                return _did_you_mean_key(word, key, sorted(known_keys), problem)
+            return f"{word}: {reason}"
+    return f"{' '.join(words)}: {reason}"
+
+
+def _refusal(words: Sequence[str], shelf: Shelf) -> str | None:
+    """Why Hydra cannot compose a configuration of words, in one line; None where it can."""
+    try:
+        shelf.compose(words, hydra=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        # the reason, without the folders that were searched
+        reason = error.__cause__ if str(error).startswith("Error merging") else error
+        told = " ".join(str(reason).split()).partition(" Config search path")[0]
+        return told.partition(" full_key")[0]
     return None
 
 
@@ -294,7 +351,7 @@ def _did_you_mean_key(text: str, wrong: str, known: Sequence[str], problem: str)
     """The same for a key: also what other programs call so, else the keys that stand there."""
     # beside a word of other programs, or in a node that is right, what is spelt alike misleads
     node, _, last = wrong.rpartition(".")
-    beside = [key for key in known if key.rpartition(".")[0] == node and "_target_" not in key]
+    beside = [key for key in known if key.rpartition(".")[0] == node and TARGET not in key]
     meant = meant_by(wrong, known)
     if meant:
         meant += [f"{key}=..." for key in _of_last_name(wrong, known)]

@@ -122,7 +122,7 @@ def test_the_value_of_a_flag_must_not_be_missing(capsys: pytest.CaptureFixture[s
         ["exploration.coefficient=0.1", "exploration=entropy"],
         ["exploration.lam=0,0.1,1"],
         ["exploration=none,g2rl", "seed=range(3)"],
-        ["+new.key=3", "hydra.run.dir=/tmp/x", "~tracking"],
+        ["+new.key=3", "hydra.run.dir=/tmp/x", "~exploration.lam"],
         ["encoder=minilm", "benchmark=math500", "experiment=smoke"],
         ["model.overrides.num_hidden_layers=2"],
     ],
@@ -203,6 +203,14 @@ def test_a_setting_that_a_choice_leaves_to_the_user_is_asked_for_by_name(command
         (["trainer=5"], "trainer is a group of settings; set one: trainer.steps, "),
         (["task.source=FILE.jsonl"], "task.source is a group of settings; set one: task.source."),
         (["smoke"], "smoke: settings are KEY=VALUE"),
+        (["hydra.run.dirr=x"], "there is no key 'hydra.run.dirr'; did you mean hydra.run.dir?"),
+        (["hydra.mode=foo"], "hydra.mode=foo: Invalid value 'foo', expected one of [RUN, MULTI"),
+        (["hydra/launcher=jobli"], "Available options in 'hydra/launcher': basic joblib"),
+        (["~nothing"], "~nothing: Could not delete from config"),
+        (["+exploration=none"], "exploration has a choice already; type exploration=none without"),
+        (["++exploration=none"], "exploration has a choice already; type exploration=none without"),
+        (["~tracking"], "~tracking: tracking is needed; type another value of it, tracking=..."),
+        (["~trainer.steps"], "trainer.steps is needed; type another value of it, trainer.steps="),
     ],
 )
 def test_what_hydra_would_take_in_silence_or_explain_badly(typed: list[str], message: str) -> None:
