@@ -23,6 +23,7 @@ from g2rl.tasks.grading.choice import ChoiceVerifier
 from g2rl.tasks.grading.grader import Grader
 from g2rl.tasks.grading.math import MathVerifier
 from g2rl.tasks.grading.verifier import Verifier
+from g2rl.tasks.places import at_line, not_utf8
 from g2rl.types import Problem, Verdict
 
 VERIFIERS: dict[str, type[Verifier]] = {"math": MathVerifier, "mcq": ChoiceVerifier}
@@ -51,6 +52,11 @@ def read_cases(path: Path) -> list[dict[str, Any]]:
     Raises:
         CaseError: naming the line of the first bad row, counted from 1.
     """
+    # the json module would take other encodings for what they are not
+    told = not_utf8(path)
+    if told is not None:
+        raise CaseError(told)
+
     cases = []
     # only "\n" ends a line: model output may hold other characters that Python takes for line ends.
     for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
@@ -60,13 +66,13 @@ def read_cases(path: Path) -> list[dict[str, Any]]:
         # a case that can be read, and graded
         try:
             row = json.loads(line)
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise CaseError(
-                f"{path.name}, line {number}: not JSON ({error}); write one object a line"
+                f"{at_line(path, number)}: not JSON ({error}); write one object a line"
             ) from None
         problem = _fault(row)
         if problem:
-            raise CaseError(f"{path.name}, line {number}: {problem}")
+            raise CaseError(f"{at_line(path, number)}: {problem}")
         cases.append(row)
     return cases
 

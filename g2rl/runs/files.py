@@ -17,6 +17,8 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from g2rl.tasks.places import not_utf8
+
 YAML_FAULTS = (yaml.YAMLError, ValueError, RecursionError)
 """What reading a YAML file raises that is damaged, nests too deep or is no text."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -193,8 +195,24 @@ def read_yaml(path: Path) -> Any:
     """
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(not_utf8(path)) from error
     except YAML_FAULTS as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file without their ends.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it is not UTF-8; the message names the line.
+    """
+    # read twice only where it fails
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(not_utf8(path)) from error
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from g2rl.runs.columns import typed_schema
-from g2rl.runs.files import atomic_path, remove, room_in
+from g2rl.runs.files import atomic_path, read_lines, remove, room_in
 from g2rl.runs.layout import TABLE_KINDS, RunFolder
+from g2rl.tasks.places import at_line
 
 log = logging.getLogger(__name__)
 
@@ -295,7 +296,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         return []
 
     rows = []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_lines(path)
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
@@ -304,10 +305,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             is_last = number == len(lines)
             if is_last:
                 break
-            raise ValueError(f"{path}, line {number}: not JSON ({error})") from error
+            raise ValueError(f"{at_line(path, number)}: not JSON ({error})") from error
 
         # every row says of which step it is
         if not isinstance(row, dict) or type(row.get("step")) is not int:
-            raise ValueError(f"{path}, line {number}: no row of metrics ({line[:60]})")
+            raise ValueError(f"{at_line(path, number)}: no row of metrics ({line[:60]})")
         rows.append(row)
     return rows

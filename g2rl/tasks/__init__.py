@@ -2,6 +2,7 @@
 
 task               the interface of a training task, and checks of its problems
 rows               rows of a data set from the hub or a file
+places             lines and rows of files in the words of a message
 rehearsal          gold answers graded against themselves
 rows_task          rows of one's own, with a verifier or with reward functions of one's own
 math               MATH-style problems

@@ -10,19 +10,18 @@ The prompt is the problem and, on a new line, the instruction of the G2RL paper 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from g2rl.tasks.grading.extract import boxes
 from g2rl.tasks.grading.grader import Grader
 from g2rl.tasks.grading.math import MathVerifier
+from g2rl.tasks.places import Origin
 from g2rl.tasks.rehearsal import rehearse_golds
 from g2rl.tasks.rows import (
     DataError,
     column,
     first_column,
     gold_text,
-    is_local,
     locate,
     read_rows,
     refuse_twins,
@@ -77,9 +76,9 @@ def math_problems(name: str, **given: Unpack[Source]) -> tuple[list[Problem], in
     """
     # where the rows come from, and how errors name it
     source = locate(given["source"], given.get("data_dir"), given.get("local_name"))
-    where = Path(source).name if is_local(source) else source
     split = given.get("split", "train")
     rows = read_rows(source, split, given.get("config"), given.get("revision"))
+    where = rows.origin(source)
 
     problems, dropped = [], 0
     for number, row in enumerate(rows):
@@ -123,7 +122,7 @@ def with_instruction(text: str, given: Source) -> str:
     return f"{text}\n{instruction}" if instruction else text
 
 
-def _gold(row: Mapping[str, Any], given: Source, where: str, number: int) -> str:
+def _gold(row: Mapping[str, Any], given: Source, where: Origin, number: int) -> str:
     """The gold answer of a row, or an empty string if it has none."""
     name = given.get("answer_column", AUTO)
     if name == AUTO and "answer" in row:

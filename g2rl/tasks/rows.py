@@ -3,7 +3,7 @@
 source="HuggingFaceH4/MATH-500", split="test"    hub id (needs network or a cached copy)
 source="data/math500.jsonl"                      local .jsonl, .json (a list), .csv or .parquet
 
-Errors name a row by `source` and `number`, its place from 0.
+Errors name a row by its line, or by its number from 1 where there are none; see `places`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from g2rl.hub import asked_once, unreachable
+from g2rl.tasks.places import Origin, at_line, not_utf8, place_of
 
 LOCAL_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
 ID_COLUMNS = ("unique_id", "question_id", "Record ID", "id")
@@ -30,6 +31,23 @@ LARGEST_EXACT = 2.0**53
 
 class DataError(ValueError):
     """A data set could not be read as asked; the message names the place and what to do."""
+
+
+class Rows(list[dict[str, Any]]):
+    """The rows of a file or a data set.
+
+    Args:
+        rows: column to value, for each.
+        lines: in which line each begins, from 1; empty where the rows are not lines of a text.
+    """
+
+    def __init__(self, rows: Iterable[dict[str, Any]], lines: Sequence[int] = ()) -> None:
+        super().__init__(rows)
+        self.lines = lines
+
+    def origin(self, source: str) -> Origin:
+        """Where they come from, as errors name it: a file without its folder."""
+        return Origin(Path(source).name if is_local(source) else source, self.lines)
 
 
 def is_local(source: str) -> bool:
@@ -69,18 +87,8 @@ def locate(source: str, data_dir: str | None = None, local_name: str | None = No
     return str(paths[0])
 
 
-def place_of(source: object, number: int) -> str:
-    """A row in words, for messages; ids of rows without one count from 0 too.
-
-    Args:
-        source: file or hub id.
-        number: of the row, from 0; so row 1 of JSON lines is the second line.
-    """
-    return f"{source}, row {number} (the first is 0)"
-
-
 def first_column(
-    row: Mapping[str, Any], names: Sequence[str], source: str, number: int, setting: str = ""
+    row: Mapping[str, Any], names: Sequence[str], source: object, number: int, setting: str = ""
 ) -> Any:
     """The field of the first of `names` that the row has.
 
@@ -103,7 +111,7 @@ def row_id(row: Mapping[str, Any], number: int) -> str:
 
 def read_rows(
     source: str, split: str = "train", config: str | None = None, revision: str | None = None
-) -> list[dict[str, Any]]:
+) -> Rows:
     """All rows of a local file or of one split on the hub.
 
     Raises:
@@ -118,7 +126,7 @@ def read_rows(
     return rows
 
 
-def _read_file(path: Path) -> list[dict[str, Any]]:
+def _read_file(path: Path) -> Rows:
     """The rows of a file on disk. Whatever is wrong with it is raised as a `DataError`."""
     if not path.is_file():
         kind = "is a folder, and a file is wanted" if path.is_dir() else "does not exist"
@@ -127,20 +135,25 @@ def _read_file(path: Path) -> list[dict[str, Any]]:
         return _parse_file(path)
     except DataError:
         raise
-    except (ValueError, OSError, RecursionError, csv.Error) as error:
-        # from pyarrow, json, csv, or not UTF-8; brackets may nest too deep for Python
+    except (ValueError, OSError, RecursionError) as error:
+        # a text says in which line it is none
+        told = not_utf8(path) if isinstance(error, UnicodeDecodeError) else None
+        if told is not None:
+            raise DataError(told) from error
+
+        # from pyarrow or json; brackets may nest too deep for Python
         raise DataError(
             f"{path} cannot be read as {path.suffix[1:]}: {error}; make it again or name another "
             "file"
         ) from error
 
 
-def _parse_file(path: Path) -> list[dict[str, Any]]:
+def _parse_file(path: Path) -> Rows:
     """The rows of a parquet, CSV, JSON or JSON-lines file."""
     if path.suffix == ".parquet":
         import pandas
 
-        return pandas.read_parquet(path).to_dict("records")
+        return Rows(pandas.read_parquet(path).to_dict("records"))
     if path.suffix == ".csv":
         return _parse_csv(path)
 
@@ -152,52 +165,72 @@ def _parse_file(path: Path) -> list[dict[str, Any]]:
                 f"{path}: expected a list of objects; for one object a line name the file .jsonl"
             )
         for number, row in enumerate(rows):
-            if not isinstance(row, dict):
-                raise DataError(
-                    f"{place_of(path, number)}: expected an object, found {type(row).__name__}"
-                )
-        return rows
+            _refuse_other_than_object(row, place_of(path, number))
+        return Rows(rows)
+    return _parse_json_lines(path)
 
-    # .jsonl: one object a line
-    rows = []
-    with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
+
+def _parse_json_lines(path: Path) -> Rows:
+    """The rows of a file with one object a line; empty lines are passed over."""
+    rows: list[dict[str, Any]] = []
+    lines: list[int] = []
+    with path.open(encoding="utf-8-sig") as file:
+        for line, text in enumerate(file, start=1):
+            if not text.strip():
                 continue
+            # brackets may nest too deep for Python, and whole numbers be too long for it
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
+                row = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                reason = error.msg if isinstance(error, json.JSONDecodeError) else error
                 raise DataError(
-                    f"{path}, line {number}: not JSON ({error.msg}); mend or remove the line"
+                    f"{at_line(path, line)}: not JSON ({reason}); mend or remove the line"
                 ) from error
-            if not isinstance(row, dict):
-                raise DataError(
-                    f"{path}, line {number}: expected an object, found {type(row).__name__}"
-                )
+            _refuse_other_than_object(row, at_line(path, line))
             rows.append(row)
-    return rows
+            lines.append(line)
+    return Rows(rows, lines)
 
 
-def _parse_csv(path: Path) -> list[dict[str, Any]]:
+def _refuse_other_than_object(row: Any, place: str) -> None:
+    """Refuse a row that is no object; `place` says where it stands."""
+    if not isinstance(row, dict):
+        raise DataError(f"{place}: expected an object, found {type(row).__name__}")
+
+
+def _parse_csv(path: Path) -> Rows:
     """The rows of a CSV file whose first line names the columns; every value is text."""
     rows: list[dict[str, Any]] = []
+    lines: list[int] = []
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, restkey="", restval=None, strict=True)
-        for number, row in enumerate(reader):
+        for row in _named_by_line(reader, path):
+            # where the row begins: values in quotes may hold line ends
+            inside = sum(str(value).count("\n") for value in row.values())
+            lines.append(reader.line_num - inside)
+
             # too many values stand under "", too few leave None
             if "" in row or None in row.values():
                 raise DataError(
-                    f"{place_of(path, number)}: the first line names "
+                    f"{at_line(path, lines[-1])}: the first line names "
                     f"{len(reader.fieldnames or ())} columns, and the row has another number of "
                     "values; mend the row"
                 )
             rows.append(row)
-    return rows
+    return Rows(rows, lines)
 
 
-def _read_hub(
-    source: str, split: str, config: str | None, revision: str | None
-) -> list[dict[str, Any]]:
+def _named_by_line(reader: csv.DictReader[str], path: Path) -> Iterator[dict[str | Any, str | Any]]:
+    """The rows of a CSV file; quotes that do not close, and the like, are told with the line."""
+    try:
+        yield from reader
+    except csv.Error as error:
+        # the row begins behind the last one that could be read
+        place = at_line(path, reader.line_num + 1)
+        raise DataError(f"{place}: not CSV ({error}); mend or remove the row") from error
+
+
+def _read_hub(source: str, split: str, config: str | None, revision: str | None) -> Rows:
     """The rows of one split of a data set on the hub, or of a cached copy of it."""
     from datasets import load_dataset
 
@@ -211,10 +244,10 @@ def _read_hub(
             "Without network give a local copy: data_dir=FOLDER that holds it, or a file as "
             "task.source.source=FILE or benchmark.source=FILE, whichever names it"
         ) from error
-    return [dict(row) for row in data]
+    return Rows(dict(row) for row in data)
 
 
-def refuse_twins(ids: Sequence[str], source: str) -> None:
+def refuse_twins(ids: Sequence[str], source: object) -> None:
     """Make sure that no two rows share an id, because it names a problem in every file.
 
     Raises:
@@ -229,7 +262,7 @@ def refuse_twins(ids: Sequence[str], source: str) -> None:
         seen.add(id_)
 
 
-def text_of(value: Any, name: str, source: str, number: int) -> str:
+def text_of(value: Any, name: str, source: object, number: int) -> str:
     """A field that must be text, because anything else would make a prompt such as "None".
 
     Raises:
@@ -242,7 +275,7 @@ def text_of(value: Any, name: str, source: str, number: int) -> str:
     return value
 
 
-def gold_text(value: Any, name: str, source: str, number: int) -> str:
+def gold_text(value: Any, name: str, source: object, number: int) -> str:
     """A gold answer as text; an empty string where the row has none (null, NaN).
 
     Raises:
@@ -275,7 +308,9 @@ def gold_text(value: Any, name: str, source: str, number: int) -> str:
     return str(int(value)) if value.is_integer() else repr(value)
 
 
-def column(row: Mapping[str, Any], name: str, source: str, number: int, setting: str = "") -> Any:
+def column(
+    row: Mapping[str, Any], name: str, source: object, number: int, setting: str = ""
+) -> Any:
     """One field of a row.
 
     Args:

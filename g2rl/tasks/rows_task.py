@@ -15,20 +15,18 @@ import hashlib
 import json
 import string
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypedDict, Unpack, cast
 
 from g2rl.tasks.grading.grader import Grader
 from g2rl.tasks.grading.registry import VERIFIERS, verifier_named
 from g2rl.tasks.grading.reward_function import COLUMNS, RewardFunction, RewardVerifier
 from g2rl.tasks.grading.verifier import Verifier
+from g2rl.tasks.places import Origin, place_of
 from g2rl.tasks.rehearsal import rehearse_golds
 from g2rl.tasks.rows import (
     DataError,
     column,
     gold_text,
-    is_local,
-    place_of,
     read_rows,
     refuse_twins,
     row_id,
@@ -118,10 +116,10 @@ def row_problems(name: str, part: str | None, given: RowSettings) -> list[Proble
             "hub id); for g2rl-eval benchmark.source=..."
         )
 
-    # errors name a file without its folder
-    where = Path(source).name if is_local(source) else source
+    # where the rows come from, and how errors name it
     split = given.get("split", "train")
     rows = read_rows(source, split, given.get("config"), given.get("revision"))
+    where = rows.origin(source)
 
     # every row is read, also those of another part: a bad row is refused wherever it lands
     problems: list[Problem] = []
@@ -132,7 +130,7 @@ def row_problems(name: str, part: str | None, given: RowSettings) -> list[Proble
 
 
 def _problem(
-    id_: str, row: Mapping[str, Any], given: RowSettings, where: str, number: int
+    id_: str, row: Mapping[str, Any], given: RowSettings, where: Origin, number: int
 ) -> Problem:
     """One row as a problem."""
     # the prompt
@@ -152,7 +150,7 @@ def _problem(
     return Problem(id_, prompt, gold, {"kind": "rows", COLUMNS: kept})
 
 
-def prompt_text(value: Any, name: str, where: str, number: int) -> str:
+def prompt_text(value: Any, name: str, where: Origin, number: int) -> str:
     """The text of a prompt: the field itself, or the one message of the user that it lists.
 
     Raises:
@@ -171,7 +169,7 @@ def prompt_text(value: Any, name: str, where: str, number: int) -> str:
     return text_of(value[0].get("content"), f"{name}[0].content", where, number)
 
 
-def gold_of(row: Mapping[str, Any], given: RowSettings, where: str, number: int) -> str:
+def gold_of(row: Mapping[str, Any], given: RowSettings, where: Origin, number: int) -> str:
     """The gold answer of a row as text; empty where no answer column is named.
 
     Raises:
@@ -196,7 +194,7 @@ def gold_of(row: Mapping[str, Any], given: RowSettings, where: str, number: int)
     return gold.strip()
 
 
-def kept_value(value: Any, name: str, where: str, number: int) -> Any:
+def kept_value(value: Any, name: str, where: Origin, number: int) -> Any:
     """A field that travels with the problem, as plain Python.
 
     Raises:
@@ -225,7 +223,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _part(problems: list[Problem], part: str | None, held_out: int, where: str) -> list[Problem]:
+def _part(problems: list[Problem], part: str | None, held_out: int, where: Origin) -> list[Problem]:
     """The problems of one part; which prompts are held out, their hashes decide."""
     if part is None:
         return problems

@@ -63,6 +63,7 @@ def test_verdicts_come_in_the_order_of_the_cases(
     [
         ("[1]", "holds a JSON list; write an object"),
         ("{", "not JSON"),
+        ("caf\udce9", "byte 4 of the line is 0xe9, which is not UTF-8; save the file as UTF-8"),
         ('{"kind": "math", "gold": "1"}', 'has no "prediction"; add it'),
         ('{"kind": "math", "gold": 1, "prediction": ""}', '"gold" is a int; write it as a string'),
         ('{"kind": "code", "gold": "1", "prediction": ""}', "use one of math, mcq"),
@@ -77,7 +78,8 @@ def test_malformed_rows_are_refused_by_line(
     row: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cases = tmp_path / "cases.jsonl"
-    cases.write_text(json.dumps(CASES[0]) + "\n\n" + row + "\n")
+    text = json.dumps(CASES[0]) + "\n\n" + row + "\n"
+    cases.write_text(text, encoding="utf-8", errors="surrogateescape")
     out = tmp_path / "verdicts.jsonl"
     assert audit.main([str(cases), "--out", str(out)]) == 2
     error = capsys.readouterr().err

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from g2rl.analysis.bakeoff.rows import read_rows
 from g2rl.analysis.figures.style import plt, save_figure
-from g2rl.runs.files import atomic_folder, atomic_path, came_from_writing
+from g2rl.runs.files import atomic_folder, atomic_path, came_from_writing, read_yaml
+from g2rl.runs.tracking import read_metrics
 
 
 def refused(*names: Path) -> PermissionError:
@@ -90,3 +92,11 @@ def test_errors_without_a_file_pass(tmp_path: Path) -> None:
             raise error
         assert caught.value is error
         assert not came_from_writing(error)
+
+
+@pytest.mark.parametrize("reader", [read_yaml, read_metrics, lambda path: read_rows([path.parent])])
+def test_a_text_that_is_not_utf8_names_line_and_byte(tmp_path: Path, reader: Any) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b"\n{caf\xe9}\n")
+    with pytest.raises(ValueError, match=r"x\.jsonl, line 2: byte 5 of the line is 0xe9, which"):
+        reader(path)

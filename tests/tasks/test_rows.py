@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from g2rl.tasks.math import PAPER_INSTRUCTION, MathTask, math_problems
+from g2rl.tasks.places import place_of
 from g2rl.tasks.rows import DataError, gold_text, read_rows
 from g2rl.tasks.task import stream_from_rows
 from g2rl.types import Problem
@@ -33,6 +34,7 @@ def test_jsonl_json_and_parquet_read_alike(tmp_path: Path) -> None:
     [
         ('{"a": 1}\n{"a": \n', "line 2: not JSON"),
         ("[1]\n", "line 1: expected an object"),
+        ('{"a": 1}\n' + '{"a":' * 100_000, "line 2: not JSON .maximum recursion"),
         ("\n\n", "holds no rows"),
     ],
 )
@@ -61,6 +63,50 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
             read_rows(str(tmp_path / name))
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        (
+            "x.jsonl",
+            b'{"a": 1}\n\n{"a": "caf\xe9"}\n',
+            "line 3: byte 11 of the line is 0xe9, which",
+        ),
+        ("x.csv", b"a,b\n1,\xff\n", "line 2: byte 3 of the line is 0xff, which is not UTF-8; save"),
+        ("x.json", b'[{"a":\n"\x80"}]', "line 2: byte 2 of the line is 0x80, which is not UTF-8"),
+        ("x.jsonl", '{"a": 1}'.encode("utf-16"), "line 1: byte 1 .* iconv -f UTF-16 -t UTF-8 x.js"),
+    ],
+)
+def test_a_file_that_is_not_utf8_names_the_byte_and_the_mend(
+    tmp_path: Path, name: str, content: bytes, told: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"{tmp_path / name}, {told}"):
+        read_rows(str(tmp_path / name))
+
+
+def test_a_row_is_named_by_the_line_that_an_editor_shows(tmp_path: Path) -> None:
+    # empty lines are no rows, and a value in quotes may hold line ends
+    (tmp_path / "x.jsonl").write_text('{"a": 1}\n\n\n{"a": 2}\n')
+    (tmp_path / "x.csv").write_text('a,b\n1,"x\ny\nz"\n\n2,w\n"2\n",w\n')
+    lines = {"jsonl": [1, 4], "csv": [2, 6, 7]}
+    for suffix, expected in lines.items():
+        rows = read_rows(str(tmp_path / f"x.{suffix}"))
+        assert list(rows.lines) == expected
+        origin = rows.origin(str(tmp_path / f"x.{suffix}"))
+        assert place_of(origin, 1) == f"x.{suffix}, line {expected[1]}"
+
+    (tmp_path / "y.csv").write_text('a,b\n1,2\n3,"x\n')
+    with pytest.raises(DataError, match=r"y\.csv, line 3: not CSV \(unexpected end of data\)"):
+        read_rows(str(tmp_path / "y.csv"))
+
+    # nothing to count but rows
+    pd.DataFrame([{"a": 1}]).to_parquet(tmp_path / "x.parquet")
+    (tmp_path / "x.json").write_text('[{"a": 1}]')
+    for suffix in ("parquet", "json"):
+        origin = read_rows(str(tmp_path / f"x.{suffix}")).origin(f"x.{suffix}")
+        assert place_of(origin, 0) == f"x.{suffix}, row 1 (the first is 1)"
+
+
 def test_a_mark_of_the_byte_order_is_no_data(tmp_path: Path) -> None:
     for name, text in (("x.jsonl", '{"a": 1}\n'), ("x.json", '[{"a": 1}]')):
         (tmp_path / name).write_text(text, encoding="utf-8-sig")
@@ -73,10 +119,10 @@ def test_a_mark_of_the_byte_order_is_no_data(tmp_path: Path) -> None:
         ({"id": "a", "problem": "3?", "answer": "3"}, r"x\.jsonl: two rows share the id 'm/a'"),
         (
             {"id": "b", "problem": None, "answer": "3"},
-            r"x\.jsonl, row 1 \(the first is 0\): problem holds no text \(None\)",
+            r"x\.jsonl, line 2: problem holds no text \(None\)",
         ),
-        ({"id": "b", "problem": "  ", "answer": "3"}, r"row 1 .*: problem holds no text"),
-        ({"id": "b", "problem": 3, "answer": "3"}, r"row 1 .*: problem holds no text \(3\)"),
+        ({"id": "b", "problem": "  ", "answer": "3"}, r"line 2: problem holds no text"),
+        ({"id": "b", "problem": 3, "answer": "3"}, r"line 2: problem holds no text \(3\)"),
     ],
 )
 def test_twins_and_rows_without_a_question_are_refused(
@@ -174,7 +220,7 @@ def test_golds_are_text_or_numbers_or_missing(value: object, gold: str) -> None:
     "value", [[1, 2], {"a": 1}, True, float("inf"), 2.0**53, -1e300, numpy.array([1, 2])]
 )
 def test_golds_that_are_no_answer_are_refused_by_row(value: object) -> None:
-    with pytest.raises(DataError, match=r"x\.jsonl, row 3 .*: answer holds"):
+    with pytest.raises(DataError, match=r"x\.jsonl, row 4 .*: answer holds"):
         gold_text(value, "answer", "x.jsonl", 3)
 
 

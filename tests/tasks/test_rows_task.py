@@ -64,9 +64,7 @@ def test_one_message_of_the_user_is_a_prompt(tmp_path: Path) -> None:
         ["Hi"],
     ):
         source = write(tmp_path / "bad.jsonl", [{"q": messages, "a": "1"}])
-        with pytest.raises(
-            DataError, match=r"bad\.jsonl, row 0 .*: q lists messages other than one"
-        ):
+        with pytest.raises(DataError, match=r"bad\.jsonl, line 1: q lists messages other than one"):
             RowsTask(source=source, **COLUMNS)
 
 
@@ -110,18 +108,18 @@ def test_the_gold_may_follow_a_mark(tmp_path: Path) -> None:
     source = write(tmp_path / "gsm.jsonl", rows)
     [problem] = RowsTask(source=source, answer_after="####", **COLUMNS).problems
     assert problem.answer == "16"
-    with pytest.raises(DataError, match=r"row 0 .*: the answer lacks '@@'"):
+    with pytest.raises(DataError, match=r"line 1: the answer lacks '@@'"):
         RowsTask(source=source, answer_after="@@", **COLUMNS)
 
 
 @pytest.mark.parametrize(
     ("row", "changes", "complaint"),
     [
-        ({"q": "?"}, {}, r"x\.jsonl, row 0 .*: no column 'a'.*; answer_column=NAME"),
-        ({"q": "?", "a": None}, {}, "row 0 .*: a holds no answer"),
-        ({"q": "?", "a": " "}, {}, "row 0 .*: a holds no answer"),
-        ({"q": " ", "a": "1"}, {}, "row 0 .*: q holds no text"),
-        ({"q": 3, "a": "1"}, {}, "row 0 .*: q holds no text"),
+        ({"q": "?"}, {}, r"x\.jsonl, line 1: no column 'a'.*; answer_column=NAME"),
+        ({"q": "?", "a": None}, {}, "line 1: a holds no answer"),
+        ({"q": "?", "a": " "}, {}, "line 1: a holds no answer"),
+        ({"q": " ", "a": "1"}, {}, "line 1: q holds no text"),
+        ({"q": 3, "a": "1"}, {}, "line 1: q holds no text"),
         ({"q": "?", "a": "1"}, {"columns": ["b"]}, "no column 'b'"),
         ({"q": "?", "a": "1"}, {"template": "prompt"}, r"lacks \$prompt"),
         ({"q": "?", "a": "1"}, {"held_out": 1}, "1 different prompts, and held_out=1"),
@@ -139,7 +137,9 @@ def test_rows_that_cannot_be_used_are_named(
 def test_values_that_no_file_can_hold_are_named(tmp_path: Path) -> None:
     rows = [{"q": "?", "a": "1", "when": pd.Timestamp("2026-01-01")}]
     source = write(tmp_path / "x.parquet", rows)
-    with pytest.raises(DataError, match=r"row 0 .*: when holds a Timestamp.*task\.source\.columns"):
+    with pytest.raises(
+        DataError, match=r"row 1 \(.*\): when holds a Timestamp.*task\.source\.columns"
+    ):
         RowsTask(source=source, **COLUMNS)
     assert RowsTask(source=source, columns=["a"], **COLUMNS).problems
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from g2rl.runs.files import atomic_path
+from g2rl.runs.files import atomic_path, read_lines
+from g2rl.tasks.places import at_line
 
 Row = dict[str, Any]
 """One run; see the head of the file."""
@@ -76,18 +77,18 @@ def _lines(path: Path) -> list[Row]:
     """The rows of one file; a last line that was cut off is left out."""
     # one row a line
     rows: list[Row] = []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_lines(path)
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as error:
             # a crash cuts off the last line, never one before it
             if number < len(lines):
-                raise ValueError(f"{path}, line {number}: not JSON ({error})") from error
+                raise ValueError(f"{at_line(path, number)}: not JSON ({error})") from error
             continue
         fault = _fault_of(row)
         if fault is not None:
-            raise ValueError(f"{path}, line {number}: no row of a bake-off, {fault}")
+            raise ValueError(f"{at_line(path, number)}: no row of a bake-off, {fault}")
         rows.append(row)
     return rows
 

@@ -17,18 +17,16 @@ from __future__ import annotations
 import hashlib
 import string
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from g2rl.tasks.benchmarks.benchmark import Benchmark
 from g2rl.tasks.grading.choice import ChoiceVerifier
+from g2rl.tasks.places import Origin, place_of
 from g2rl.tasks.rows import (
     DataError,
     column,
     first_column,
-    is_local,
     locate,
-    place_of,
     read_rows,
     row_id,
     text_of,
@@ -83,11 +81,11 @@ def choice_benchmark(
     """
     # where the rows come from, and how errors name it
     place = locate(source, data_dir, local_name)
-    where = Path(place).name if is_local(place) else place
-    rows = read_rows(place, split, config, revision)[:limit]
+    rows = read_rows(place, split, config, revision)
+    where = rows.origin(place)
 
     problems: list[Problem] = []
-    for number, row in enumerate(rows):
+    for number, row in enumerate(rows[:limit]):
         id_ = f"{name}/{row_id(row, number)}"
         problems.append(choice_problem(id_, row, instruction, shuffle_seed, where, number))
 
@@ -100,7 +98,7 @@ def choice_problem(
     row: Mapping[str, Any],
     instruction: str,
     shuffle_seed: int | None,
-    where: str,
+    where: Origin,
     number: int,
 ) -> Problem:
     """One row as a problem.
@@ -141,7 +139,7 @@ def choice_problem(
 
 
 def _options(
-    row: Mapping[str, Any], shuffle_seed: int | None, where: str, number: int
+    row: Mapping[str, Any], shuffle_seed: int | None, where: Origin, number: int
 ) -> tuple[list[str], int]:
     """The options of a row in either of the published forms, and the index of the right one."""
     # the second form: the right option stands first
@@ -170,7 +168,7 @@ def _options(
     return options, right
 
 
-def _right_option(gold: Any, options: Sequence[str], where: str, number: int) -> int:
+def _right_option(gold: Any, options: Sequence[str], where: Origin, number: int) -> int:
     """Index of the option that a gold names by its letter, or by its number from 0."""
     letter = str(gold).strip().upper()
     index = -1

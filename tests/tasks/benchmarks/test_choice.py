@@ -9,6 +9,7 @@ import pytest
 
 from g2rl.tasks.benchmarks.choice import INSTRUCTION, choice_benchmark, choice_problem, shuffled
 from g2rl.tasks.grading.choice import ChoiceVerifier
+from g2rl.tasks.places import Origin
 from g2rl.tasks.rows import DataError, read_rows
 from tests.support import DATA
 
@@ -16,7 +17,7 @@ GPQA, MMLU = str(DATA / "gpqa_diamond.jsonl"), str(DATA / "mmlu_pro.jsonl")
 
 
 def made(row: dict[str, Any], seed: int | None = None) -> Any:
-    return choice_problem("x/0", row, INSTRUCTION, seed, "file", 7)
+    return choice_problem("x/0", row, INSTRUCTION, seed, Origin("file"), 7)
 
 
 def test_padding_is_dropped_and_the_letter_follows_its_option() -> None:
@@ -62,7 +63,7 @@ def test_the_order_is_pinned() -> None:
     [
         (
             {"question": "q", "options": ["a", "b"], "answer": "C"},
-            "row 7 .*: answer 'C' names none of its 2",
+            "row 8 .*: answer 'C' names none of its 2",
         ),
         ({"question": "q", "options": ["a", "N/A"], "answer": "B"}, "names none"),
         (
