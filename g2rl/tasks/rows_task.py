@@ -232,11 +232,22 @@ def _part(problems: list[Problem], part: str | None, held_out: int, where: Origi
 
     # the prompts with the smallest hashes
     prompts = {problem.prompt for problem in problems}
-    if held_out < 0 or held_out >= len(prompts):
+    if held_out < 0:
+        raise DataError(f"task.source.held_out must be 0 or more, got {held_out}")
+    if held_out >= len(prompts):
+        # a benchmark comes here with a file of its own; one that it shares the task refuses first
+        advice = (
+            "lower task.source.held_out, or give held-out rows of their own: "
+            "task.source.held_out=0 benchmark.source=FILE"
+        )
+        if part == "heldout":
+            advice = (
+                "if all rows of this file are held out, task.source.held_out=0 takes them (for "
+                "g2rl-eval benchmark.held_out=0)"
+            )
         raise DataError(
             f"{where}: {len(prompts)} different prompts, and held_out={held_out} of them cannot "
-            "be held out; lower task.source.held_out, or give held-out rows of their own: "
-            "task.source.held_out=0 benchmark.source=FILE"
+            f"be held out; {advice}"
         )
     chosen = set(sorted(prompts, key=_hash)[:held_out])
 
@@ -264,7 +275,8 @@ def row_verifier(given: GradeSettings) -> Verifier:
         raise ValueError(
             f"task=rows needs one judge: task.source.verifier (one of {', '.join(NAMED_VERIFIERS)})"
             " or task.source.reward=package.module:function (or file.py:function), and null for "
-            f"the other; got {name!r} and {reward!r}"
+            "the other (for g2rl-eval benchmark.verifier and benchmark.reward); "
+            f"got {name!r} and {reward!r}"
         )
 
     # a verifier of g2rl

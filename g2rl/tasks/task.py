@@ -144,7 +144,11 @@ def fit_prompts(task: Task, length: Callable[[Problem], int], limit: int, overlo
 
 
 def refuse_leaks(
-    task: Task, held_out: list[Problem], benchmark: str, can_hold_out: bool = True
+    task: Task,
+    held_out: list[Problem],
+    benchmark: str,
+    can_hold_out: bool = True,
+    can_name_rows: bool = False,
 ) -> None:
     """Make sure that no problem of a benchmark is a training problem.
 
@@ -153,6 +157,7 @@ def refuse_leaks(
         held_out: the problems of the benchmark.
         benchmark: its name, for the message.
         can_hold_out: whether the task has the setting `task.source.held_out`.
+        can_name_rows: whether the benchmark has the setting `benchmark.source`.
 
     Raises:
         ValueError: some are; the message says how many, and names the first.
@@ -163,7 +168,14 @@ def refuse_leaks(
 
     # what helps: a task holds out problems of its own benchmark only
     advice = "choose another benchmark, or take these problems out of the data of either"
-    if can_hold_out:
+    if can_name_rows and can_hold_out:
+        advice = (
+            "give the benchmark other rows, benchmark.source=FILE, or where both read one file let "
+            "the task hold some out, task.source.held_out=NUMBER"
+        )
+    elif can_name_rows:
+        advice = f"name other rows, benchmark.source=FILE, {advice}"
+    elif can_hold_out:
         advice = (
             "if this is the task's own benchmark, raise task.source.held_out (for countdown and "
             "detour to benchmark.problems), else choose another"

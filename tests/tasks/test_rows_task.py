@@ -9,7 +9,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from hydra.errors import InstantiationException
 
+from g2rl.cli.build.settings import read_train_settings
+from g2rl.cli.build.trainer import build_problems
 from g2rl.tasks.benchmarks.rows import rows_benchmark
 from g2rl.tasks.grading.grader import Grader
 from g2rl.tasks.grading.plain import ExactVerifier
@@ -18,6 +21,7 @@ from g2rl.tasks.rows import DataError
 from g2rl.tasks.rows_task import RowsTask, reward_functions
 from g2rl.tasks.task import refuse_leaks
 from g2rl.types import Problem
+from tests.support import composed
 
 ROWS = [{"q": f"What is {n} + 1?", "a": str(n + 1), "level": str(n % 3)} for n in range(20)]
 COLUMNS = {"prompt_column": "q", "answer_column": "a", "verifier": "exact"}
@@ -89,6 +93,38 @@ def test_held_out_prompts_do_not_depend_on_the_order_of_the_file(tmp_path: Path)
         refuse_leaks(RowsTask(source=one, **COLUMNS), everything.problems, "rows")
 
 
+def test_what_helps_where_nothing_is_held_out_can_be_typed(tmp_path: Path) -> None:
+    mine = write(tmp_path / "mine.jsonl")
+    theirs = write(tmp_path / "theirs.jsonl", [{"q": f"{n}-1?", "a": str(n - 1)} for n in range(9)])
+    words = ["task=rows", f"task.source.source={mine}", "task.source.verifier=number"]
+    words += ["task.source.prompt_column=q", "task.source.answer_column=a"]
+
+    def build(*more: str) -> None:
+        config = composed(*words, *more)
+        build_problems(config, read_train_settings(config)).graders.close()
+
+    # a leak names both ways out
+    with pytest.raises(ValueError, match=r"benchmark\.source=FILE, or .*held_out=NUMBER") as leaked:
+        build("task.source.held_out=0")
+    assert "countdown" not in str(leaked.value)
+    build("task.source.held_out=0", f"benchmark.source={theirs}")
+    build("task.source.held_out=3")
+
+    # too many are held out of the one file, or of the other
+    with pytest.raises(
+        InstantiationException, match=r"task\.source\.held_out=0 benchmark\.source=FILE"
+    ):
+        build("task.source.held_out=100")
+    with pytest.raises(
+        InstantiationException, match=r"theirs.*: 9 different.*held_out=0 takes them"
+    ):
+        build("task.source.held_out=10", f"benchmark.source={theirs}")
+    with pytest.raises(
+        InstantiationException, match=r"task\.source\.held_out must be 0 or more, got -1"
+    ):
+        build("task.source.held_out=-1")
+
+
 def test_a_prompt_with_half_a_character_can_be_held_out(tmp_path: Path) -> None:
     rows = [{"q": "half \ud800", "a": "1"}, {"q": "whole", "a": "2"}]
     source = write(tmp_path / "x.jsonl", rows)
@@ -123,7 +159,7 @@ def test_the_gold_may_follow_a_mark(tmp_path: Path) -> None:
         ({"q": "?", "a": "1"}, {"columns": ["b"]}, "no column 'b'"),
         ({"q": "?", "a": "1"}, {"template": "prompt"}, r"lacks \$prompt"),
         ({"q": "?", "a": "1"}, {"held_out": 1}, "1 different prompts, and held_out=1"),
-        ({"q": "?", "a": "1"}, {"held_out": -1}, "held_out=-1"),
+        ({"q": "?", "a": "1"}, {"held_out": -1}, "held_out must be 0 or more, got -1"),
     ],
 )
 def test_rows_that_cannot_be_used_are_named(

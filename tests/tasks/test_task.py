@@ -61,5 +61,7 @@ def test_the_advice_names_only_settings_that_the_task_has() -> None:
     with pytest.raises(ValueError, match=r"2048 of 2048 .*; choose another") as refused:
         refuse_leaks(task, task.problems, "mine", can_hold_out=False)
     assert "held_out" not in str(refused.value)
+    with pytest.raises(ValueError, match=r"name other rows, benchmark\.source=FILE, choose"):
+        refuse_leaks(task, task.problems, "mine", can_hold_out=False, can_name_rows=True)
     with pytest.raises(ValueError, match=r"raise task\.source\.held_out"):
         refuse_leaks(Countdown(held_out=0), held_out_problems(3), "countdown")

@@ -188,8 +188,9 @@ def build_problems(config: DictConfig, settings: TrainSettings) -> Problems:
     # no held-out problem may be trained on
     benchmarks = build_benchmarks(config.benchmark)
     can_hold_out = "held_out" in config.task.source
+    can_name_rows = "source" in config.benchmark
     for benchmark in benchmarks:
-        refuse_leaks(task, benchmark.problems, benchmark.name, can_hold_out)
+        refuse_leaks(task, benchmark.problems, benchmark.name, can_hold_out, can_name_rows)
 
     # data and functions of the user's own are tried before anything is loaded
     graders = build_graders(settings.grading)
