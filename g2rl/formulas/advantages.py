@@ -52,8 +52,9 @@ class GroupAdvantage:
             )
 
         # both are divided by
-        if self.eps <= 0 or self.floor <= 0:
-            raise ValueError("algorithm.advantage_eps and algorithm.uniform_floor must be > 0")
+        for key, value in (("advantage_eps", self.eps), ("uniform_floor", self.floor)):
+            if value <= 0:
+                raise ValueError(f"algorithm.{key} must be > 0, got {value}")
 
     def __call__(
         self,

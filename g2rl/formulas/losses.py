@@ -175,10 +175,11 @@ class PolicyLoss:
                 raise ValueError(f"algorithm.{name} must be one of {allowed}, got {value!r}")
 
         # clip_low above 1 would ask for a negative ratio
-        if not 0 <= self.clip_low <= 1 or self.clip_high < 0:
-            raise ValueError("algorithm.clip_low must lie in [0, 1] and clip_high be >= 0")
-        if self.kl_coef < 0:
-            raise ValueError(f"algorithm.kl_coef must be >= 0, got {self.kl_coef}")
+        if not 0 <= self.clip_low <= 1:
+            raise ValueError(f"algorithm.clip_low must lie in [0, 1], got {self.clip_low}")
+        for name in ("clip_high", "kl_coef"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"algorithm.{name} must be >= 0, got {getattr(self, name)}")
         if not 0 <= self.sampler_floor < self.sampler_cap:
             raise ValueError(
                 "algorithm: need 0 <= sampler_floor < sampler_cap, "

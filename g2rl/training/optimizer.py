@@ -47,8 +47,11 @@ class OptimizerSettings:
             raise ValueError(
                 f"optimizer.schedule must be one of {SCHEDULES}, got {self.schedule!r}"
             )
-        if self.lr < 0 or self.grad_clip <= 0 or self.warmup_updates < 0:
-            raise ValueError("optimizer: need lr >= 0, grad_clip > 0 and warmup_updates >= 0")
+        for name in ("lr", "eps", "weight_decay", "warmup_updates"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"optimizer.{name} must be >= 0, got {getattr(self, name)}")
+        if self.grad_clip <= 0:
+            raise ValueError(f"optimizer.grad_clip must be > 0, got {self.grad_clip}")
         for name in ("mini_batches", "epochs", "micro_batch_tokens", "max_bad_updates"):
             if getattr(self, name) < 1:
                 raise ValueError(f"optimizer.{name} must be >= 1, got {getattr(self, name)}")

@@ -74,7 +74,7 @@ class TrainerSettings:
         if self.sampling.temperature == 0:
             raise ValueError(
                 "task.temperature must be > 0 in training: greedy samples of a group are all the "
-                "same"
+                f"same, got {self.sampling.temperature}"
             )
 
         # counts

@@ -111,13 +111,9 @@ def test_what_helps_where_nothing_is_held_out_can_be_typed(tmp_path: Path) -> No
     build("task.source.held_out=3")
 
     # too many are held out of the one file, or of the other
-    with pytest.raises(
-        InstantiationException, match=r"task\.source\.held_out=0 benchmark\.source=FILE"
-    ):
+    with pytest.raises(InstantiationException, match=r"held_out=0 benchmark\.source=FILE"):
         build("task.source.held_out=100")
-    with pytest.raises(
-        InstantiationException, match=r"theirs.*: 9 different.*held_out=0 takes them"
-    ):
+    with pytest.raises(InstantiationException, match=r"theirs.*: 9 .*held_out=0 takes them"):
         build("task.source.held_out=10", f"benchmark.source={theirs}")
     with pytest.raises(
         InstantiationException, match=r"task\.source\.held_out must be 0 or more, got -1"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import NoneType, UnionType
@@ -57,7 +58,9 @@ def check_type(key: str, value: Any, annotation: Any) -> None:
         if word is None:
             return
         words.append(word)
-    if not any(_fits(value, one) for one in allowed):
+    # not-a-number is of the type, but no comparison with a limit would refuse it
+    is_nan = isinstance(value, float) and math.isnan(value)
+    if is_nan or not any(_fits(value, one) for one in allowed):
         raise ValueError(f"{key} must be {' or '.join(words)}, got {value!r}")
 
 

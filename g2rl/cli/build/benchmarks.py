@@ -16,8 +16,10 @@ def build_benchmarks(node: DictConfig) -> list[Benchmark]:
     Settings of a suite that are not null hold for all of its members.
 
     Raises:
-        ValueError: a setting that a member does not have, an empty suite, or one name twice.
+        ValueError: a setting that a member does not have, an empty suite, one name twice, or a
+            count below 1.
     """
+    refuse_counts(node, "benchmark")
     if "_target_" in node:
         return [instantiate(node)]
 
@@ -35,6 +37,7 @@ def build_benchmarks(node: DictConfig) -> list[Benchmark]:
                 raise ValueError(
                     f"benchmark.{key}: {name!s} has no such setting; it has {', '.join(member)}"
                 )
+        refuse_counts(member, f"benchmark.suite.{name!s}")
         benchmarks.append(instantiate(member, **common))
 
     # files and metrics are named after benchmarks, so names must differ
@@ -44,6 +47,22 @@ def build_benchmarks(node: DictConfig) -> list[Benchmark]:
     if len(set(names)) < len(names):
         raise ValueError(f"two benchmarks of the suite share a name: {names}")
     return benchmarks
+
+
+def refuse_counts(node: DictConfig, key: str) -> None:
+    """Refuse fewer problems than one; a negative limit would leave out the last ones instead.
+
+    Args:
+        node: of a benchmark or a suite.
+        key: where it stands.
+
+    Raises:
+        ValueError: naming the setting and its value.
+    """
+    for name in ("problems", "limit"):
+        value = node.get(name)
+        if isinstance(value, int) and value < 1:
+            raise ValueError(f"{key}.{name} must be >= 1, got {value}")
 
 
 def build_graders(settings: GradingSettings) -> Graders:

@@ -43,6 +43,8 @@ TASK_LINES = {
 }
 """What every file of conf/task has, with values that may stand there."""
 PLANS = ("check", "print", "off")
+LEAST_MEMORY_MB = 256
+"""What a grading worker needs to start, see `g2rl.tasks.grading.grader`."""
 Record = TypeVar("Record")
 
 
@@ -112,6 +114,15 @@ class GradingSettings:
     timeout_seconds: float
     memory_mb: int
 
+    def __post_init__(self) -> None:
+        # a task whose verifier needs no workers would never find out
+        if self.workers < 1:
+            raise ValueError(f"verify.workers must be >= 1, got {self.workers}")
+        if self.timeout_seconds <= 0:
+            raise ValueError(f"verify.timeout_seconds must be > 0, got {self.timeout_seconds}")
+        if self.memory_mb < LEAST_MEMORY_MB:
+            raise ValueError(f"verify.memory_mb must be >= {LEAST_MEMORY_MB}, got {self.memory_mb}")
+
 
 @dataclass(slots=True, frozen=True)
 class CheckpointSettings:
@@ -119,6 +130,10 @@ class CheckpointSettings:
 
     keep: int
     keep_best: bool
+
+    def __post_init__(self) -> None:
+        if self.keep < 1:
+            raise ValueError(f"trainer.keep_checkpoints must be >= 1, got {self.keep}")
 
 
 @dataclass(slots=True, frozen=True)
@@ -366,8 +381,13 @@ def check_task_node(node: DictConfig) -> None:
     """Refuse a task file of the user's own that leaves out a setting which every task has.
 
     Raises:
-        ValueError: naming the file, and the lines to add.
+        ValueError: naming the file, and the lines to add; or fewer than no problems are held out.
     """
+    # as a whole number, so that a negative one would not quietly hold out nothing
+    held_out = OmegaConf.select(node, "source.held_out", throw_on_missing=False)
+    if isinstance(held_out, int) and held_out < 0:
+        raise ValueError(f"task.source.held_out must be >= 0, got {held_out}")
+
     lines = [f"{key}: {value}" for key, value in TASK_LINES.items() if key not in node]
     if not lines:
         return

@@ -76,7 +76,9 @@ class RewardFunction:
 
         # an infinite weight would hide all other functions
         if not math.isfinite(self.weight):
-            raise ValueError(f"task.source.reward: weight of {self.name} must be finite")
+            raise ValueError(
+                f"task.source.reward: the weight of {self.name} must be finite, got {self.weight}"
+            )
 
 
 @dataclass(slots=True)
@@ -111,10 +113,13 @@ class RewardVerifier:
         if not self.functions:
             raise ValueError("task.source.reward names no function")
         if self.on_error not in ON_ERROR:
-            raise ValueError(f"task.source.on_error must be one of {ON_ERROR}: {self.on_error!r}")
+            raise ValueError(
+                f"task.source.on_error must be one of {ON_ERROR}, got {self.on_error!r}"
+            )
         for name in ("right_from", "failed_reward"):
-            if not abs(getattr(self, name)) <= LARGEST_REWARD:
-                raise ValueError(f"task.source.{name} must be a finite number")
+            value = getattr(self, name)
+            if not abs(value) <= LARGEST_REWARD:
+                raise ValueError(f"task.source.{name} must be a finite number, got {value}")
 
         # looked for once, so that workers and fingerprints have one and the same file
         for function in self.functions:

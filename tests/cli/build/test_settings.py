@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Iterator
 
+import pytest
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from g2rl.cli.build.benchmarks import build_benchmarks
 from g2rl.cli.build.settings import TrainSettings, check_command, read_train_settings
+from g2rl.cli.build.trainer import build_exploration
 from tests.support import composed
 
 
@@ -110,3 +117,49 @@ def test_truncation_with_sampler_weights_is_refused_before_anything_is_loaded(se
         settings_of(*words)
     settings_of("engine=transformers", *words[1:])
     settings_of("engine=vllm", "algorithm.sampler_correction=none", setting)
+
+
+def number_keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Every setting that is a number, by its full key."""
+    for name, value in node.items():
+        if isinstance(value, DictConfig):
+            yield from number_keys(value, f"{prefix}{name}.")
+        elif type(value) in (int, float):
+            yield f"{prefix}{name}"
+
+
+def built(config: DictConfig) -> None:
+    """Build what is built of a configuration before a model is loaded."""
+    check_command("train", config)
+    settings = read_train_settings(config)
+    build_exploration(config, settings)
+    build_benchmarks(config.benchmark)
+    instantiate(config.task.source)
+
+
+@pytest.mark.parametrize("signal", ["g2rl", "kl_cov", "passk"])
+def test_a_number_out_of_range_is_told_as_it_was_typed(signal: str) -> None:
+    refused = set()
+    for key in number_keys(composed(f"exploration={signal}")):
+        for value in (-7, float("nan")):
+            config = composed(f"exploration={signal}")
+            OmegaConf.update(config, key, value)
+            told = ""
+            try:
+                built(config)
+            except (ValueError, InstantiationException) as error:
+                told = str(error.__cause__ or error)
+                refused.add((key, str(value)))
+            assert not told or str(value) in told, f"{key}={value}"
+
+    # what took -7 in silence once, and what named no value
+    for key in ("benchmark.problems", "task.source.held_out", "verify.workers", "optimizer.eps"):
+        assert (key, "-7") in refused
+    for key in ("optimizer.lr", "algorithm.clip_low", "algorithm.clip_high"):
+        assert {(key, "-7"), (key, "nan")} <= refused
+
+
+def test_a_limit_keeps_something() -> None:
+    for value in (0, -3):
+        with pytest.raises(ValueError, match=rf"benchmark\.limit must be >= 1, got {value}"):
+            build_benchmarks(composed(f"benchmark.limit={value}").benchmark)
