@@ -5,7 +5,7 @@
     report
     bench                               entry point of the bake-off
     api                                 the same as functions: g2rl.train, ...
-    export, generate                    entry points of `g2rl` alone
+    export, generate                    entry points for what a run has left
     dashboard, warmstart, hard_problems `python -m g2rl.cli.NAME`
     errors                              one line for the user, the traceback in the folder
     one_line                            the same for commands that do not start under Hydra

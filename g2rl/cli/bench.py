@@ -11,6 +11,7 @@ from g2rl.cli.bakeoff.plan import STAGES, Plan, PlannedTask, read_plan, shown_pl
 from g2rl.cli.config.launch import register_resolvers, share_cores
 from g2rl.cli.ctrl_c import quiet_ctrl_c
 from g2rl.cli.one_line import errors_in_one_line
+from g2rl.tasks.places import why_no
 
 EPILOG = """examples
   g2rl-bench run                                     the whole study; the same command goes on
@@ -107,6 +108,9 @@ def carry_out(words: argparse.Namespace) -> int:
     from g2rl.cli.config.mistakes import missing_folder
 
     problem = missing_folder(words.config_dir)
+    for folder in words.rows:
+        absent = why_no("folder", folder)
+        problem = problem or (absent and f"--rows: {absent}")
     if problem:
         raise ValueError(problem)
     plan = read_plan(words.plan or shown_plan(words.home), words.config_dir)

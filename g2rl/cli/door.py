@@ -22,6 +22,7 @@ from g2rl.cli.config.choices import config_dir
 from g2rl.cli.config.own_code import folders_of, make_importable
 from g2rl.cli.ctrl_c import work_begins
 from g2rl.cli.folder import refuse_other_settings, refuse_shorter, refuse_unwritable
+from g2rl.cli.one_line import in_words
 from g2rl.cli.sweep.finished import finished_score
 from g2rl.cli.sweep.plugins import launcher_of, refuse_missing_plugin
 from g2rl.runs.identity import free_keys
@@ -160,5 +161,6 @@ def one_line(verbose: bool) -> Iterator[None]:
     except (ValueError, TypeError, OSError, ImportError, OmegaConfBaseException) as error:
         if verbose:
             traceback.print_exc()
-        print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
+        told = in_words(error, "hydra.run.dir=FOLDER").splitlines()[0]
+        print(f"error: {told}", file=sys.stderr)
         raise SystemExit(1) from None

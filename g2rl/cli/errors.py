@@ -14,6 +14,7 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 
 from g2rl.cli.folder import OtherSettingsError, forget_attempt
+from g2rl.cli.one_line import in_words
 from g2rl.runs.inputs import OtherInputsError
 from g2rl.runs.layout import RunFolder
 from g2rl.runs.lock import LockError
@@ -57,7 +58,7 @@ def report(error: BaseException, run_dir: Path) -> str:
     # what the constructor said, without Hydra's account of where
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         error = error.__cause__
-    print(f"error: {error}\n({aside})", file=sys.stderr)
+    print(f"error: {in_words(error, 'hydra.run.dir=FOLDER')}\n({aside})", file=sys.stderr)
     return str(error)
 
 

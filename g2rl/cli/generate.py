@@ -9,6 +9,7 @@ from pathlib import Path
 
 from g2rl.cli.config.words import as_flags
 from g2rl.cli.one_line import errors_in_one_line
+from g2rl.tasks.places import why_no
 
 EPILOG = """examples
   g2rl generate runs/NAME --problems 3               three held-out problems, with verdicts
@@ -29,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     # of which run; without prompts, held-out problems are asked
-    command_line.add_argument("run", metavar="RUN", type=Path, help="folder of a run")
+    command_line.add_argument("run", metavar="RUN", type=Path, nargs="?", help="folder of a run")
     command_line.add_argument("prompts", metavar="PROMPT", nargs="*", help="prompts of your own")
 
     # which policy, and what it is asked
@@ -61,17 +62,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if argv is None else list(argv)
     command_line = parser()
     options = command_line.parse_args(as_flags(words, SETTINGS))
+    if options.run is None:
+        command_line.error(
+            "name the folder of a run and what to ask it: g2rl generate runs/NAME --problems 3"
+        )
     if not options.prompts and options.problems < 1:
-        command_line.error("say what to ask: a PROMPT, or --problems N for held-out problems")
+        command_line.error(
+            f"say what to ask {options.run}: a PROMPT, or --problems N for held-out problems"
+        )
     if options.samples < 1:
-        command_line.error("--samples must be at least 1")
+        command_line.error(f"--samples must be at least 1, got {options.samples}")
 
     # a folder brings nothing in unless its code may run
     if options.config_dir and not options.own_code:
         command_line.error("--config-dir needs --own-code, which lets code from there run")
     for folder in options.config_dir:
-        if not folder.is_dir():
-            command_line.error(f"--config-dir {folder}: there is no such folder")
+        absent = why_no("folder", folder)
+        if absent:
+            command_line.error(f"--config-dir: {absent}")
 
     # torch is imported here, so that --help stays quick
     from g2rl.cli.jobs.generate import OwnCode, Question, generate

@@ -16,17 +16,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from g2rl.cli.config.words import as_flags
+from g2rl.cli.one_line import errors_in_one_line
 from g2rl.runs.columns import Column, FileSchema
 from g2rl.runs.files import atomic_path
-from g2rl.runs.lock import LockError, one_process_in
+from g2rl.runs.lock import one_process_in
 from g2rl.tasks.grading.choice import ChoiceVerifier
 from g2rl.tasks.grading.grader import Grader
 from g2rl.tasks.grading.math import MathVerifier
 from g2rl.tasks.grading.verifier import Verifier
-from g2rl.tasks.places import at_line, not_utf8
+from g2rl.tasks.places import at_line, not_utf8, why_no
 from g2rl.types import Problem, Verdict
 
 VERIFIERS: dict[str, type[Verifier]] = {"math": MathVerifier, "mcq": ChoiceVerifier}
+
+UNUSABLE = 2
+"""Exit code where the input, the options or the place for the output cannot be used."""
 
 VERDICTS = FileSchema(
     "VERDICTS.jsonl",
@@ -52,6 +57,10 @@ def read_cases(path: Path) -> list[dict[str, Any]]:
     Raises:
         CaseError: naming the line of the first bad row, counted from 1.
     """
+    absent = why_no("file", path)
+    if absent:
+        raise CaseError(f"{absent}; name one of cases")
+
     # the json module would take other encodings for what they are not
     told = not_utf8(path)
     if told is not None:
@@ -149,7 +158,7 @@ def write_verdicts(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Console entry: 0 when every case was graded, 2 when the input or the options are unusable."""
+    """Console entry: 0 when every case was graded; ends with 2 where something is unusable."""
     parser = argparse.ArgumentParser(
         prog="g2rl-grade", description="Grade predictions against golds."
     )
@@ -161,25 +170,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--workers", type=int, default=2, help="grading processes (default 2)")
     parser.add_argument("--timeout", type=float, default=5.0, help="seconds per case (default 5)")
-    options = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    options = parser.parse_args(as_flags(words, ("out", "workers", "timeout")))
 
     # refuse before anything runs
-    if options.workers < 1 or not options.timeout > 0:
-        parser.error("--workers must be at least 1 and --timeout above 0")
-    try:
-        cases = read_cases(options.cases)
-    except (CaseError, OSError) as error:
-        print(f"g2rl-grade: {error}", file=sys.stderr)
-        return 2
+    if options.workers < 1:
+        parser.error(f"--workers must be at least 1, got {options.workers}")
+    if not options.timeout > 0:
+        parser.error(f"--timeout must be above 0, got {options.timeout:g}")
+    if options.out.is_dir():
+        parser.error(f"--out {options.out} is a folder, and the name of a file is wanted")
 
     # grade and write
-    try:
-        with one_process_in(options.out.parent, "g2rl-grade", "--out in another folder", True):
+    place = options.out.parent
+    with errors_in_one_line(RuntimeError, code=UNUSABLE):
+        cases = read_cases(options.cases)
+        with one_process_in(place, "g2rl-grade", "--out in another folder", True):
             verdicts = grade_cases(cases, options.workers, options.timeout)
             write_verdicts(options.out, cases, verdicts)
-    except LockError as error:
-        print(f"g2rl-grade: {error}", file=sys.stderr)
-        return 2
+    if not cases:
+        print(f"g2rl-grade: {options.cases} holds no case", file=sys.stderr)
     right = sum(verdict.correct for verdict in verdicts)
     print(f"g2rl-grade: {right} of {len(verdicts)} right, written to {options.out}")
     return 0

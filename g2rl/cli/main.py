@@ -46,6 +46,9 @@ complete -o nospace -o default -F _g2rl g2rl
 CASE = """    %(word)s) COMPREPLY=($(COMP_LINE="%(name)s$rest" %(name)s -sc query=bash)) ;;"""
 
 
+# --- what pyproject.toml names; each imports its own command only
+
+
 def train() -> int | None:
     """Entry point of `g2rl-train`."""
     return start("train")
@@ -76,12 +79,25 @@ def bench() -> int | None:
     return start("bench")
 
 
+def export() -> int | None:
+    """Entry point of `g2rl-export`."""
+    return start("export")
+
+
+def generate() -> int | None:
+    """Entry point of `g2rl-generate`."""
+    return start("generate")
+
+
 def start(word: str) -> int | None:
     """Import a command and run it; returns its exit code."""
     # the import is what takes the first second
     with quiet_ctrl_c():
         command: Callable[[], int | None] = importlib.import_module(COMMANDS[word][0]).main
         return command()
+
+
+# --- the one command for all
 
 
 def main() -> None:

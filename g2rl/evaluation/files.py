@@ -34,6 +34,7 @@ from g2rl.runs.tables import storable
 from g2rl.tasks.benchmarks.benchmark import Benchmark
 from g2rl.tasks.grading.registry import SETTING
 from g2rl.tasks.grading.verifier import Verifier
+from g2rl.tasks.places import why_no
 from g2rl.types import Completion, Problem, Verdict
 
 Row = dict[str, Any]
@@ -178,8 +179,9 @@ def read_samples(path: Path) -> tuple[list[Row], dict[str, list[int]]]:
         EvaluationError: there is no such file, it is not parquet, it lacks a column, it has no row,
             or it holds a sample twice.
     """
-    if not path.is_file():
-        raise EvaluationError(f"{path}: no such file")
+    absent = why_no("file", path)
+    if absent:
+        raise EvaluationError(f"{absent}; name the samples.parquet of an evaluation")
     try:
         table = parquet.read_table(path)
     except (pyarrow.ArrowException, OSError) as error:

@@ -103,6 +103,27 @@ def resolve_source(source: str) -> str:
     return source
 
 
+def refuse_other_paths(source: str, gguf_file: str | None) -> None:
+    """Refuse a file, or a folder without a model: libraries tell of it in their own words.
+
+    Args:
+        source, gguf_file: see `load`.
+
+    Raises:
+        ModelError: naming the path and what is wanted.
+    """
+    path = Path(resolve_source(source)).expanduser()
+    wanted = "name a folder in Hugging Face format; a run leaves its own as RUN/model"
+    if path.is_file():
+        raise ModelError(f"model.source={source} is a file: {wanted}")
+
+    # GGUF files hold the configuration, and an adapter is refused by its own name
+    if not path.is_dir() or gguf_file is not None:
+        return
+    if not (path / "config.json").is_file() and not (path / ADAPTER_CONFIG).is_file():
+        raise ModelError(f"model.source={source} holds no config.json: {wanted}")
+
+
 def load(
     source: str,
     dtype: str = "float32",
@@ -145,6 +166,7 @@ def load(
         raise ModelError(f"model.dtype must be one of {sorted(DTYPES)}, got {dtype!r}")
     if seed is not None:
         torch.manual_seed(seed)
+    refuse_other_paths(source, gguf_file)
 
     # read everything from one source; libraries report its faults in many ways
     try:
@@ -303,6 +325,8 @@ def read_config(
         ModelError: the configuration cannot be read, the overrides do not go with it, or the
             source is an adapter.
     """
+    refuse_other_paths(source, gguf_file)
+
     # with peft installed transformers would load another folder, the base that the adapter names
     if not gguf_file and (Path(resolve_source(source)).expanduser() / ADAPTER_CONFIG).is_file():
         raise _is_adapter(source)

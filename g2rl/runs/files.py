@@ -21,8 +21,12 @@ from g2rl.tasks.places import not_utf8
 
 YAML_FAULTS = (yaml.YAMLError, ValueError, RecursionError)
 """What reading a YAML file raises that is damaged, nests too deep or is no text."""
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Error numbers of the system for a full disk, an exhausted quota and a file that is too large."""
+FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota is used up",
+    errno.EFBIG: "a file would be larger than the system allows",
+}
+"""Error numbers of the system that say that there is no room, in words."""
 NOT_WRITTEN = "this happened while a file or a folder was written"
 """Note on an error: it came from writing. Its number is the same where a file may not be read."""
 FULL_BYTES = 1 << 20
@@ -49,8 +53,8 @@ def room_in(folder: Path) -> Iterator[None]:
         if _means_full(error) or shutil.disk_usage(folder).free < FULL_BYTES:
             raise DiskFullError(
                 errno.ENOSPC,
-                f"no room in {folder} ({error}). What was complete stays: free some, or raise the "
-                "quota, and start the same command again",
+                f"no room in {folder}: {_why_full(error)}. What was complete stays: free some "
+                "room, or raise the quota, and start the same command again",
             ) from error
         raise
 
@@ -96,16 +100,27 @@ def came_from_writing(error: OSError) -> bool:
     return error.errno == errno.EROFS or NOT_WRITTEN in getattr(error, "__notes__", ())
 
 
-def _means_full(error: BaseException | None) -> bool:
+def _means_full(error: BaseException) -> bool:
     """Whether an error, or one of those that led to it, says that there is no room."""
+    return _number_of(error) is not None
+
+
+def _why_full(error: BaseException) -> str:
+    """Why there is no room, in our own words; what a library said is the error's cause."""
+    # where no number tells, the free space did
+    number = _number_of(error)
+    return "less than a megabyte is left there" if number is None else FULL[number]
+
+
+def _number_of(error: BaseException | None) -> int | None:
+    """The number of `FULL` that an error, or one of those that led to it, tells; None for none."""
     while error is not None:
         # safetensors has no error number, it writes "(os error 28)"
-        has_number = getattr(error, "errno", None) in FULL
-        tells_number = any(f"(os error {number})" in str(error) for number in FULL)
-        if has_number or tells_number:
-            return True
+        for number in FULL:
+            if getattr(error, "errno", None) == number or f"(os error {number})" in str(error):
+                return number
         error = error.__cause__ or error.__context__
-    return False
+    return None
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 """How files begin that are written in UTF-16, as some editors do."""
@@ -25,6 +26,21 @@ class Origin:
 
     def __str__(self) -> str:
         return self.name
+
+
+def why_no(kind: Literal["file", "folder"], path: Path) -> str | None:
+    """What is wrong where a file, or a folder, was named; None where there is one.
+
+    Args:
+        kind: what is wanted.
+        path: what was typed.
+    """
+    if path.is_file() if kind == "file" else path.is_dir():
+        return None
+    if not path.exists():
+        return f"there is no {kind} {path} (seen from {Path.cwd()})"
+    other = "folder" if path.is_dir() else "file"
+    return f"{path} is a {other}, and a {kind} is wanted"
 
 
 def at_line(file: object, line: int) -> str:

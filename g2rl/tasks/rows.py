@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from g2rl.hub import asked_once, unreachable
-from g2rl.tasks.places import Origin, at_line, not_utf8, place_of
+from g2rl.tasks.places import Origin, at_line, not_utf8, place_of, why_no
 
 LOCAL_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
 ID_COLUMNS = ("unique_id", "question_id", "Record ID", "id")
@@ -70,8 +70,9 @@ def locate(source: str, data_dir: str | None = None, local_name: str | None = No
     if data_dir is None or local_name is None or is_local(source):
         return source
     folder = Path(data_dir).expanduser()
-    if not folder.is_dir():
-        raise DataError(f"data_dir={data_dir}: no such folder")
+    absent = why_no("folder", folder)
+    if absent:
+        raise DataError(f"data_dir={data_dir}: {absent}")
 
     # exactly one file must match
     paths = sorted(folder.glob(local_name))
@@ -128,9 +129,9 @@ def read_rows(
 
 def _read_file(path: Path) -> Rows:
     """The rows of a file on disk. Whatever is wrong with it is raised as a `DataError`."""
-    if not path.is_file():
-        kind = "is a folder, and a file is wanted" if path.is_dir() else "does not exist"
-        raise DataError(f"{path} {kind} (seen from {Path.cwd()}): the source of rows names a file")
+    absent = why_no("file", path)
+    if absent:
+        raise DataError(f"{absent}: the source of rows names a file")
     try:
         return _parse_file(path)
     except DataError:

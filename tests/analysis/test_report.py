@@ -240,7 +240,7 @@ def test_a_folder_without_a_run_is_refused_by_name(
 ) -> None:
     with pytest.raises(ReportError, match="there is no config"):
         report_run(tmp_path)
-    for folder, message in ((tmp_path, "holds no run"), (tmp_path / "none", "no such folder")):
+    for folder, message in ((tmp_path, "holds no run"), (tmp_path / "none", "there is no folder")):
         monkeypatch.setattr("sys.argv", ["g2rl-report", str(folder)])
         with pytest.raises(SystemExit) as end:
             main()

@@ -103,7 +103,7 @@ def test_projection_blocks_and_no_encoder(tmp_path: Path) -> None:
         ("responses=1", "at least 2"),
         ("blocks=[layer.7]", r"the model has embedding, layer\.0"),
         ("projection=0", "projection must be null or >= 1"),
-        ("run=nowhere", "no config.yaml there"),
+        ("run=nowhere", "there is no folder nowhere"),
         ("temperature=0", "^temperature=0: need a temperature > 0"),
         ("feature_temperature=-1", "^feature_temperature=-1: need a temperature > 0"),
         ("resamples=0", "resamples=0: must be at least 1"),
@@ -147,4 +147,4 @@ def test_the_command_makes_its_folder_and_names_a_misspelt_setting(tmp_path: Pat
     assert str(folder.relative_to(tmp_path)) in done.stdout
     refused = command(*SMALL, "run=nowhere")
     assert refused.returncode == 1
-    assert "no config.yaml there" in refused.stderr
+    assert "there is no folder " in refused.stderr

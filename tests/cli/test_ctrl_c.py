@@ -60,7 +60,7 @@ def test_ctrl_c_during_imports_is_one_line(
 
 
 def test_every_script_starts_where_ctrl_c_is_answered() -> None:
-    assert len(SCRIPTS) == 7
+    assert len(SCRIPTS) == 1 + len(main.COMMANDS)
     for name, target in SCRIPTS.items():
         module, _, function = target.partition(":")
         assert module == main.__name__, f"{name} starts in {module}, whose imports come first"

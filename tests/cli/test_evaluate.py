@@ -162,7 +162,7 @@ def test_a_run_brings_its_model_and_training_drew_the_same_samples(
     assert (node.source, node.chat, node.name) == (str(trained / "model"), False, "tiny")
     with pytest.raises(ValueError, match="give one of the two"):
         model_of_run(trained, ["model=tiny"])
-    with pytest.raises(ValueError, match=r"no config\.yaml"):
+    with pytest.raises(ValueError, match=r"there is no folder"):
         model_of_run(tmp_path / "nothing", [])
     (tmp_path / "config.yaml").write_text("model: {}")
     with pytest.raises(ValueError, match="has not ended"):
@@ -303,7 +303,7 @@ def test_the_command_sweeps_and_explains_itself(trained: Path, tmp_path: Path) -
     assert "exploration:" not in shown
     failed = command(tmp_path, "run=nowhere")
     assert failed.returncode == 1
-    assert failed.stderr.startswith("error: run=nowhere: no config.yaml there")
+    assert failed.stderr.startswith("error: run=nowhere: there is no folder nowhere (seen from ")
     assert not (tmp_path / "nowhere").exists()
 
 

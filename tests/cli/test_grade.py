@@ -81,24 +81,49 @@ def test_malformed_rows_are_refused_by_line(
     text = json.dumps(CASES[0]) + "\n\n" + row + "\n"
     cases.write_text(text, encoding="utf-8", errors="surrogateescape")
     out = tmp_path / "verdicts.jsonl"
-    assert audit.main([str(cases), "--out", str(out)]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        audit.main([str(cases), "--out", str(out)])
     error = capsys.readouterr().err
     assert "cases.jsonl, line 3: " in error
     assert message in error
     assert not out.exists()
 
 
-def test_a_missing_file_and_bad_options_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["none.jsonl", "--out", "o"], "error: there is no file none.jsonl (seen from "),
+        (["folder", "--out", "o"], "error: folder is a folder, and a file is wanted"),
+        (["cases.jsonl", "--out", "folder"], "--out folder is a folder"),
+        (
+            ["cases.jsonl", "out=cases.jsonl/o"],
+            "error: cases.jsonl is a file, and a folder is wanted",
+        ),
+        (["cases.jsonl", "--out", "o", "--timeout", "0"], "--timeout must be above 0, got 0"),
+        (["cases.jsonl", "--out", "o", "workers=0"], "--workers must be at least 1, got 0"),
+    ],
+)
+def test_files_and_options_that_cannot_be_used_are_refused(
+    words: list[str],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert audit.main([str(tmp_path / "none.jsonl"), "--out", str(tmp_path / "o")]) == 2
-    assert "none.jsonl" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "cases.jsonl", CASES)
+    (tmp_path / "folder").mkdir()
     with pytest.raises(SystemExit) as stopped:
-        audit.main([str(write(tmp_path / "cases.jsonl", CASES)), "--out", "o", "--timeout", "0"])
+        audit.main(words)
     assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert told in said
+    assert "Errno" not in said
 
 
-def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_keeps_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "verdicts.jsonl"
     out.write_text("old")
 
@@ -106,13 +131,17 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
         raise OSError("disk full")
 
     monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(SystemExit, match="2"):
         audit.main([str(write(tmp_path / "cases.jsonl", CASES[1:2])), "--out", str(out)])
+    assert capsys.readouterr().err == "error: disk full\n"
     assert out.read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cases.jsonl", "verdicts.jsonl"]
 
 
-def test_an_empty_file_gives_an_empty_file(tmp_path: Path) -> None:
+def test_an_empty_file_gives_an_empty_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "verdicts.jsonl"
     assert audit.main([str(write(tmp_path / "cases.jsonl", [])), "--out", str(out)]) == 0
     assert out.read_text() == ""
+    assert "cases.jsonl holds no case" in capsys.readouterr().err

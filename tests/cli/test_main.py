@@ -254,6 +254,31 @@ def test_responses_are_printed_with_verdicts_where_the_answer_is_known(
     assert told.count("= right") + told.count("= wrong") == 2 * 2
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "g2rl generate runs/NAME --problems 3"),
+        (["runs/NAME"], "say what to ask runs/NAME: a PROMPT, or --problems N"),
+        (["runs/NAME", "hi", "samples=0"], "--samples must be at least 1, got 0"),
+        (["runs/NAME", "hi", "--own-code", "--config-dir", "no"], "--config-dir: there is no fo"),
+        (["nowhere", "hi"], "error: run=nowhere: there is no folder nowhere (seen from "),
+        (["file", "hi"], "error: run=file: file is a file, and a folder is wanted"),
+    ],
+)
+def test_what_generate_lacks_is_said(
+    words: list[str],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    with pytest.raises(SystemExit):
+        generate.main(words)
+    assert told in capsys.readouterr().err
+
+
 LOADER = "g2rl.tasks.grading.reward_function.load_function"
 ROWS = "g2rl.tasks.benchmarks.rows.rows_benchmark"
 PLANTED = [

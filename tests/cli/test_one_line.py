@@ -37,6 +37,14 @@ def test_numbers_of_the_system_are_left_out(tmp_path: Path) -> None:
     for place in (there, tmp_path / "hidden" / "config.yaml"):
         unreadable = PermissionError(errno.EACCES, "Permission denied", str(place))
         assert in_words(unreadable) == f"{place}: Permission denied"
+    # what is there is not what is wanted there
+    for kind, place, told in (
+        (FileNotFoundError(errno.ENOENT, "No such", "gone"), "", "there is no file or folder gone"),
+        (FileExistsError(errno.EEXIST, "File exists", str(there)), there, "is a file, and a fo"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a", str(there)), there, "is a file, and a folder"),
+        (IsADirectoryError(errno.EISDIR, "Is a", str(tmp_path)), tmp_path, "is a folder, and a "),
+    ):
+        assert f"{place} {told}".strip() in in_words(kind)
     assert in_words(OSError(errno.ENOSPC, "no room in runs")) == "no room in runs"
     assert in_words(OSError(errno.EBADF, "Bad file descriptor", 5)) == "Bad file descriptor"
     assert in_words(ValueError("bad")) == "bad"

@@ -312,7 +312,7 @@ def test_a_verifier_of_the_users_own_has_to_be_named_beside_the_file(
 
 def test_unusable_samples_files_are_refused(tmp_path: Path, finished: Path) -> None:
     rows, _ = read_samples(finished / "samples.parquet")
-    with pytest.raises(EvaluationError, match="no such file"):
+    with pytest.raises(EvaluationError, match="there is no file"):
         read_samples(tmp_path / "absent.parquet")
     (tmp_path / "text.parquet").write_text("hello")
     with pytest.raises(EvaluationError, match="cannot be read as parquet"):

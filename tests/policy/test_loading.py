@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -323,3 +324,17 @@ def test_no_bar_of_a_gguf_file_is_drawn_while_a_model_loads(
     with quiet_transformers():
         assert through_a_bar() == ""
     assert "Converting" in through_a_bar(), "as it was"
+
+
+def test_a_path_that_leads_to_no_model_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_text("")
+    for path, fault in (
+        (tmp_path, "holds no config.json"),
+        (tmp_path / "weights.bin", "is a file"),
+    ):
+        told = re.escape(
+            f"model.source={path} {fault}: name a folder in Hugging Face format; a run"
+        )
+        for reader in (load, read_config):
+            with pytest.raises(ModelError, match=told):
+                reader(str(path))

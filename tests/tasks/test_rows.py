@@ -135,7 +135,7 @@ def test_twins_and_rows_without_a_question_are_refused(
 
 
 def test_a_missing_file_and_a_missing_column_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"absent\.jsonl does not exist \(seen from "):
+    with pytest.raises(DataError, match=r"there is no file .*absent\.jsonl \(seen from "):
         read_rows(str(tmp_path / "absent.jsonl"))
     (tmp_path / "folder.jsonl").mkdir()
     with pytest.raises(DataError, match="is a folder, and a file is wanted"):

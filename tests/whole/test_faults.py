@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from g2rl.cli.errors import raise_cleanly
 from g2rl.cli.folder import refuse_unwritable
 from g2rl.cli.jobs.train import train
+from g2rl.cli.one_line import in_words
 from g2rl.engines.rollouts import Rollouts
 from g2rl.exploration.encoders.ngram import NgramHashing
 from g2rl.policy.loading import load
@@ -60,6 +61,30 @@ def test_a_full_disk_is_named_and_the_file_before_stays(tmp_path: Path) -> None:
             no_room()
     assert (tmp_path / "file").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_torch_says_of_a_full_disk_is_the_cause_and_not_the_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # torch and safetensors have no error number of their own
+    words = {
+        errno.EDQUOT: "the quota is used up",
+        errno.EFBIG: "a file would be larger than the system allows",
+        errno.ENOSPC: "the disk is full",
+        None: "less than a megabyte is left there",
+    }
+    for number, told in words.items():
+        said = RuntimeError(f"PytorchStreamWriter failed writing file data/2 (os error {number})")
+        usage = SimpleNamespace(free=0 if number is None else 1 << 40)
+        monkeypatch.setattr(shutil, "disk_usage", lambda place, usage=usage: usage)
+        with pytest.raises(DiskFullError) as full, atomic_path(tmp_path / "file"):
+            raise said
+        assert full.value.__cause__ is said
+        assert str(full.value) == (
+            f"[Errno {errno.ENOSPC}] no room in {tmp_path}: {told}. What was complete stays: free "
+            "some room, or raise the quota, and start the same command again"
+        )
+        assert in_words(full.value).startswith(f"no room in {tmp_path}: {told}. What")
 
 
 def test_other_errors_pass_unchanged(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from g2rl.runs.files import read_yaml
 from g2rl.runs.identity import as_of_today, free_keys, is_under
 from g2rl.runs.layout import RunFolder
 from g2rl.runs.tracking import read_metrics
+from g2rl.tasks.places import why_no
 
 SIGNAL = "exploration.name"
 """Stands for exploration._target_ and says the signal by its short name."""
@@ -110,8 +111,9 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
     """
     runs: dict[Path, Run] = {}
     for folder in folders:
-        if not folder.is_dir():
-            raise RunsError(f"{folder}: no such folder")
+        absent = why_no("folder", folder)
+        if absent:
+            raise RunsError(f"{absent}; name that of a run, or one that holds runs")
 
         # a folder without a run is most likely a typing error
         inside = list(_runs_below(folder))

@@ -20,6 +20,8 @@ from g2rl.analysis.bakeoff.rows import Row, Rows, identity_of, is_of
 from g2rl.analysis.bakeoff.study import Claims, Study
 from g2rl.cli.config.choices import config_dir
 from g2rl.cli.config.launch import expand_combinations
+from g2rl.runs.files import YAML_FAULTS
+from g2rl.tasks.places import not_utf8, why_no
 
 STAGES = ("middle", "rates", "seeds")
 """The first rate over all arms; all rates; the reported seeds."""
@@ -223,10 +225,11 @@ def read_plan(path: Path, config_dirs: Sequence[Path] = ()) -> Plan:
         ValueError: there is no such file, or it lacks a section, names an experiment that there is
             not, or contradicts itself.
     """
-    if not path.is_file():
+    absent = why_no("file", path)
+    if absent:
         raise ValueError(
-            f"there is no plan at {path}: start the command in a checkout of g2rl, or name the "
-            "file with --plan"
+            f"no plan of the bake-off: {absent}; start the command in a checkout of g2rl, or name "
+            "the file with --plan"
         )
 
     # every section, possibly from the plan that it builds upon
@@ -252,7 +255,12 @@ def read_plan(path: Path, config_dirs: Sequence[Path] = ()) -> Plan:
 
 def _content(path: Path) -> dict[str, Any]:
     """What a plan's file says; the files that it builds upon by `base` are filled in."""
-    content = OmegaConf.load(path)
+    try:
+        content = OmegaConf.load(path)
+    except UnicodeDecodeError as error:
+        raise ValueError(not_utf8(path)) from error
+    except YAML_FAULTS as error:
+        raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     text: Any = OmegaConf.to_container(content)
     if "base" in text:
         # what the file says itself wins, setting by setting

@@ -31,6 +31,7 @@ from g2rl.policy.reference import AdaptersOff
 from g2rl.runs.checkpoints import find_checkpoint, load_weights
 from g2rl.runs.layout import RunFolder
 from g2rl.tasks.benchmarks.benchmark import Benchmark
+from g2rl.tasks.places import why_no
 from g2rl.types import Tokenizer
 from g2rl.world import World, environment_size
 
@@ -290,6 +291,9 @@ def model_of_run(
 
     # the settings that the run trained with, but for where the weights come from
     folder = RunFolder(run)
+    absent = why_no("folder", run)
+    if absent:
+        raise ValueError(f"run={run}: {absent}; name that of a g2rl-train run")
     if not folder.config.is_file():
         raise ValueError(f"run={run}: no config.yaml there; name the folder of a g2rl-train run")
     config = read_config_file(folder.config)

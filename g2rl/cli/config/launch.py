@@ -41,6 +41,7 @@ from g2rl.cli.config.words import (
     expand_combinations,
 )
 from g2rl.cli.ctrl_c import EXIT_CTRL_C, quiet_ctrl_c
+from g2rl.cli.one_line import in_words
 
 RERUN_FLAG = "--experimental-rerun"
 """A flag of Hydra that reads the configuration of an earlier job from a pickle."""
@@ -113,7 +114,7 @@ def look_ahead(
         plan(config, folder)
     except (ValueError, OSError, ImportError, RuntimeError, HydraException) as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) else None
-        print(f"error: {cause or error}", file=sys.stderr)
+        print(f"error: {in_words(cause or error)}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("\ninterrupted; nothing was written", file=sys.stderr)

@@ -22,6 +22,7 @@ from g2rl.cli.config.choices import choices, config_dir
 from g2rl.cli.config.own_code import TARGET
 from g2rl.cli.config.synonyms import meant_by
 from g2rl.cli.config.words import DRY_RUN, PLAIN_FLAGS, VALUED_FLAGS, Words
+from g2rl.tasks.places import why_no
 
 SEARCH_PATH = "hydra.searchpath"
 """The setting that names further folders of configuration files."""
@@ -391,9 +392,9 @@ def explain_flag(flag: str, config_name: str) -> str:
 def missing_folder(folders: Sequence[Path]) -> str | None:
     """What is wrong where a folder of --config-dir is none; None when all are there."""
     for folder in folders:
-        if not folder.is_dir():
-            kind = "is no folder" if folder.exists() else "does not exist"
-            return f"--config-dir {folder}: it {kind} (seen from {Path.cwd()})"
+        absent = why_no("folder", folder)
+        if absent:
+            return f"--config-dir: {absent}"
     return None
 
 

@@ -29,6 +29,7 @@ def explain_several(
         folders: further folders of configuration files.
         mend: what makes a run of each value, in words.
     """
+    # most commands have one value of each setting
     swept, others = _parted(words)
     if not swept:
         return None
@@ -69,6 +70,7 @@ def refuse_several_values(config_name: str, words: Words) -> None:
         config_name: the command's file in conf/.
         words: what the user typed, free of mistakes.
     """
+    # of a configuration of the user's own nothing is known, and a sweep may have been asked for
     if words.own_configuration or words.has_one_of(MULTIRUN):
         return
     problem = explain_several(words.overrides, config_name, words.config_folders, IN_A_SHELL)

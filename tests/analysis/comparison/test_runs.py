@@ -172,7 +172,7 @@ def test_what_cannot_be_joined_is_refused_by_name(tmp_path: Path) -> None:
     make_run(tmp_path / "runs" / "copy", 0)
     with pytest.raises(RunsError, match=r"seed 0 twice.*leave one out"):
         arms([tmp_path / "runs"])
-    with pytest.raises(RunsError, match="no such folder"):
+    with pytest.raises(RunsError, match="there is no folder"):
         find_runs([tmp_path / "absent"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(RunsError, match=r"holds no run .* at any depth"):

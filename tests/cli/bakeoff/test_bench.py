@@ -226,9 +226,11 @@ def test_only_rows_of_the_plan_are_published(
         (["add", "mine", "experiment=detour"], "experiment=detour would change the protocol"),
         (["add", "mine", "exploration=maxlr"], "did you mean maxrl?"),
         (["add", "mine", "exploration=maxrl", "exploration.oder=2"], "no key 'exploration.oder'"),
-        (["run", "--config-dir", "mein"], "--config-dir mein: it does not exist"),
+        (["table", "--rows", "gone"], "--rows: there is no folder gone"),
+        (["table", "--plan", "rows"], "no plan of the bake-off: "),
+        (["run", "--config-dir", "mein"], "--config-dir: there is no folder mein"),
         (["table", "--write", "--tasks", "detour"], "neither --plan nor --tasks"),
-        (["table", "--write", "--plan", "plan.yaml"], "there is no plan at plan.yaml"),
+        (["table", "--write", "--plan", "plan.yaml"], "there is no file plan.yaml"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_one_line(

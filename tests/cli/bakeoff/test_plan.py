@@ -140,5 +140,5 @@ def test_a_plan_that_contradicts_itself_is_refused(
     (tmp_path / "plan.yaml").write_text(text.replace(old, new))
     with pytest.raises(ValueError, match=message):
         read_plan(tmp_path / "plan.yaml")
-    with pytest.raises(ValueError, match=r"no plan at .*--plan"):
+    with pytest.raises(ValueError, match=r"there is no file .*--plan"):
         read_plan(tmp_path / "none.yaml")

@@ -163,10 +163,12 @@ def test_a_folder_of_own_files_must_be_there(
 ) -> None:
     (tmp_path / "file").write_text("")
     assert missing_folder([tmp_path]) is None
-    assert "it is no folder" in (missing_folder([tmp_path, tmp_path / "file"]) or "")
+    assert "is a file, and a folder is wanted" in (
+        missing_folder([tmp_path, tmp_path / "file"]) or ""
+    )
     with pytest.raises(SystemExit):
         refuse_mistakes("train", Words.of(["--config-dir", str(tmp_path / "mein"), "seed=1"]))
-    assert f"--config-dir {tmp_path / 'mein'}: it does not exist" in capsys.readouterr().err
+    assert f"--config-dir: there is no folder {tmp_path / 'mein'}" in capsys.readouterr().err
 
 
 def test_flags_are_not_overrides_wherever_they_stand() -> None:

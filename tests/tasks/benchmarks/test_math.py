@@ -102,7 +102,7 @@ def test_a_local_copy_is_found_by_name_or_pattern_and_never_guessed(tmp_path: Pa
         DataError, match=r"holds no aime24\.jsonl: put a local copy of org/set there"
     ):
         locate("org/set", str(tmp_path), "aime24.jsonl")
-    with pytest.raises(DataError, match="no such folder"):
+    with pytest.raises(DataError, match="there is no folder"):
         locate("org/set", str(tmp_path / "absent"), "aime24.jsonl")
 
 
