@@ -170,4 +170,4 @@ wheel: $(VENV)/.installed-dev  ## build dist/g2rl-*.whl, conf/ inside
 	$(BIN)/python -m pip wheel --quiet --no-deps -w dist .
 
 clean:  ## remove the environments and build products; runs/ stays
-	rm -rf $(VENV) $(VLLM_VENV) $(TRL_VENVS) $(VERL_VENV) $(VERIFIERS_VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) $(TRL_VENVS) $(VERL_VENV) $(VERIFIERS_VENV) $(BROWSER_VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

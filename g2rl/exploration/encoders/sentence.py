@@ -13,8 +13,9 @@ Published (arXiv 2509.15194): Qwen/Qwen3-Embedding-4B on what follows `</think>`
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ from g2rl.exploration.encoders.encoder import (
     is_empty,
     scatter_rows,
 )
-from g2rl.hub import missing_package
+from g2rl.hub import asked_once, missing_package, unreachable
 from g2rl.policy.batching import CALL_TOKENS, cut_by_cost
 from g2rl.types import Tokenizer
 
@@ -71,6 +72,21 @@ def token_count(text: str, tokenizer: Tokenizer) -> int:
     return len(tokens["offset_mapping"])
 
 
+def _loaded(maker: Callable[..., Any], name: str, **options: Any) -> Any:
+    """A model of sentence-transformers.
+
+    Raises:
+        ValueError: it is not there, with what helps.
+    """
+    # without network the library would ask the hub again and again for a minute
+    try:
+        with asked_once():
+            return maker(name, **options)
+    except OSError as error:
+        why = unreachable(name, error) or error
+        raise ValueError(f"cannot load encoder.name={name}: {why}") from error
+
+
 class SentenceTransformerEncoder:
     """Any model that sentence-transformers can load, as an `Encoder`.
 
@@ -88,7 +104,8 @@ class SentenceTransformerEncoder:
 
     Raises:
         ImportError: sentence-transformers is not installed.
-        ValueError: max_tokens or token_budget < 1, or a dtype that torch does not know.
+        ValueError: max_tokens or token_budget < 1, a dtype that torch does not know, or a model
+            that is not there.
     """
 
     def __init__(
@@ -120,7 +137,8 @@ class SentenceTransformerEncoder:
 
         self.name = self.source = name
         self.batch_size = batch_size
-        self._model = library.SentenceTransformer(
+        self._model = _loaded(
+            library.SentenceTransformer,
             name,
             device=device,
             local_files_only=local_files_only,
