@@ -27,7 +27,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import Trainer
 
 from g2rl.cli.build.named import build_named
 from g2rl.cli.build.signals import check_group_size
@@ -49,12 +48,14 @@ from g2rl.world import World
 # what g2rl does not install; other versions of it lack other names, which is no missing package
 try:
     from accelerate.utils import gather_object
+    from transformers import Trainer  # behind accelerate, without which it fails in other words
     from trl import GRPOTrainer
     from trl.trainer.utils import maybe_gather_lm_head_ctx, nanstd, use_adapter
 except ModuleNotFoundError as error:
-    if error.name not in ("trl", "accelerate"):
+    package = (error.name or "").partition(".")[0]
+    if package not in ("trl", "accelerate"):
         raise
-    raise ImportError(missing_package(__name__, error.name, "trl")) from error
+    raise ImportError(missing_package(__name__, package, "trl")) from error
 
 COLUMN = "exploration"
 """Name of the added column of rewards, in TRL's logs too."""
