@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from g2rl.tasks.grading.grader import Grader
-from g2rl.tasks.grading.verifier import Verifier
+from g2rl.tasks.grading.verifier import Verifier, key_of
 from g2rl.types import Problem, Verdict
 
 Messages = Sequence[Mapping[str, Any]]
@@ -150,7 +150,7 @@ class VerifierReward:
 
     def key(self, answer: str) -> str:
         """The verifier's normal form of an answer."""
-        return self.verifier.key(answer)
+        return key_of(self.verifier, answer)
 
     def _grade(self, texts: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
         """Verdicts on some completions, which are remembered until the next call."""

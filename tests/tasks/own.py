@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from g2rl.types import Problem, Verdict
+from g2rl.tasks.benchmarks.benchmark import Benchmark
+from g2rl.types import Problem, SamplingParams, Verdict
 
 
 class Judge:
@@ -20,11 +21,27 @@ class Judge:
             return True
         return Verdict(problem.answer in completion, completion, "string")
 
-    def key(self, answer: str) -> str:
-        return answer
+    def key(self, answer: str) -> Any:
+        if self.fault == "key raises":
+            raise KeyError("my bug")
+        return 7 if self.fault == "key" else answer
 
-    def equivalent(self, left: str, right: str) -> bool:
-        return left == right
+    def equivalent(self, left: str, right: str) -> Any:
+        if self.fault == "equivalent raises":
+            raise KeyError("my bug")
+        return 1 if self.fault == "equivalent" else left == right
+
+
+def own_benchmark(fault: str = "") -> Any:
+    """A benchmark whose verifier lacks something, or something else."""
+    if fault == "none":
+        return [Problem("p", "1 :", "1")]
+    judge = Judge()
+    if fault:
+        setattr(judge, fault, None)
+    params = SamplingParams(1.0, 1.0, 0, 4)
+    problems = [Problem("p", "1 :", "1")]
+    return Benchmark("own", problems, judge, samples=1, ks=[1], params=params)
 
 
 class Own:

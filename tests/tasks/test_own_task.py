@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
+from g2rl.cli.build.benchmarks import build_benchmarks
 from g2rl.tasks.grading.grader import Grader
 from g2rl.tasks.grading.verifier import VerifierError
 from g2rl.tasks.task import TaskError, check_task, drawn
@@ -61,8 +63,8 @@ def test_problems_that_are_not_as_asked_stop_the_run(gives: Any, words: str) -> 
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ("raises", r"own\.Judge raised KeyError: 'my bug', in line \d+ of own\.py \(for a resp"),
-        ("true", r"own\.Judge returned a bool instead of a g2rl\.types\.Verdict \(for a response"),
+        ("raises", r"own\.Judge: grade raised KeyError: 'my bug', in line \d+ of own\.py \("),
+        ("true", r"own\.Judge: grade returned a bool instead of a g2rl\.types\.Verdict \("),
     ],
 )
 def test_a_verifier_that_fails_is_named_with_its_line(
@@ -73,3 +75,52 @@ def test_a_verifier_that_fails_is_named_with_its_line(
         pytest.raises(VerifierError, match=words),
     ):
         grader.grade([("1", PROBLEM)])
+
+
+@pytest.mark.parametrize("bounded", [True, False], ids=["here", "worker"])
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (
+            "key raises",
+            r"key raised KeyError: 'my bug', in line \d+ of own\.py \(for the answer 'a",
+        ),
+        ("key", r"key returned a int instead of a str \(for the answer 'a'\)"),
+        (
+            "equivalent raises",
+            r"equivalent raised KeyError: 'my bug', in line \d+ of own\.py \(for the answers 'a'",
+        ),
+        ("equivalent", r"equivalent returned a int instead of a bool \(for the answers 'a' and 'b"),
+    ],
+)
+def test_a_verifier_that_fails_at_grouping_answers_is_named(
+    bounded: bool, fault: str, words: str
+) -> None:
+    with (
+        Grader(Judge(bounded, fault), workers=1, timeout_seconds=20) as grader,
+        pytest.raises(VerifierError, match=rf"verifier tests\.tasks\.own\.Judge: {words}"),
+    ):
+        grader.cluster(["a", "b", None])
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("key", r"^benchmark own: its verifier tests\.tasks\.own\.Judge has no key"),
+        (
+            "bounded",
+            r"^benchmark own: its verifier .*own\.Judge does not say whether it is bounded",
+        ),
+        ("none", r"^benchmark\._target_ gave a builtins\.list; it must give a g2rl\.tasks\.bench"),
+    ],
+)
+def test_the_verifier_of_an_own_benchmark_is_checked_when_it_is_built(
+    fault: str, words: str
+) -> None:
+    own = {"_target_": "tests.tasks.own.own_benchmark"}
+    assert build_benchmarks(OmegaConf.create(own))[0].name == "own"
+    with pytest.raises(ValueError, match=words):
+        build_benchmarks(OmegaConf.create({**own, "fault": fault}))
+    suite = OmegaConf.create({"suite": {"mine": {**own, "fault": fault}}})
+    with pytest.raises(ValueError, match=words.replace(r"k\.", r"k\.suite\.mine\.", 1)):
+        build_benchmarks(suite)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from g2rl.cli.build.settings import GradingSettings
 from g2rl.tasks.benchmarks.benchmark import Benchmark
+from g2rl.tasks.grading.code_files import class_of
 from g2rl.tasks.grading.grader import Graders
+from g2rl.tasks.grading.verifier import check_verifier
 
 
 def build_benchmarks(node: DictConfig) -> list[Benchmark]:
@@ -21,7 +25,7 @@ def build_benchmarks(node: DictConfig) -> list[Benchmark]:
     """
     refuse_counts(node, "benchmark")
     if "_target_" in node:
-        return [instantiate(node)]
+        return [checked(instantiate(node), "benchmark")]
 
     # settings for all members
     common: dict[str, object] = {}
@@ -38,7 +42,7 @@ def build_benchmarks(node: DictConfig) -> list[Benchmark]:
                     f"benchmark.{key}: {name!s} has no such setting; it has {', '.join(member)}"
                 )
         refuse_counts(member, f"benchmark.suite.{name!s}")
-        benchmarks.append(instantiate(member, **common))
+        benchmarks.append(checked(instantiate(member, **common), f"benchmark.suite.{name!s}"))
 
     # files and metrics are named after benchmarks, so names must differ
     names = [benchmark.name for benchmark in benchmarks]
@@ -47,6 +51,25 @@ def build_benchmarks(node: DictConfig) -> list[Benchmark]:
     if len(set(names)) < len(names):
         raise ValueError(f"two benchmarks of the suite share a name: {names}")
     return benchmarks
+
+
+def checked(benchmark: Any, key: str) -> Benchmark:
+    """What the node of a benchmark was made into, if it is one whose answers can be judged.
+
+    Args:
+        benchmark: perhaps of the user's own.
+        key: where its node stands.
+
+    Raises:
+        ValueError: it is no benchmark, or its verifier is none.
+    """
+    if not isinstance(benchmark, Benchmark):
+        raise ValueError(
+            f"{key}._target_ gave a {class_of(benchmark)}; it must give a "
+            "g2rl.tasks.benchmarks.benchmark.Benchmark"
+        )
+    check_verifier(benchmark.verifier, f"benchmark {benchmark.name}")
+    return benchmark
 
 
 def refuse_counts(node: DictConfig, key: str) -> None:

@@ -31,7 +31,7 @@ from pebble import ProcessExpired
 from g2rl.tasks.grading import workers
 from g2rl.tasks.grading.reasoning import CUT_OFF
 from g2rl.tasks.grading.staged import PENDING, Staged
-from g2rl.tasks.grading.verifier import Verifier, judged
+from g2rl.tasks.grading.verifier import Verifier, judged, key_of, mean_the_same
 from g2rl.tasks.grading.worker_pool import ScheduledCall, WorkerPool
 from g2rl.types import Problem, Verdict
 
@@ -161,7 +161,7 @@ class Grader:
         spelling_of: dict[str, str] = {}
         for answer in answers:
             if answer is not None:
-                key = self.verifier.key(answer)
+                key = key_of(self.verifier, answer)
                 known = spelling_of.get(key, answer)
                 spelling_of[key] = min(known, answer, key=lambda text: (len(text), text))
 
@@ -182,7 +182,7 @@ class Grader:
             if answer is None:
                 ids.append(-1)
                 continue
-            place = class_of[spelling_of[self.verifier.key(answer)]]
+            place = class_of[spelling_of[key_of(self.verifier, answer)]]
             ids.append(numbers.setdefault(place, len(numbers)))
         return ids
 
@@ -359,7 +359,7 @@ class Grader:
         if isinstance(self.verifier, Staged):
             same = self.verifier.screen_equivalent(member, answer)
         if same is None and self._pool is None:
-            same = self.verifier.equivalent(member, answer)
+            same = mean_the_same(self.verifier, member, answer)
         return same
 
     def _count(self, verdicts: list[Verdict]) -> None:

@@ -78,24 +78,67 @@ def judged(verifier: Verifier, completion: str, problem: Problem) -> Verdict:
     Raises:
         VerifierError: a verifier of the user's own raised, or one gave no `Verdict`.
     """
-    try:
-        verdict = verifier.grade(completion, problem)
-    except MemoryError:
-        raise  # the worker's limit; the grader counts it as killed
-    except Exception as error:
-        if is_of_g2rl(verifier):
-            raise
-        asked = _asked(completion, problem)
-        raise VerifierError(f"verifier {class_of(verifier)} {raised(error)} {asked}") from error
-
-    if not isinstance(verdict, Verdict):
-        raise VerifierError(
-            f"verifier {class_of(verifier)} returned a {type(verdict).__name__} instead of a "
-            f"g2rl.types.Verdict {_asked(completion, problem)}"
-        )
+    asked = f"for a response to {problem.id} that begins {completion[:SHOWN_RESPONSE]!r}"
+    verdict: Verdict = _returned(verifier, "grade", (completion, problem), Verdict, asked)
     return verdict
 
 
-def _asked(completion: str, problem: Problem) -> str:
-    """What a verifier was asked, in words."""
-    return f"(for a response to {problem.id} that begins {completion[:SHOWN_RESPONSE]!r})"
+def key_of(verifier: Verifier, answer: str) -> str:
+    """A verifier's normal form of an extracted answer.
+
+    Raises:
+        VerifierError: a verifier of the user's own raised, or one gave no text.
+    """
+    key: str = _returned(verifier, "key", (answer,), str, f"for the answer {_shown(answer)}")
+    return key
+
+
+def mean_the_same(verifier: Verifier, left: str, right: str) -> bool:
+    """Whether two extracted answers mean the same to a verifier.
+
+    Raises:
+        VerifierError: a verifier of the user's own raised, or one gave neither true nor false.
+    """
+    asked = f"for the answers {_shown(left)} and {_shown(right)}"
+    same: bool = _returned(verifier, "equivalent", (left, right), bool, asked)
+    return same
+
+
+def _returned(
+    verifier: Verifier, method: str, given: tuple[Any, ...], kind: type, asked: str
+) -> Any:
+    """What a method of a verifier returns, if it is of the kind that it has to be.
+
+    Args:
+        verifier: perhaps of the user's own.
+        method: grade, key or equivalent.
+        given: its arguments.
+        kind: of what it has to return.
+        asked: the arguments in words.
+
+    Raises:
+        VerifierError: naming class, method and line, and what the method was asked.
+    """
+    who = f"verifier {class_of(verifier)}: {method}"
+    try:
+        result = getattr(verifier, method)(*given)
+    except MemoryError:
+        raise  # the worker's limit; the grader counts it as killed
+    except Exception as error:
+        # errors of g2rl's own verifiers are defects of ours
+        if is_of_g2rl(verifier):
+            raise
+        raise VerifierError(f"{who} {raised(error)} ({asked})") from error
+
+    # a truth value of numpy, say, would be taken for no
+    if not isinstance(result, kind):
+        name = "g2rl.types.Verdict" if kind is Verdict else kind.__name__
+        raise VerifierError(
+            f"{who} returned a {type(result).__name__} instead of a {name} ({asked})"
+        )
+    return result
+
+
+def _shown(answer: str) -> str:
+    """The beginning of an answer."""
+    return repr(answer[:SHOWN_RESPONSE])
