@@ -62,6 +62,10 @@ def add_choices(command_line: argparse.ArgumentParser) -> None:
     )
 
 
+CHOICES = ("by", "metrics", "against", "family", "out")
+"""Options of these commands that may be typed as settings, ``against=g2rl``."""
+
+
 def choices_of(words: argparse.Namespace) -> Choices:
     """What was typed behind the options of `add_choices`."""
     return Choices(words.by, words.metrics, words.against, words.family, words.partial)

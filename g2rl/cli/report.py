@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
-from g2rl.cli.comparing import add_choices, choices_of
+from g2rl.cli.comparing import CHOICES, add_choices, choices_of
+from g2rl.cli.config.words import as_flags
 from g2rl.cli.one_line import errors_in_one_line
 
 EPILOG = """examples
@@ -63,7 +65,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Entry point of `g2rl-report`."""
-    words = parser().parse_args()
+    typed = as_flags(sys.argv[1:], (*CHOICES, "responses", "characters"))
+    words = parser().parse_args(typed)
 
     # what draws is imported here, so that --help stays quick
     from g2rl.analysis.report.responses import Budget

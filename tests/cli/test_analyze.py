@@ -143,7 +143,7 @@ def test_a_grid_draws_each_set_once_and_scores_it_at_every_temperature(tmp_path:
             ],
             "choose one",
         ),
-        (["run=nowhere"], r"no config\.yaml there"),
+        (["run=nowhere"], "there is no folder nowhere"),
     ],
 )
 def test_settings_that_give_no_distribution_are_refused(

@@ -11,6 +11,7 @@ from g2rl.analysis.comparison.choices import Choices
 from g2rl.cli import report as report_command
 from g2rl.cli.api import report as report_function
 from g2rl.cli.comparing import NAME_LENGTH, named_after, safe_name
+from g2rl.cli.jobs import compare as compare_command
 from g2rl.cli.jobs.compare import folder_name
 
 
@@ -75,6 +76,16 @@ def test_a_page_about_one_run_needs_no_choices(
     report_command.main()
     assert page.stat().st_size > 10_000
     assert report_function(finished_run, out=page, partial=True) == page
+
+    # options may be typed as settings, as those of g2rl export
+    page.unlink()
+    monkeypatch.setattr(sys, "argv", ["g2rl-report", str(finished_run), f"out={page}"])
+    report_command.main()
+    assert page.is_file()
+    tables = tmp_path / "tables"
+    monkeypatch.setattr(sys, "argv", ["g2rl-analyze compare", str(finished_run), f"out={tables}"])
+    compare_command.main()
+    assert (tables / "table.md").is_file()
 
     # choices of a comparison have nothing to compare here
     with pytest.raises(ValueError, match="is one run: --by"):

@@ -514,5 +514,5 @@ def _fields_among(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
 def _a_list(value: Any, key: str) -> Sequence[Any]:
     """A setting that must be a list: a single word would be taken for a list of its letters."""
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise ValueError(f"{key} must be a list, got {value!r}")
+        raise ValueError(f"{key} must be a list, typed as {key}=[A,B], got {value!r}")
     return value

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from g2rl.analysis.comparison.choices import Choices
-from g2rl.cli.comparing import add_choices, choices_of, named_after, safe_name, tell_left_out
+from g2rl.cli.comparing import (
+    CHOICES,
+    add_choices,
+    choices_of,
+    named_after,
+    safe_name,
+    tell_left_out,
+)
+from g2rl.cli.config.words import as_flags
 from g2rl.cli.one_line import errors_in_one_line
 
 if TYPE_CHECKING:
@@ -64,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Entry point of `g2rl-analyze compare`, the command's own word already removed."""
-    words = parser().parse_args()
+    words = parser().parse_args(as_flags(sys.argv[1:], CHOICES))
     with errors_in_one_line():
         compare(words.runs, words.out, choices_of(words))
 

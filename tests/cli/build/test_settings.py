@@ -56,7 +56,10 @@ def test_every_node_becomes_a_record() -> None:
         ("health.window=true", "health.window must be a whole number, got True"),
         ("model.chat=1", "model.chat must be true or false, got 1"),
         ("model.revision=123", "model.revision must be text or null, got 123"),
-        ("model.stop_tokens=eos", "model.stop_tokens must be a list, got 'eos'"),
+        (
+            "model.stop_tokens=eos",
+            "model.stop_tokens must be a list, typed as model.stop_tokens=[A,B], got 'eos'",
+        ),
         ("optimizer.betas=[0.9]", "optimizer.betas must be two numbers"),
         ("task.top_p=2", "task.top_p must lie in"),
         ("task.max_response_tokens=0", "task.max_response_tokens must be >= 1, got 0"),
@@ -91,7 +94,11 @@ def test_a_wrong_setting_is_named_by_its_full_key(override: str, message: str) -
     ("command", "override", "message"),
     [
         ("evaluate", "part=half", "part must be a whole number, got 'half'"),
-        ("evaluate", "compare=runs/a", "compare must be a list, got 'runs/a'"),
+        (
+            "evaluate",
+            "compare=runs/a",
+            "compare must be a list, typed as compare=[A,B], got 'runs/a'",
+        ),
         ("evaluate", "model.tile_mb=big", "model.tile_mb must be a whole number"),
         ("evaluate", "benchmark.temperature=hot", "benchmark.temperature must be a number"),
         ("analyze_geometry", "sampled_at=0.6", "sampled_at must be a list of numbers, got 0.6"),
