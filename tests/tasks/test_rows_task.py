@@ -115,9 +115,7 @@ def test_what_helps_where_nothing_is_held_out_can_be_typed(tmp_path: Path) -> No
         build("task.source.held_out=100")
     with pytest.raises(InstantiationException, match=r"theirs.*: 9 .*held_out=0 takes them"):
         build("task.source.held_out=10", f"benchmark.source={theirs}")
-    with pytest.raises(
-        InstantiationException, match=r"task\.source\.held_out must be 0 or more, got -1"
-    ):
+    with pytest.raises(ValueError, match=r"task\.source\.held_out must be >= 0, got -1"):
         build("task.source.held_out=-1")
 
 

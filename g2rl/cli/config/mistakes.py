@@ -24,6 +24,12 @@ from g2rl.cli.config.synonyms import meant_by
 from g2rl.cli.config.words import DRY_RUN, PLAIN_FLAGS, VALUED_FLAGS, Words
 from g2rl.tasks.places import why_no
 
+SOURCED = {
+    "model": "model=hf model.source",
+    "task": "task=rows task.source.source",
+    "benchmark": "benchmark=rows benchmark.source",
+}
+"""Groups with a choice for files and names of the hub, and what takes them."""
 SEARCH_PATH = "hydra.searchpath"
 """The setting that names further folders of configuration files."""
 
@@ -185,6 +191,10 @@ def _wrong_choice(
         for name in _values(override):
             if isinstance(name, str) and name not in known:
                 problem = f"{group} has no choice {name!r}"
+
+                # a path or a name of the hub is no choice, but the source of one
+                if group in SOURCED and not {"/", "."}.isdisjoint(name):
+                    return f"{group}={name}: {problem}; type {SOURCED[group]}={name}"
                 return _did_you_mean(f"{group}={name}", name, known, problem)
     return None
 
@@ -360,7 +370,7 @@ def _did_you_mean_key(text: str, wrong: str, known: Sequence[str], problem: str)
         names = difflib.get_close_matches(last, [key[len(node) + 1 :] for key in beside], n=3)
         meant = [f"{node}.{name}" for name in names] + _of_last_name(wrong, known)[:3]
     else:
-        meant = _near(wrong, known)
+        meant = _of_last_name(wrong, known) or _near(wrong, known)
     if meant:
         return f"{text}: {problem}; did you mean {' or '.join(dict.fromkeys(meant))}?"
 

@@ -38,6 +38,7 @@ from dataclasses import dataclass, field
 from importlib.machinery import PathFinder
 from numbers import Real
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from g2rl.tasks.grading.code_files import file_of, line_of, python_file, raised
@@ -262,7 +263,9 @@ def load_function(name: str, file: Path | None = None) -> Callable[..., Any]:
     # a class that can be called is as good as a function
     function = getattr(module, function_name, None)
     if not callable(function):
-        raise RewardFunctionError(f"reward function {name}: {place} has no function of that name")
+        raise RewardFunctionError(
+            f"reward function {name}: {place} has no function of that name{_there_are(module)}"
+        )
     return function
 
 
@@ -316,6 +319,15 @@ TRL_EXTRAS: dict[str, Any] = {
     "log_metric": _ignore,
 }
 """Further arguments of TRL, given to functions that name them."""
+
+
+def _there_are(module: ModuleType) -> str:
+    """The functions that a module defines itself, as the end of a sentence about another one."""
+    names: list[str] = []
+    for name, one in vars(module).items():
+        if callable(one) and getattr(one, "__module__", None) == module.__name__:
+            names.append(name)
+    return f"; it has {', '.join(names)}" if names else ""
 
 
 def call(function: Callable[..., Any], name: str, row: Mapping[str, Any], asked: str) -> Any:

@@ -205,6 +205,13 @@ def test_a_setting_that_a_choice_leaves_to_the_user_is_asked_for_by_name(command
         (["trainer=5"], "trainer is a group of settings; set one: trainer.steps, "),
         (["task.source=FILE.jsonl"], "task.source is a group of settings; set one: task.source."),
         (["smoke"], "smoke: settings are KEY=VALUE"),
+        (["model=Qwen/Qwen3-0.6B"], "type model=hf model.source=Qwen/Qwen3-0.6B"),
+        (["task=mine.jsonl"], "type task=rows task.source.source=mine.jsonl"),
+        (["benchmark=../test.csv"], "type benchmark=rows benchmark.source=../test.csv"),
+        (
+            ["verifier=math", "task=rows"],
+            "did you mean benchmark.verifier or task.source.verifier?",
+        ),
         (["hydra.run.dirr=x"], "there is no key 'hydra.run.dirr'; did you mean hydra.run.dir?"),
         (["hydra.mode=foo"], "hydra.mode=foo: Invalid value 'foo', expected one of [RUN, MULTI"),
         (["hydra/launcher=jobli"], "Available options in 'hydra/launcher': basic joblib"),

@@ -103,7 +103,7 @@ def test_what_is_no_reward_is_named_with_function_and_problem(word: str, complai
     ("name", "complaint"),
     [
         ("no.such.module:f", "no.such.module cannot be imported"),
-        (f"{MODULE}:absent", "has no function of that name"),
+        (f"{MODULE}:absent", "has no function of that name; it has "),
         (f"{MODULE}:not_callable", "has no function of that name"),
         ("absent.py:f", "no such file"),
     ],
