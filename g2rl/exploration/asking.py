@@ -8,8 +8,9 @@ function (`g2rl.tasks.grading.reward_function`), and so does what cannot be used
 from __future__ import annotations
 
 import inspect
+import math
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from g2rl.exploration.signal import NEEDS, Signal
-from g2rl.tasks.grading.code_files import class_of, is_of_g2rl, raised
+from g2rl.tasks.grading.code_files import class_of, is_of_g2rl, raised, words_of
 from g2rl.types import GroupBatch, Shaped
 
 HELP = "docs/write_a_signal.md shows a whole one"
@@ -41,6 +42,8 @@ NEED_OF_FIELD = {
     "partition_PG": "partition",
 }
 """Fields of a batch that are None unless the `needs` of the signal have this."""
+TENSORS = ("advantages_PG", "keep_P", "keep_PG")
+"""What a signal may give besides rewards, as tensors."""
 
 
 class SignalError(ValueError):
@@ -99,7 +102,8 @@ def ask(signal: Signal, batch: GroupBatch) -> Shaped:
 
     Raises:
         SignalError: a signal of the user's own raised, or what it returned is no `Shaped` whose
-            metrics are numbers and whose diagnostics have the shape (P, G) of the batch.
+            fields are what `g2rl.types` says; shapes of rewards, advantages and masks are left to
+            the caller.
     """
     with named_errors(signal, batch):
         shaped = signal(batch)
@@ -108,24 +112,57 @@ def ask(signal: Signal, batch: GroupBatch) -> Shaped:
         raise SignalError(f"{who} returned {_kind_of(shaped)} instead of a Shaped; {HELP}")
     if not isinstance(shaped.rewards_PG, Tensor):
         raise SignalError(f"{who} gave {_kind_of(shaped.rewards_PG)} as rewards, not a tensor")
+    for name in TENSORS:
+        value = getattr(shaped, name)
+        if value is not None and not isinstance(value, Tensor):
+            raise SignalError(f"{who} gave {_kind_of(value)} as {name}, not a tensor")
+    for name in ("metrics", "diagnostics"):
+        value = getattr(shaped, name)
+        if not isinstance(value, Mapping):
+            raise SignalError(f"{who} gave {_kind_of(value)} as {name}, not a dictionary by name")
 
-    # a row of metrics is written as JSON
-    for name, value in shaped.metrics.items():
+    # the loss
+    if not isinstance(shaped.entropy_coef, int | float) or not math.isfinite(shaped.entropy_coef):
+        raise SignalError(f"{who}: entropy_coef is no finite number, but {shaped.entropy_coef!r}")
+    if shaped.token_bonus is not None:
+        _check_tokens(who, shaped.token_bonus, batch.lengths_PG)
+
+    # what is written down
+    _check_numbers(who, shaped.metrics)
+    _check_columns(who, shaped.diagnostics, batch.rewards_PG.shape)
+    return shaped
+
+
+def _check_tokens(who: str, bonus: Any, lengths_PG: Tensor) -> None:
+    """Refuse a bonus that does not fit the tokens: in one row it would be that of other tokens."""
+    lengths: list[Any] = []
+    for bonus_T in bonus if isinstance(bonus, list | tuple) else ():
+        lengths.append(len(bonus_T) if isinstance(bonus_T, Tensor) and bonus_T.dim() == 1 else None)
+    if lengths != lengths_PG.flatten().tolist():
+        raise SignalError(
+            f"{who} gave {_kind_of(bonus)} as token_bonus; it must be a list with one tensor for "
+            "each response, with one number for each of its tokens"
+        )
+
+
+def _check_numbers(who: str, metrics: Mapping[str, Any]) -> None:
+    """Refuse a metric that is no number of Python: a row of metrics is written as JSON."""
+    for name, value in metrics.items():
         if not isinstance(value, int | float):
             raise SignalError(
-                f"{who}: metric {name} is {_kind_of(value)}; it must be a number, e.g. "
+                f"{who}: metric {name} is {_kind_of(value)}; it must be an int or a float, e.g. "
                 "values.mean().item()"
             )
 
-    # a diagnostic is a column, with one number for every response
-    for name, values_PG in shaped.diagnostics.items():
-        if not isinstance(values_PG, Tensor) or values_PG.shape != batch.rewards_PG.shape:
+
+def _check_columns(who: str, diagnostics: Mapping[str, Any], shape: torch.Size) -> None:
+    """Refuse a diagnostic that is no column, with one number for every response."""
+    for name, values_PG in diagnostics.items():
+        if not isinstance(values_PG, Tensor) or values_PG.shape != shape:
             raise SignalError(
-                f"{who}: diagnostic {name} has shape {tuple(getattr(values_PG, 'shape', ()))}, "
-                f"the batch has {tuple(batch.rewards_PG.shape)}; it must be a tensor with one "
-                "number for each response"
+                f"{who}: diagnostic {name} is {_kind_of(values_PG)}, the batch has the shape "
+                f"{tuple(shape)}; it must be a tensor with one number for each response"
             )
-    return shaped
 
 
 @contextmanager
@@ -140,16 +177,16 @@ def named_errors(signal: Signal, batch: GroupBatch | None = None) -> Iterator[No
         yield
     except (SignalError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # an exit would end the run without a word
         if is_of_g2rl(signal):
             raise
         who = f"exploration={signal.name} ({class_of(signal)})"
-        raise SignalError(f"{who} {raised(error)}{_mend(error, batch)}") from error
+        raise SignalError(f"{who} {raised(error)}{_mend(error, signal, batch)}") from error
 
 
-def _mend(error: Exception, batch: GroupBatch | None) -> str:
+def _mend(error: BaseException, signal: Signal, batch: GroupBatch | None) -> str:
     """What helps where the signal looked at a field that it had not asked for, else nothing."""
-    if batch is None or "NoneType" not in str(error):
+    if batch is None or "NoneType" not in words_of(error):
         return ""
 
     # names that the functions on the way to the error look up
@@ -157,7 +194,7 @@ def _mend(error: Exception, batch: GroupBatch | None) -> str:
     for frame, _ in traceback.walk_tb(error.__traceback__):
         read |= {*frame.f_code.co_names}
     for field, need in NEED_OF_FIELD.items():
-        if field in read and getattr(batch, field) is None:
+        if field in read and need not in signal.needs and getattr(batch, field) is None:
             return f"; batch.{field} is None unless it is asked for: name {need!r} in needs"
     return ""
 

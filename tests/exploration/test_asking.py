@@ -62,12 +62,38 @@ def shaping(statement: str, base: str = "Stateless", *attributes: str) -> str:
         ("return Shaped(None)", "gave None as rewards"),
         (
             "return Shaped(batch.rewards_PG, metrics={'m': batch.rewards_PG.mean()})",
-            r"metric m is a tensor of shape \(\); it must be a number",
+            r"metric m is a tensor of shape \(\); it must be an int or a float",
         ),
         (
-            "return Shaped(batch.rewards_PG, diagnostics={'d': torch.zeros(4)})",
-            r"diagnostic d has shape \(4,\), the batch has \(1, 2\)",
+            "return Shaped(batch.rewards_PG, metrics={'m': torch.ones(2).numpy()[0]})",
+            "metric m is a float32; it must be an int or a float",
         ),
+        ("return Shaped(batch.rewards_PG, metrics=None)", "gave None as metrics, not a dictionary"),
+        (
+            "return Shaped(batch.rewards_PG, diagnostics={'d': torch.zeros(4)})",
+            r"diagnostic d is a tensor of shape \(4,\), the batch has the shape \(1, 2\)",
+        ),
+        (
+            "return Shaped(batch.rewards_PG, diagnostics={'d': [0.0, 0.0]})",
+            "diagnostic d is a list, the batch has",
+        ),
+        ("return Shaped(batch.rewards_PG, keep_P=[True])", "gave a list as keep_P, not a tensor"),
+        (
+            "return Shaped(batch.rewards_PG, entropy_coef=float('nan'))",
+            "entropy_coef is no finite number, but nan",
+        ),
+        # as many numbers as tokens, but of other responses
+        (
+            "return Shaped(batch.rewards_PG, token_bonus=[torch.ones(1), torch.ones(2)])",
+            "gave a list as token_bonus; it must be a list with one tensor for each response",
+        ),
+        (
+            "return Shaped(batch.rewards_PG, token_bonus=torch.ones(3))",
+            r"gave a tensor of shape \(3,\) as token_bonus",
+        ),
+        # what would end a run without a word, or hide the line
+        ("raise SystemExit(0)", r"raised SystemExit: 0, in line 8 of own_\d+\.py$"),
+        ("raise ValueError('a\\n\\nb')", r"raised ValueError: a b, in line 8 of own_\d+\.py$"),
     ],
 )
 def test_a_signal_that_fails_is_named_with_its_line(
@@ -108,6 +134,19 @@ def test_what_is_no_signal_is_refused_when_it_is_built(
 ) -> None:
     with pytest.raises(SignalError, match=rf"^exploration\._target_=own_\d+\.Mine: .*{words}"):
         own(tmp_path, monkeypatch, code)
+
+
+def test_a_field_that_was_asked_for_is_not_blamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = shaping("return batch.answer_keys[0]", "Stateless", NAMED, 'needs = {"answers"}')
+    with pytest.raises(SignalError, match=r"raised TypeError: .*, in line 8 of own_\d+\.py$"):
+        ask(own(tmp_path, monkeypatch, code), batch())
+
+
+def test_a_bonus_that_fits_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = shaping("return Shaped(batch.rewards_PG, token_bonus=[torch.ones(2), torch.ones(1)])")
+    assert ask(own(tmp_path, monkeypatch, code), batch()).token_bonus is not None
 
 
 def test_a_plan_of_tokens_that_fails_is_named(

@@ -85,9 +85,26 @@ def line_of(error: BaseException) -> str:
     return line
 
 
+def words_of(error: BaseException) -> str:
+    """What an error of the user's own says, in one line: ``KeyError: 'x'``.
+
+    Its text may be long, empty, of several lines, or raise an error of its own.
+    """
+    kind = type(error).__name__
+    try:
+        text = str(error)
+    except Exception as second:
+        return f"{kind} (whose text cannot be had: {type(second).__name__})"
+
+    # signs that steer a terminal are written out, and only the beginning is looked at
+    words = " ".join(text[: 2 * SHOWN_ERROR].split())[:SHOWN_ERROR]
+    shown = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in words)
+    return f"{kind}: {shown}" if shown else kind
+
+
 def raised(error: BaseException) -> str:
     """What the user's own code raised: ``raised KeyError: 'x', in line 3 of mine.py``."""
-    return f"raised {type(error).__name__}: {str(error)[:SHOWN_ERROR]}{line_of(error)}"
+    return f"raised {words_of(error)}{line_of(error)}"
 
 
 def class_of(thing: Any) -> str:

@@ -41,7 +41,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from g2rl.tasks.grading.code_files import file_of, line_of, python_file, raised
+from g2rl.tasks.grading.code_files import file_of, line_of, python_file, raised, words_of
 from g2rl.tasks.grading.extract import clean, final_text, last_boxed
 from g2rl.tasks.grading.verifier import SHOWN_RESPONSE
 from g2rl.types import Problem, Verdict
@@ -256,7 +256,7 @@ def load_function(name: str, file: Path | None = None) -> Callable[..., Any]:
         module = _module_of(place, file)
     except (Exception, SystemExit) as error:
         raise RewardFunctionError(
-            f"reward function {name}: {place} cannot be imported ({type(error).__name__}: {error}"
+            f"reward function {name}: {place} cannot be imported ({words_of(error)}"
             f"{line_of(error)})"
         ) from error
 
