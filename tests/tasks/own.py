@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, cast
+
+import numpy as np
 
 from g2rl.tasks.benchmarks.benchmark import Benchmark
 from g2rl.types import Problem, SamplingParams, Verdict
+
+FIELDS: dict[str, dict[str, Any]] = {
+    "correct": {"correct": np.bool_(True)},
+    "word": {"correct": "no"},
+    "answer": {"answer": 13},
+    "route": {"route": None},
+    "graded": {"graded": np.float32(0.5)},
+    "nan": {"graded": math.nan},
+    "huge": {"graded": 10**400},
+}
+"""Fields of a verdict that cannot be, by the fault that gives them."""
 
 
 class Judge:
@@ -19,17 +33,21 @@ class Judge:
             raise KeyError("my bug")
         if self.fault == "true":
             return True
+        if self.fault == "exits":
+            raise SystemExit(0)
+        if self.fault in FIELDS:
+            return Verdict(**{"correct": True, "answer": "1", "route": "-", **FIELDS[self.fault]})
         return Verdict(problem.answer in completion, completion, "string")
 
-    def key(self, answer: str) -> Any:
-        if self.fault == "key raises":
+    def key(self, answer: str) -> str:
+        if self.fault == "key":
             raise KeyError("my bug")
-        return 7 if self.fault == "key" else answer
+        return cast("str", 1) if self.fault == "number" else answer
 
-    def equivalent(self, left: str, right: str) -> Any:
-        if self.fault == "equivalent raises":
+    def equivalent(self, left: str, right: str) -> bool:
+        if self.fault == "equivalent":
             raise KeyError("my bug")
-        return 1 if self.fault == "equivalent" else left == right
+        return cast("bool", np.bool_(left.casefold() == right.casefold()))
 
 
 def own_benchmark(fault: str = "") -> Any:

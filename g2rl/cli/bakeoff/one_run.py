@@ -14,6 +14,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from g2rl.runs.interrupt import StopRequest
 from g2rl.runs.layout import RunFolder
 from g2rl.runs.lock import alone_in
 from g2rl.runs.tracking import read_metrics
+from g2rl.tasks.grading.verifier import key_of
 from g2rl.training.console import SilentReporter
 from g2rl.training.settings import TrainerSettings
 from g2rl.training.validation import HeldOut, Validation
@@ -200,7 +202,8 @@ class Measured(Validation):
         is_hard_B = np.array([group == HARD for group in groups])
         ks = [k for k in benchmark.ks if k <= samples]
         metrics = {f"eval/{benchmark.name}/samples": float(samples)}
-        for name, values_B in per_problem(responses, ks, grader.verifier.key).items():
+        key = partial(key_of, grader.verifier)
+        for name, values_B in per_problem(responses, ks, key).items():
             metrics[f"eval/{benchmark.name}/{name}"] = float(values_B.mean())
             if is_hard_B.any():
                 hard_mean = float(values_B[is_hard_B].mean())

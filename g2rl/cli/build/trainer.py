@@ -36,6 +36,7 @@ from g2rl.runs.layout import RunFolder
 from g2rl.runs.tracking import SilentTracker, Tracker
 from g2rl.tasks.benchmarks.benchmark import Benchmark
 from g2rl.tasks.grading.grader import Graders
+from g2rl.tasks.grading.verifier import key_of
 from g2rl.tasks.task import Rehearsed, Task, check_task, fit_prompts, refuse_leaks
 from g2rl.training.console import Reporter
 from g2rl.training.host_memory import keep_freed_memory
@@ -347,7 +348,7 @@ def assemble_step(
         world,
         advantage=settings.advantage,
         partitioner=exploration.partitioner,
-        answer_key=problems.task.verifier.key,
+        answer_key=partial(key_of, problems.task.verifier),
     )
     sampler = build_sampler(settings, problems.task, models, reporter, world)
     scorer = Scorer(

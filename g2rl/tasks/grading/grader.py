@@ -31,7 +31,7 @@ from pebble import ProcessExpired
 from g2rl.tasks.grading import workers
 from g2rl.tasks.grading.reasoning import CUT_OFF
 from g2rl.tasks.grading.staged import PENDING, Staged
-from g2rl.tasks.grading.verifier import Verifier, judged, key_of, mean_the_same
+from g2rl.tasks.grading.verifier import Verifier, are_equivalent, judged, key_of
 from g2rl.tasks.grading.worker_pool import ScheduledCall, WorkerPool
 from g2rl.types import Problem, Verdict
 
@@ -281,7 +281,7 @@ class Grader:
             return self._schedule(workers.grade, (completion, problem), None)
 
         # the first stage often settles it; a worker takes what is left open
-        verdict = self.verifier.screen(completion, problem)
+        verdict = judged(self.verifier, completion, problem, "screen")
         if verdict.route != PENDING:
             return verdict
         return self._schedule(workers.decide, (verdict.answer, problem.answer), verdict.answer)
@@ -359,7 +359,7 @@ class Grader:
         if isinstance(self.verifier, Staged):
             same = self.verifier.screen_equivalent(member, answer)
         if same is None and self._pool is None:
-            same = mean_the_same(self.verifier, member, answer)
+            same = are_equivalent(self.verifier, member, answer)
         return same
 
     def _count(self, verdicts: list[Verdict]) -> None:

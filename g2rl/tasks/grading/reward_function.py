@@ -43,12 +43,10 @@ from typing import Any
 
 from g2rl.tasks.grading.code_files import file_of, line_of, python_file, raised, words_of
 from g2rl.tasks.grading.extract import clean, final_text, last_boxed
-from g2rl.tasks.grading.verifier import SHOWN_RESPONSE
+from g2rl.tasks.grading.verifier import LARGEST_REWARD, SHOWN_RESPONSE
 from g2rl.types import Problem, Verdict
 
 ON_ERROR = ("stop", "count")
-LARGEST_REWARD = 1e6
-"""A reward of a larger size is refused: it would drown all others, and overflow in float32."""
 MAX_ANSWER = 200
 """Characters of a response without a box that stand for its answer."""
 COLUMNS = "columns"
@@ -432,23 +430,29 @@ def one_reward(returned: Any, name: str, asked: str) -> float | None:
             "must return one for each"
         )
 
-    # one number; true and false are 1 and 0, as in TRL
-    if values[0] is None:
+    # one number, which may be one of numpy or torch; true and false are 1 and 0, as in TRL
+    value = values[0]
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if value is None:
         return None
-    if not isinstance(values[0], Real):
+    if not isinstance(value, Real):
         raise RewardFunctionError(
-            f"reward function {name} returned {_short(values[0])}, which is no number {where}"
+            f"reward function {name} returned {_short(value)}, which is no number {where}"
         )
-    reward = float(values[0])
-    if not abs(reward) <= LARGEST_REWARD:
+    size: Any = abs(value)  # as it is, because a whole number may be too large for a float
+    if not size <= LARGEST_REWARD:
         raise RewardFunctionError(
-            f"reward function {name} returned {reward}, which is no reward {where}: it must be "
-            f"finite, and at most {LARGEST_REWARD:g} in size"
+            f"reward function {name} returned {_short(value)}, which is no reward {where}: it must "
+            f"be finite, and at most {LARGEST_REWARD:g} in size"
         )
-    return reward
+    return float(value)
 
 
 def _short(value: Any) -> str:
-    """The beginning of how a value is written."""
-    text = repr(value)
+    """The beginning of how a value is written, in one line."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # it is of a class of the user's own, or has too many digits
+        text = f"a {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -6,6 +6,8 @@ not import torch. It must never evaluate model output.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from g2rl.tasks.grading.code_files import class_of, is_of_g2rl, raised
@@ -13,6 +15,17 @@ from g2rl.types import Problem, Verdict
 
 SHOWN_RESPONSE = 60
 """Characters of a response that a message about it shows."""
+
+
+LARGEST_REWARD = 1e6
+"""A reward of a larger size is refused: it would drown all others, and overflow in float32."""
+TYPES_OF_FIELDS: dict[str, tuple[type, ...]] = {
+    "correct": (bool,),
+    "answer": (str, type(None)),
+    "route": (str,),
+    "graded": (float, int, type(None)),
+}
+"""What a verdict holds."""
 
 
 class VerifierError(ValueError):
@@ -72,73 +85,81 @@ def check_verifier(verifier: Any, owner: str) -> None:
         )
 
 
-def judged(verifier: Verifier, completion: str, problem: Problem) -> Verdict:
+def judged(verifier: Verifier, completion: str, problem: Problem, method: str = "grade") -> Verdict:
     """The verdict of a verifier on one completion.
+
+    Args:
+        verifier: is asked.
+        completion: the response.
+        problem: what it responds to.
+        method: "grade", or "screen" of a staged one.
 
     Raises:
         VerifierError: a verifier of the user's own raised, or one gave no `Verdict`.
     """
-    asked = f"for a response to {problem.id} that begins {completion[:SHOWN_RESPONSE]!r}"
-    verdict: Verdict = _returned(verifier, "grade", (completion, problem), Verdict, asked)
-    return verdict
+    asked = f"(for a response to {problem.id} that begins {completion[:SHOWN_RESPONSE]!r})"
+    with _named_errors(verifier, asked):
+        verdict = getattr(verifier, method)(completion, problem)
+    fault = _fault_of(verdict)
+    if fault is not None:
+        raise VerifierError(f"verifier {class_of(verifier)} returned {fault} {asked}")
+    judgement: Verdict = verdict
+    return judgement
 
 
 def key_of(verifier: Verifier, answer: str) -> str:
-    """A verifier's normal form of an extracted answer.
+    """A verifier's normal form of an answer.
 
     Raises:
         VerifierError: a verifier of the user's own raised, or one gave no text.
     """
-    key: str = _returned(verifier, "key", (answer,), str, f"for the answer {_shown(answer)}")
+    asked = f"as the key of the answer {answer[:SHOWN_RESPONSE]!r}"
+    with _named_errors(verifier, asked):
+        key = verifier.key(answer)
+    if not isinstance(key, str):
+        kind = type(key).__name__
+        raise VerifierError(f"verifier {class_of(verifier)} returned a {kind}, no text, {asked}")
     return key
 
 
-def mean_the_same(verifier: Verifier, left: str, right: str) -> bool:
-    """Whether two extracted answers mean the same to a verifier.
+def are_equivalent(verifier: Verifier, left: str, right: str) -> bool:
+    """Whether a verifier takes two answers for the same.
 
     Raises:
-        VerifierError: a verifier of the user's own raised, or one gave neither true nor false.
+        VerifierError: a verifier of the user's own raised.
     """
-    asked = f"for the answers {_shown(left)} and {_shown(right)}"
-    same: bool = _returned(verifier, "equivalent", (left, right), bool, asked)
-    return same
+    asked = f"of the answers {left[:SHOWN_RESPONSE]!r} and {right[:SHOWN_RESPONSE]!r}"
+    with _named_errors(verifier, asked):
+        return bool(verifier.equivalent(left, right))
 
 
-def _returned(
-    verifier: Verifier, method: str, given: tuple[Any, ...], kind: type, asked: str
-) -> Any:
-    """What a method of a verifier returns, if it is of the kind that it has to be.
-
-    Args:
-        verifier: perhaps of the user's own.
-        method: grade, key or equivalent.
-        given: its arguments.
-        kind: of what it has to return.
-        asked: the arguments in words.
-
-    Raises:
-        VerifierError: naming class, method and line, and what the method was asked.
-    """
-    who = f"verifier {class_of(verifier)}: {method}"
+@contextmanager
+def _named_errors(verifier: Verifier, asked: str) -> Iterator[None]:
+    """Tell whose error it is that a verifier of the user's own raises, and where."""
     try:
-        result = getattr(verifier, method)(*given)
+        yield
     except MemoryError:
         raise  # the worker's limit; the grader counts it as killed
-    except Exception as error:
-        # errors of g2rl's own verifiers are defects of ours
+    except (Exception, SystemExit) as error:  # an exit would end the run without a word
         if is_of_g2rl(verifier):
             raise
-        raise VerifierError(f"{who} {raised(error)} ({asked})") from error
+        raise VerifierError(f"verifier {class_of(verifier)} {raised(error)} {asked}") from error
 
-    # a truth value of numpy, say, would be taken for no
-    if not isinstance(result, kind):
-        name = "g2rl.types.Verdict" if kind is Verdict else kind.__name__
-        raise VerifierError(
-            f"{who} returned a {type(result).__name__} instead of a {name} ({asked})"
+
+def _fault_of(verdict: Any) -> str | None:
+    """What keeps a value from being a verdict, in words; None for a verdict."""
+    if not isinstance(verdict, Verdict):
+        return f"a {type(verdict).__name__} instead of a g2rl.types.Verdict"
+
+    # numbers of numpy cannot be written down as JSON
+    for name, kinds in TYPES_OF_FIELDS.items():
+        value = getattr(verdict, name)
+        if not isinstance(value, kinds):
+            words = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
+            return f"a Verdict whose {name} is a {type(value).__name__}; it must be {words}"
+    if verdict.graded is not None and not abs(verdict.graded) <= LARGEST_REWARD:
+        return (
+            f"a Verdict whose graded is no reward; it must be finite, and at most "
+            f"{LARGEST_REWARD:g} in size"
         )
-    return result
-
-
-def _shown(answer: str) -> str:
-    """The beginning of an answer."""
-    return repr(answer[:SHOWN_RESPONSE])
+    return None

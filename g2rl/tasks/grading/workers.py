@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from g2rl.tasks.grading.verifier import Verifier, judged, mean_the_same
+from g2rl.tasks.grading.verifier import Verifier, are_equivalent, judged
 from g2rl.types import Problem, Verdict
 
 GRACE_SECONDS = 1.0
@@ -147,7 +147,7 @@ def decide(answer: str, gold: str) -> Verdict | str:
 def equivalent(left: str, right: str) -> bool | str:
     """Compare two extracted answers in a worker; `TIMEOUT` when the time is up."""
     assert _verifier is not None
-    return _within_limit(mean_the_same, _verifier, left, right)
+    return _within_limit(are_equivalent, _verifier, left, right)
 
 
 def _within_limit(call: Callable[..., Any], *args: Any) -> Any:

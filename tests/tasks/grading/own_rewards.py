@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -46,6 +46,22 @@ def sometimes(completions: list[str], **columns: Any) -> list[float | None]:
     return [1.0 if "yes" in completion else None for completion in completions]
 
 
+class Written:
+    """What is written as it is told, and cannot be written without."""
+
+    def __init__(self, text: Any) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return cast("str", self.text)
+
+
+def of_a_library(completions: list[str], **columns: Any) -> list[Any]:
+    """Numbers of numpy and torch in a list, as metrics of libraries give them."""
+    kind = {"float": np.float32, "truth": np.bool_, "array": np.array, "none": lambda _: None}
+    return [kind[completion](0.5) for completion in completions]
+
+
 def obey(completions: list[str], **columns: Any) -> Any:
     """Does what the completion says."""
     word = completions[0]
@@ -70,6 +86,9 @@ def obey(completions: list[str], **columns: Any) -> Any:
         "list": [[1.0]],
         "none": [None],
         "mapping": {"reward": 1.0},
+        "digits": [10**5000],
+        "lines": [Written("one\n  two")],
+        "unwritable": [Written(None)],
     }
     return returned.get(word, [0.75])
 

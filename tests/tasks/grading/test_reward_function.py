@@ -69,6 +69,11 @@ def test_functions_are_weighed_and_none_leaves_one_out() -> None:
         reward("sometimes", "no")
 
 
+@pytest.mark.parametrize(("word", "paid"), [("float", 0.5), ("truth", 1.0), ("array", 0.5)])
+def test_a_number_of_a_library_is_one(word: str, paid: float) -> None:
+    assert reward("of_a_library", word) == paid
+
+
 @pytest.mark.parametrize(
     ("word", "complaint"),
     [
@@ -85,6 +90,9 @@ def test_functions_are_weighed_and_none_leaves_one_out() -> None:
         ("huge", "returned 1000000000.0, which is no reward"),
         ("word", "returned '0.5', which is no number"),
         ("list", r"returned \[1.0\], which is no number"),
+        ("digits", r"returned a int, which is no reward .*at most 1e\+06 in size"),
+        ("lines", r"returned one two, which is no number"),
+        ("unwritable", r"returned a Written, which is no number"),
         ("none", "returned None for a response"),
     ],
 )
