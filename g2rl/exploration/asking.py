@@ -7,10 +7,9 @@ function (`g2rl.tasks.grading.reward_function`), and so does what cannot be used
 
 from __future__ import annotations
 
-import inspect
 import math
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -81,20 +80,6 @@ def check_signal(signal: Any, key: str) -> None:
             raise SignalError(
                 f"{who} has no {method}; derive it from g2rl.exploration.Stateless; {HELP}"
             )
-
-
-def refuse_function(target: Callable[..., Any], key: str) -> None:
-    """Refuse a function that takes the batch itself in the place of a class.
-
-    Raises:
-        SignalError: naming the function.
-    """
-    # a function that makes a signal of its settings is all right
-    if inspect.isfunction(target) and "batch" in inspect.signature(target).parameters:
-        raise SignalError(
-            f"{key}: {target.__module__}.{target.__name__} is a function; name a class whose "
-            f"__call__ takes the batch; {HELP}"
-        )
 
 
 def ask(signal: Signal, batch: GroupBatch) -> Shaped:

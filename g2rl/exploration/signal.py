@@ -165,7 +165,8 @@ def all_needs(
         unknown = set(signal.needs) - NEEDS
         if unknown:
             raise ValueError(
-                f"exploration={signal.name} needs {sorted(unknown)}; there is {sorted(NEEDS)}"
+                f"exploration={signal.name} needs {sorted(map(str, unknown))}; there is "
+                f"{sorted(NEEDS)}"
             )
 
         # a partition needs whatever its partitioner looks at

@@ -126,13 +126,21 @@ def test_a_signal_that_fails_is_named_with_its_line(
         (shaping("pass", "Stateless", ASKS), "has no name"),
         (shaping("pass", "object", NAMED, ASKS), "has no state_dict; derive it from .*Stateless"),
         (f"class Mine(Stateless):\n    {NAMED}\n    {ASKS}\n", "cannot be called with a batch"),
-        ("def Mine(batch):\n    return Shaped(batch.rewards_PG)\n", r"Mine is a function; name a"),
+        (
+            "def Mine(batch):\n    return Shaped(batch.rewards_PG)\n",
+            "no class, and asks for batch;",
+        ),
+        ("def Mine(b):\n    return Shaped(b.rewards_PG)\n", "no class, and asks for b; name a"),
+        (
+            shaping("pass").replace("Mine", "Of") + "\nMine = Of()\n",
+            "no class, and asks for batch;",
+        ),
     ],
 )
 def test_what_is_no_signal_is_refused_when_it_is_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, words: str
 ) -> None:
-    with pytest.raises(SignalError, match=rf"^exploration\._target_=own_\d+\.Mine: .*{words}"):
+    with pytest.raises(SignalError, match=rf"^exploration\._target_=own_\d+\.Mine:? .*{words}"):
         own(tmp_path, monkeypatch, code)
 
 

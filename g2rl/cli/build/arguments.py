@@ -13,10 +13,14 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import NoneType, UnionType
 from typing import Any, Union, Unpack, get_args, get_origin, get_type_hints, is_typeddict
 
-from hydra.utils import get_object
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+
+from g2rl.tasks.grading.code_files import raised
 
 TARGET = "_target_"
 WORDS_OF_TYPES: dict[Any, str] = {
@@ -34,6 +38,8 @@ WORDS_OF_ITEMS: dict[Any, str] = {
     str: "texts",
 }
 """The same in a list: ``a list of whole numbers``."""
+_SETTABLE = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+"""Kinds of arguments that Hydra gives by their names."""
 
 
 # --- one value
@@ -122,7 +128,7 @@ def object_of(name: str, key: str) -> Callable[..., Any]:
     logger = logging.getLogger(get_object.__module__)
     was_disabled, logger.disabled = logger.disabled, True
     try:
-        return get_object(name)
+        found = get_object(name)
     except Exception as error:  # importing runs the user's code, which may do anything
         module = sys.modules.get(module_name)
         if module is None or hasattr(module, attribute):
@@ -135,6 +141,12 @@ def object_of(name: str, key: str) -> Callable[..., Any]:
         raise ValueError(f"{key}.{TARGET}={name}: {place} has no {attribute}{hint}") from None
     finally:
         logger.disabled = was_disabled
+    if not callable(found):
+        raise ValueError(
+            f"{key}.{TARGET}={name} is a {type(found).__name__}; name a class, or a function that "
+            "makes an object of its settings"
+        )
+    return found
 
 
 def check_arguments(target: Callable[..., Any], values: Mapping[str, Any], key: str) -> None:
@@ -168,9 +180,43 @@ def argument_types(target: Callable[..., Any]) -> dict[str, Any]:
         if get_origin(annotation) is Unpack:
             [collected] = get_args(annotation)
             types |= get_type_hints(collected) if is_typeddict(collected) else {}
-        elif parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        elif parameter.kind in _SETTABLE:
             types[parameter.name] = annotation
     return types
+
+
+def build(node: Mapping[str, Any], key: str) -> Any:
+    """Make the object of a node that may be of the user's own, and say whose fault an error is.
+
+    Raises:
+        ValueError: the node leaves out an argument, or the user's own constructor raised.
+    """
+    name = str(node[TARGET])
+    missing = missing_arguments(object_of(name, key), node)
+    if missing:
+        raise ValueError(
+            f"{key}.{missing[0]} has no value, and {name} needs one: add "
+            f"+{key}.{missing[0]}=VALUE, or give the argument a default"
+        )
+
+    # classes of g2rl say themselves what can be mended
+    try:
+        return instantiate(node)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if cause is None or name.partition(".")[0] == "g2rl":
+            raise
+        raise ValueError(f"{key}.{TARGET}={name} {raised(cause)}") from cause
+
+
+def missing_arguments(target: Callable[..., Any], values: Mapping[str, Any]) -> list[str]:
+    """Arguments that a class or function cannot do without, and that a node does not give."""
+    missing: list[str] = []
+    for parameter in _parameters(target):
+        is_needed = parameter.kind in _SETTABLE and parameter.default is parameter.empty
+        if is_needed and parameter.name not in values:
+            missing.append(parameter.name)
+    return missing
 
 
 def _parameters(target: Callable[..., Any]) -> list[inspect.Parameter]:
@@ -183,8 +229,20 @@ def _parameters(target: Callable[..., Any]) -> list[inspect.Parameter]:
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:
     """The annotations of what is called; of a class, those of its constructor."""
-    function: Any = target.__init__ if inspect.isclass(target) else target
-    return get_type_hints(function)
+    # what `functools.partial` has bound may be set anew
+    function: Any = target
+    while isinstance(function, partial):
+        function = function.func
+    if inspect.isclass(function):
+        function = function.__init__
+    elif not inspect.isroutine(function):
+        function = type(function).__call__
+
+    # one's own annotations may name what only a type checker imports; then nothing is known of them
+    try:
+        return get_type_hints(function)
+    except Exception:
+        return {}
 
 
 def _takes_anything(target: Callable[..., Any]) -> bool:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
-from g2rl.cli.build.arguments import check_arguments, object_of
+from g2rl.cli.build.arguments import build, check_arguments, missing_arguments, object_of
 from g2rl.cli.build.settings import NOT_OF_THE_SIGNAL, plain
 from g2rl.cli.config.choices import config_dir
 from g2rl.cli.config.mistakes import Shelf
 from g2rl.cli.config.own_code import make_importable, own_folders
-from g2rl.exploration.asking import check_signal, refuse_function
+from g2rl.exploration.asking import HELP, SignalError, check_signal
 from g2rl.exploration.combined import Combined
 from g2rl.exploration.signal import ESTIMATOR, Signal, level_of
 from g2rl.formulas.advantages import GroupAdvantage
@@ -61,6 +62,7 @@ def build_signal(node: DictConfig, advantage: GroupAdvantage | None = None) -> S
 
     Raises:
         SignalError: the node builds something that is no signal.
+        ValueError: it lacks an argument, or the constructor of an own class raised.
     """
     # parts of a combination have files of their own, which Hydra would not find
     values = {str(key): node[key] for key in node if key not in NOT_OF_THE_SIGNAL}
@@ -69,8 +71,15 @@ def build_signal(node: DictConfig, advantage: GroupAdvantage | None = None) -> S
 
     # one's own class may lack what the loop takes for granted
     key = f"exploration._target_={values['_target_']}"
-    refuse_function(object_of(str(values["_target_"]), "exploration"), key)
-    signal: Signal = instantiate(values)
+    target = object_of(str(values["_target_"]), "exploration")
+    missing = missing_arguments(target, values)
+    if missing and not inspect.isclass(target):
+        # a function that makes a signal of its settings is all right
+        raise SignalError(
+            f"{key} is no class, and asks for {', '.join(missing)}; name a class whose __call__ "
+            f"takes the batch; {HELP}"
+        )
+    signal: Signal = build(values, "exploration")
     check_signal(signal, key)
     return signal
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from g2rl.cli.build.arguments import build
 from g2rl.cli.build.benchmarks import build_benchmarks, build_graders
 from g2rl.cli.build.memory import plan_memory
 from g2rl.cli.build.model import (
@@ -165,7 +166,7 @@ def build_exploration(config: DictConfig, settings: TrainSettings) -> Exploratio
     # how responses are told apart, and all that has to be computed for it
     partitioner: Partitioner | None = None
     if config.get("partition") is not None:
-        partitioner = instantiate(config.partition)
+        partitioner = build(config.partition, "partition")
     needs = all_needs(
         [signal, *observers],
         encoder=config.get("encoder") is not None,
@@ -173,7 +174,7 @@ def build_exploration(config: DictConfig, settings: TrainSettings) -> Exploratio
     )
 
     # an encoder is a model of its own, so it is loaded only where it is used
-    encoder = instantiate(config.encoder) if "embeddings" in needs else None
+    encoder = build(config.encoder, "encoder") if "embeddings" in needs else None
     return Exploration(signal, observers, encoder, partitioner, needs)
 
 
@@ -183,7 +184,7 @@ def build_problems(config: DictConfig, settings: TrainSettings) -> Problems:
     Raises:
         ValueError: a held-out problem is among those of the task, or the task's rehearsal fails.
     """
-    task: Task = instantiate(config.task.source)
+    task: Task = build(config.task.source, "task.source")
     check_task(task)
 
     # no held-out problem may be trained on
