@@ -14,7 +14,8 @@ because such a model does not stop by itself; what follows is not read.
 
 A number is read to its end: " 73.9" is no 73, and " 31,000" is 31 thousand, which does not lie
 between 30 and 50. Only whole numbers are right. A point or a comma that no digits follow in this
-way ends the number ("73.", "73, 4"), and ".0" changes nothing.
+way ends the number ("73.", "73, 4"), and ".0" changes nothing. A sign before a number is no part of
+it: none is asked for, and such models write dashes before items of lists.
 """
 
 from __future__ import annotations

@@ -138,10 +138,20 @@ def _outside_grammar(word: str) -> str:
     """What is said of a word that Hydra cannot read, with the quotes that it most likely lacks."""
     key, _, value = word.partition("=")
     # inside quotes, a backslash means itself unless a quote follows
-    quoted = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", "\\'"), value)
+    quoted = re.sub(
+        r"(\\*)('|\Z)", lambda found: 2 * found[1] + found[2].replace("'", "\\'"), value
+    )
+    advised = f"{key}='{quoted}'"
+    try:
+        OverridesParser.create().parse_overrides([advised])
+    except HydraException:
+        return f"{word}: {key!r} is no name of a setting; settings are KEY=VALUE, --help lists them"
+
+    # the shell takes one level of backslashes away
+    typed = re.sub(r'([\\"$`])', r"\\\1", advised)
     return (
         f"{word}: this is no value in Hydra's grammar, where spaces, brackets, braces, commas and "
-        f"quotes mean something; for a text type \"{key}='{quoted}'\", quotes included"
+        f'quotes mean something; for a text type "{typed}", quotes included'
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -142,12 +143,33 @@ def test_a_broken_override_is_explained() -> None:
     assert message.startswith("exploration.lam=[1,: this is no value in Hydra's grammar")
     assert message.endswith("type \"exploration.lam='[1,'\", quotes included")
 
-    # what is advised can be typed, whatever quotes the value has
-    for value in ("runs/a (b)", "[passk", "it's (", r"a\b [", r"a\'b", "{"):
+    # what is advised can be typed into a shell, whatever quotes the value has
+    values = (
+        "runs/a (b)",
+        "[passk",
+        "it's (",
+        r"a\b [",
+        r"a\'b",
+        "{",
+        'say "a b"',
+        "$HOME {",
+        "`[",
+    )
+    for value in (*values, "[\\\n"):
         message = explain_mistakes([f"hydra.run.dir={value}"], "train") or ""
-        advised = message.partition('type "')[2].partition('", quotes')[0]
-        [override] = OverridesParser.create().parse_overrides([advised])
+        advised = message.partition("type ")[2].partition(", quotes")[0]
+        typed = subprocess.run(["sh", "-c", f"printf %s {advised}"], capture_output=True, text=True)
+        [override] = OverridesParser.create().parse_overrides([typed.stdout])
         assert override.value() == value
+
+
+@pytest.mark.parametrize("word", ["a b=c", "seed =1", "[=1", "trainer steps=[1"])
+def test_a_name_that_cannot_be_one_is_no_matter_of_quotes(word: str) -> None:
+    message = explain_mistakes([word], "train")
+    assert message == (
+        f"{word}: {word.partition('=')[0]!r} is no name of a setting; settings are KEY=VALUE, "
+        "--help lists them"
+    )
 
 
 def test_a_setting_of_an_own_class_needs_a_plus() -> None:
