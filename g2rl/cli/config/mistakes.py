@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,13 @@ from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from g2rl.cli.config.choices import choices, config_dir
 from g2rl.cli.config.own_code import TARGET
 from g2rl.cli.config.synonyms import meant_by
 from g2rl.cli.config.words import DRY_RUN, PLAIN_FLAGS, VALUED_FLAGS, Words
-from g2rl.tasks.places import why_no
+from g2rl.tasks.places import not_utf8, why_no
 
 SOURCED = {
     "model": "model=hf model.source",
@@ -32,6 +33,8 @@ SOURCED = {
 """Groups with a choice for files and names of the hub, and what takes them."""
 SEARCH_PATH = "hydra.searchpath"
 """The setting that names further folders of configuration files."""
+MADE_BY_CLASS = ("encoder", "engine", "exploration", "partition", "tracking")
+"""Groups of which every choice names the class that it is made into."""
 
 
 def groups() -> list[str]:
@@ -124,12 +127,20 @@ def explain_mistakes(
     shelf = Shelf(config_name, (*folders, *_searched(overrides)))
     offered = shelf.groups()
     problem = _typed_twice(overrides) or _wrong_choice(overrides, offered, shelf)
+    own_files = _own_files(overrides, shelf)
+    problem = problem or next(filter(None, map(_why_unreadable, own_files.values())), None)
     if problem:
         return problem
 
     # choices bring keys of their own, so they are made first
-    config = _with_choices(overrides, offered, shelf)
-    problem = _wrong_key(overrides, offered, config) or _without_value(overrides, config)
+    try:
+        config = _with_choices(overrides, offered, shelf)
+    except HydraException as error:
+        # where Hydra has looked for it comes after an empty line
+        return " ".join(str(error).partition("\n\n")[0].split())
+    problem = _without_class(own_files, overrides, config)
+    problem = problem or _wrong_key(overrides, offered, config)
+    problem = problem or _without_value(overrides, config)
     problem = problem or _wrong_sign(overrides, offered, config)
     return problem or _refused_by_hydra(overrides, shelf)
 
@@ -206,6 +217,43 @@ def _wrong_choice(
                 if group in SOURCED and not {"/", "."}.isdisjoint(name):
                     return f"{group}={name}: {problem}; type {SOURCED[group]}={name}"
                 return _did_you_mean(f"{group}={name}", name, known, problem)
+    return None
+
+
+def _own_files(overrides: Sequence[Override], shelf: Shelf) -> dict[str, Path]:
+    """The files of the user's own that are chosen, by group; the first folder wins, as in Hydra."""
+    found: dict[str, Path] = {}
+    for override in overrides:
+        for name in _values(override):
+            places = [folder / override.key_or_group / f"{name}.yaml" for folder in shelf.folders]
+            path = next((place for place in places if place.is_file()), None)
+            if path is not None:
+                found[override.key_or_group] = path
+    return found
+
+
+def _why_unreadable(path: Path) -> str | None:
+    """What is wrong with a file of settings by itself; None when it can be read."""
+    try:
+        content = OmegaConf.load(path)
+    except UnicodeDecodeError:
+        return not_utf8(path)
+    except YAMLError as error:
+        return f"{path} cannot be read as YAML: {' '.join(str(error).split())}"
+    if not isinstance(content, DictConfig):
+        return f"{path} is a list; a file of settings has lines KEY: VALUE"
+    return None
+
+
+def _without_class(
+    own_files: Mapping[str, Path], overrides: Sequence[Override], config: DictConfig
+) -> str | None:
+    """Which file of the user's own names no class where one is made of it."""
+    typed_keys = {override.key_or_group for override in overrides}
+    for group in MADE_BY_CLASS:
+        key = f"{group}._target_"
+        if group in own_files and key not in typed_keys and not OmegaConf.select(config, key):
+            return f"{own_files[group]} names no class; add the line _target_: MODULE.CLASS"
     return None
 
 

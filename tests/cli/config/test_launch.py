@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from g2rl.cli.config.choices import choices, config_dir
 from g2rl.cli.config.launch import launch, register_resolvers
 from g2rl.cli.config.mistakes import (
+    MADE_BY_CLASS,
     Shelf,
     explain_flag,
     explain_mistakes,
@@ -170,6 +171,55 @@ def test_a_name_that_cannot_be_one_is_no_matter_of_quotes(word: str) -> None:
         f"{word}: {word.partition('=')[0]!r} is no name of a setting; settings are KEY=VALUE, "
         "--help lists them"
     )
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"a: [\n", r"{path} cannot be read as YAML: while parsing .* line 2, column 1$"),
+        (b"a: 1\na: 2\n", r"{path} cannot be read as YAML: .* found duplicate key a"),
+        (b"- 1\n", r"{path} is a list; a file of settings has lines KEY: VALUE$"),
+        (b"\xff\xfe", r"{path}, line 1: byte 1 of the line is 0xff, which is not UTF-8; save"),
+        (b"name: mine\n", r"{path} names no class; add the line _target_: MODULE\.CLASS$"),
+        (b"", r"{path} names no class"),
+        (
+            b"defaults: [g2lr, _self_]\n",
+            r"In 'exploration/mine': Could not load 'exploration/g2lr'\.$",
+        ),
+    ],
+)
+def test_a_damaged_file_of_the_users_own_is_named(
+    tmp_path: Path, content: bytes, words: str
+) -> None:
+    path = tmp_path / "exploration" / "mine.yaml"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    message = explain_mistakes(["exploration=mine"], "train", [tmp_path])
+    assert message is not None
+    assert re.match(words.format(path=re.escape(str(path))), message)
+
+
+def test_a_class_may_be_inherited_or_typed(tmp_path: Path) -> None:
+    path = tmp_path / "exploration" / "mine.yaml"
+    path.parent.mkdir()
+    path.write_text("weight: 2\n")
+    typed = ["exploration=mine", "+exploration._target_=mine.Mine"]
+    assert explain_mistakes(typed, "train", [tmp_path]) is None
+    path.write_text("defaults: [g2rl, _self_]\nlam: 2\n")
+    assert explain_mistakes(["exploration=mine"], "train", [tmp_path]) is None
+
+
+def test_what_cannot_be_composed_is_one_line() -> None:
+    message = explain_mistakes(["exploration@x=none"], "train")
+    assert message is not None
+    assert message.startswith("Could not override 'exploration@x'. Did you mean")
+    assert "\n" not in message
+
+
+def test_every_choice_of_these_groups_names_its_class() -> None:
+    for group in MADE_BY_CLASS:
+        for path in (config_dir() / group).glob("*.yaml"):
+            assert "_target_" in Shelf("train").compose([f"{group}={path.stem}"])[group], path
 
 
 def test_a_setting_of_an_own_class_needs_a_plus() -> None:
