@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import io
 import random
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -95,8 +94,8 @@ def gather_requests(
     return prompts_before, all_prompts, all_keys
 
 
-def export_config(model: Any) -> str:
-    """Write the model's configuration to a new temporary folder, and return the folder's path.
+def export_config(model: Any, folder: str) -> None:
+    """Write the model's configuration to a folder.
 
     The engine builds its own model from it. Unlike the file at the model's source it holds
     `model.overrides`.
@@ -115,9 +114,7 @@ def export_config(model: Any) -> str:
         config.tie_word_embeddings = False
 
     # the engine needs no more than this: its weights come by pushes
-    folder = tempfile.mkdtemp(prefix="g2rl-engine-")
     config.save_pretrained(folder)
-    return folder
 
 
 @contextmanager

@@ -11,6 +11,8 @@ import gc
 import logging
 import os
 import shutil
+import tempfile
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -191,7 +193,10 @@ class VllmEngine:
         add_options(arguments, options or {})
 
         # build the engine; its weights come with the first push
-        self.folder = colocated.export_config(policy.model)
+        self.folder = tempfile.mkdtemp(prefix="g2rl-engine-")
+        # it goes with the engine, also where an error ends this constructor or the command
+        self.remove_folder = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        colocated.export_config(policy.model, self.folder)
         with colocated.random_state_kept(policy.device):
             self.llm = self.vllm.LLM(self.folder, **arguments)
         self.max_model_len: int = self.llm.llm_engine.vllm_config.model_config.max_model_len
@@ -407,7 +412,7 @@ class VllmEngine:
             self.llm.llm_engine.engine_core.shutdown()
             self.llm = None
             gc.collect()
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self.remove_folder()
 
 
 def add_options(arguments: dict[str, Any], options: Mapping[str, Any]) -> None:

@@ -3,8 +3,10 @@ drift."""
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -14,6 +16,7 @@ import pytest
 import torch
 from transformers import AutoConfig
 
+from g2rl.engines import colocated
 from g2rl.engines import vllm as adapter
 from g2rl.engines.colocated import (
     export_config,
@@ -199,6 +202,30 @@ def test_a_push_goes_in_its_order(made_up: Policy, tiny: LoadedModel) -> None:
     assert not folder.exists()
 
 
+@pytest.mark.parametrize("part", ["LLM", "configuration", "probe"])
+def test_an_engine_that_cannot_start_leaves_no_folder(
+    made_up: Policy,
+    tiny: LoadedModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ValueError("no memory left")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    if part == "LLM":
+        monkeypatch.setattr(MadeUpLLM, "__init__", fail)
+    elif part == "configuration":
+        monkeypatch.setattr(colocated, "export_config", fail)
+    else:
+        monkeypatch.setattr(VllmEngine, "make_probe", fail)
+    with pytest.raises(ValueError, match="no memory left"):
+        build(made_up, tiny)
+    gc.collect()
+    assert not list(tmp_path.glob("g2rl-engine-*"))
+
+
 def test_what_is_asked_of_vllm(made_up: Policy, tiny: LoadedModel) -> None:
     engine = build(
         made_up, tiny, kv_cache_mb=3, block_size=16, options={"max_num_batched_tokens": 99}
@@ -307,12 +334,19 @@ def test_probe_prompts_never_change() -> None:
     assert {len(p) for p in probe_prompts(84, 40)} == {40}
 
 
-def test_the_exported_configuration_builds_the_same_architecture(tiny: LoadedModel) -> None:
+def exported(model: Any, folder: Path) -> Any:
+    export_config(model, str(folder))
+    return AutoConfig.from_pretrained(folder)
+
+
+def test_the_exported_configuration_builds_the_same_architecture(
+    tiny: LoadedModel, tmp_path: Path
+) -> None:
     class ShardedTiny(type(tiny.model)):  # type: ignore[misc]
         """FSDP2 gives a module a class of its own."""
 
     model = ShardedTiny(tiny.model.config)
-    config = AutoConfig.from_pretrained(export_config(model))
+    config = exported(model, tmp_path)
     assert config.architectures == ["Qwen3ForCausalLM"]
     assert config.hidden_size == tiny.model.config.hidden_size
     assert not config.tie_word_embeddings
@@ -327,7 +361,7 @@ def small(tied: bool) -> Any:
     ).model
 
 
-def test_a_tied_head_is_pushed_once_and_with_an_adapter_as_its_own() -> None:
+def test_a_tied_head_is_pushed_once_and_with_an_adapter_as_its_own(tmp_path: Path) -> None:
     pytest.importorskip("peft")
     plain, tied = Policy(small(False)), Policy(small(True))
     names = [name for name, _ in plain.weights()]
@@ -335,7 +369,7 @@ def test_a_tied_head_is_pushed_once_and_with_an_adapter_as_its_own() -> None:
     assert sorted(names) == sorted(plain.model.state_dict())
     assert sorted(name for name, _ in tied.weights()) == sorted(set(names) - {"lm_head.weight"})
     add_lora(tied.model, LoraSettings(r=2, include_head=True), "none")
-    assert AutoConfig.from_pretrained(export_config(tied.model)).tie_word_embeddings is False
+    assert exported(tied.model, tmp_path).tie_word_embeddings is False
     with torch.no_grad():
         for name, parameter in tied.model.named_parameters():
             if "lora_B" in name:
