@@ -217,15 +217,15 @@ def read_yaml(path: Path) -> Any:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file without their ends.
+    """The lines of a text file without their ends; the last is empty where the file ends with one.
 
     Raises:
         OSError: it cannot be opened.
         ValueError: it is not UTF-8; the message names the line.
     """
-    # read twice only where it fails
+    # other ends of lines than this one may stand in a text
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(not_utf8(path)) from error
 

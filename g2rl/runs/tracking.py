@@ -297,6 +297,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
     rows = []
     lines = read_lines(path)
+    if not lines[-1]:
+        lines.pop()
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)

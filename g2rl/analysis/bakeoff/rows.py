@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import fcntl
 import json
-import math
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,15 +74,16 @@ def read_rows(folders: Sequence[Path]) -> Rows:
 
 
 def _lines(path: Path) -> list[Row]:
-    """The rows of one file; a last line that was cut off is left out."""
-    # one row a line
+    """The rows of one file; a last line that was cut off is no row."""
     rows: list[Row] = []
     lines = read_lines(path)
     for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            # a crash cuts off the last line, never one before it
+        except (ValueError, RecursionError) as error:
+            # a crash cuts off the last line, never one before it, and never its end alone
             if number < len(lines):
                 raise ValueError(f"{at_line(path, number)}: not JSON ({error})") from error
             continue
@@ -102,7 +103,7 @@ def _fault_of(row: Any) -> str | None:
     for name in TEXTS:
         if not isinstance(row.get(name), str):
             return f"because {name!r} must be a text"
-    if not isinstance(row.get("seed"), int):
+    if not isinstance(row.get("seed"), int) or isinstance(row["seed"], bool):
         return "because 'seed' must be a whole number"
     overrides = row.get("overrides")
     if not isinstance(overrides, list) or not all(isinstance(word, str) for word in overrides):
@@ -120,7 +121,7 @@ def _fault_of(row: Any) -> str | None:
 def _fault_of_point(point: Any) -> str | None:
     """What keeps a value from being an evaluation, as `_fault_of` says it.
 
-    Numbers of the training step are for looking up and may be NaN.
+    Numbers of the training step are for looking up, so they need not be finite.
     """
     if not isinstance(point, dict):
         return "because an evaluation of 'curve' is no object"
@@ -128,15 +129,21 @@ def _fault_of_point(point: Any) -> str | None:
         if name not in point:
             return f"because an evaluation of 'curve' lacks {name!r}"
     for name, value in point.items():
+        if not _is_number(value):
+            return f"because {name!r} in 'curve' is no number"
         if not name.startswith("train/") and not _is_finite(value):
             return f"because {name!r} in 'curve' is no finite number"
     return None
 
 
 def _is_finite(value: Any) -> bool:
-    """Whether a value of JSON is a finite number."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and math.isfinite(value)
+    """Whether a value of JSON is a finite number, which a float can hold."""
+    return _is_number(value) and abs(value) <= sys.float_info.max
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value of JSON is a number; true and false are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def add_row(folder: Path, row: Row) -> None:

@@ -113,13 +113,15 @@ class Study:
                 needed = [self.coverage]
                 if point is row["curve"][0] or point is row["curve"][-1]:
                     needed += [self.primary, *self.choose_by]
+                if self.claims is not None and point is row["curve"][-1]:
+                    needed += self.claims.metrics
                 for name in needed:
                     if name not in point:
                         there = ", ".join(sorted(key for key in point if "pass@" in key))
                         raise ValueError(
                             f"{row['command']} has no {name} at step {point['step']}, only "
                             f"{there}: name what is measured as coverage, primary and choose_by "
-                            f"of tasks.{self.task} in the plan"
+                            f"of tasks.{self.task}, and as metrics of claims, in the plan"
                         )
 
     def _find(self, rows: Rows, arm: str, rate: str, seed: int) -> Row | None:

@@ -18,16 +18,14 @@ from omegaconf import OmegaConf
 
 from g2rl.analysis.bakeoff.rows import Row, Rows, identity_of, is_of
 from g2rl.analysis.bakeoff.study import Claims, Study
+from g2rl.cli.bakeoff.plan_file import is_name, read_plan_file
 from g2rl.cli.config.choices import config_dir
 from g2rl.cli.config.launch import expand_combinations
-from g2rl.runs.files import YAML_FAULTS
-from g2rl.tasks.places import not_utf8, why_no
+from g2rl.tasks.places import why_no
 
 STAGES = ("middle", "rates", "seeds")
 """The first rate over all arms; all rates; the reported seeds."""
-SECTIONS = ("rates_seed", "seeds", "baseline", "tasks", "arms")
-"""What every plan must say."""
-OF_AN_ARM = ("exploration", "algorithm")
+OF_AN_ARM = ("exploration", "algorithm", "partition", "encoder")
 """Groups of settings that tell an arm from others. All else is the protocol, which arms share."""
 
 
@@ -169,12 +167,16 @@ class Plan:
         """
         if name in self.arms:
             raise ValueError(f"the plan has an arm {name!r} already: choose another name")
+        if not is_name(name):
+            raise ValueError(f"{name!r} is no name for files and commands: use letters and digits")
         for word in overrides:
+            # GROUP@PLACE=CHOICE puts a choice into another group
             key = word.partition("=")[0].lstrip("+~")
-            if key.partition(".")[0].partition("@")[0] not in OF_AN_ARM:
+            groups = {part.partition(".")[0] for part in key.split("@")}
+            if groups - set(OF_AN_ARM):
                 raise ValueError(
                     f"{word} would change the protocol, and the arm could not be compared with "
-                    f"the stored rows: an arm differs in {' and '.join(OF_AN_ARM)} alone"
+                    f"the stored rows: an arm differs in {', '.join(OF_AN_ARM)} alone"
                 )
         return replace(self, arms={**self.arms, name: tuple(overrides)})
 
@@ -232,11 +234,7 @@ def read_plan(path: Path, config_dirs: Sequence[Path] = ()) -> Plan:
             "the file with --plan"
         )
 
-    # every section, possibly from the plan that it builds upon
-    text = _content(path)
-    lacking = [section for section in SECTIONS if section not in text]
-    if lacking:
-        raise ValueError(f"{path} says nothing of {', '.join(lacking)}")
+    text = read_plan_file(path)
 
     # tasks and arms
     tasks: dict[str, PlannedTask] = {}
@@ -251,22 +249,6 @@ def read_plan(path: Path, config_dirs: Sequence[Path] = ()) -> Plan:
         )
     claims = text.get("claims") or {}
     return Plan(text["rates_seed"], tuple(text["seeds"]), text["baseline"], tasks, arms, claims)
-
-
-def _content(path: Path) -> dict[str, Any]:
-    """What a plan's file says; the files that it builds upon by `base` are filled in."""
-    try:
-        content = OmegaConf.load(path)
-    except UnicodeDecodeError as error:
-        raise ValueError(not_utf8(path)) from error
-    except YAML_FAULTS as error:
-        raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
-    text: Any = OmegaConf.to_container(content)
-    if "base" in text:
-        # what the file says itself wins, setting by setting
-        base = _content(path.parent / text.pop("base"))
-        text = OmegaConf.to_container(OmegaConf.merge(base, text))
-    return dict(text)
 
 
 def _task(name: str, entry: Mapping[str, Any], folders: Sequence[Path]) -> PlannedTask:

@@ -20,6 +20,8 @@ from pathlib import Path
 from g2rl.analysis.bakeoff.rows import Row, add_row, read_rows
 from g2rl.cli.bakeoff.plan import Plan, PlannedRun, PlannedTask
 from g2rl.runs.interrupt import EXIT_INTERRUPTED, Interrupted, StopRequest
+from g2rl.runs.layout import RunFolder
+from g2rl.tasks.grading.code_files import words_of
 
 POLL_SECONDS = 0.2
 """How often a running arm is looked at."""
@@ -77,11 +79,13 @@ def carry_out(
                     return EXIT_INTERRUPTED
 
     # each reason, and where all of it lies
-    for folder in bench.failed:
-        place = bench.work / folder / "error.txt"
-        lines = place.read_text(encoding="utf-8").split("\n") if place.is_file() else []
-        reason = next((line for line in reversed(lines) if line), "ended without a word")
-        print(f"failed: {reason[:300]} ({place})", file=sys.stderr)
+    for folder in dict.fromkeys(bench.failed):
+        place = RunFolder(bench.work / folder).error
+        if place.is_file():
+            reason = place.read_text(encoding="utf-8").partition("\n")[0]
+        else:
+            reason, place = "ended without a word", bench.work / folder
+        print(f"failed: {reason} ({place})", file=sys.stderr)
     return 1 if bench.failed else 0
 
 
@@ -139,6 +143,7 @@ def in_child(run: PlannedRun, bench: Bench) -> None:
         import torch
 
         torch.set_num_threads(1)
+        RunFolder(folder).error.unlink(missing_ok=True)
         row = bench.train(run, bench.work, bench.config_dirs)
         add_row(bench.results, row)
         tell(row)
@@ -146,10 +151,11 @@ def in_child(run: PlannedRun, bench: Bench) -> None:
     except Interrupted as stopped:
         print(f"{stopped}: {folder}", file=sys.stderr, flush=True)
         code = EXIT_INTERRUPTED
-    except BaseException:
-        # whatever it is, the other arms go on
+    except BaseException as error:
+        # whatever it is, the other arms go on; the reason in one line, and all of it
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        text = f"{words_of(error)}\n\n{traceback.format_exc()}"
+        RunFolder(folder).error.write_text(text, encoding="utf-8", errors="backslashreplace")
         traceback.print_exc()
         code = 1
     sys.stdout.flush()

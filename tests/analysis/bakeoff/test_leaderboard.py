@@ -236,6 +236,11 @@ def test_rows_that_lack_what_is_compared_are_refused_by_name() -> None:
     with pytest.raises(ValueError, match="grpo 1e-3 0 has no pass@64 at step 1, only"):
         leaderboard([replace(primary, coverage="pass@64")], Rows(rows), {})
 
+    # and what is claimed after it alone
+    claims = Claims("good", ("grpo",), ("pass@16",))
+    with pytest.raises(ValueError, match="has no pass@16 at step 1, only .* metrics of claims"):
+        leaderboard([replace(STUDY, claims=claims)], all_rows(), {})
+
 
 def test_claims_are_one_family_in_which_missing_arms_count() -> None:
     text = leaderboard([STUDY], all_rows(), {})

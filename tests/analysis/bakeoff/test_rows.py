@@ -64,6 +64,26 @@ def test_half_a_line_at_the_end_is_forgotten_and_one_before_is_refused(tmp_path:
         read_rows([tmp_path])
 
 
+def test_a_whole_line_is_never_forgotten(tmp_path: Path) -> None:
+    add_row(tmp_path, row())
+    file = tmp_path / "detour.jsonl"
+    whole = file.read_text()
+    for damaged in (whole + '{"task": "det\n', "\ufeff" + whole, "\ufeff" + whole + whole):
+        file.write_text(damaged, encoding="utf-8")
+        with pytest.raises(ValueError, match=r"detour\.jsonl, line \d: not JSON"):
+            read_rows([tmp_path])
+    file.write_bytes(b"\xff" + whole.encode())
+    with pytest.raises(ValueError, match=r"detour\.jsonl, line 1: .* is not UTF-8"):
+        read_rows([tmp_path])
+
+
+def test_any_sign_may_stand_in_a_text_and_empty_lines_between_rows(tmp_path: Path) -> None:
+    lines = [{**row(seed=seed), "command": "a\u2028b\x85c"} for seed in (0, 1)]
+    text = "\n\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    (tmp_path / "detour.jsonl").write_text(text + "\r\n", encoding="utf-8")
+    assert [one["command"] for one in read_rows([tmp_path]).of("detour")] == ["a\u2028b\x85c"] * 2
+
+
 def test_rows_are_written_in_one_order(tmp_path: Path) -> None:
     for seed in (3, 1, 2):
         add_row(tmp_path / "a", row(seed=seed))
@@ -92,6 +112,12 @@ def test_the_best_rate_needs_every_rate() -> None:
         ([1, 2], "it is list and no object"),
         ({"arm": ["grpo"]}, "'arm' must be a text"),
         ({"seed": "0"}, "'seed' must be a whole number"),
+        ({"seed": True}, "'seed' must be a whole number"),
+        ({"cpu_seconds": 10**400}, "'cpu_seconds' must be a finite number"),
+        (
+            {"curve": [{"step": 0, "pass@1": 0.5, "distinct": 1, "train/entropy": "low"}]},
+            "'train/entropy' in 'curve' is no number",
+        ),
         ({"overrides": "exploration=none"}, "'overrides' must be a list of texts"),
         ({"cpu_seconds": math.nan}, "'cpu_seconds' must be a finite number"),
         ({"curve": []}, "'curve' must be a list of evaluations"),

@@ -225,6 +225,11 @@ def test_only_rows_of_the_plan_are_published(
         (["add", "mine", "exploration=none", "seed=9"], "seed=9 would change the protocol"),
         (["add", "mine", "experiment=detour"], "experiment=detour would change the protocol"),
         (["add", "mine", "exploration=maxlr"], "did you mean maxrl?"),
+        (
+            ["add", "mine", "exploration=maxrl,none"],
+            "add an arm for each, under names of their own",
+        ),
+        (["add", "my/own", "exploration=maxrl"], "'my/own' is no name for files and commands"),
         (["add", "mine", "exploration=maxrl", "exploration.oder=2"], "no key 'exploration.oder'"),
         (["table", "--rows", "gone"], "--rows: there is no folder gone"),
         (["table", "--plan", "rows"], "no plan of the bake-off: "),

@@ -124,12 +124,55 @@ def test_a_command_makes_one_run_again(plan: Plan) -> None:
     assert run.folder == Path("detour/g2rl_01_lam3-lr5e-4-seed2")
 
 
+def test_rates_are_called_as_stored_rows_call_them(plan: Plan) -> None:
+    assert plan.tasks["detour"].rates == ("0.0005", "0.00025", "0.001")
+
+
+@pytest.mark.parametrize("word", ["partition=answer", "encoder=ngram", "+exploration.weight=2"])
+def test_an_own_arm_may_choose_what_signals_alone_look_at(plan: Plan, word: str) -> None:
+    assert plan.with_own_arm("mine", [word]).arms["mine"] == (word,)
+
+
+@pytest.mark.parametrize(
+    "word", ["seed=3", "+exploration@optimizer=mine", "model@exploration=tiny"]
+)
+def test_an_own_arm_changes_nothing_of_the_protocol(plan: Plan, word: str) -> None:
+    with pytest.raises(ValueError, match="would change the protocol"):
+        plan.with_own_arm("mine", [word])
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", "a b", "-a", "a\nb"])
+def test_an_own_arm_has_a_name_for_files(plan: Plan, name: str) -> None:
+    with pytest.raises(ValueError, match="is no name for files and commands"):
+        plan.with_own_arm(name, ["exploration=none"])
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ("baseline: grpo", "baseline: gone", "the baseline 'gone' is none of the arms"),
         ("rates_seed: 100", "rates_seed: 3", "seed 3, which must not be reported"),
         ("seeds: [0, 1, 2, 3, 4]", "", "says nothing of seeds"),
+        ("seeds: [0, 1,", "seeds: [0, 0,", "seeds must be a list of different whole numbers"),
+        ("seeds: [0, 1, 2, 3, 4]", "seeds: 5", "whole numbers, got 5"),
+        ("seeds: [0, 1, 2, 3, 4]", "seeds: [true]", r"whole numbers, got \[True\]"),
+        ("seeds: [0, 1, 2, 3, 4]", "seeds: [", "cannot be read: while parsing"),
+        ("rates_seed: 100", "rates_seed: last", "rates_seed must be a whole number, got 'last'"),
+        ("tasks:", "tasks: []\nmore:", r"tasks must have entries NAME: \.\.\., got \[\]"),
+        ("  detour:  ", "  a/b:  ", "tasks: 'a/b' is no name for files and commands"),
+        ("    primary: pass@32\n", "", "tasks.detour says nothing of primary"),
+        (
+            "choose_by: [pass@1, pass@32]",
+            "choose_by: pass@1",
+            "as a list in choose_by, got 'pass@1'",
+        ),
+        ("rates: [2e-4, 1e-4, 4e-4]", "rates: 2e-4", "as a list in rates, got 0.0002"),
+        (
+            "claims:\n",
+            "claims:\n  arm: grpo\nmore:\n",
+            "claims say nothing of task, against, metrics",
+        ),
+        ("rates_seed: 100", "base: plan.yaml", "builds upon itself by way of base"),
     ],
 )
 def test_a_plan_that_contradicts_itself_is_refused(

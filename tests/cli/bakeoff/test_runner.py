@@ -61,9 +61,14 @@ def quick(run: PlannedRun, work: Path, config_dirs: Sequence[Path]) -> Row:
     return fake_row(run)
 
 
+def killed(run: PlannedRun, work: Path, config_dirs: Sequence[Path]) -> Row:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("it is dead")
+
+
 def failing(run: PlannedRun, work: Path, config_dirs: Sequence[Path]) -> Row:
     if run.arm == "b":
-        raise RuntimeError("b is broken")
+        raise RuntimeError("b\n is broken")
     return quick(run, work, config_dirs)
 
 
@@ -115,7 +120,15 @@ def test_a_run_that_fails_leaves_its_reason_and_the_others_go_on(
     assert all(name.startswith("a-") for name in order(tmp_path))
     error = tmp_path / "runs" / "detour" / "b-lr2e-3-seed100" / "error.txt"
     assert "b is broken" in error.read_text()
-    assert f"failed: RuntimeError: b is broken ({error})\n" in capfd.readouterr().err
+    told = capfd.readouterr().err.splitlines()
+    failed = [line for line in told if line.startswith("failed: ")]
+    assert f"failed: RuntimeError: b is broken ({error})" in failed
+    assert len(set(failed)) == len(failed) == 2
+
+    # killed the next time: the reason of before is not this one's
+    assert carry_out(PLAN, ["detour"], ["middle"], bench(tmp_path, killed)) == 1
+    told = capfd.readouterr().err.splitlines()
+    assert f"failed: ended without a word ({error.parent})" in told
 
     # mended: only what is missing runs, and b's reported seeds follow its rates
     assert carry_out(PLAN, ["detour"], STAGES, bench(tmp_path, quick)) == 0
