@@ -5,12 +5,13 @@ A task is an endless, seeded stream of training problems, and the verifier that 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from g2rl.tasks.grading.code_files import class_of
+from g2rl.tasks.grading.code_files import class_of, is_of_g2rl, raised
 from g2rl.tasks.grading.grader import Grader
 from g2rl.tasks.grading.verifier import Verifier, check_verifier
 from g2rl.types import Problem
@@ -75,17 +76,15 @@ def drawn(task: Task, seed: int, start: int, size: int) -> list[Problem]:
     """Problems number `start` to `start + size` of a task's stream.
 
     Raises:
-        TaskError: the task gave another number of them, or something else.
+        TaskError: the task gave another number of them, or something else, or an own one raised.
     """
-    problems = task.batch(seed, start, size)
     call = f"task class {class_of(task)}: batch(seed={seed}, start={start}, size={size})"
+    with _named_errors(task, call):
+        problems = task.batch(seed, start, size)
     if not isinstance(problems, list | tuple):
         raise TaskError(f"{call} gave a {type(problems).__name__}; it must give a list")
     for problem in problems:
-        if not isinstance(problem, Problem):
-            raise TaskError(
-                f"{call} gave a {type(problem).__name__}; it must give g2rl.types.Problem objects"
-            )
+        _check_problem(problem, call)
 
     # too few would train on less than the settings say
     if len(problems) != size:
@@ -93,7 +92,34 @@ def drawn(task: Task, seed: int, start: int, size: int) -> list[Problem]:
             f"{call} gave {len(problems)} problems where {size} were asked for; the stream is "
             "endless, so begin again at its end"
         )
-    return problems
+    return list(problems)
+
+
+def _check_problem(problem: Any, call: str) -> None:
+    """Refuse what is no problem, or one of whose texts is none."""
+    if not isinstance(problem, Problem):
+        raise TaskError(
+            f"{call} gave a {type(problem).__name__}; it must give g2rl.types.Problem objects"
+        )
+    for name in ("id", "prompt", "answer"):
+        value = getattr(problem, name)
+        if not isinstance(value, str):
+            raise TaskError(
+                f"{call} gave a Problem whose {name} is a {type(value).__name__}; it must be a text"
+            )
+
+
+@contextmanager
+def _named_errors(task: Task, call: str) -> Iterator[None]:
+    """Tell whose error it is that a task of the user's own raises, and where."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except (Exception, SystemExit) as error:  # an exit would end the run without a word
+        if is_of_g2rl(task):
+            raise
+        raise TaskError(f"{call} {raised(error)}") from error
 
 
 OVERLONG = ("error", "drop")
@@ -161,8 +187,13 @@ def refuse_leaks(
 
     Raises:
         ValueError: some are; the message says how many, and names the first.
+        TaskError: an own task raised.
     """
-    leaked = [problem.id for problem in held_out if task.may_draw(problem)]
+    leaked: list[str] = []
+    for problem in held_out:
+        with _named_errors(task, f"task class {class_of(task)}: may_draw({problem.id!r})"):
+            if task.may_draw(problem):
+                leaked.append(problem.id)
     if not leaked:
         return
 

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from g2rl.cli.build.benchmarks import build_benchmarks
 from g2rl.tasks.grading.grader import Grader
 from g2rl.tasks.grading.verifier import VerifierError
-from g2rl.tasks.task import TaskError, check_task, drawn
+from g2rl.tasks.task import TaskError, check_task, drawn, refuse_leaks
 from g2rl.types import Problem
 from tests.tasks.own import Judge, Own
 
@@ -51,12 +51,31 @@ def test_what_is_no_verifier_is_refused(attribute: str) -> None:
     [
         ([PROBLEM], "gave 1 problems where 4 were asked for"),
         ([{"prompt": "1 :"}] * 4, r"gave a dict; it must give g2rl\.types\.Problem"),
+        (
+            [Problem("p", None, "1")] * 4,
+            "gave a Problem whose prompt is a NoneType; it must be a text",
+        ),  # type: ignore[arg-type]
+        ([Problem("p", "1 :", 1)] * 4, "gave a Problem whose answer is a int; it must be a text"),  # type: ignore[arg-type]
         ((problem for problem in [PROBLEM]), "gave a generator; it must give a list"),
     ],
 )
 def test_problems_that_are_not_as_asked_stop_the_run(gives: Any, words: str) -> None:
     with pytest.raises(TaskError, match=rf"own\.Own: batch\(seed=0, start=8, size=4\) {words}"):
         drawn(Own(gives), 0, 8, 4)
+
+
+@pytest.mark.parametrize("error", [KeyError("my bug"), SystemExit("my bug")])
+def test_a_task_that_raises_is_named(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    words = rf"raised {type(error).__name__}: '?my bug'?, in line \d+ of test_own_task\.py$"
+    monkeypatch.setattr(Own, "batch", fail)
+    with pytest.raises(TaskError, match=rf"own\.Own: batch\(seed=0, start=8, size=4\) {words}"):
+        drawn(Own(), 0, 8, 4)
+    monkeypatch.setattr(Own, "may_draw", fail)
+    with pytest.raises(TaskError, match=rf"own\.Own: may_draw\('p'\) {words}"):
+        refuse_leaks(Own(), [PROBLEM], "mine")
 
 
 @pytest.mark.parametrize("bounded", [True, False], ids=["here", "worker"])

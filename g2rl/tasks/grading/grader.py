@@ -313,10 +313,10 @@ class Grader:
         )
 
     def _tell_of_death(self) -> None:
-        """Say once that a worker died over a response; the metrics say how many did."""
+        """Say once that a response has cost its worker, or its memory; the metrics say how many."""
         self._tell_once(
-            "a worker died while it graded a response, which counts as wrong: what %s does needs "
-            "more than %d MiB (verify.memory_mb), or it ends its process; this is said once, and "
+            "a response was lost while it was graded, and counts as wrong: what %s does needs more "
+            "than %d MiB (verify.memory_mb), or ends its worker; this is said once, and "
             "verify/killed counts such responses",
             type(self.verifier).__name__,
             self.memory_mb,

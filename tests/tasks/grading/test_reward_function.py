@@ -260,7 +260,7 @@ def test_a_worker_that_dies_is_told_with_the_limit_of_memory(
         caplog.clear()
         verdicts = grader.grade([("hog", PROBLEM), ("fine", PROBLEM), ("hog", PROBLEM)])
     assert [verdict.route for verdict in verdicts] == ["killed", "reward", "killed"]
-    [record] = [one for one in caplog.records if "worker died" in one.getMessage()]
+    [record] = [one for one in caplog.records if "was lost while" in one.getMessage()]
     assert "RewardVerifier does needs more than 2048 MiB (verify.memory_mb)" in record.getMessage()
     assert not [one for one in caplog.records if "verify.timeout_seconds" in one.getMessage()]
 
