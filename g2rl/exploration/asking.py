@@ -2,22 +2,25 @@
 
 The signals of g2rl raise errors of their own for settings that the user can mend; these pass as
 they are. Whatever a signal of the user's own raises becomes a `SignalError`, as with a reward
-function (`g2rl.tasks.grading.reward_function`), and so does what cannot be used of any signal.
+function (`g2rl.tasks.grading.reward_function`), and so does what cannot be used of any signal. So
+it is with partitioners and encoders.
 """
 
 from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from g2rl.exploration.encoders.encoder import Encoder
+from g2rl.exploration.partitions import Partitioner
 from g2rl.exploration.signal import NEEDS, Signal
-from g2rl.tasks.grading.code_files import class_of, is_of_g2rl, raised, words_of
+from g2rl.tasks.grading.code_files import class_of, errors_named, words_of
 from g2rl.types import GroupBatch, Shaped
 
 HELP = "docs/write_a_signal.md shows a whole one"
@@ -150,23 +153,15 @@ def _check_columns(who: str, diagnostics: Mapping[str, Any], shape: torch.Size) 
             )
 
 
-@contextmanager
-def named_errors(signal: Signal, batch: GroupBatch | None = None) -> Iterator[None]:
+def named_errors(signal: Signal, batch: GroupBatch | None = None) -> AbstractContextManager[None]:
     """Tell whose error it is that a signal of the user's own raises, and where.
 
     Args:
         signal: is called inside.
         batch: that it looks at, if any.
     """
-    try:
-        yield
-    except (SignalError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except (Exception, SystemExit) as error:  # an exit would end the run without a word
-        if is_of_g2rl(signal):
-            raise
-        who = f"exploration={signal.name} ({class_of(signal)})"
-        raise SignalError(f"{who} {raised(error)}{_mend(error, signal, batch)}") from error
+    who = f"exploration={signal.name} ({class_of(signal)})"
+    return errors_named(signal, SignalError, who, lambda error: _mend(error, signal, batch))
 
 
 def _mend(error: BaseException, signal: Signal, batch: GroupBatch | None) -> str:
@@ -184,8 +179,48 @@ def _mend(error: BaseException, signal: Signal, batch: GroupBatch | None) -> str
     return ""
 
 
+def partition_of(partitioner: Partitioner, batch: GroupBatch) -> Tensor:
+    """Which responses of a batch count as the same, (P, G), see `Partitioner`.
+
+    Raises:
+        SignalError: a partitioner of the user's own raised, or what it gave is no partition.
+    """
+    who = f"partition={class_of(partitioner)}"
+    with errors_named(partitioner, SignalError, who):
+        numbers_PG = partitioner(batch)
+    shape = batch.rewards_PG.shape
+    if (
+        not isinstance(numbers_PG, Tensor)
+        or numbers_PG.shape != shape
+        or numbers_PG.is_floating_point()
+    ):
+        raise SignalError(
+            f"{who} gave {_kind_of(numbers_PG)}; it must be a tensor of whole numbers of shape "
+            f"{tuple(shape)}"
+        )
+    return numbers_PG
+
+
+def embeddings_of(encoder: Encoder, texts: Sequence[str]) -> Tensor:
+    """Embeddings (N, E) of texts, see `Encoder.encode`.
+
+    Raises:
+        SignalError: an encoder of the user's own raised, or what it gave are no rows of numbers.
+    """
+    who = f"encoder={class_of(encoder)}"
+    with errors_named(encoder, SignalError, who):
+        rows_NE = encoder.encode(texts)
+    is_matrix = isinstance(rows_NE, Tensor) and rows_NE.dim() == 2 and len(rows_NE) == len(texts)
+    if not is_matrix or not rows_NE.is_floating_point():
+        raise SignalError(
+            f"{who} gave {_kind_of(rows_NE)} for {len(texts)} texts; it must be a tensor with one "
+            "row of numbers for each"
+        )
+    return rows_NE
+
+
 def _kind_of(value: Any) -> str:
-    """A value in a message: its type, and the shape of a tensor."""
+    """A value in a message: its type, with dtype and shape of a tensor."""
     if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)}"
+        return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
     return "None" if value is None else f"a {type(value).__name__}"

@@ -5,13 +5,12 @@ A task is an endless, seeded stream of training problems, and the verifier that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from g2rl.tasks.grading.code_files import class_of, is_of_g2rl, raised
+from g2rl.tasks.grading.code_files import class_of, errors_named
 from g2rl.tasks.grading.grader import Grader
 from g2rl.tasks.grading.verifier import Verifier, check_verifier
 from g2rl.types import Problem
@@ -79,7 +78,7 @@ def drawn(task: Task, seed: int, start: int, size: int) -> list[Problem]:
         TaskError: the task gave another number of them, or something else, or an own one raised.
     """
     call = f"task class {class_of(task)}: batch(seed={seed}, start={start}, size={size})"
-    with _named_errors(task, call):
+    with errors_named(task, TaskError, call):
         problems = task.batch(seed, start, size)
     if not isinstance(problems, list | tuple):
         raise TaskError(f"{call} gave a {type(problems).__name__}; it must give a list")
@@ -107,19 +106,6 @@ def _check_problem(problem: Any, call: str) -> None:
             raise TaskError(
                 f"{call} gave a Problem whose {name} is a {type(value).__name__}; it must be a text"
             )
-
-
-@contextmanager
-def _named_errors(task: Task, call: str) -> Iterator[None]:
-    """Tell whose error it is that a task of the user's own raises, and where."""
-    try:
-        yield
-    except MemoryError:
-        raise
-    except (Exception, SystemExit) as error:  # an exit would end the run without a word
-        if is_of_g2rl(task):
-            raise
-        raise TaskError(f"{call} {raised(error)}") from error
 
 
 OVERLONG = ("error", "drop")
@@ -191,7 +177,8 @@ def refuse_leaks(
     """
     leaked: list[str] = []
     for problem in held_out:
-        with _named_errors(task, f"task class {class_of(task)}: may_draw({problem.id!r})"):
+        call = f"task class {class_of(task)}: may_draw({problem.id!r})"
+        with errors_named(task, TaskError, call):
             if task.may_draw(problem):
                 leaked.append(problem.id)
     if not leaked:

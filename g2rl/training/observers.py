@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from g2rl.engines.colocated import random_state_kept
-from g2rl.exploration.asking import ask
+from g2rl.exploration.asking import ask, embeddings_of
 from g2rl.exploration.encoders.encoder import Encoder
 from g2rl.exploration.signal import Signal
 from g2rl.training.bad_numbers import bad_groups
@@ -57,7 +57,7 @@ class OncePerBatch:
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Embeddings (N, E), see `Encoder.encode`."""
         if self.texts != list(texts):
-            self.embeddings = self.encoder.encode(texts)
+            self.embeddings = embeddings_of(self.encoder, texts)
             self.texts = list(texts)
         return self.embeddings
 

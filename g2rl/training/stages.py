@@ -16,7 +16,7 @@ from torch import Tensor
 from g2rl.engines.engine import Engine
 from g2rl.engines.graded_text import with_markers
 from g2rl.engines.rollouts import Rollouts, grouped, in_groups
-from g2rl.exploration.asking import ask, named_errors
+from g2rl.exploration.asking import ask, named_errors, partition_of
 from g2rl.exploration.encoders.encoder import Encoder
 from g2rl.exploration.partitions import Partitioner
 from g2rl.exploration.signal import Signal, all_needs
@@ -327,7 +327,7 @@ class Explorer:
         if "advantages" in self.needs:
             batch.advantages_PG, _ = self.advantage(batch.rewards_PG, batch.rewards_PG)
         if "partition" in self.needs and self.partitioner is not None:
-            batch.partition_PG = self.partitioner(batch)
+            batch.partition_PG = partition_of(self.partitioner, batch)
         return batch
 
     def _add_scores(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ import pytest
 import torch
 
 from g2rl.cli.build.signals import build_signal
-from g2rl.exploration.asking import NEED_OF_FIELD, SignalError, ask
+from g2rl.exploration.asking import NEED_OF_FIELD, SignalError, ask, partition_of
 from g2rl.exploration.combined import Combined
 from g2rl.exploration.signal import NEEDS, Signal
 from g2rl.exploration.uniqueness import Uniqueness
 from g2rl.formulas.advantages import GroupAdvantage
-from g2rl.training.observers import observe
+from g2rl.training.observers import OncePerBatch, observe
 from g2rl.types import GroupBatch
 from tests.support import composed
 
@@ -58,11 +59,14 @@ def shaping(statement: str, base: str = "Stateless", *attributes: str) -> str:
             r"is asked for: name 'logps' in needs$",
         ),
         ("raise KeyError('my bug')", r"raised KeyError: 'my bug', in line 8 of own_\d+\.py$"),
-        ("return batch.rewards_PG", r"returned a tensor of shape \(1, 2\) instead of a Shaped"),
+        (
+            "return batch.rewards_PG",
+            r"returned a torch.float32 tensor of shape \(1, 2\) instead of a Shaped",
+        ),
         ("return Shaped(None)", "gave None as rewards"),
         (
             "return Shaped(batch.rewards_PG, metrics={'m': batch.rewards_PG.mean()})",
-            r"metric m is a tensor of shape \(\); it must be an int or a float",
+            r"metric m is a torch\.float32 tensor of shape \(\); it must be an int or a float",
         ),
         (
             "return Shaped(batch.rewards_PG, metrics={'m': torch.ones(2).numpy()[0]})",
@@ -71,7 +75,7 @@ def shaping(statement: str, base: str = "Stateless", *attributes: str) -> str:
         ("return Shaped(batch.rewards_PG, metrics=None)", "gave None as metrics, not a dictionary"),
         (
             "return Shaped(batch.rewards_PG, diagnostics={'d': torch.zeros(4)})",
-            r"diagnostic d is a tensor of shape \(4,\), the batch has the shape \(1, 2\)",
+            r"diagnostic d is a torch\.float32 tensor of shape \(4,\), the batch has the shape",
         ),
         (
             "return Shaped(batch.rewards_PG, diagnostics={'d': [0.0, 0.0]})",
@@ -89,7 +93,7 @@ def shaping(statement: str, base: str = "Stateless", *attributes: str) -> str:
         ),
         (
             "return Shaped(batch.rewards_PG, token_bonus=torch.ones(3))",
-            r"gave a tensor of shape \(3,\) as token_bonus",
+            r"gave a torch\.\w+ tensor of shape \(3,\) as token_bonus",
         ),
         # what would end a run without a word, or hide the line
         ("raise SystemExit(0)", r"raised SystemExit: 0, in line 8 of own_\d+\.py$"),
@@ -164,6 +168,59 @@ def test_a_plan_of_tokens_that_fails_is_named(
     signal = own(tmp_path, monkeypatch, code)
     with pytest.raises(SignalError, match=r"exploration=mine .* raised KeyError: .*in line 10 of"):
         Combined([signal], GroupAdvantage())
+
+
+class OwnParts:
+    """A partitioner and an encoder of the user's own, which give what they are told."""
+
+    needs: frozenset[str] = frozenset()
+    name = "own"
+
+    def __init__(self, gives: Any) -> None:
+        self.gives = gives
+
+    def __call__(self, batch: GroupBatch) -> Any:
+        if isinstance(self.gives, BaseException):
+            raise self.gives
+        return self.gives
+
+    def encode(self, texts: Sequence[str]) -> Any:
+        return self(batch())
+
+
+@pytest.mark.parametrize(
+    ("gives", "words"),
+    [
+        (KeyError("my bug"), r"raised KeyError: 'my bug', in line \d+ of test_asking\.py$"),
+        (SystemExit(0), r"raised SystemExit: 0, in line \d+ of test_asking\.py$"),
+        ([[0, 1]], r"gave a list; it must be a tensor of whole numbers of shape \(1, 2\)$"),
+        (torch.tensor([0, 1]), r"gave a torch\.\w+ tensor of shape \(2,\); it must be"),
+        (torch.tensor([[0.0, 1.0]]), r"gave a torch\.\w+ tensor of shape \(1, 2\); it must be"),
+    ],
+)
+def test_a_partitioner_that_fails_is_named(gives: Any, words: str) -> None:
+    with pytest.raises(SignalError, match=rf"^partition=tests\.exploration\.\S+Parts {words}"):
+        partition_of(OwnParts(gives), batch())
+    assert partition_of(OwnParts(torch.tensor([[0, 1]])), batch()).tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("gives", "words"),
+    [
+        (KeyError("my bug"), r"raised KeyError: 'my bug', in line \d+ of test_asking\.py$"),
+        (torch.ones(2, 3).numpy(), "gave a ndarray for 2 texts; it must be a tensor with one row"),
+        (torch.ones(3, 3), r"gave a torch\.\w+ tensor of shape \(3, 3\) for 2 texts"),
+        (torch.ones(2), r"gave a torch\.\w+ tensor of shape \(2,\) for 2 texts"),
+        (
+            torch.ones(2, 3, dtype=torch.int64),
+            r"gave a torch\.int64 tensor of shape \(2, 3\) for 2 texts",
+        ),
+    ],
+)
+def test_an_encoder_that_fails_is_named(gives: Any, words: str) -> None:
+    with pytest.raises(SignalError, match=rf"^encoder=tests\.exploration\.\S+Parts {words}"):
+        OncePerBatch(OwnParts(gives)).encode(["a", "b"])
+    assert OncePerBatch(OwnParts(torch.ones(2, 3))).encode(["a", "b"]).shape == (2, 3)
 
 
 def test_signals_of_g2rl_keep_their_own_errors() -> None:

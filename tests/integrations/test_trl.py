@@ -715,7 +715,8 @@ def keeping(batch: GroupBatch) -> Shaped:
 
 
 def with_bonus(batch: GroupBatch) -> Shaped:
-    return Shaped(batch.rewards_PG, token_bonus=[torch.zeros(1)] * COUNT)
+    lengths = batch.lengths_PG.flatten().tolist()
+    return Shaped(batch.rewards_PG, token_bonus=[torch.zeros(length) for length in lengths])
 
 
 def with_a_new_part(batch: GroupBatch) -> Shaped:

@@ -170,12 +170,16 @@ def test_refused_before_training(
 
 @pytest.mark.parametrize("part", ["entropy_coef", "token_bonus", "keep_PG", "advantage_scale"])
 def test_parts_without_a_place_are_refused(part: str, tiny: LoadedModel, tmp_path: Path) -> None:
-    values = {
-        "entropy_coef": 0.1,
-        "token_bonus": [torch.zeros(2)] * (2 * GROUP),
-        "keep_PG": torch.ones(2, GROUP, dtype=torch.bool),
-        "advantage_scale": "std",
-    }
-    watch = Watch(say=lambda batch: Shaped(batch.rewards_PG, **{part: values[part]}))
+    def say(batch: GroupBatch) -> Shaped:
+        lengths = batch.lengths_PG.flatten().tolist()
+        values = {
+            "entropy_coef": 0.1,
+            "token_bonus": [torch.zeros(length) for length in lengths],
+            "keep_PG": torch.ones(2, GROUP, dtype=torch.bool),
+            "advantage_scale": "std",
+        }
+        return Shaped(batch.rewards_PG, **{part: values[part]})
+
+    watch = Watch(say=say)
     with pytest.raises(ValueError, match=f"watch inside TRL: {part} is not supported here"):
         one_batch(rloo(tiny, tmp_path, signal=watch, settings=NO_KL))

@@ -131,6 +131,7 @@ def test_the_first_number_counts(text: str, answer: str | None, correct: bool) -
         # a sum does not begin or end inside a number
         (" 10.5 + 62.5", "10.5+62.5", False),
         (" 10.5 + 68", "10.5+68", False),
+        (" 36.7 + 36.3", "36.3+36.7", False),
         (" 47 + 26.5", "26.5+47", False),
         (" 26.0 + 47.", "26+47", True),
         (" 26,000 + 47", "47+26000", False),

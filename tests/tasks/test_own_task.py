@@ -50,6 +50,7 @@ def test_what_is_no_verifier_is_refused(attribute: str) -> None:
     ("gives", "words"),
     [
         ([PROBLEM], "gave 1 problems where 4 were asked for"),
+        ([PROBLEM] * 5, "gave 5 problems where 4 were asked for"),
         ([{"prompt": "1 :"}] * 4, r"gave a dict; it must give g2rl\.types\.Problem"),
         (
             [Problem("p", None, "1")] * 4,

@@ -12,7 +12,8 @@ import os
 import sys
 import sysconfig
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -115,3 +116,33 @@ def class_of(thing: Any) -> str:
 def is_of_g2rl(thing: Any) -> bool:
     """Whether an object is of a class of g2rl, whose errors say themselves what can be mended."""
     return type(thing).__module__.split(".")[0] == "g2rl"
+
+
+@contextmanager
+def errors_named(
+    thing: Any,
+    kind: type[Exception],
+    who: str,
+    after: Callable[[BaseException], str] = lambda error: "",
+) -> Iterator[None]:
+    """Tell whose error it is that an object of the user's own raises, and where.
+
+    Errors of a class of g2rl pass as they are, and so do a full memory and Ctrl-C.
+
+    Args:
+        thing: is called inside.
+        kind: of the error that is raised instead.
+        who: the thing in words; what it raised follows.
+        after: what the message says behind that.
+
+    Raises:
+        Exception: of `kind`.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise
+    except (Exception, SystemExit) as error:  # an exit would end the run without a word
+        if is_of_g2rl(thing) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's
+            raise
+        raise kind(f"{who} {raised(error)}{after(error)}") from error

@@ -6,11 +6,10 @@ not import torch. It must never evaluate model output.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from g2rl.tasks.grading.code_files import class_of, is_of_g2rl, raised
+from g2rl.tasks.grading.code_files import class_of, errors_named
 from g2rl.types import Problem, Verdict
 
 SHOWN_RESPONSE = 60
@@ -98,7 +97,7 @@ def judged(verifier: Verifier, completion: str, problem: Problem, method: str = 
         VerifierError: a verifier of the user's own raised, or one gave no `Verdict`.
     """
     asked = f"(for a response to {problem.id} that begins {completion[:SHOWN_RESPONSE]!r})"
-    with _named_errors(verifier, asked):
+    with _errors_named(verifier, asked):
         verdict = getattr(verifier, method)(completion, problem)
     fault = _fault_of(verdict)
     if fault is not None:
@@ -114,7 +113,7 @@ def key_of(verifier: Verifier, answer: str) -> str:
         VerifierError: a verifier of the user's own raised, or one gave no text.
     """
     asked = f"as the key of the answer {answer[:SHOWN_RESPONSE]!r}"
-    with _named_errors(verifier, asked):
+    with _errors_named(verifier, asked):
         key = verifier.key(answer)
     if not isinstance(key, str):
         kind = type(key).__name__
@@ -129,21 +128,14 @@ def are_equivalent(verifier: Verifier, left: str, right: str) -> bool:
         VerifierError: a verifier of the user's own raised.
     """
     asked = f"of the answers {left[:SHOWN_RESPONSE]!r} and {right[:SHOWN_RESPONSE]!r}"
-    with _named_errors(verifier, asked):
+    with _errors_named(verifier, asked):
         return bool(verifier.equivalent(left, right))
 
 
-@contextmanager
-def _named_errors(verifier: Verifier, asked: str) -> Iterator[None]:
-    """Tell whose error it is that a verifier of the user's own raises, and where."""
-    try:
-        yield
-    except MemoryError:
-        raise  # the worker's limit; the grader counts it as killed
-    except (Exception, SystemExit) as error:  # an exit would end the run without a word
-        if is_of_g2rl(verifier):
-            raise
-        raise VerifierError(f"verifier {class_of(verifier)} {raised(error)} {asked}") from error
+def _errors_named(verifier: Verifier, asked: str) -> AbstractContextManager[None]:
+    """`errors_named` for a verifier that was asked something."""
+    who = f"verifier {class_of(verifier)}"
+    return errors_named(verifier, VerifierError, who, lambda error: f" {asked}")
 
 
 def _fault_of(verdict: Any) -> str | None:

@@ -238,7 +238,7 @@ def test_rows_that_lack_what_is_compared_are_refused_by_name() -> None:
 
     # and what is claimed after it alone
     claims = Claims("good", ("grpo",), ("pass@16",))
-    with pytest.raises(ValueError, match="has no pass@16 at step 1, only .* metrics of claims"):
+    with pytest.raises(ValueError, match=r"has no pass@16 at step 1, only .* metrics of claims"):
         leaderboard([replace(STUDY, claims=claims)], all_rows(), {})
 
 
