@@ -185,12 +185,18 @@ def argument_types(target: Callable[..., Any]) -> dict[str, Any]:
     return types
 
 
-def build(node: Mapping[str, Any], key: str) -> Any:
+def build(node: Any, key: str) -> Any:
     """Make the object of a node that may be of the user's own, and say whose fault an error is.
 
     Raises:
-        ValueError: the node leaves out an argument, or the user's own constructor raised.
+        ValueError: the node names no class or leaves out an argument, or the user's own constructor
+            raised.
     """
+    if not isinstance(node, Mapping) or not node.get(TARGET):
+        raise ValueError(
+            f"{key} names no class; write {key.rpartition('.')[2]}: {{{TARGET}: MODULE.CLASS}} into "
+            "its file"
+        )
     name = str(node[TARGET])
     missing = missing_arguments(object_of(name, key), node)
     if missing:

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from g2rl.cli.build.arguments import argument_types, build, check_arguments
 
@@ -97,6 +98,15 @@ def test_a_node_is_built_with_its_settings() -> None:
 def test_what_cannot_be_built_is_named(node: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=f"^exploration{words}"):
         build(node, "exploration")
+
+
+@pytest.mark.parametrize(
+    "node", [None, "mine.Mine", ["mine.Mine"], {}, {"steps": 3}, {"_target_": None}]
+)
+def test_a_node_without_a_class_is_named(node: Any) -> None:
+    for given in (node, OmegaConf.create({"node": node}).node):
+        with pytest.raises(ValueError, match=r"^task\.source names no class; write source: \{_tar"):
+            build(given, "task.source")
 
 
 def test_classes_written_in_c_are_not_checked() -> None:
