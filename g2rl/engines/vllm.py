@@ -105,6 +105,17 @@ def check_version(version: str) -> None:
         )
 
 
+def warn_of_rounded_adapters(policy: Policy, dtype: str | None) -> None:
+    """Warn where an engine loses most of what adapters learn in one update."""
+    # small updates are less than one rounding of the merged weight
+    if has_lora(policy.model) and dtype == "bfloat16":
+        log.warning(
+            "engine=vllm in bfloat16 merges adapters into its weights and rounds most of a "
+            "small update away: it samples from an older policy than is trained, see "
+            "update/sampler_kl; engine.dtype=float32 or engine=transformers does not"
+        )
+
+
 class VllmEngine:
     """Sample with vLLM, on the same devices as the trainer and in its processes.
 
@@ -161,12 +172,7 @@ class VllmEngine:
         self.drift_every = drift_every
         dtype, self.compared_in = colocated.resolve_dtype(dtype, policy)
         refuse_rough_experts(policy, self.compared_in)
-        if has_lora(policy.model) and dtype == "bfloat16":
-            log.warning(
-                "engine=vllm in bfloat16 merges adapters into its weights and rounds most of a "
-                "small update away: it samples from an older policy than is trained, see "
-                "update/sampler_kl; engine.dtype=float32 or engine=transformers does not"
-            )
+        warn_of_rounded_adapters(policy, dtype)
         self.tolerance = TOLERANCE[self.compared_in] if drift_tolerance is None else drift_tolerance
 
         # the settings in vLLM's words
@@ -192,15 +198,17 @@ class VllmEngine:
             arguments["distributed_executor_backend"] = "external_launcher"
         add_options(arguments, options or {})
 
-        # build the engine; its weights come with the first push
+        # the folder goes with the engine, also where an error ends this constructor or the command
         self.folder = tempfile.mkdtemp(prefix="g2rl-engine-")
-        # it goes with the engine, also where an error ends this constructor or the command
         self.remove_folder = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+
+        # build the engine; its weights come with the first push
         colocated.export_config(policy.model, self.folder)
         with colocated.random_state_kept(policy.device):
             self.llm = self.vllm.LLM(self.folder, **arguments)
         self.max_model_len: int = self.llm.llm_engine.vllm_config.model_config.max_model_len
 
+        # what is known of it before and after a push
         self.probe = self.make_probe()
         self.pushes, self.asleep = 0, False
         self.drift: Drift | None = None

@@ -123,6 +123,7 @@ def ask(signal: Signal, batch: GroupBatch) -> Shaped:
 
 def _check_tokens(who: str, bonus: Any, lengths_PG: Tensor) -> None:
     """Refuse a bonus that does not fit the tokens: in one row it would be that of other tokens."""
+    # None where there are no numbers in a row
     lengths: list[Any] = []
     for bonus_T in bonus if isinstance(bonus, list | tuple) else ():
         lengths.append(len(bonus_T) if isinstance(bonus_T, Tensor) and bonus_T.dim() == 1 else None)

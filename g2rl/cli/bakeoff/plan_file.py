@@ -94,9 +94,12 @@ def _fault_of(text: Mapping[str, Any]) -> str | None:
 
 def _fault_of_task(entry: Any) -> str | None:
     """What keeps an entry from being a task, as the end of a sentence; None for a task."""
+    # what every task has
     lacking = [key for key in OF_A_TASK if not isinstance(entry, Mapping) or key not in entry]
     if lacking:
         return f"says nothing of {', '.join(lacking)}"
+
+    # lists, of which a text would be one of letters
     if not _is_list_of(entry["choose_by"], str):
         return f"must name metrics as a list in choose_by, got {entry['choose_by']!r}"
     if not _is_list_of(entry["rates"], int, float, str):

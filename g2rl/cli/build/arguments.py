@@ -192,11 +192,14 @@ def build(node: Any, key: str) -> Any:
         ValueError: the node names no class or leaves out an argument, or the user's own constructor
             raised.
     """
+    # a file of the user's own may be empty, or another's
     if not isinstance(node, Mapping) or not node.get(TARGET):
         raise ValueError(
-            f"{key} names no class; write {key.rpartition('.')[2]}: {{{TARGET}: MODULE.CLASS}} into "
-            "its file"
+            f"{key} names no class; write {key.rpartition('.')[2]}: {{{TARGET}: MODULE.CLASS}} "
+            "into its file"
         )
+
+    # Hydra would name an argument of Python instead of a setting
     name = str(node[TARGET])
     missing = missing_arguments(object_of(name, key), node)
     if missing:

@@ -63,6 +63,7 @@ def checked(benchmark: Any, key: str) -> Benchmark:
     Raises:
         ValueError: it is no benchmark, or its verifier is none.
     """
+    # what is none would fail in the first evaluation, after a training step
     if not isinstance(benchmark, Benchmark):
         raise ValueError(
             f"{key}._target_ gave a {class_of(benchmark)}; it must give a "

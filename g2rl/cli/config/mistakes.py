@@ -33,6 +33,11 @@ SOURCED = {
 """Groups with a choice for files and names of the hub, and what takes them."""
 SEARCH_PATH = "hydra.searchpath"
 """The setting that names further folders of configuration files."""
+NO_BENCHMARK = (
+    "the task brings no benchmark, on which the policy is evaluated: begin its file with "
+    "defaults: [/benchmark@_global_.benchmark: countdown], or another choice"
+)
+"""What is said of a file of a task of the user's own that forgets it."""
 MADE_BY_CLASS = ("encoder", "engine", "exploration", "partition", "tracking")
 """Groups of which every choice names the class that it is made into."""
 
@@ -136,13 +141,23 @@ def explain_mistakes(
     try:
         config = _with_choices(overrides, offered, shelf)
     except HydraException as error:
-        # where Hydra has looked for it comes after an empty line
-        return " ".join(str(error).partition("\n\n")[0].split())
-    problem = _without_class(own_files, overrides, config)
-    problem = problem or _wrong_key(overrides, offered, config)
-    problem = problem or _without_value(overrides, config)
-    problem = problem or _wrong_sign(overrides, offered, config)
-    return problem or _refused_by_hydra(overrides, shelf)
+        return _refused_choices(error)
+    if config_name == "train" and "benchmark" not in config:
+        return NO_BENCHMARK
+    return (
+        _without_class(own_files, overrides, config)
+        or _wrong_key(overrides, offered, config)
+        or _without_value(overrides, config)
+        or _wrong_sign(overrides, offered, config)
+        or _refused_by_hydra(overrides, shelf)
+    )
+
+
+def _refused_choices(error: HydraException) -> str:
+    """What is wrong with choices that Hydra cannot put together."""
+    # where Hydra has looked for it comes after an empty line
+    told = " ".join(str(error).partition("\n\n")[0].split())
+    return NO_BENCHMARK if told.startswith("Could not override 'benchmark'") else told
 
 
 def _outside_grammar(word: str) -> str:

@@ -99,6 +99,8 @@ def judged(verifier: Verifier, completion: str, problem: Problem, method: str = 
     asked = f"(for a response to {problem.id} that begins {completion[:SHOWN_RESPONSE]!r})"
     with _errors_named(verifier, asked):
         verdict = getattr(verifier, method)(completion, problem)
+
+    # and what it returned
     fault = _fault_of(verdict)
     if fault is not None:
         raise VerifierError(f"verifier {class_of(verifier)} returned {fault} {asked}")

@@ -261,6 +261,26 @@ def test_a_flag_that_does_not_exist_is_refused_with_the_setting_that_is_meant() 
     assert "--dry-run" not in explain_flag("--dryrun", "evaluate")
 
 
+@pytest.mark.parametrize("words", [[], ["benchmark=countdown"]])
+def test_a_task_without_a_benchmark_is_told_the_line_that_it_lacks(
+    tmp_path: Path, words: list[str]
+) -> None:
+    path = tmp_path / "task" / "mine.yaml"
+    path.parent.mkdir()
+    lines = (config_dir() / "task" / "countdown.yaml").read_text(encoding="utf-8").splitlines()
+    path.write_text(
+        "\n".join(line for line in lines if "benchmark" not in line).replace("defaults:", "")
+    )
+    message = explain_mistakes(["task=mine", *words], "train", [tmp_path])
+    assert message is not None
+    assert "brings no benchmark" in message
+
+    # and with that line it is all right
+    [line] = re.findall(r"defaults: \[.*?\]", message)
+    path.write_text(f"{line}\n{path.read_text()}")
+    assert explain_mistakes(["task=mine", *words], "train", [tmp_path]) is None
+
+
 @pytest.mark.parametrize("command", ["train", "evaluate", "analyze_geometry"])
 def test_a_setting_that_a_choice_leaves_to_the_user_is_asked_for_by_name(command: str) -> None:
     message = explain_mistakes(["model=hf", "seed=1"], command)
