@@ -93,7 +93,7 @@ class HostedPolicy:
         gather_head: Gatherer | None = None,
     ) -> None:
         # the model is another trainer's, so nothing in it is replaced
-        self.policy = Policy(model, compute_dtype=compute_dtype, lean_norms=False)
+        self.policy = Policy(model, compute_dtype=compute_dtype, lean_modules=False)
         self.call, self.device = call, device
         self.gather_head = gather_head
         add_head_pass(model)

@@ -7,7 +7,8 @@ In reading order:
     loading     find, build or load a model and its tokenizer
     prompts     a problem's text as token ids
     checks      what a few tokens show of a model, and what is refused
-    norms       RMSNorm that keeps less for its backward
+    norms, gated_mlp, lean_modules
+                parts that keep less for their backward, and where they stand in for others
     policy      the model and its head as one module: log-probs, entropies, features
     lm_head     the tiled head behind it (a package with a public face)
     batching    micro-batches of similar length, padded

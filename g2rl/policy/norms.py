@@ -7,19 +7,16 @@ memory that is there. Each rounds what the operation of autograd rounds that it 
 gradients are equal bit by bit, in every dtype.
 
 For Qwen3 in bfloat16 that is a quarter of what a block keeps for each token (docs/memory.md).
+`g2rl.policy.lean_modules` tries which norms it may stand for.
 """
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-
-TRIAL_SHAPE = (2, 5)
-"""Of the vectors that a norm and its replacement are tried on."""
 
 
 class LeanRMSNorm(nn.Module):
@@ -115,103 +112,7 @@ def _normed(x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
 
 def _product(values: Tensor, other: Tensor) -> Tensor:
     """The product of both, in the memory of the first where their dtypes allow it."""
+    # a product of two dtypes has the wider one
     if torch.promote_types(values.dtype, other.dtype) == values.dtype:
         return values.mul_(other)
     return values * other
-
-
-def with_lean_norms(model: nn.Module) -> int:
-    """Let the norms of a model keep less for their backward; it is changed in place.
-
-    A norm is replaced where a trial has shown that the numbers stay the same, see `is_replaceable`.
-    Names and values of weights stay as they are.
-
-    Args:
-        model: of transformers, on any device.
-
-    Returns:
-        How many norms were replaced.
-    """
-    # a module may stand in several places
-    replaced: dict[nn.Module, LeanRMSNorm] = {}
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if child not in replaced and not is_replaceable(child):
-                continue
-            replaced.setdefault(child, LeanRMSNorm(child))
-            setattr(module, name, replaced[child])
-    return len(replaced)
-
-
-def is_replaceable(module: nn.Module) -> bool:
-    """Whether a module is a norm that `LeanRMSNorm` repeats bit by bit.
-
-    Candidates look like Llama's norm, with a weight and a `variance_epsilon`. Looks do not tell
-    what a forward computes, so a norm of their class and width is tried.
-    """
-    kind: Any = type(module)
-    if not kind.__name__.endswith("RMSNorm") or kind is LeanRMSNorm:
-        return False
-
-    # what somebody has altered is left alone
-    if (
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or "forward" in vars(module)
-    ):
-        return False
-    weight, epsilon = getattr(module, "weight", None), getattr(module, "variance_epsilon", None)
-    tensors = [*module.parameters(), *module.buffers()]
-    if len(tensors) != 1 or tensors[0] is not weight or weight.dim() != 1:
-        return False
-    return isinstance(epsilon, float) and _agrees(
-        kind, kind.forward, len(weight), weight.dtype, epsilon
-    )
-
-
-@cache
-def _agrees(
-    kind: Any,
-    forward: object,
-    width: int,
-    dtype: torch.dtype,
-    epsilon: float,
-) -> bool:
-    """Try a norm with random weights and its replacement, on the CPU, with gradients.
-
-    Args:
-        kind: class of the norm.
-        forward: of the class, which a library may replace later; then it is tried again.
-        width: D.
-        dtype: of the weight. The vectors have the same, and bfloat16 as under autocast.
-        epsilon: of the norm.
-    """
-    # a class that is built otherwise is another norm
-    try:
-        with torch.device("cpu"):
-            norm: Any = kind(width, eps=epsilon).to(dtype)
-    except TypeError:
-        return False
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        norm.weight.copy_(torch.randn(width, generator=generator))
-    lean = LeanRMSNorm(norm)
-
-    for input_dtype in (dtype, torch.bfloat16):
-        x, grad = torch.randn(2, *TRIAL_SHAPE, width, generator=generator).to(input_dtype)
-        for is_mixed in (False, True):
-            theirs = _output_and_gradients(norm, x, grad, is_mixed)
-            ours = _output_and_gradients(lean, x, grad, is_mixed)
-            for expected, found in zip(theirs, ours, strict=True):
-                if expected.dtype != found.dtype or not torch.equal(expected, found):
-                    return False
-    return True
-
-
-def _output_and_gradients(norm: Any, x: Tensor, grad: Tensor, is_mixed: bool) -> list[Tensor]:
-    """A norm's output, and the gradients of its input and its weight, perhaps under autocast."""
-    x = x.clone().requires_grad_()
-    with torch.enable_grad(), torch.autocast("cpu", torch.bfloat16, enabled=is_mixed):
-        output = norm(x)
-    return [output.detach(), *torch.autograd.grad(output, [x, norm.weight], grad.to(output.dtype))]

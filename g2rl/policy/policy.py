@@ -28,6 +28,7 @@ from g2rl.policy.checks import (
     modes_differ,
     noise_keys,
 )
+from g2rl.policy.lean_modules import with_lean_modules
 from g2rl.policy.lm_head import DEFAULT_TILE_BYTES, FeatureRequest, HeadOutput, Objective, head_pass
 from g2rl.policy.lora import (
     adapter_dropouts,
@@ -36,7 +37,6 @@ from g2rl.policy.lora import (
     merged_state,
     merged_weight,
 )
-from g2rl.policy.norms import with_lean_norms
 from g2rl.policy.prefix_sharing import SHARING_CHOICES, can_share, layout_keywords
 from g2rl.policy.sharding import Gathered, ShardSettings, blank, reshard, shard, whole
 from g2rl.policy.weights import DTYPES, as_in_files, without_second_names
@@ -111,9 +111,9 @@ class Policy(nn.Module):
             dropout of adapters is on nevertheless, because it is a setting of the run.
         prefix_sharing: whether a prompt is computed once for all of its responses; `check` finds
             out what "auto" comes to, see `g2rl.policy.prefix_sharing`.
-        lean_norms: replace norms of the model, in place, by such as compute the same and keep less
-            for the backward, see `g2rl.policy.norms`. A model that somebody else trains stays as it
-            is without.
+        lean_modules: replace norms and MLPs of the model, in place, by such as compute the same and
+            keep less for the backward, see `g2rl.policy.lean_modules`. A model that somebody else
+            trains stays as it is without.
 
     Raises:
         ValueError: another compute dtype than these two, or another choice of prefix sharing.
@@ -127,7 +127,7 @@ class Policy(nn.Module):
         compute_dtype: str | None = None,
         training_noise: bool = False,
         prefix_sharing: str = "off",
-        lean_norms: bool = True,
+        lean_modules: bool = True,
     ) -> None:
         super().__init__()
         if prefix_sharing not in SHARING_CHOICES:
@@ -161,8 +161,8 @@ class Policy(nn.Module):
             )
 
         # after what may be refused, because it changes the model in place
-        if lean_norms:
-            with_lean_norms(model)
+        if lean_modules:
+            with_lean_modules(model)
 
     @property
     def device(self) -> torch.device:

@@ -44,6 +44,8 @@ class Shape:
     qk_norm: bool = False
     lean_norms: bool = False
     """Whether norms keep their input alone, see `g2rl.policy.norms`."""
+    lean_mlps: bool = False
+    """Whether MLPs keep no activation, see `g2rl.policy.gated_mlp`."""
     gated: bool = True
     lora: bool = False
     lora_head: bool = False
@@ -148,7 +150,8 @@ def saved_by_block(shape: Shape, job: Job) -> int:
     heads_width = shape.queries + shape.keys
     qk_norms = _saved_by_norm(shape, heads_width, narrow) if shape.qk_norm else 0
     attention = 2 * heads_width * narrow  # q, output, k, v
-    mlp = (4 if shape.gated else 2) * shape.intermediate * narrow
+    gated_kept = 3 if shape.lean_mlps else 4  # gate, up, their product, and the activation
+    mlp = (gated_kept if shape.gated else 2) * shape.intermediate * narrow
     row_scalars = 2 + shape.heads + (shape.heads + shape.kv_heads if shape.qk_norm else 0)
     return (
         norms

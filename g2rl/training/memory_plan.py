@@ -14,9 +14,11 @@ import torch
 from torch import nn
 
 from g2rl.policy.anatomy import text_config
+from g2rl.policy.gated_mlp import LeanGatedMLP
+from g2rl.policy.lean_modules import with_lean_modules
 from g2rl.policy.loading import build
 from g2rl.policy.lora import LoraSettings, target_modules
-from g2rl.policy.norms import LeanRMSNorm, with_lean_norms
+from g2rl.policy.norms import LeanRMSNorm
 from g2rl.policy.weights import decoder_blocks
 from g2rl.training.memory import Estimate, Job, Shape, estimate
 
@@ -81,6 +83,7 @@ def shape_of(config: Any, lora: LoraSettings | None = None) -> Shape:
     # sizes
     names = {name.rsplit(".", 1)[-1] for name, _ in blocks[0].named_modules()}
     parameters = sum(p.numel() for p in model.parameters())
+    lean_norms, lean_mlps = _lean_parts(model)
     adapters, ranks, on_head = _adapters(model, blocks, lora)
     return Shape(
         layers=config.num_hidden_layers,
@@ -95,7 +98,8 @@ def shape_of(config: Any, lora: LoraSettings | None = None) -> Shape:
         trained=adapters if lora else parameters,
         block=max(sum(p.numel() for p in block.parameters()) for block in blocks),
         qk_norm="q_norm" in names,
-        lean_norms=_has_lean_norms(model),
+        lean_norms=lean_norms,
+        lean_mlps=lean_mlps,
         gated="gate_proj" in names,
         lora=lora is not None,
         lora_head=on_head,
@@ -103,11 +107,23 @@ def shape_of(config: Any, lora: LoraSettings | None = None) -> Shape:
     )
 
 
-def _has_lean_norms(model: nn.Module) -> bool:
-    """Whether a policy replaces all norms of a model, see `g2rl.policy.norms`; it is done here."""
-    with_lean_norms(model)
-    norms = [module for module in model.modules() if type(module).__name__.endswith("Norm")]
-    return all(isinstance(norm, LeanRMSNorm) for norm in norms)
+def _lean_parts(model: nn.Module) -> tuple[bool, bool]:
+    """Whether a policy replaces all norms of a model, and all of its MLPs; it is done here."""
+    with_lean_modules(model)
+    # by their names, because those that stay are of all kinds
+    norms: list[nn.Module] = []
+    mlps: list[nn.Module] = []
+    for module in model.modules():
+        name = type(module).__name__.lower()
+        if name.endswith("norm"):
+            norms.append(module)
+        elif "mlp" in name or hasattr(module, "act_fn"):
+            mlps.append(module)
+
+    # one that stays keeps what the plan would leave out
+    are_lean_norms = all(isinstance(norm, LeanRMSNorm) for norm in norms)
+    are_lean_mlps = all(isinstance(mlp, LeanGatedMLP) for mlp in mlps)
+    return bool(norms) and are_lean_norms, bool(mlps) and are_lean_mlps
 
 
 def _size(config: Any, name: str) -> Any:

@@ -1,35 +1,21 @@
-"""Norms that keep less: equal to those of transformers bit by bit, and left out where not."""
+"""Norms that keep less have outputs and gradients of those of transformers, bit by bit."""
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig, Qwen3Config
+from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.mistral.modeling_mistral import MistralRMSNorm
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
-from g2rl.engines.lean_decoder import is_plain
-from g2rl.policy.loading import set_checkpointing
-from g2rl.policy.norms import LeanRMSNorm, is_replaceable, with_lean_norms
-from g2rl.policy.policy import Policy
+from g2rl.policy.norms import LeanRMSNorm
 
 KINDS = [LlamaRMSNorm, MistralRMSNorm, Qwen2RMSNorm, Qwen3RMSNorm]
 SHAPES = [(7, 96), (2, 300, 64), (1, 40, 4, 33)]
-SIZES = {
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "intermediate_size": 96,
-    "vocab_size": 50,
-}
 
 
 def norm_of(kind: Any, width: int, dtype: torch.dtype) -> Any:
@@ -142,98 +128,3 @@ def test_the_float64_formula() -> None:
     for expected, found in zip((output, exact.grad, weight.grad), run(lean, x, grad), strict=True):
         assert expected is not None
         torch.testing.assert_close(expected.float(), found, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("config", [Qwen3Config(**SIZES), LlamaConfig(**SIZES)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_a_model_computes_the_same(config: Any, dtype: torch.dtype, checkpointing: bool) -> None:
-    torch.manual_seed(0)
-    plain = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    lean = copy.deepcopy(plain)
-    kept = dict(lean.named_parameters())
-    count = sum(type(module).__name__.endswith("RMSNorm") for module in plain.modules())
-    assert with_lean_norms(lean) == count > 0
-    assert with_lean_norms(lean) == 0
-
-    # names and parameters are the same objects, and nothing else has changed
-    assert list(lean.state_dict()) == list(plain.state_dict())
-    assert all(kept[name] is parameter for name, parameter in lean.named_parameters())
-    assert is_plain(lean.model)
-
-    tokens = torch.arange(40).reshape(2, 20)
-    for model in (plain, lean):
-        if checkpointing:
-            set_checkpointing(model, True)
-        model.train()
-        model(tokens, labels=tokens).loss.backward()
-    for one, other in zip(plain.parameters(), lean.parameters(), strict=True):
-        assert torch.equal(one.grad, other.grad)
-
-
-class Louder(LlamaRMSNorm):
-    """The same looks with another forward."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) * 1.0001
-
-
-class BuiltOtherwiseRMSNorm(nn.Module):
-    """A norm that asks for more than a width."""
-
-    def __init__(self, width: int, groups: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.variance_epsilon = 1e-6
-
-
-LouderRMSNorm = type("LouderRMSNorm", (Louder,), {})
-
-
-def test_norms_that_are_not_repeated_stay() -> None:
-    gemma = AutoModelForCausalLM.from_config(GemmaConfig(**SIZES))
-    assert with_lean_norms(gemma) == 0
-    assert not is_replaceable(LouderRMSNorm(8))
-    assert not is_replaceable(BuiltOtherwiseRMSNorm(8, 2))
-    assert not is_replaceable(nn.LayerNorm(8))
-    assert not is_replaceable(nn.RMSNorm(8))
-    assert is_replaceable(LlamaRMSNorm(8))
-
-
-def test_what_somebody_altered_stays() -> None:
-    hooked, patched, biased = (LlamaRMSNorm(8) for _ in range(3))
-    hooked.register_forward_hook(lambda *_: None)
-    patched.forward = lambda x: x
-    biased.bias = nn.Parameter(torch.zeros(8))
-    for norm in (hooked, patched, biased):
-        assert not is_replaceable(norm)
-
-
-def test_a_replaced_forward_of_a_class_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert is_replaceable(LlamaRMSNorm(24))
-    monkeypatch.setattr(LlamaRMSNorm, "forward", lambda self, x: self.weight * x)
-    assert not is_replaceable(LlamaRMSNorm(24))
-
-
-def test_one_norm_in_two_places_stays_one() -> None:
-    norm = LlamaRMSNorm(8)
-    inner = nn.Sequential(norm)
-    model = nn.Sequential(norm, inner)
-    assert with_lean_norms(model) == 1
-    assert isinstance(model[0], LeanRMSNorm)
-    assert model[0] is inner[0]
-
-
-def test_a_model_without_memory_is_tried_as_well() -> None:
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(Qwen3Config(**SIZES))
-        assert with_lean_norms(model) == 9
-    assert all(parameter.is_meta for parameter in model.parameters())
-
-
-def test_a_policy_replaces_them_and_can_be_told_not_to() -> None:
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(Qwen3Config(**SIZES))
-    untouched = Policy(copy.deepcopy(model), lean_norms=False)
-    assert not any(isinstance(module, LeanRMSNorm) for module in untouched.modules())
-    assert any(isinstance(module, LeanRMSNorm) for module in Policy(model).modules())

@@ -18,9 +18,9 @@ from g2rl.cli.build.memory import job_of
 from g2rl.cli.build.settings import read_train_settings
 from g2rl.cli.jobs.train import train
 from g2rl.policy.batching import Sequences, make_micro_batch
+from g2rl.policy.lean_modules import with_lean_modules
 from g2rl.policy.loading import read_config, set_checkpointing
 from g2rl.policy.lora import LoraSettings, add_lora
-from g2rl.policy.norms import with_lean_norms
 from g2rl.policy.policy import Policy
 from g2rl.training.memory import Job, activations, compute_copy, estimate, kv_cache, saved_by_block
 from g2rl.training.memory_plan import Plan, PlanError, device_memory, shape_of
@@ -66,15 +66,15 @@ def job(precision: str = "float32", **changes: Any) -> Job:
 
 
 def build(
-    kind: str, precision: str = "float32", checkpointing: bool = False, lean_norms: bool = True
+    kind: str, precision: str = "float32", checkpointing: bool = False, lean: bool = True
 ) -> Any:
     torch.manual_seed(0)
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     model = AutoModelForCausalLM.from_config(CONFIGS[kind], dtype=dtype, attn_implementation="sdpa")
     if checkpointing:
         set_checkpointing(model, True)
-    if lean_norms:
-        with_lean_norms(model)
+    if lean:
+        with_lean_modules(model)
     return model.train()
 
 
@@ -176,17 +176,22 @@ def test_activations_are_what_autograd_saves(kind: str, precision: str) -> None:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_plain_norms_save_more(precision: str) -> None:
-    """A model whose norms are its own, as in an architecture that no lean norm repeats."""
+def test_plain_modules_save_more(precision: str) -> None:
+    """A model whose norms and MLPs are its own, as where no lean one repeats them."""
     lean = shape_of(CONFIGS["qwen3"])
-    plain, plan = replace(lean, lean_norms=False), job(precision)
-    model = build("qwen3", precision, lean_norms=False)
+    plain, plan = replace(lean, lean_norms=False, lean_mlps=False), job(precision)
+    model = build("qwen3", precision, lean=False)
     found = saved_bytes(model, plan.autocast)
     if plan.autocast:
         found -= lean.layers * (lean.block - 2 * lean.width - 2 * 96) * 2
     assert lean.lean_norms
+    assert lean.lean_mlps
     assert 1.0 <= found / activations(plain, plan, ROWS * LENGTH) < 1.015
-    assert not shape_of(GemmaConfig(**SIZES)).lean_norms  # multiplies by 1 + w
+
+    # Gemma multiplies by 1 + w, and has another activation
+    gemma = shape_of(GemmaConfig(**SIZES))
+    assert not gemma.lean_norms
+    assert not gemma.lean_mlps
 
 
 @pytest.mark.parametrize("precision", ["float32", "autocast"])
