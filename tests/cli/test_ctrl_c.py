@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,9 @@ from tests.support import ROOT
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
 STRUCK = """
 import os, signal, sys
+
+# a shell lets what it runs in the background ignore Ctrl-C, and the tests too
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 class Striking:
     def find_spec(self, name, path=None, target=None):
@@ -67,9 +72,15 @@ def test_every_script_starts_where_ctrl_c_is_answered() -> None:
         assert callable(getattr(main, function))
 
 
-def test_work_may_be_interrupted_as_ever() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    assert before is signal.default_int_handler
+@pytest.fixture
+def before() -> Iterator[Any]:
+    """Python's own handler, also where the tests run in the background."""
+    outside = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, outside)
+
+
+def test_work_may_be_interrupted_as_ever(before: Any) -> None:
     with quiet_ctrl_c():
         assert signal.getsignal(signal.SIGINT) is not before
         with quiet_ctrl_c():
