@@ -35,13 +35,9 @@ sys.exit({function}())
 """What a script does, with Ctrl-C when it begins to import a module."""
 MOMENTS = [
     ("g2rl-train", "g2rl.cli.train", []),
-    ("g2rl-train", "hydra", []),
     ("g2rl-train", "torch", []),
     ("g2rl-train", "g2rl.cli.jobs.train", []),
-    ("g2rl-train", "g2rl.cli.jobs.dry_run", ["--dry-run"]),
-    ("g2rl-eval", "hydra", []),
     ("g2rl-eval", "g2rl.cli.jobs.evaluate", ["run=none"]),
-    ("g2rl-analyze", "hydra", ["compare"]),
     ("g2rl-analyze", "torch", ["geometry"]),
     ("g2rl-report", "g2rl.cli.jobs.report", ["runs"]),
     ("g2rl-grade", "g2rl.tasks.grading.grader", ["cases", "--out", "out"]),
