@@ -37,7 +37,6 @@ MOMENTS = [
     ("g2rl-train", "g2rl.cli.train", []),
     ("g2rl-train", "torch", []),
     ("g2rl-train", "g2rl.cli.jobs.train", []),
-    ("g2rl-eval", "g2rl.cli.jobs.evaluate", ["run=none"]),
     ("g2rl-analyze", "torch", ["geometry"]),
     ("g2rl-report", "g2rl.cli.jobs.report", ["runs"]),
     ("g2rl-grade", "g2rl.tasks.grading.grader", ["cases", "--out", "out"]),

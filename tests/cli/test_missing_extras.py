@@ -71,8 +71,9 @@ def test_each_road_to_a_missing_package_ends_with_one_line(
     assert list(tmp_path.rglob("*")) == [], "nothing is left"
 
 
-@pytest.mark.parametrize("package", ["trl", "accelerate"])
-@pytest.mark.parametrize("module", ["trl", "trl_rloo"])
+@pytest.mark.parametrize(
+    ("module", "package"), [("trl", "trl"), ("trl_rloo", "trl"), ("trl_rloo", "accelerate")]
+)
 def test_the_trl_trainers_name_their_extra(module: str, package: str, tmp_path: Path) -> None:
     """A library's import may raise, but says the same; TRL may be there without accelerate."""
     # the commands of the tests have loaded all of transformers before, which asks for accelerate
