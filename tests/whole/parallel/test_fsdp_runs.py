@@ -24,7 +24,7 @@ from g2rl.policy.loading import load
 from g2rl.policy.policy import Policy
 from g2rl.runs.checkpoints import CheckpointError, Checkpoints
 from g2rl.runs.interrupt import Interrupted
-from tests.support import NO_EVALUATION, ROOT, small_drift, untimed_rows
+from tests.support import NO_EVALUATION, ROOT, SMOKE, small_drift, untimed_rows
 from tests.whole.parallel.twins import launch, train_in
 
 RUN = [
@@ -217,8 +217,7 @@ def torchrun(folder: Path, *overrides: str) -> subprocess.Popen[str]:
         "2",
         "-m",
         "g2rl.cli.train",
-        "experiment=smoke",
-        "tracking=local",
+        *SMOKE,
         *overrides,
         f"hydra.run.dir={folder}",
     ]
