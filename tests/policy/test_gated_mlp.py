@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 from transformers.models.llama.modeling_llama import LlamaMLP
 from transformers.models.mistral.modeling_mistral import MistralMLP
@@ -14,6 +13,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2MLP
 from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP
 
 from g2rl.policy.gated_mlp import LeanGatedMLP
+from tests.policy.lean import assert_same, run
 
 SIZES = {"hidden_size": 48, "intermediate_size": 80, "num_attention_heads": 4}
 KINDS = [
@@ -22,17 +22,6 @@ KINDS = [
     (Qwen2MLP, Qwen2Config(**SIZES)),
     (Qwen3MLP, Qwen3Config(**SIZES)),
 ]
-
-
-def run(mlp: Any, x: Tensor, grad: Tensor, mixed: bool = False) -> list[Tensor]:
-    """Output and gradients; the input comes from an operation, as in a model."""
-    x = x.clone().requires_grad_()
-    mlp.zero_grad()
-    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
-        output = mlp(x * 1)
-    output.backward(grad.to(output.dtype))
-    assert x.grad is not None
-    return [output.detach(), x.grad, *(parameter.grad.clone() for parameter in mlp.parameters())]
 
 
 @pytest.mark.parametrize(("kind", "config"), KINDS)
@@ -55,10 +44,7 @@ def test_outputs_and_gradients_are_those_of_transformers(
     x, grad = (scale * torch.randn(2, 3, 70, 48)).to(inputs)
     lean = LeanGatedMLP(mlp)
     assert list(lean.state_dict()) == list(mlp.state_dict())
-    expected, found = run(mlp, x, grad, mixed), run(lean, x, grad, mixed)
-    for one, other in zip(expected, found, strict=True):
-        assert one.dtype == other.dtype
-        assert torch.equal(one, other)
+    assert_same(run(mlp, x, grad, mixed), run(lean, x, grad, mixed))
     with torch.no_grad():
         assert torch.equal(mlp(x.to(dtype)), lean(x.to(dtype)))
 

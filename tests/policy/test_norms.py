@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.mistral.modeling_mistral import MistralRMSNorm
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from g2rl.policy.norms import LeanRMSNorm
+from tests.policy.lean import assert_same, run
 
 KINDS = [LlamaRMSNorm, MistralRMSNorm, Qwen2RMSNorm, Qwen3RMSNorm]
 SHAPES = [(7, 96), (2, 300, 64), (1, 40, 4, 33)]
@@ -24,23 +24,6 @@ def norm_of(kind: Any, width: int, dtype: torch.dtype) -> Any:
     with torch.no_grad():
         norm.weight.normal_()
     return norm
-
-
-def run(norm: Any, x: Tensor, grad: Tensor, mixed: bool = False) -> list[Tensor]:
-    """Output and gradients; the input comes from an operation, as in a model."""
-    x = x.clone().requires_grad_()
-    norm.zero_grad()
-    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
-        output = norm(x * 1)
-    output.backward(grad.to(output.dtype))
-    assert x.grad is not None
-    return [output.detach(), x.grad, norm.weight.grad.clone()]
-
-
-def assert_same(expected: list[Tensor], found: list[Tensor]) -> None:
-    for one, other in zip(expected, found, strict=True):
-        assert one.dtype == other.dtype
-        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

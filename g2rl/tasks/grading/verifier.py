@@ -6,6 +6,7 @@ not import torch. It must never evaluate model output.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -96,14 +97,18 @@ def judged(verifier: Verifier, completion: str, problem: Problem, method: str = 
     Raises:
         VerifierError: a verifier of the user's own raised, or one gave no `Verdict`.
     """
-    asked = f"(for a response to {problem.id} that begins {completion[:SHOWN_RESPONSE]!r})"
+
+    # said of a few responses, and not put together for each
+    def asked() -> str:
+        return f"(for a response to {problem.id} that begins {completion[:SHOWN_RESPONSE]!r})"
+
     with _errors_named(verifier, asked):
         verdict = getattr(verifier, method)(completion, problem)
 
     # and what it returned
     fault = _fault_of(verdict)
     if fault is not None:
-        raise VerifierError(f"verifier {class_of(verifier)} returned {fault} {asked}")
+        raise VerifierError(f"verifier {class_of(verifier)} returned {fault} {asked()}")
     judgement: Verdict = verdict
     return judgement
 
@@ -114,12 +119,15 @@ def key_of(verifier: Verifier, answer: str) -> str:
     Raises:
         VerifierError: a verifier of the user's own raised, or one gave no text.
     """
-    asked = f"as the key of the answer {answer[:SHOWN_RESPONSE]!r}"
+
+    def asked() -> str:
+        return f"as the key of the answer {answer[:SHOWN_RESPONSE]!r}"
+
     with _errors_named(verifier, asked):
         key = verifier.key(answer)
     if not isinstance(key, str):
         kind = type(key).__name__
-        raise VerifierError(f"verifier {class_of(verifier)} returned a {kind}, no text, {asked}")
+        raise VerifierError(f"verifier {class_of(verifier)} returned a {kind}, no text, {asked()}")
     return key
 
 
@@ -129,15 +137,18 @@ def are_equivalent(verifier: Verifier, left: str, right: str) -> bool:
     Raises:
         VerifierError: a verifier of the user's own raised.
     """
-    asked = f"of the answers {left[:SHOWN_RESPONSE]!r} and {right[:SHOWN_RESPONSE]!r}"
+
+    def asked() -> str:
+        return f"of the answers {left[:SHOWN_RESPONSE]!r} and {right[:SHOWN_RESPONSE]!r}"
+
     with _errors_named(verifier, asked):
         return bool(verifier.equivalent(left, right))
 
 
-def _errors_named(verifier: Verifier, asked: str) -> AbstractContextManager[None]:
+def _errors_named(verifier: Verifier, asked: Callable[[], str]) -> AbstractContextManager[None]:
     """`errors_named` for a verifier that was asked something."""
     who = f"verifier {class_of(verifier)}"
-    return errors_named(verifier, VerifierError, who, lambda error: f" {asked}")
+    return errors_named(verifier, VerifierError, who, lambda error: f" {asked()}")
 
 
 def _fault_of(verdict: Any) -> str | None:
