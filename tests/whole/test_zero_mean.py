@@ -5,7 +5,7 @@ samples at temperature 0.1 show.
 
 For a response drawn from the policy at the temperature of p_t, E[phi_t | prefix] = 0, hence
 E[T * Phi] = 0 for every prompt, also when sampling stops at a length limit (a stopping time).
-Several thousand samples of the tiny policy are projected on a few fixed directions; Hotelling's
+Several hundred samples of the tiny policy are projected on a few fixed directions; Hotelling's
 statistic n m' C^-1 m of their mean m is then chi-square with as many degrees of freedom as
 directions.
 """
@@ -30,12 +30,12 @@ from g2rl.tasks.countdown import held_out_problems
 from g2rl.types import SamplingParams
 
 TEXTS = ("use 3 7 2 make 13 :", "use 8 3 7 2 make 29 :", "use 10 4 6 make 16 :")
-SAMPLES, DIRECTIONS, LIMIT = 1000, 10, 24
+SAMPLES, DIRECTIONS, LIMIT = 500, 10, 24
 FREEDOM = DIRECTIONS * len(TEXTS)
 SAMPLING = {
     "tau 1.0": SamplingParams(temperature=1.0, max_tokens=LIMIT),
     "tau 0.6": SamplingParams(temperature=0.6, max_tokens=LIMIT),
-    "top-p 0.9": SamplingParams(temperature=1.0, top_p=0.9, max_tokens=LIMIT),
+    "top-p 0.8": SamplingParams(temperature=1.0, top_p=0.8, max_tokens=LIMIT),
 }
 
 
@@ -101,16 +101,16 @@ def test_mean_feature_sum_vanishes_on_policy(
 @pytest.mark.parametrize(
     ("sampling", "tau", "samples"),
     [
-        ("tau 1.0", 0.75, SAMPLES),
-        ("tau 1.0", 1.5, SAMPLES // 4),
-        ("tau 0.6", 1.0, SAMPLES // 4),
-        ("top-p 0.9", 1.0, SAMPLES),
+        ("tau 1.0", 0.67, SAMPLES),
+        ("tau 1.0", 1.5, SAMPLES // 2),
+        ("tau 0.6", 1.0, SAMPLES // 2),
+        ("top-p 0.8", 1.0, SAMPLES),
     ],
 )
 def test_it_does_not_vanish_at_another_temperature_or_under_truncation(
     tiny: LoadedModel, drawn: dict[str, list[Sequences]], sampling: str, tau: float, samples: int
 ) -> None:
-    """Where the mean is far from zero, a quarter of the responses show it."""
+    """Where the mean is far from zero, half of the responses show it."""
     groups = [
         Sequences(group.prompts[:samples], group.responses[:samples]) for group in drawn[sampling]
     ]

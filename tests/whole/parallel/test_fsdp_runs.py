@@ -32,7 +32,10 @@ RUN = [
     "exploration=g2rl",
     "exploration.observe=[evol]",
     "trainer.probe_problems=3",
+    "trainer.probe_samples=2",
     "trainer.eval_every=2",
+    "benchmark.problems=3",
+    "benchmark.max_tokens=24",
 ]
 FSDP = [*RUN, "parallel=fsdp"]
 TOKENS = [

@@ -161,19 +161,18 @@ def planned(view: TokenView) -> TokenPlan:
 
 
 FUSED = head._fused
-STEPS = (1, 2)
+TWO_STEPS = (1, 2)
 """The second step begins with moments, and with weights that the first one has moved."""
 
 # the first four are normalisers of the loss, the others divide by a constant; checkpointing and
 # whole gradients are tried under one of them each, as every case takes seconds of two processes
 CASES: dict[str, dict[str, Any]] = {
-    "token_mean": {},
+    "token_mean": {"steps": TWO_STEPS},
     "sequence_mean": {"policy": checkpointed},
     "sequence_sum": {"shards": ShardSettings(accumulate="full", reshard_after_forward=False)},
     "group_mean": {"policy": tied},
-    "LoRA": {"policy": adapted},
+    "LoRA": {"policy": adapted, "steps": TWO_STEPS},
     "fused": {"policy": tied, "fuse_from": 0},
-    "two epochs": {"epochs": 2},
     "bad numbers": {"spoil": poisoned},
     "token plan": {"epochs": 2, "planner": planned},
     "left out": {"epochs": 2, "left_out": (0, 3, 4, 5, 9)},
@@ -193,9 +192,10 @@ def outcome(
     planner: TokenPlanner | None = None,
     left_out: Sequence[int] = (),
     one_prompt: bool = False,
+    steps: Sequence[int] = (1,),
 ) -> dict[str, Any]:
-    """Scores, gradients of every mini-batch of one step, and metrics and weights of two; whole
-    tensors."""
+    """Scores, gradients of every mini-batch of one step, and metrics and weights of each step;
+    whole tensors."""
     fused: list[int] = []
     head._fused = lambda *inputs: fused.append(1) or FUSED(*inputs)  # type: ignore[func-returns-value]
     head.FUSE_ROWS = 0
@@ -253,7 +253,7 @@ def outcome(
         gradients = {n: whole(p.grad) for n, p in model.named_parameters() if p.grad is not None}
         found["gradients"].append(gradients)
         updater.optimizer.zero_grad(set_to_none=True)
-    for step in STEPS:
+    for step in steps:
         late = updater.rows_to_score(batch.group_N, step)
         if planner is not None or left_out:
             late = list(range(count))
