@@ -30,8 +30,8 @@ DATA = ROOT / "tests" / "data"
 EVERYTHING = ("experiment=smoke", "tracking=local", "report=false")
 """A small run in which everything happens but the report. For commands, which take no setting
 twice, that say themselves where evaluations are cut."""
-SMOKE = (*EVERYTHING, "benchmark.max_tokens=40")
-"""The same; evaluations are cut where responses of training are."""
+SMOKE = (*EVERYTHING, "benchmark.problems=4", "benchmark.max_tokens=16")
+"""The same; evaluations are of few problems, and are cut where nearly every response still thinks."""
 NO_EVALUATION = (
     "trainer.eval_every=0",
     "trainer.probe_problems=0",

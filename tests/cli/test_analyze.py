@@ -59,6 +59,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         small = [
             "trainer.steps=1",
             "benchmark.problems=4",
+            "benchmark.max_tokens=40",
             "benchmark.samples=4",
             "benchmark.ks=[1,4]",
         ]
