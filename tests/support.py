@@ -30,8 +30,13 @@ DATA = ROOT / "tests" / "data"
 EVERYTHING = ("experiment=smoke", "tracking=local", "report=false")
 """A small run in which everything happens but the report. For commands, which take no setting
 twice, that say themselves where evaluations are cut."""
-SMOKE = (*EVERYTHING, "benchmark.problems=4", "benchmark.max_tokens=16")
-"""The same; evaluations are of few problems, and are cut where nearly every response still thinks."""
+SMOKE = (
+    *EVERYTHING,
+    "task.max_response_tokens=24",
+    "benchmark.problems=4",
+    "benchmark.max_tokens=20",
+)
+"""The same; responses are cut early, where still every second one is complete."""
 NO_EVALUATION = (
     "trainer.eval_every=0",
     "trainer.probe_problems=0",

@@ -35,11 +35,11 @@ RUN = [
     "trainer.probe_samples=2",
     "trainer.eval_every=2",
     "benchmark.problems=3",
-    "benchmark.max_tokens=24",
 ]
 FSDP = [*RUN, "parallel=fsdp"]
 TOKENS = [
     "trainer.steps=1",
+    "task.max_response_tokens=40",
     "trainer.probe_problems=1",
     "algorithm=dapo",
     "algorithm.sampling_rounds=4",
