@@ -30,7 +30,7 @@ from g2rl.training.step import TrainingStep
 from g2rl.types import Completion, Problem, SamplingParams
 from tests.support import NO_EVALUATION, SMOKE, composed, metric_rows, untimed_rows
 
-STEPS, PROMPTS, GROUP, MAX_TOKENS = 3, 4, 4, 40
+STEPS, PROMPTS, GROUP, MAX_TOKENS = 3, 4, 4, 24
 LR, EPS = 0.5, 1.0  # Adam with this eps is nearly linear in the gradient, so rounding stays small
 PLAIN = (
     *SMOKE,
