@@ -14,7 +14,8 @@ from g2rl.cli.sweep.finished import finished_score
 from g2rl.runs.inputs import OtherInputsError, check_inputs
 from g2rl.runs.layout import OUTPUTS
 
-DAMAGED = ["a: [", "[" * 10_000, "- 1", "\x00", "a: 1\n b: 2", "? [a]\n: 1"]
+# nested deeper than Python can follow; in one line, reading it would take a second
+DAMAGED = ["a: [", "[\n" * 10_000, "- 1", "\x00", "a: 1\n b: 2", "? [a]\n: 1"]
 
 
 @pytest.mark.parametrize("text", DAMAGED)
