@@ -24,6 +24,17 @@ from g2rl.cli.{command} import main
 
 main()
 """
+GONE = """
+import sys
+
+# the commands of the tests have loaded parts of it before, and none of what imports it here
+assert not {{"trl", "transformers.trainer", "g2rl.integrations.trl"}} & set(sys.modules)
+for name in [name for name in sys.modules if name.partition(".")[0] == {package!r}]:
+    del sys.modules[name]
+sys.modules[{package!r}] = None
+import g2rl.integrations.{module}
+"""
+"""Imports a trainer where a package is missing."""
 SWEEP = ("seed=0,1", "--multirun", "tracking=local")
 ROADS = [
     ("train", ("model.lora.r=4", "tracking=local"), "peft", "peft"),
@@ -76,9 +87,7 @@ def test_each_road_to_a_missing_package_ends_with_one_line(
 )
 def test_the_trl_trainers_name_their_extra(module: str, package: str, tmp_path: Path) -> None:
     """A library's import may raise, but says the same; TRL may be there without accelerate."""
-    # the commands of the tests have loaded all of transformers before, which asks for accelerate
-    program = f"import sys; sys.modules[{package!r}] = None; import g2rl.integrations.{module}"
-    done = commands.run(["-c", program], tmp_path, fresh=package == "accelerate")
+    done = commands.run(["-c", GONE.format(package=package, module=module)], tmp_path)
     told = rf"(?m)^ImportError: \S+ needs the package {package}, .*uv pip install 'g2rl\[trl\]'"
     assert re.search(told, done.stderr)
 
