@@ -15,6 +15,7 @@ import pickle
 from collections.abc import Sequence
 from typing import Any
 
+import hydra.version
 import omegaconf._utils
 import omegaconf.base
 from hydra._internal import defaults_list
@@ -22,16 +23,21 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository
 from hydra._internal.defaults_list import Overrides
 from hydra.core.default_element import InputDefault, ResultDefault
+from hydra.core.override_parser import overrides_parser
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import DictConfig, OmegaConf, grammar_parser
 
 Key = tuple[Any, ...]
+Listed = tuple[list[ResultDefault], Any]
 
 _MERGE = ConfigLoaderImpl._compose_config_from_defaults_list
 _PLACE = ConfigLoaderImpl._load_single_config
 _LOAD = ConfigRepository.load_config
 _COPY = CachingConfigRepository.__init__
 _MAP = defaults_list._create_interpolation_map
+_LIST = defaults_list._create_defaults_list
+_VERSION = hydra.version._get_version
+_FUNCTIONS = overrides_parser.create_functions
 _PARSE = grammar_parser.parse
 
 # Hydra only reads what it has loaded, but changes what it has placed and merged: of these it gets a
@@ -39,6 +45,7 @@ _PARSE = grammar_parser.parse
 _loaded: dict[Key, ConfigResult | None] = {}
 _placed: dict[Key, bytes] = {}
 _merged: dict[Key, bytes] = {}
+_listed: dict[Key, tuple[Key, Listed, dict[str, Any]]] = {}
 
 
 def remember() -> None:
@@ -51,6 +58,9 @@ def remember() -> None:
     ConfigLoaderImpl._compose_config_from_defaults_list = _merge_once
     CachingConfigRepository.__init__ = _copy_lightly
     defaults_list._create_interpolation_map = _map_where_needed
+    defaults_list._create_defaults_list = _list_once
+    hydra.version._get_version = functools.cache(_VERSION)
+    overrides_parser.create_functions = functools.cache(_FUNCTIONS)
 
 
 def forget() -> None:
@@ -62,6 +72,9 @@ def forget() -> None:
     ConfigLoaderImpl._compose_config_from_defaults_list = _MERGE
     CachingConfigRepository.__init__ = _COPY
     defaults_list._create_interpolation_map = _MAP
+    defaults_list._create_defaults_list = _LIST
+    hydra.version._get_version = _VERSION
+    overrides_parser.create_functions = _FUNCTIONS
 
 
 def _state(config_path: str, sources: Sequence[ConfigSource]) -> Key:
@@ -85,6 +98,39 @@ def _load_once(repository: ConfigRepository, config_path: str) -> ConfigResult |
     if key not in _loaded:
         _loaded[key] = _LOAD(repository, config_path)
     return _loaded[key]
+
+
+def _list_once(
+    repo: CachingConfigRepository,
+    config_name: str,
+    overrides: Overrides,
+    prepend_hydra: bool,
+    skip_missing: bool,
+) -> Listed:
+    """The files that a command and the choices among its overrides bring, in their order.
+
+    Hydra notes in `overrides` what it has met on its way there; single settings have no part in it.
+    """
+    asked = (overrides.override_choices, overrides.override_metadata, overrides.deletions)
+    added = [vars(default) for default in overrides.append_group_defaults]
+    sources = repo.get_sources()
+    places = tuple(source.path for source in sources)
+    key = (config_name, prepend_hydra, skip_missing, repr(asked), repr(added), places)
+
+    # as before, if each file that was read then is as it was
+    if key in _listed:
+        states, listed, met = _listed[key]
+        if all(_state(state[0], sources) == state for state in states):
+            vars(overrides).update(met)
+            return listed
+
+    # Hydra only reads these lists, and nothing of what it notes is changed when they are made
+    listed = _LIST(repo, config_name, overrides, prepend_hydra, skip_missing)
+    states = tuple(_state(name.removeprefix("config_path="), sources) for name in repo.cache)
+    single = ("config_overrides", "append_group_defaults")
+    met = {name: value for name, value in vars(overrides).items() if name not in single}
+    _listed[key] = (states, listed, met)
+    return listed
 
 
 def _place_once(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -73,6 +74,13 @@ class Shelf:
 
     def groups(self) -> list[str]:
         """The groups that the command chooses from, those included that other choices bring."""
+        # of conf/ alone they are always the same, and g2rl-bench asks once for each of its arms
+        if not self.folders:
+            return list(_packaged_groups(self.command))
+        return self._offered_groups()
+
+    def _offered_groups(self) -> list[str]:
+        """The groups among the choices that the command makes by itself."""
         choices_made = self.compose([], hydra=True).hydra.runtime.choices
         names = {str(key).split("@")[0] for key in choices_made}
         return sorted(names & set(groups()))
@@ -83,6 +91,12 @@ class Shelf:
         for folder in self.folders:
             names |= {path.stem for path in (folder / group).glob("*.yaml")}
         return sorted(names)
+
+
+@functools.cache
+def _packaged_groups(command: str) -> tuple[str, ...]:
+    """The groups that a command chooses from where nobody brings a folder."""
+    return tuple(Shelf(command)._offered_groups())
 
 
 def groups_of(config_name: str) -> list[str]:

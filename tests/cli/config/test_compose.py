@@ -162,6 +162,17 @@ def test_a_file_that_has_changed_is_read_again(tmp_path: Path) -> None:
         assert Shelf("train", (tmp_path,)).compose(["task=mine"]).task.name == name
 
 
+def test_a_list_of_choices_that_has_changed_is_read_again(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    shelf = Shelf("train", (first, second))
+    for folder, signal in ((second, "entropy"), (second, "evol"), (first, "g2rl")):
+        file = folder / "experiment" / "mine.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"# @package _global_\ndefaults: [override /exploration: {signal}]\n")
+        made_by = shelf.compose(["experiment=mine", "seed=1"]).exploration._target_
+        assert made_by.startswith(f"g2rl.exploration.{signal}.")
+
+
 def test_the_experiment_has_the_last_word() -> None:
     assert composed("experiment=smoke").trainer.steps == 2
     assert composed("experiment=paper_1_7b").model.name == "qwen3_1_7b"
