@@ -28,6 +28,10 @@ class Striking:
         if name == {module!r}:
             os.kill(os.getpid(), signal.SIGINT)
 
+# the commands of the tests have imported all of this before
+for name in list(sys.modules):
+    if name.partition(".")[0] in ("g2rl", {module!r}):
+        del sys.modules[name]
 sys.meta_path.insert(0, Striking())
 from g2rl.cli.main import {function}
 sys.exit({function}())
@@ -53,7 +57,8 @@ def test_ctrl_c_during_imports_is_one_line(
 ) -> None:
     function = SCRIPTS[script].partition(":")[2]
     program = STRUCK.format(module=module, function=function)
-    done = commands.run(["-c", program, *words], tmp_path, fresh=True)
+    # Python's own start is the same before all of them
+    done = commands.run(["-c", program, *words], tmp_path, fresh=script == "g2rl-grade")
     assert done.stderr == "\ninterrupted before anything began\n"
     assert done.stdout == ""
     assert done.returncode == 130
