@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from g2rl.analysis.captions import one_or_mixed, sampled_and_scored, sampled_with_features
 from g2rl.analysis.tables import interval_cell, is_share, markdown, seeds_cell
+from tests import commands
+
+
+IMPORTING = """
+import sys
+
+# the commands of the tests have imported both before
+for name in list(sys.modules):
+    if name.partition(".")[0] in ("g2rl", {library!r}):
+        del sys.modules[name]
+from g2rl.analysis import {modules}
+sys.exit({library!r} in sys.modules)
+"""
 
 
 def test_undefined_values_and_bounds_are_left_out_of_a_cell() -> None:
@@ -55,9 +67,11 @@ def test_captions_name_temperatures_and_truncation() -> None:
         ("tables, stored", "matplotlib"),
     ],
 )
-def test_only_modules_that_draw_load_matplotlib(modules: str, library: str) -> None:
-    code = f"import sys; from g2rl.analysis import {modules}; sys.exit({library!r} in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_only_modules_that_draw_load_matplotlib(
+    modules: str, library: str, tmp_path: Path
+) -> None:
+    done = commands.run(["-c", IMPORTING.format(modules=modules, library=library)], tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_interval_of_a_share_ends_at_its_bounds() -> None:
