@@ -11,7 +11,6 @@ from g2rl.analysis.captions import one_or_mixed, sampled_and_scored, sampled_wit
 from g2rl.analysis.tables import interval_cell, is_share, markdown, seeds_cell
 from tests import commands
 
-
 IMPORTING = """
 import sys
 
@@ -67,9 +66,7 @@ def test_captions_name_temperatures_and_truncation() -> None:
         ("tables, stored", "matplotlib"),
     ],
 )
-def test_only_modules_that_draw_load_matplotlib(
-    modules: str, library: str, tmp_path: Path
-) -> None:
+def test_only_modules_that_draw_load_matplotlib(modules: str, library: str, tmp_path: Path) -> None:
     done = commands.run(["-c", IMPORTING.format(modules=modules, library=library)], tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
 
