@@ -375,6 +375,12 @@ does if they are few."""
 
 
 @pytest.fixture(scope="module")
+def joblib() -> None:
+    """Skips a test before it has a study made that it would compare with."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+
+
+@pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Results of a longer study that nothing disturbed."""
     folder = tmp_path_factory.mktemp("whole")
@@ -382,29 +388,59 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return results(folder)
 
 
-def test_a_stopped_and_a_killed_sweep_end_like_an_undisturbed_one(
-    tmp_path: Path, whole: dict[str, Any]
-) -> None:
-    process = start(tmp_path, *LONG)
-    wait_for(process, "step 1/6")
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 75, output
+LEARNING = ("experiment=lambda_ablation", "exploration.lam=0,1", "seed=3", "trainer.steps=3")
+"""Every step of it has a gradient."""
+STRUCK = """
+import os, sys
+from g2rl.cli.train import main
+
+class Struck:
+    def write(self, text):
+        written = screen.write(text)
+        if "step 1/3" in text:
+            os.kill(os.getpid(), {number})
+        return written
+
+    def __getattr__(self, name):
+        return getattr(screen, name)
+
+screen, sys.stdout = sys.stdout, Struck()
+main()
+"""
+"""g2rl-train that sends itself a signal when it has told of the first of three steps."""
+
+
+def struck(folder: Path, number: signal.Signals) -> tuple[int | None, str]:
+    """Exit code and output of a sweep that a signal hits after the first step that it makes."""
+    words = ["-c", STRUCK.format(number=int(number)), *TINY, *LEARNING]
+    process = commands.start(words, folder)
+    output, _ = process.communicate(timeout=240)
+    return process.returncode, output
+
+
+def test_a_stopped_and_a_killed_sweep_end_like_an_undisturbed_one(tmp_path: Path) -> None:
+    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
+    disturbed.mkdir()
+    code, output = struck(disturbed, signal.SIGTERM)
+    assert code == 75, output
     assert "not finished: 1 interrupted, 1 missing" in output
-    process = start(tmp_path, *LONG)
-    wait_for(process, "continuing after step")
-    wait_for(process, "step 1/6")  # of the second arm: the first has made this step before
-    process.kill()
-    process.communicate()
-    code, output = sweep(tmp_path, *LONG)
-    assert code == 0, output
-    assert results(tmp_path) == whole
+
+    # the second arm: the first has made this step before
+    code, output = struck(disturbed, signal.SIGKILL)
+    assert code == -signal.SIGKILL, output
+    assert "continuing after step" in output
+    [killed] = disturbed.glob("runs/*/lam=1-*")
+    assert not (killed / "summary.json").exists()
+
+    for folder in (disturbed, undisturbed):
+        code, output = sweep(folder, *LEARNING)
+        assert code == 0, output
+    assert results(disturbed) == results(undisturbed)
 
 
 def test_joblib_runs_two_arms_at_once_each_with_its_share_of_the_cores(
-    tmp_path: Path, whole: dict[str, Any]
+    joblib: None, tmp_path: Path, whole: dict[str, Any]
 ) -> None:
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     (tmp_path / "spy.py").write_text(SPY)
     path = os.pathsep.join((str(tmp_path), str(ROOT)))
     code, output = sweep(
@@ -449,9 +485,8 @@ def marked(text: str) -> list[int]:
     "how", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
 )
 def test_workers_stop_with_their_sweep_and_lose_nothing(
-    tmp_path: Path, whole: dict[str, Any], how: signal.Signals
+    joblib: None, tmp_path: Path, whole: dict[str, Any], how: signal.Signals
 ) -> None:
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     process = start(tmp_path, *LONG, "hydra/launcher=joblib", G2RL_TEST_MARK=str(tmp_path))
     wait_for(process, "step 1/6")
     process.send_signal(how)
