@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from g2rl.tasks.grading.choice import ChoiceVerifier
+from g2rl.tasks.grading.extract import MAX_ANSWER
 from g2rl.tasks.grading.grader import Grader
 from g2rl.tasks.grading.math import MathVerifier
 from g2rl.types import Problem, Verdict
 from tests.tasks.grading.hostile import hostile_completions
 from tests.tasks.grading.misbehaving import peak_address_space_mb, worker_pids
 
-TIMEOUT_SECONDS = 0.4  # of CPU time; a good answer takes milliseconds, also in a worker that is new
+TIMEOUT_SECONDS = 0.2  # of CPU time; a good answer takes milliseconds, also in a worker that is new
 MEMORY_MB = 512
 GOLD = r"\frac{x+\sqrt{2}}{y}"
 GOOD = r"so it is \boxed{\frac{x}{y}+\frac{\sqrt2}{y}}"  # right, and only mathematics can tell
@@ -71,7 +72,8 @@ def _is_limited(pid: int) -> bool:
 
 @pytest.fixture(scope="module")
 def run(completions: list[str]) -> tuple[list[Verdict], list[Verdict], float]:
-    """One batch: all hostile completions with a good one after every eighth."""
+    """One batch: all hostile completions with a good one after every eighth, and one worker, so
+    that it grades each good one right after a hostile one."""
     items: list[tuple[str, Problem]] = []
     good_places = []
     for place, completion in enumerate(completions):
@@ -79,7 +81,7 @@ def run(completions: list[str]) -> tuple[list[Verdict], list[Verdict], float]:
         if place % 8 == 7:
             good_places.append(len(items))
             items.append((GOOD, PROBLEM))
-    settings = (2, TIMEOUT_SECONDS, MEMORY_MB)
+    settings = (1, TIMEOUT_SECONDS, MEMORY_MB)
     with Grader(MathVerifier(), *settings) as grader, PeakWatch() as watch:
         verdicts = grader.grade(items)
     good = [verdicts[place] for place in good_places]
@@ -140,21 +142,31 @@ def test_answers_can_be_written_anywhere(run: tuple[list[Verdict], list[Verdict]
         (verdict.answer or "").encode("utf-8")
 
 
-def test_everything_done_in_the_calling_process_is_fast(completions: list[str]) -> None:
-    """Extraction, normalisation, guards and multiple choice see all hostile text unprotected."""
+@pytest.fixture(scope="module")
+def read_here(completions: list[str]) -> list[tuple[float, Verdict]]:
+    """Seconds that the calling process takes with each completion, and the verdict on an option."""
     mathematics, choice = MathVerifier(), ChoiceVerifier()
-    mcq = Problem("p", "", "B", {"choices": ["1", "2", "3", "4"]})
-    slow = []
+    mcq = Problem("p", "", "Z", {"choices": [f"option number {n}" for n in range(26)]})
+    found = []
     for completion in completions:
         start = time.process_time()
         mathematics.screen(completion, PROBLEM)
-        mathematics.key(completion[:20_000])
-        choice.grade(completion, mcq)
-        if time.process_time() - start > 3.0:  # 0.8 s at most on a free core
+        mathematics.key(completion[: 5 * MAX_ANSWER])
+        verdict = choice.grade(completion, mcq)
+        found.append((time.process_time() - start, verdict))
+    return found
+
+
+def test_everything_done_in_the_calling_process_is_fast(
+    read_here: list[tuple[float, Verdict]], completions: list[str]
+) -> None:
+    """Extraction, normalisation, guards and multiple choice see all hostile text unprotected."""
+    slow = []
+    for completion, (seconds, _) in zip(completions, read_here, strict=True):
+        if seconds > 3.0:  # 0.4 s at most on a free core
             slow.append(completion[:60])
     assert slow == []
 
 
-def test_no_hostile_completion_names_an_option(completions: list[str]) -> None:
-    mcq = Problem("p", "", "Z", {"choices": [f"option number {n}" for n in range(26)]})
-    assert not any(ChoiceVerifier().grade(completion, mcq).correct for completion in completions)
+def test_no_hostile_completion_names_an_option(read_here: list[tuple[float, Verdict]]) -> None:
+    assert not any(verdict.correct for _, verdict in read_here)
