@@ -12,5 +12,5 @@ from tests.tasks.grading.misbehaving import Misbehaving
 
 @pytest.fixture(scope="module")
 def grader() -> Iterator[Grader]:
-    with Grader(Misbehaving(), workers=2, timeout_seconds=0.2, memory_mb=512) as shared:
+    with Grader(Misbehaving(), workers=2, timeout_seconds=0.1, memory_mb=512) as shared:
         yield shared

@@ -85,11 +85,11 @@ def test_a_bad_item_costs_itself_only(grader: Grader, what: str, route: str) -> 
 
 def test_cpu_time_decides_a_timeout_and_the_worker_goes_on() -> None:
     """Measured in CPU time, so it holds on a machine that is busy with other work."""
-    with Grader(Misbehaving(), workers=1, timeout_seconds=0.25) as lone:
+    with Grader(Misbehaving(), workers=1, timeout_seconds=0.1) as lone:
         before, _, after = lone.grade([bad("cpu"), bad("busy"), bad("cpu")])
         pids = {verdict.answer for verdict in lone.grade([bad("pid"), bad("busy"), bad("pid")])}
     used = float(after.answer or 0) - float(before.answer or 0)
-    assert 0.2 < used < 1.25
+    assert 0.08 < used < 1.1
     assert len(pids - {None}) == 1  # the worker was not replaced
 
 
@@ -116,7 +116,7 @@ def test_waiting_uses_no_cpu_time_and_is_ended_by_the_clock() -> None:
 
 def test_a_wait_longer_than_the_cpu_limit_is_no_timeout(grader: Grader) -> None:
     assert grader.wall_seconds >= 60
-    assert grader.grade([bad("nap")])[0].route == "string"  # 0.6 s of sleep, a limit of 0.2 s
+    assert grader.grade([bad("nap")])[0].route == "string"  # 0.6 s of sleep, a limit of 0.1 s
 
 
 def test_many_bad_items_in_a_row_leave_a_working_grader(grader: Grader) -> None:
@@ -343,8 +343,8 @@ def test_workers_start_inside_a_process_of_another_library(monkeypatch: pytest.M
         "get_preparation_data",
         lambda name: {**original(name), "start_method": "loky"},
     )
-    with Grader(MathVerifier(), workers=1) as grader:
-        [verdict] = grader.grade([(r"\boxed{1+x}", Problem("p", "", "x+1"))])
+    with Grader(Misbehaving(), workers=1) as grader:
+        [verdict] = grader.grade([GOOD])
     assert verdict.correct
 
 
