@@ -12,7 +12,7 @@ import ast
 import io
 import sys
 import tokenize
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -64,6 +64,13 @@ def body_of(function: Function) -> list[ast.stmt]:
     return function.body[1:] if is_docstring else function.body
 
 
+def parts_of(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes right inside another, without expressions, which hold no statement."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.expr):
+            yield child
+
+
 def statement_count(function: Function) -> int:
     """Statements of a function at any depth, docstring left out.
 
@@ -75,7 +82,7 @@ def statement_count(function: Function) -> int:
         node = waiting.pop()
         count += isinstance(node, ast.stmt)
         if not isinstance(node, Function):
-            waiting.extend(ast.iter_child_nodes(node))
+            waiting.extend(parts_of(node))
     return count
 
 
