@@ -34,22 +34,36 @@ def run(folder: Path, *overrides: str) -> float:
     return train(composed(*SMOKE, *overrides), folder)
 
 
-@pytest.mark.parametrize("micro_batch_tokens", [16384, 120])
+PLAIN = (*NO_EVALUATION, "trainer.steps=2", "exploration=none")
+
+
+@pytest.fixture(scope="module")
+def plain_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of plain GRPO, whose first mini-batch fits one micro-batch."""
+    folder = tmp_path_factory.mktemp("plain") / "run"
+    run(folder, *PLAIN)
+    return folder
+
+
+def last_weights(folder: Path) -> bytes:
+    return (folder / "checkpoints/step_000002/model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("fits_one_micro_batch", [True, False])
 def test_an_observer_changes_nothing_in_the_training(
-    tmp_path: Path, micro_batch_tokens: int
+    tmp_path: Path, plain_run: Path, fits_one_micro_batch: bool
 ) -> None:
     """Bit for bit, whether or not the first mini-batch fits one micro-batch."""
-    alone, observed = tmp_path / "alone", tmp_path / "observed"
-    common = [*NO_EVALUATION, "trainer.steps=2", "exploration=none", "optimizer.mini_batches=2"]
-    common.append(f"optimizer.micro_batch_tokens={micro_batch_tokens}")
-    run(alone, *common)
+    alone, observed = plain_run, tmp_path / "observed"
+    common = list(PLAIN)
+    if not fits_one_micro_batch:
+        alone = tmp_path / "alone"
+        common.append("optimizer.micro_batch_tokens=120")
+        run(alone, *common)
     run(observed, *common, "exploration.observe=[g2rl]")
     for one, two in zip(untimed_rows(alone), untimed_rows(observed), strict=True):
         assert one == {k: v for k, v in two.items() if not k.startswith("observe/")}
-    first, second = (
-        load_file(folder / "model" / "model.safetensors") for folder in (alone, observed)
-    )
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert last_weights(alone) == last_weights(observed)
 
 
 @pytest.mark.parametrize("kept_forward", [True, False])
@@ -199,42 +213,40 @@ def test_resume_repeats_the_uninterrupted_run_bit_for_bit(
             )
 
 
-@pytest.mark.parametrize(
-    ("moment", "call", "saved", "number"),
-    [
-        (Validation, 1, 0, signal.SIGTERM),
+def test_a_signal_finishes_the_step_and_saves_it(finished_run: Path, tmp_path: Path) -> None:
+    """Asked in the evaluation before training, in a step between checkpoints, and in the last step
+    of one and the same run."""
+    overrides = ("trainer.steps=3", "exploration=g2rl", "exploration.observe=[evol,none]")
+    overrides += ("trainer.checkpoint_every=10",)
+    stops = (
+        (Validation, 0, 0, signal.SIGTERM),
         (Sampler, 2, 2, signal.SIGINT),
         (Sampler, 3, 3, signal.SIGTERM),
-    ],
-)
-def test_a_signal_finishes_the_step_and_saves_it(
-    finished_run: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    moment: type,
-    call: int,
-    saved: int,
-    number: int,
-) -> None:
-    """Asked in the evaluation before training, in a step between checkpoints, and in the last
-    step."""
-    original, calls = moment.__call__, iter(range(1, 99))
+    )
+    for moment, at_step, saved, number in stops:
+        with pytest.MonkeyPatch.context() as patch:
+            signal_in(moment, at_step, number, patch)
+            with pytest.raises(Interrupted, match=f"after step {saved}"):
+                run(tmp_path, *overrides)
+        assert [row["step"] for row in metric_rows(tmp_path)] == list(range(saved + 1))
+        assert not (tmp_path / "model").exists()
 
-    def signalled(self: object, step: int) -> Any:
-        if next(calls) == call:
-            os.kill(os.getpid(), number)
-        return original(self, step)
-
-    overrides = ("trainer.steps=3", "exploration=g2rl", "exploration.observe=[evol,none]")
-    monkeypatch.setattr(moment, "__call__", signalled)
-    with pytest.raises(Interrupted, match=f"after step {saved}"):
-        run(tmp_path, *overrides, "trainer.checkpoint_every=10")
-    assert [row["step"] for row in metric_rows(tmp_path)] == list(range(saved + 1))
-    assert not (tmp_path / "model").exists()
-    run(tmp_path, *overrides, "trainer.checkpoint_every=10")
+    run(tmp_path, *overrides)
     assert untimed_rows(tmp_path) == untimed_rows(finished_run)
     place = Path("checkpoints/step_000003/model.safetensors")
     assert (tmp_path / place).read_bytes() == (finished_run / place).read_bytes()
+
+
+def signal_in(moment: type, at_step: int, number: int, patch: pytest.MonkeyPatch) -> None:
+    """Let this process signal itself when a moment of some step begins."""
+    original = moment.__call__
+
+    def signalled(self: object, step: int) -> Any:
+        if step == at_step:
+            os.kill(os.getpid(), number)
+        return original(self, step)
+
+    patch.setattr(moment, "__call__", signalled)
 
 
 def test_checkpoints_carry_the_held_out_score(finished_run: Path) -> None:
@@ -298,12 +310,9 @@ def test_every_algorithm_trains(tmp_path: Path, algorithm: str) -> None:
     assert "update/kl" not in row, "these algorithms keep no reference policy"
 
 
-def test_lam_zero_is_plain_grpo(tmp_path: Path) -> None:
-    common = (*NO_EVALUATION, "trainer.steps=2")
-    run(tmp_path / "g2rl", "exploration=g2rl", "exploration.lam=0", *common)
-    run(tmp_path / "none", "exploration=none", *common)
-    place = Path("checkpoints/step_000002/model.safetensors")
-    assert (tmp_path / "g2rl" / place).read_bytes() == (tmp_path / "none" / place).read_bytes()
+def test_lam_zero_is_plain_grpo(tmp_path: Path, plain_run: Path) -> None:
+    run(tmp_path, *NO_EVALUATION, "trainer.steps=2", "exploration=g2rl", "exploration.lam=0")
+    assert last_weights(tmp_path) == last_weights(plain_run)
 
 
 def test_seeds_differ(tmp_path: Path, finished_run: Path) -> None:
