@@ -24,6 +24,10 @@ from g2rl.policy.prefix_attention import NAME as PREFIX_ATTENTION
 
 DECODERS = ("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model")
 """Classes of transformers whose forward was read and is written out here."""
+READ_SOURCES = ("torch.nn.modules.", "transformers.models.", "transformers.activations", "g2rl.")
+"""Where the modules of a plain decoder are defined, none of which keeps a tensor of a forward."""
+GROWING_ROTATIONS = ("dynamic", "longrope")
+"""Kinds of rotary embedding whose module keeps other frequencies once a text is long."""
 SCALED_PRODUCTS = ("sdpa", PREFIX_ATTENTION)
 """Attention that is torch's own where rows are not packed."""
 
@@ -196,6 +200,20 @@ def is_plain(decoder: Any) -> bool:
     if not all(map(_is_own_code, classes)):
         return False
     return all(_is_plain_layer(layer, classes) for layer in decoder.layers)
+
+
+def keeps_no_tensor(model: nn.Module) -> bool:
+    """Whether the modules of a model with a plain decoder keep no tensor of their last call.
+
+    Modules of other libraries, such as adapters and quantised layers, may.
+    """
+    for module in model.modules():
+        if not type(module).__module__.startswith(READ_SOURCES):
+            return False
+        rotation = str(getattr(module, "rope_type", ""))
+        if any(kind in rotation for kind in GROWING_ROTATIONS):
+            return False
+    return True
 
 
 def _is_plain_layer(layer: Any, classes: tuple[type, type]) -> bool:

@@ -12,13 +12,26 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from g2rl.engines.caches import select_rows, with_room
-from g2rl.engines.lean_decoder import Attention, LeanDecoder, WholeRows, is_plain
+from g2rl.engines.lean_decoder import (
+    Attention,
+    LeanDecoder,
+    WholeRows,
+    is_plain,
+    keeps_no_tensor,
+)
 from g2rl.engines.shared_prompts import SharedPrompts
 from g2rl.policy.anatomy import decoder_of
 
 
 class Reader(Protocol):
-    """Reads the next token of B rows; see the head of the file."""
+    """Reads the next token of B rows; see the head of the file.
+
+    Attributes:
+        leaves_no_tensor: whether reading is known to leave no tensor behind in the model. Only then
+            it may be done in torch's inference mode, whose tensors no training can use.
+    """
+
+    leaves_no_tensor: bool
 
     def read(self, tokens_B: Tensor, positions_B1: Tensor) -> Tensor:
         """Last hidden states (B, D) behind one more token a row.
@@ -39,13 +52,15 @@ class Reader(Protocol):
 
 
 class ModuleReader:
-    """Reads with forwards of transformers.
+    """Reads with forwards of transformers, which may keep tensors for later calls.
 
     Args:
         decoder: the model without its head.
         cache: of transformers, one row a row; None if nothing has been read.
         mask_BL: 0 on the padding and 1 on the tokens that have been read, and on the next one.
     """
+
+    leaves_no_tensor = False
 
     def __init__(self, decoder: nn.Module, cache: Any, mask_BL: Tensor) -> None:
         self.decoder, self.cache, self.mask_BL = decoder, cache, mask_BL
@@ -76,12 +91,13 @@ class LeanReader:
     """Reads with a decoder's own modules.
 
     Args:
-        decoder: one that is plain.
+        model: one whose decoder is plain.
         attention: keys and values of the rows.
     """
 
-    def __init__(self, decoder: Any, attention: Attention) -> None:
-        self.decoder, self.attention = LeanDecoder(decoder), attention
+    def __init__(self, model: nn.Module, attention: Attention) -> None:
+        self.decoder, self.attention = LeanDecoder(decoder_of(model)), attention
+        self.leaves_no_tensor = keeps_no_tensor(model)
 
     def read(self, tokens_B: Tensor, positions_B1: Tensor) -> Tensor:
         """See `Reader.read`."""
@@ -111,12 +127,12 @@ def reader_of(
     # rows in the order of the prompts, each once, have nothing to share
     can_be_lean = is_plain(decoder)
     if can_be_lean and may_share and len(prompt_of_row_B) > len(mask_PL):
-        return LeanReader(decoder, SharedPrompts(cache, mask_PL[:, :-1], prompt_of_row_B))
+        return LeanReader(model, SharedPrompts(cache, mask_PL[:, :-1], prompt_of_row_B))
 
     # every row gets the keys and values of its prompt
     select_rows(cache, prompt_of_row_B)
     with_room(cache)
     mask_BL = mask_PL[prompt_of_row_B]
     if can_be_lean and WholeRows.can_hold(cache):
-        return LeanReader(decoder, WholeRows(cache, mask_BL))
+        return LeanReader(model, WholeRows(cache, mask_BL))
     return ModuleReader(decoder, cache, mask_BL)

@@ -12,6 +12,7 @@ tokens before the first sampling, and with a few responses of every sampling.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -377,7 +378,11 @@ class TransformersEngine:
             for rows in self._rows_of_batches(prompts, samples):
                 with self.policy.autocast():
                     batch = self._prefill(prompts, keys, rows, samples, params)
-                    decoded |= self._decode(batch, params, stop_ids, witnesses, on_progress)
+
+                    # without the book-keeping for gradients; for what it makes nobody can ask any
+                    inference = batch.reader.leaves_no_tensor
+                    with torch.inference_mode() if inference else nullcontext():
+                        decoded |= self._decode(batch, params, stop_ids, witnesses, on_progress)
         finally:
             self.policy.train(was_training)
         return decoded

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from g2rl.engines import readers
-from g2rl.engines.readers import Reader, reader_of
+from g2rl.engines.lean_decoder import keeps_no_tensor
+from g2rl.engines.readers import LeanReader, Reader, reader_of
 from g2rl.engines.transformers import TransformersEngine
 from g2rl.policy.loading import LoadedModel
 from g2rl.policy.policy import Policy
@@ -72,6 +73,47 @@ def test_the_engine_draws_the_same_responses_by_every_reader(
     by_prompts, used = sampled(tiny, True, monkeypatch)
     assert set(used) == {"SharedPrompts"}
     assert by_prompts == by_module
+
+
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [({}, True), ({"rope_parameters": DYNAMIC, "max_position_embeddings": 16}, False)],
+)
+def test_what_was_sampled_in_inference_mode_leaves_nothing_that_training_cannot_use(
+    tiny: LoadedModel, settings: dict[str, Any], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rotary embedding that grows with the text keeps frequencies of its last call."""
+    modes: set[bool] = set()
+    read = LeanReader.read
+
+    def noted(self: LeanReader, *inputs: torch.Tensor) -> torch.Tensor:
+        modes.add(torch.is_inference_mode_enabled())
+        return read(self, *inputs)
+
+    monkeypatch.setattr(LeanReader, "read", noted)
+    model = plain_model("llama", **settings)
+    engine = TransformersEngine(Policy(model), tiny.tokenizer, [2])
+    engine.generate([[5, 6, 7], [8, 9]], [(0, 0), (0, 1)], 3, SamplingParams(max_tokens=30))
+    assert modes == {expected}
+
+    kept = [*model.parameters(), *model.buffers()]
+    assert not any(tensor.is_inference() for tensor in kept)
+    model(input_ids=torch.arange(3, 43).unsqueeze(0)).logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_modules_of_others_may_keep_tensors() -> None:
+    model = plain_model("qwen3")
+    assert keeps_no_tensor(model)
+
+    class Remembering(torch.nn.Linear):
+        """A linear layer of somebody's own."""
+
+    model.model.layers[1].mlp.up_proj.__class__ = Remembering
+    assert not keeps_no_tensor(model)
 
 
 def test_what_is_compared_in_bfloat16_shares_nothing(tiny: LoadedModel) -> None:
