@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from g2rl.training import host_memory
 from g2rl.training.host_memory import OWN_SETTINGS, keep_freed_memory
 
 ROUNDS = """
@@ -54,3 +56,49 @@ def test_a_user_s_own_settings_stay(name: str) -> None:
 def test_another_c_library_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
     assert not keep_freed_memory({})
+
+
+LARGE_PAGES = """
+import re
+from pathlib import Path
+
+import numpy as np
+
+from g2rl.training.host_memory import keep_freed_memory, large_pages
+
+assert keep_freed_memory({})
+held = [np.ones(750_000, np.float32) for _ in range(40)]
+shares = re.findall(r"AnonHugePages: +([0-9]+) kB", Path("/proc/self/smaps").read_text())
+print(large_pages(), sum(map(int, shares)))
+"""
+
+
+def gives_large_pages() -> bool:
+    """Whether Linux gives large pages to memory that asks for them."""
+    choices = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    return choices.exists() and "[never]" not in choices.read_text()
+
+
+@pytest.mark.skipif(not gives_large_pages(), reason="no large pages")
+def test_tensors_lie_in_large_pages() -> None:
+    """40 pieces of 3 MB, of which a sixth at least lies in pages of 2 MiB."""
+    result = subprocess.run(
+        [sys.executable, "-c", LARGE_PAGES], capture_output=True, text=True, check=True
+    )
+    asked_bytes, large_kib = map(int, result.stdout.split())
+    assert asked_bytes > 900 << 20
+    assert large_kib > 20_000
+
+
+def test_a_heap_of_which_nothing_is_known_asks_for_no_large_pages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(host_memory, "_heap_range", lambda: (0, 0))
+    assert host_memory.large_pages.__wrapped__() == 0
+
+
+def test_memory_that_is_refused_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = host_memory._memory_functions()
+    monkeypatch.setattr(library, "malloc", lambda size: None)
+    monkeypatch.setattr(host_memory, "_memory_functions", lambda: library)
+    assert host_memory.large_pages.__wrapped__() == 0
