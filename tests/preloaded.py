@@ -7,6 +7,8 @@ as dear as a later one. Nothing here starts a thread, which a fork would lose.
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import os
 
 from tests.support import composed
 
@@ -25,6 +27,12 @@ MODULES = (
     "pyarrow.dataset",
 )
 
+OF_TRL = ("datasets", "trl.trainer.grpo_trainer", "trl.trainer.rloo_trainer")
+"""With xdist every process collects the tests of TRL too, which import it anyway."""
+
 for name in MODULES:
     importlib.import_module(name)
+if "PYTEST_XDIST_WORKER" in os.environ and importlib.util.find_spec("trl"):
+    for name in OF_TRL:
+        importlib.import_module(name)
 composed(with_hydra=True)

@@ -6,11 +6,13 @@ python small_trl.py FOLDER RESPONSES_OF_A_PROCESS     one step, with torchrun's 
 from __future__ import annotations
 
 import copy
+import functools
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
+import accelerate.utils.imports
 import torch
 from datasets import Dataset
 from torch import Tensor
@@ -37,6 +39,13 @@ RESPONSES = [  # of both problems; of each group one is right, and lengths diffe
 RIGHT = {1: "2 + 2 + 6", 6: "6 * 6 + 8 - 8"}
 """The right responses to `use 2 2 6 make 10` and `use 6 6 8 8 make 36`."""
 PROBLEMS_OF_TASK = Countdown().batch(0, 0, PROBLEMS)
+DATASET = Dataset.from_list(rows_of(PROBLEMS_OF_TASK))
+"""The problems as TRL takes them, which changes no data set in place."""
+
+# each trainer asks some dozen times whether peft is installed, and each time its metadata are read
+accelerate.utils.imports._is_package_available = functools.cache(
+    accelerate.utils.imports._is_package_available
+)
 
 
 def responses(tokenizer: Any) -> list[list[int]]:
@@ -112,8 +121,8 @@ def trainer(
         model=copy.deepcopy(loaded.model) if model is None else model,
         reward_funcs=reward_funcs,
         args=config(folder, RLOOConfig if is_rloo else GRPOConfig, **(settings or {})),
-        train_dataset=Dataset.from_list(rows_of(PROBLEMS_OF_TASK)),
-        eval_dataset=Dataset.from_list(rows_of(PROBLEMS_OF_TASK)),
+        train_dataset=DATASET,
+        eval_dataset=DATASET,
         processing_class=loaded.tokenizer,
         **options,
     )
