@@ -6,6 +6,7 @@ as dear as a later one. Nothing here starts a thread, which a fork would lose.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import os
@@ -27,11 +28,17 @@ MODULES = (
     "pyarrow.dataset",
 )
 
+PYDANTIC = "pydantic._internal._fields"
+"""What W&B, which TRL imports, describes its settings with."""
 OF_TRL = ("datasets", "trl.trainer.grpo_trainer", "trl.trainer.rloo_trainer")
 """With xdist every process collects the tests of TRL too, which import it anyway."""
 
 for name in MODULES:
     importlib.import_module(name)
+
+# descriptions are sought among all modules that are loaded, for each of sixty classes
+with contextlib.suppress(ModuleNotFoundError):
+    importlib.import_module(PYDANTIC).extract_docstrings_from_cls = lambda *_, **__: {}
 if "PYTEST_XDIST_WORKER" in os.environ and importlib.util.find_spec("trl"):
     for name in OF_TRL:
         importlib.import_module(name)
