@@ -131,3 +131,19 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, drawing: dict[str, An
             train_job.train(composed(*FINISHED_RUN), folder)
             complete.touch()
     return folder
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages without drawings, which take most of the time, but with their numbers; and comparisons
+    without figures. For tests that look at numbers and words; others look at what is drawn."""
+    from g2rl.analysis.report import drawings
+    from g2rl.cli.jobs import compare as compare_job
+
+    def stand_in(
+        title: str, draw: Any, numbers: list[list[str]], caption: str = ""
+    ) -> drawings.Drawing:
+        return drawings.Drawing(title, "", numbers, caption)
+
+    monkeypatch.setattr(drawings, "drawing", stand_in)
+    monkeypatch.setattr(compare_job, "draw_figures", lambda compared, geometry, out: [])

@@ -18,8 +18,6 @@ import pytest
 import yaml
 
 from g2rl.analysis.comparison.choices import Choices
-from g2rl.analysis.report import drawings
-from g2rl.analysis.report.drawings import Drawing
 from g2rl.analysis.report.facts import ReportError
 from g2rl.analysis.report.responses import (
     Budget,
@@ -31,7 +29,6 @@ from g2rl.analysis.report.responses import (
     unpacked,
 )
 from g2rl.analysis.report.safe_text import shown_text
-from g2rl.cli.jobs import compare as compare_job
 from g2rl.cli.jobs.compare import compare
 from g2rl.cli.jobs.report import report, report_run
 from g2rl.cli.report import main
@@ -90,18 +87,6 @@ class Page(HTMLParser):
 def page(finished_run: Path) -> Page:
     """The page that the run itself has written."""
     return Page(finished_run / "report.html")
-
-
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages without drawings, which take most of the time, but with their numbers; and comparisons
-    without figures."""
-
-    def stand_in(title: str, draw: Any, numbers: list[list[str]], caption: str = "") -> Drawing:
-        return Drawing(title, "", numbers, caption)
-
-    monkeypatch.setattr(drawings, "drawing", stand_in)
-    monkeypatch.setattr(compare_job, "draw_figures", lambda compared, geometry, out: [])
 
 
 # --- the file

@@ -68,7 +68,7 @@ def test_a_plain_name_stays_as_it_is() -> None:
 
 
 def test_a_page_about_one_run_needs_no_choices(
-    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None
 ) -> None:
     page = tmp_path / "page.html"
     words = ["g2rl-report", str(finished_run), "--out", str(page)]
