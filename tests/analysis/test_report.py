@@ -29,6 +29,7 @@ from g2rl.analysis.report.responses import (
     unpacked,
 )
 from g2rl.analysis.report.safe_text import shown_text
+from g2rl.cli.jobs import compare as compare_job
 from g2rl.cli.jobs.compare import compare
 from g2rl.cli.jobs.report import report, report_run
 from g2rl.cli.report import main
@@ -416,7 +417,9 @@ def test_one_run_is_compared_with_nothing(finished_run: Path, tmp_path: Path) ->
         report([finished_run], tmp_path / "page.html", choices=Choices(against="none"))
 
 
-def test_runs_of_unlike_problems_stand_apart(finished_run: Path, tmp_path: Path) -> None:
+def test_runs_of_unlike_problems_stand_apart(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With drawings, whose ids are made of titles."""
     folders = []
     for name, limit in (("few", 4), ("more", 8)):
@@ -433,12 +436,14 @@ def test_runs_of_unlike_problems_stand_apart(finished_run: Path, tmp_path: Path)
     assert "benchmark=countdown limit=8: after training" in page.text
     assert "Differences to" not in page.text
 
-    # and in folders of their own, each whole
+    # and in folders of their own, each whole; what is drawn there is that of any comparison
+    drawn: list[Path] = []
+    monkeypatch.setattr(
+        compare_job, "draw_figures", lambda compared, geometry, out: drawn.append(out) or []
+    )
     out = compare([tmp_path / "runs"], tmp_path / "out")
-    assert sorted(path.name for path in out.glob("[!.]*")) == [
-        "countdown-limit-4",
-        "countdown-limit-8",
-    ]
-    for name in ("countdown-limit-4", "countdown-limit-8"):
-        assert (out / name / "compare.png").stat().st_size > 500
+    names = ["countdown-limit-4", "countdown-limit-8"]
+    assert sorted(path.name for path in out.glob("[!.]*")) == names
+    assert sorted(drawn) == [out / name for name in names]
+    for name in names:
         assert "| g2rl | 1 | 0.500" in (out / name / "table.md").read_text()

@@ -23,6 +23,7 @@ from g2rl.analysis.comparison.choices import Choices
 from g2rl.cli import analyze
 from g2rl.cli.config.mistakes import explain_mistakes, groups_of
 from g2rl.cli.jobs import compare as compare_job
+from g2rl.cli.jobs import geometry as geometry_job
 from g2rl.cli.jobs.compare import compare
 from g2rl.cli.jobs.compare import main as compare_main
 from g2rl.cli.jobs.geometry import geometry
@@ -166,7 +167,10 @@ def test_misspelt_words_are_explained() -> None:
     assert groups_of("analyze_geometry") == ["benchmark", "encoder", "engine", "model", "task"]
 
 
-def test_stumps_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stumps_are_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(geometry_job, "draw_geometry", lambda tables, about, file: None)
     run(tmp_path, "max_tokens=3", "embed=false")
     assert "were cut at max_tokens=3" in capsys.readouterr().out
 

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from g2rl.analysis.columns import FIDELITY_PAIRS, FIDELITY_RESPONSES
 from g2rl.cli.config.choices import choices
 from g2rl.cli.config.mistakes import groups_of
+from g2rl.cli.jobs import fidelity as fidelity_job
 from g2rl.cli.jobs.fidelity import OUTPUTS, fidelity
 from tests import commands, support
 from tests.columns import wrongly_described
@@ -72,8 +73,14 @@ def test_the_tiny_policy_is_measured(finished: Path) -> None:
     assert (finished / "fidelity.png").stat().st_size > 20_000
 
 
+@pytest.fixture
+def unfigured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No figure, for tests that look at numbers."""
+    monkeypatch.setattr(fidelity_job, "draw", lambda pairs, summary, words, file: None)
+
+
 def test_the_same_settings_give_the_same_table_and_others_are_refused(
-    finished: Path, tmp_path: Path
+    finished: Path, unfigured: None
 ) -> None:
     before = (finished / "pairs.parquet").read_bytes()
     fidelity(composed(*SMALL), finished)
@@ -82,7 +89,7 @@ def test_the_same_settings_give_the_same_table_and_others_are_refused(
         fidelity(composed(*SMALL, "seed=1"), finished)
 
 
-def test_projection_blocks_and_no_encoder(tmp_path: Path) -> None:
+def test_projection_blocks_and_no_encoder(tmp_path: Path, unfigured: None) -> None:
     fidelity(composed(*SMALL, "projection=512", "blocks=[layer.2,head]", "embed=false"), tmp_path)
     pairs = pd.read_parquet(tmp_path / "pairs.parquet")
     assert "embedding" not in pairs
