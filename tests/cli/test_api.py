@@ -20,7 +20,9 @@ from tests.support import ROOT, metric_rows
 PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
 
 
-def test_the_example_runs_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_runs_as_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None
+) -> None:
     monkeypatch.chdir(tmp_path)
     [code] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     scope: dict[str, object] = {}
@@ -139,7 +141,7 @@ def test_a_run_without_tables_and_no_run_at_all(finished_run: Path, tmp_path: Pa
         g2rl.load_run(tmp_path)
 
 
-def test_runs_are_compared(finished_run: Path, tmp_path: Path) -> None:
+def test_runs_are_compared(finished_run: Path, tmp_path: Path, undrawn: None) -> None:
     folders = []
     for seed, lam in ((0, 1.0), (1, 1.0), (0, 2.0), (1, 2.0)):
         folder = tmp_path / f"{lam}-{seed}"
