@@ -25,10 +25,14 @@ from hydra._internal.defaults_list import Overrides
 from hydra.core.default_element import InputDefault, ResultDefault
 from hydra.core.override_parser import overrides_parser
 from hydra.plugins.config_source import ConfigResult, ConfigSource
-from omegaconf import DictConfig, OmegaConf, grammar_parser
+from omegaconf import DictConfig, OmegaConf, flag_override, grammar_parser
+from omegaconf.errors import OmegaConfBaseException
 
 Key = tuple[Any, ...]
 Listed = tuple[list[ResultDefault], Any]
+
+IN_PLACE = "no_deepcopy_set_nodes"
+HAS_DEFAULTS = "HYDRA_REMOVE_TOP_LEVEL_DEFAULTS"
 
 _MERGE = ConfigLoaderImpl._compose_config_from_defaults_list
 _PLACE = ConfigLoaderImpl._load_single_config
@@ -45,6 +49,7 @@ _PARSE = grammar_parser.parse
 _loaded: dict[Key, ConfigResult | None] = {}
 _placed: dict[Key, bytes] = {}
 _merged: dict[Key, bytes] = {}
+_begun: dict[Key, bytes | None] = {}  # None: met, but nothing else has begun so yet
 _listed: dict[Key, tuple[Key, Listed, dict[str, Any]]] = {}
 
 
@@ -149,11 +154,63 @@ def _merge_once(
     loader: ConfigLoaderImpl, defaults: list[ResultDefault], repo: CachingConfigRepository
 ) -> DictConfig:
     """The files of a list of defaults in one, before single settings."""
-    states = [_state(str(default.config_path), repo.get_sources()) for default in defaults]
-    key = (repr([vars(default) for default in defaults]), *states)
+    beginnings: list[Key] = []
+    for default in defaults:
+        state = _state(str(default.config_path), repo.get_sources())
+        beginnings.append((*beginnings[-1:], repr(vars(default)), state))
+    key = tuple(beginnings[-1:])
     if key not in _merged:
-        _merged[key] = pickle.dumps(_MERGE(loader, defaults, repo))
+        try:
+            merged = _merge_further(loader, defaults, repo, beginnings)
+        except OmegaConfBaseException:  # Hydra says in which file
+            merged = _MERGE(loader, defaults, repo)
+        _merged[key] = pickle.dumps(merged)
     return pickle.loads(_merged[key])
+
+
+def _merge_further(
+    loader: ConfigLoaderImpl,
+    defaults: list[ResultDefault],
+    repo: CachingConfigRepository,
+    beginnings: list[Key],
+) -> DictConfig:
+    """What Hydra merges, from where an earlier list of defaults goes on otherwise.
+
+    Args:
+        loader, defaults, repo: Hydra's.
+        beginnings: of the list, a key for each of its lengths.
+    """
+    # as much as has been merged before
+    shared = [number for number, key in enumerate(beginnings, start=1) if key in _begun]
+    known = [number for number in shared if _begun[beginnings[number - 1]] is not None]
+    done = max(known, default=0)
+    merged = OmegaConf.create()
+    if done:
+        merged = pickle.loads(_begun[beginnings[done - 1]] or b"")
+        merged._set_flag(IN_PLACE, None)
+
+    # the rest; what it shares with another list, further ones may share too
+    with flag_override(merged, IN_PLACE, True):
+        for number, default in enumerate(defaults[done:], start=done + 1):
+            merged.merge_with(loader._load_single_config(default=default, repo=repo).config)
+            if number == max(shared, default=0):
+                _begun[beginnings[number - 1]] = pickle.dumps(merged)
+    for key in beginnings:
+        _begun.setdefault(key, None)
+    _strip(merged)
+    return merged
+
+
+def _strip(node: Any) -> None:
+    """Take lists of defaults out of a configuration, as Hydra does when all is merged."""
+    if not isinstance(node, DictConfig) or node._is_missing() or node._is_none():
+        return
+    with flag_override(node, ["readonly", "struct"], False):
+        if node._get_flag(HAS_DEFAULTS):
+            node._set_flag(HAS_DEFAULTS, None)
+            node.pop("defaults", None)
+    for _, child in node.items_ex(resolve=False):
+        _strip(child)
 
 
 def _copy_lightly(own: CachingConfigRepository, delegate: ConfigRepository) -> None:

@@ -117,6 +117,7 @@ def test_encoders_and_tracking_name_real_classes(group: str, choice: str) -> Non
 NODES = (
     ("train", ("experiment=smoke", "exploration=combined", "+benchmark.note=${seed}")),
     ("train", ("task=detour", "~exploration.observe", "hydra.job.chdir=false")),
+    ("train", ("task=math", "exploration=evol", "seed=1")),
     ("evaluate", ("benchmark=math500",)),
     ("analyze_fidelity", ("task=forked_skills", "seed=3")),
 )
