@@ -22,6 +22,10 @@ FIELDS: dict[str, dict[str, Any]] = {
 """Fields of a verdict that cannot be, by the fault that gives them."""
 
 
+AS_THE_RESPONSE_SAYS = "as the response says"
+"""The fault of a judge that has the one which a response names."""
+
+
 class Judge:
     """Right if the response holds the answer; fails as it is told."""
 
@@ -29,14 +33,15 @@ class Judge:
         self.bounded, self.fault = bounded, fault
 
     def grade(self, completion: str, problem: Problem) -> Any:
-        if self.fault == "raises":
+        fault = completion if self.fault == AS_THE_RESPONSE_SAYS else self.fault
+        if fault == "raises":
             raise KeyError("my bug")
-        if self.fault == "true":
+        if fault == "true":
             return True
-        if self.fault == "exits":
+        if fault == "exits":
             raise SystemExit(0)
-        if self.fault in FIELDS:
-            return Verdict(**{"correct": True, "answer": "1", "route": "-", **FIELDS[self.fault]})
+        if fault in FIELDS:
+            return Verdict(**{"correct": True, "answer": "1", "route": "-", **FIELDS[fault]})
         return Verdict(problem.answer in completion, completion, "string")
 
     def key(self, answer: str) -> str:

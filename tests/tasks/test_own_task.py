@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from g2rl.tasks.grading.grader import Grader
 from g2rl.tasks.grading.verifier import VerifierError
 from g2rl.tasks.task import TaskError, check_task, drawn, refuse_leaks
 from g2rl.types import Problem
-from tests.tasks.own import Judge, Own
+from tests.tasks.own import AS_THE_RESPONSE_SAYS, Judge, Own
 
 PROBLEM = Problem("p", "1 :", "1")
 
@@ -79,7 +80,14 @@ def test_a_task_that_raises_is_named(error: BaseException, monkeypatch: pytest.M
         refuse_leaks(Own(), [PROBLEM], "mine")
 
 
-@pytest.mark.parametrize("bounded", [True, False], ids=["here", "worker"])
+@pytest.fixture(scope="module", params=[True, False], ids=["here", "worker"])
+def failing(request: pytest.FixtureRequest) -> Iterator[Grader]:
+    """A grader whose verifier fails as a response says, here or in a worker."""
+    judge = Judge(request.param, AS_THE_RESPONSE_SAYS)
+    with Grader(judge, workers=1, timeout_seconds=20) as shared:
+        yield shared
+
+
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
@@ -96,13 +104,11 @@ def test_a_task_that_raises_is_named(error: BaseException, monkeypatch: pytest.M
     ],
 )
 def test_a_verifier_that_fails_is_named_with_its_line(
-    bounded: bool, fault: str, words: str
+    failing: Grader, fault: str, words: str
 ) -> None:
-    with (
-        Grader(Judge(bounded, fault), workers=1, timeout_seconds=20) as grader,
-        pytest.raises(VerifierError, match=words),
-    ):
-        grader.grade([("1", PROBLEM)])
+    with pytest.raises(VerifierError, match=words):
+        failing.grade([(fault, PROBLEM)])
+    assert failing.grade([("1", PROBLEM)])[0].correct
 
 
 @pytest.mark.parametrize("bounded", [True, False], ids=["here", "worker"])

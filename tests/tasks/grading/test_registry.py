@@ -6,6 +6,7 @@ import pytest
 
 from g2rl.evaluation.files import verifier_name
 from g2rl.tasks.countdown import CountdownVerifier
+from g2rl.tasks.grading import grader
 from g2rl.tasks.grading.choice import ChoiceVerifier
 from g2rl.tasks.grading.grader import Graders
 from g2rl.tasks.grading.gym import GymVerifier
@@ -67,7 +68,20 @@ def test_a_setting_stands_behind_a_name() -> None:
             verifier_named(name)
 
 
-def test_verifiers_with_different_settings_have_graders_of_their_own() -> None:
+class NoWorkers:
+    """A pool that nothing is given to, because the first stage settles it all."""
+
+    def __init__(self, *settings: object) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def test_verifiers_with_different_settings_have_graders_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(grader, "WorkerPool", NoWorkers)
     graders = Graders(workers=1, timeout_seconds=5.0, memory_mb=2048)
     try:
         loose, strict = (graders(MathVerifier(boxed_only)) for boxed_only in (False, True))
