@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -130,6 +130,13 @@ class Silent:
 
 def graders(verifier: Any) -> Grader:
     return Grader(verifier, workers=1)
+
+
+@pytest.fixture(scope="module")
+def mathematics() -> Iterator[Grader]:
+    """A grader with sympy, which takes half a second to start."""
+    with graders(MathVerifier()) as shared:
+        yield shared
 
 
 def run(
@@ -396,7 +403,7 @@ def test_the_vote_of_one_is_pass_at_1(answers: list[list[str | None]]) -> None:
             )
 
 
-def test_answers_are_grouped_by_meaning_and_failures_stand_alone() -> None:
+def test_answers_are_grouped_by_meaning_and_failures_stand_alone(mathematics: Grader) -> None:
     said = [
         ("1/2", True, "number"),
         ("0.5", True, "number"),
@@ -407,9 +414,8 @@ def test_answers_are_grouped_by_meaning_and_failures_stand_alone() -> None:
         (None, False, "unparsed"),
     ]
     group = [Verdict(ok, answer, route) for answer, ok, route in said]
-    with graders(MathVerifier()) as grader:
-        classes = answer_classes(group, grader)
-        votes = estimate_accuracies([group], [1, 7], grader)
+    classes = answer_classes(group, mathematics)
+    votes = estimate_accuracies([group], [1, 7], mathematics)
     assert classes[0] == classes[1] == classes[2] != classes[3]
     assert classes[4] == classes[5] not in classes[:4]
     assert classes[6] == -1
@@ -422,7 +428,7 @@ def test_answers_are_grouped_by_meaning_and_failures_stand_alone() -> None:
     assert votes.values["distinct"][0] == 1
 
 
-def test_the_estimates_do_not_depend_on_the_order_of_samples() -> None:
+def test_the_estimates_do_not_depend_on_the_order_of_samples(mathematics: Grader) -> None:
     """Percentages and tolerances are not transitive: the classes must not show it."""
     said = [
         "10",
@@ -438,21 +444,20 @@ def test_the_estimates_do_not_depend_on_the_order_of_samples() -> None:
         None,
         "7",
     ]
-    with graders(MathVerifier()) as grader:
-        for gold in ("10", "0.1", "7"):
-            problem, rng, found = Problem("p", "", gold), random.Random(0), set()
-            items = [(rf"\boxed{{{answer}}}" if answer else "", problem) for answer in said]
-            group = grader.grade(items)
-            for _ in range(6):
-                rng.shuffle(group)
-                estimates = estimate_accuracies([group], [1, 4, 12], grader)
-                values = {name: float(column[0]) for name, column in estimates.values.items()}
-                votes = [(vote.answer, vote.count, vote.correct) for vote in estimates.votes[0]]
-                found.add((tuple(sorted(values.items())), tuple(votes)))
-            assert len(found) == 1
-            right = {"10": 3, "0.1": 4, "7": 1}[gold]
-            assert max(vote.correct for vote in estimates.votes[0]) == right
-            assert values["distinct"] == 1
+    for gold in ("10", "0.1", "7"):
+        problem, rng, found = Problem("p", "", gold), random.Random(0), set()
+        items = [(rf"\boxed{{{answer}}}" if answer else "", problem) for answer in said]
+        group = mathematics.grade(items)
+        for _ in range(6):
+            rng.shuffle(group)
+            estimates = estimate_accuracies([group], [1, 4, 12], mathematics)
+            values = {name: float(column[0]) for name, column in estimates.values.items()}
+            votes = [(vote.answer, vote.count, vote.correct) for vote in estimates.votes[0]]
+            found.add((tuple(sorted(values.items())), tuple(votes)))
+        assert len(found) == 1
+        right = {"10": 3, "0.1": 4, "7": 1}[gold]
+        assert max(vote.correct for vote in estimates.votes[0]) == right
+        assert values["distinct"] == 1
 
 
 def test_comparison_pairs_problems_and_resamples_seeds(tmp_path: Path) -> None:
