@@ -1,16 +1,19 @@
-"""Parts of a model that are replaced by such as compute the same and keep less for the backward.
+"""Norms and MLPs of a model are replaced by modules that compute the same and keep less.
 
-Of what a block of Qwen3 keeps in bfloat16, a third need not be kept (`norms`, `gated_mlp`;
-docs/memory.md counts it). Whether a part computes what its replacement
-does is tried, because neither the name of a class nor its looks tell: both run forward and
-backward on a few random vectors, and have to agree bit by bit. What does not stays as it is.
+Of what a block of Qwen3 keeps for its backward in bfloat16, a third need not be kept (`norms` and
+`gated_mlp`; docs/memory.md counts it). Neither the name of a class nor its attributes tell whether
+it computes what a replacement computes, so this module tries it: a copy of each module, with small
+random weights and with the settings of that very module, runs forward and backward beside its
+replacement. Where any bit differs, the module stays as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,18 +22,33 @@ from g2rl.policy.checks import FAILURES
 from g2rl.policy.gated_mlp import LeanGatedMLP
 from g2rl.policy.norms import LeanRMSNorm
 
-TRIAL_SHAPE = (2, 5)
-"""Of the vectors that a part and its replacement are tried on."""
-TRIAL_WIDTHS = {"hidden_size": 24, "intermediate_size": 40}
-"""Of an MLP that is tried; how wide it is changes no operation."""
+TRIAL_ROWS = (2, 5)
+"""Leading axes of the vectors that a copy and its replacement are tried on."""
+TRIAL_SCALES = (1e-3, 1.0, 1e2)
+"""Sizes of these vectors: so small that a norm's epsilon counts, and so large that limits do."""
+TRIAL_WIDTH, TRIAL_MLP_WIDTH = 24, 40
+"""D and F of an MLP that is tried; its operations are the same at every width."""
+TRIAL_CASES = (
+    (torch.float32, torch.float32, False),
+    (torch.bfloat16, torch.bfloat16, False),
+    (torch.float32, torch.float32, True),
+    (torch.float32, torch.bfloat16, True),
+)
+"""Dtype of weights, dtype of vectors, and whether mixed precision is on. All have to agree."""
 LAYERS = ("gate_proj", "up_proj", "down_proj")
-"""Of a gated MLP, in transformers' words."""
+"""Layers of a gated MLP, in transformers' words."""
+PLAIN_VALUES = (bool, int, float, str, torch.dtype, type(None))
+"""Types of settings that are handed to a copy; their values never change."""
+
+Settings = tuple[tuple[str, Any], ...]
+"""Names and values of the plain settings of one module."""
 
 
 def with_lean_modules(model: nn.Module) -> int:
     """Let norms and MLPs of a model keep less for their backward; it is changed in place.
 
-    Names and values of weights stay as they are. What has hooks, or a forward of its own, stays.
+    Names and values of weights stay as they are. A module that has hooks, that was compiled, or
+    whose forward was exchanged stays as it is.
 
     Args:
         model: of transformers, on any device.
@@ -38,22 +56,21 @@ def with_lean_modules(model: nn.Module) -> int:
     Returns:
         How many modules were replaced.
     """
-    # a module may stand in several places
+    # a module may stand in several places, also of one parent
     replaced: dict[nn.Module, nn.Module] = {}
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
+    for parent in list(model.modules()):
+        for name, child in list(parent._modules.items()):
+            if child is None:
+                continue
             lean = replaced.get(child) or replacement_of(child)
             if lean is not None:
                 replaced[child] = lean
-                setattr(module, name, lean)
+                setattr(parent, name, lean)
     return len(replaced)
 
 
 def replacement_of(module: nn.Module) -> nn.Module | None:
-    """What computes the same as a module and keeps less; None where nothing is known to."""
-    is_altered = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
-    if is_altered or "forward" in vars(module):
-        return None
+    """A module that computes the same and keeps less; None where none is known to."""
     if is_plain_norm(module):
         return LeanRMSNorm(module)
     return LeanGatedMLP(module) if is_plain_mlp(module) else None
@@ -62,124 +79,186 @@ def replacement_of(module: nn.Module) -> nn.Module | None:
 def is_plain_norm(module: Any) -> bool:
     """Whether a module is a norm that `LeanRMSNorm` repeats bit by bit.
 
-    Candidates look like Llama's norm, with a weight and a `variance_epsilon`.
+    Candidates look like Llama's norm: they have one weight, and a `variance_epsilon`.
     """
+    # looks
     kind: Any = type(module)
-    if not kind.__name__.endswith("RMSNorm") or kind is LeanRMSNorm:
+    if not kind.__name__.endswith("RMSNorm") or kind is LeanRMSNorm or _is_altered(module):
+        return False
+    if not _takes_one_input(kind):
         return False
     weight, epsilon = getattr(module, "weight", None), getattr(module, "variance_epsilon", None)
     tensors = [*module.parameters(), *module.buffers()]
     if len(tensors) != 1 or tensors[0] is not weight or weight.dim() != 1:
         return False
+
+    # what it computes
     return isinstance(epsilon, float) and _is_repeated_norm(
-        kind, kind.forward, len(weight), weight.dtype, epsilon
+        kind, kind.forward, _plain_settings(module), len(weight)
     )
 
 
 def is_plain_mlp(module: Any) -> bool:
     """Whether a module is an MLP that `LeanGatedMLP` repeats bit by bit.
 
-    Candidates look like Llama's MLP, with three layers, perhaps with adapters, and an activation.
+    Candidates look like Llama's MLP: they have three layers, perhaps with adapters or quantised,
+    and an activation without weights.
     """
+    # looks
     kind: Any = type(module)
-    config = getattr(module, "config", None)
     children = dict(module.named_children())
-    if not kind.__name__.endswith("MLP") or kind is LeanGatedMLP or config is None:
+    if not kind.__name__.endswith("MLP") or kind is LeanGatedMLP or _is_altered(module):
         return False
-    if children.keys() != {*LAYERS, "act_fn"} or [*module.parameters(recurse=False)]:
+    if children.keys() != {*LAYERS, "act_fn"} or _has_own_tensors(module):
+        return False
+    if not _takes_one_input(kind):
+        return False
+    activation = children["act_fn"]
+    if [*activation.children()] or _has_own_tensors(activation) or _is_altered(activation):
         return False
 
-    # an activation without weights is told by its class
-    activation = children["act_fn"]
-    if [*activation.parameters()] or not isinstance(getattr(config, "hidden_act", None), str):
-        return False
-    dtype = next(module.gate_proj.parameters()).dtype
-    classes: tuple[Any, Any] = (type(config), type(activation))
-    return _is_repeated_mlp(kind, kind.forward, config.hidden_act, classes, dtype)
+    # what it computes; its layers are called as they are, so they are not tried
+    activation_kind: Any = type(activation)
+    return _is_repeated_mlp(
+        (kind, activation_kind),
+        (kind.forward, activation_kind.forward),
+        (_plain_settings(module), _plain_settings(activation)),
+    )
+
+
+def _is_altered(module: nn.Module) -> bool:
+    """Whether calling, saving or loading a module does more than its class says."""
+    has_hooks = any(value for name, value in vars(module).items() if name.endswith("_hooks"))
+    return has_hooks or "forward" in vars(module) or module._compiled_call_impl is not None
+
+
+def _takes_one_input(kind: Any) -> bool:
+    """Whether the forward of a class takes one tensor and nothing else that a model could hand
+    it."""
+    return len(inspect.signature(kind.forward).parameters) == len(("self", "x"))
+
+
+def _has_own_tensors(module: nn.Module) -> bool:
+    """Whether a module has weights or buffers that are none of its children's."""
+    return bool([*module.parameters(recurse=False), *module.buffers(recurse=False)])
+
+
+def _plain_settings(module: nn.Module) -> Settings:
+    """Numbers, texts and flags that stand in a module itself.
+
+    A forward that reads anything else, a configuration for example, finds nothing there in its
+    trial, so that its module stays.
+    """
+    internal = vars(nn.Module()).keys()
+    found: list[tuple[str, Any]] = []
+    for name, value in sorted(vars(module).items()):
+        if name not in internal and isinstance(value, PLAIN_VALUES):
+            found.append((name, value))
+    return tuple(found)
 
 
 @cache
-def _is_repeated_norm(
-    kind: Any, forward: object, width: int, dtype: torch.dtype, epsilon: float
-) -> bool:
+def _is_repeated_norm(kind: Any, forward: object, settings: Settings, width: int) -> bool:
     """Try a norm with random weights.
 
     Args:
         kind: class of the norm.
         forward: of the class, which a library may replace later; then it is tried again.
+        settings: of the norm, its epsilon among them.
         width: D.
-        dtype: of the weight.
-        epsilon: of the norm.
     """
-    # a class that is built otherwise is another norm
-    return _is_repeated(lambda: kind(width, eps=epsilon), LeanRMSNorm, width, dtype)
+
+    def build() -> nn.Module:
+        norm = _bare_copy(kind, settings)
+        norm.weight = nn.Parameter(torch.empty(width))
+        return norm
+
+    return _is_repeated(build, LeanRMSNorm, width)
 
 
 @cache
 def _is_repeated_mlp(
-    kind: Any,
-    forward: object,
-    activation_name: str,
-    classes: tuple[Any, Any],
-    dtype: torch.dtype,
+    kinds: tuple[Any, Any], forwards: tuple[object, object], settings: tuple[Settings, Settings]
 ) -> bool:
     """Try a small MLP with random weights.
 
     Args:
-        kind: class of the MLP.
-        forward: of the class, which a library may replace later; then it is tried again.
-        activation_name: in its configuration.
-        classes: of the configuration and of the activation.
-        dtype: of the weights.
+        kinds: classes of the MLP and of its activation.
+        forwards: of these classes, which a library may replace later; then they are tried again.
+        settings: of the two.
     """
-    config_class, activation_class = classes
 
     def build() -> nn.Module:
-        config = config_class(hidden_act=activation_name)
-        for name, width in TRIAL_WIDTHS.items():
-            setattr(config, name, width)
-        mlp = kind(config)
-        if type(mlp.act_fn) is not activation_class:
-            raise ValueError("somebody has exchanged the activation")
-        return cast("nn.Module", mlp)
+        mlp = _bare_copy(kinds[0], settings[0])
+        mlp.act_fn = _bare_copy(kinds[1], settings[1])
 
-    return _is_repeated(build, LeanGatedMLP, TRIAL_WIDTHS["hidden_size"], dtype)
+        # with a bias, because a layer that is not called as a whole would lose it
+        for name in LAYERS:
+            widths = (TRIAL_WIDTH, TRIAL_MLP_WIDTH)
+            setattr(mlp, name, nn.Linear(*(widths[::-1] if name == "down_proj" else widths)))
+        return mlp
+
+    return _is_repeated(build, LeanGatedMLP, TRIAL_WIDTH)
+
+
+def _bare_copy(kind: Any, settings: Settings) -> nn.Module:
+    """A module of some class with these settings, in training mode, without tensors and children.
+
+    Its constructor is not called, because what that would be called with is not known.
+    """
+    module: nn.Module = kind.__new__(kind)
+    nn.Module.__init__(module)
+    for name, value in settings:
+        setattr(module, name, value)
+    return module
 
 
 def _is_repeated(
-    build: Callable[[], nn.Module],
-    lean_class: Callable[[nn.Module], nn.Module],
-    width: int,
-    dtype: torch.dtype,
+    build: Callable[[], nn.Module], lean_class: Callable[[nn.Module], nn.Module], width: int
 ) -> bool:
-    """Try a module and its replacement on the CPU, on vectors in the dtype of its weights and as
-    mixed precision has them."""
-    # one that is built or called otherwise is another module
+    """Try a module and its replacement on the CPU, in all cases and in both modes."""
+    # one that is called otherwise, or misses something that it reads, is another module
     try:
-        # new layers draw weights, which may not move the random numbers of a run
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-            module = build().to(dtype)
-        return _agree(module, lean_class(module), width, dtype)
+        with _undisturbed_trial():
+            module = build()
+            lean = lean_class(module)
+            for is_training in (True, False):
+                if not _agree(module.train(is_training), lean.train(is_training), width):
+                    return False
     except FAILURES:
         return False
+    return True
 
 
-def _agree(module: nn.Module, lean: nn.Module, width: int, dtype: torch.dtype) -> bool:
-    """Whether two modules that share weights have equal outputs and gradients."""
-    # the weights are random, and so are the vectors
+@contextmanager
+def _undisturbed_trial() -> Iterator[None]:
+    """Run a trial on the CPU, with gradients, and whatever surrounds it; no random number of the
+    run is used up."""
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.device("cpu"),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+    ):
+        yield
+
+
+def _agree(module: nn.Module, lean: nn.Module, width: int) -> bool:
+    """Whether two modules that share weights have equal outputs and gradients in all cases."""
     generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    for dtype, input_dtype, is_mixed in TRIAL_CASES:
+        # the weights are random, and so are the vectors, some small and some large
+        module.to(dtype)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        scales = torch.tensor(TRIAL_SCALES).reshape(-1, 1, 1, 1)
+        x = scales * torch.randn(*scales.shape[:1], *TRIAL_ROWS, width, generator=generator)
+        grad = torch.randn(x.shape, generator=generator)
 
-    # mixed precision is for weights in float32, and makes vectors of either dtype
-    cases = [(dtype, False)]
-    if dtype == torch.float32:
-        cases += [(torch.float32, True), (torch.bfloat16, True)]
-    for input_dtype, is_mixed in cases:
-        x, grad = torch.randn(2, *TRIAL_SHAPE, width, generator=generator).to(input_dtype)
-        theirs = _output_and_gradients(module, x, grad, is_mixed)
-        ours = _output_and_gradients(lean, x, grad, is_mixed)
+        # both round alike, or they are not the same
+        theirs = _output_and_gradients(module, x.to(input_dtype), grad, is_mixed)
+        ours = _output_and_gradients(lean, x.to(input_dtype), grad, is_mixed)
         for expected, found in zip(theirs, ours, strict=True):
             if expected.dtype != found.dtype or not torch.equal(expected, found):
                 return False
@@ -191,7 +270,8 @@ def _output_and_gradients(
 ) -> list[Tensor]:
     """A module's output, and the gradients of its input and weights, perhaps under autocast."""
     x = x.clone().requires_grad_()
-    with torch.enable_grad(), torch.autocast("cpu", torch.bfloat16, enabled=is_mixed):
+    # without the cache, which an autocast around the trial would keep while weights change
+    with torch.autocast("cpu", torch.bfloat16, enabled=is_mixed, cache_enabled=False):
         output = module(x)
     gradients = torch.autograd.grad(output, [x, *module.parameters()], grad.to(output.dtype))
     return [output.detach(), *gradients]

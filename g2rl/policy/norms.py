@@ -81,7 +81,7 @@ class _RMSNorm(torch.autograd.Function):
             normed = torch.mul(wide, scale).to(x.dtype)
             is_alike = normed.stride() == grad.stride()  # or sums would be taken in another order
             weighted = _product(normed, grad) if is_alike else grad * normed
-            weight_grad = weighted.sum(tuple(range(grad.dim() - 1))).to(weight.dtype)
+            weight_grad = weighted.sum_to_size(weight.shape).to(weight.dtype)
 
         # of x; the scale's gradient is one number a vector, and doubling that rounds nothing
         if ctx.needs_input_grad[0]:

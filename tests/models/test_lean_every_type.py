@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -16,12 +17,22 @@ NO_PLAIN_FORWARD = ("blt",)
 """Types whose tiny model cannot read a few tokens as it is."""
 
 
+def with_unusual_settings(model: Any) -> None:
+    """Change every number that norms and MLPs hold, because factors of 1 do not show."""
+    for module in model.modules():
+        if type(module).__name__.endswith(("RMSNorm", "MLP")):
+            for name, value in list(vars(module).items()):
+                if isinstance(value, float):
+                    setattr(module, name, value * 0.9)
+
+
 @pytest.mark.parametrize("model_type", TYPES)
 def test_gradients_are_equal_bit_by_bit(model_type: str) -> None:
     try:
         plain = tiny_model(model_type).eval()
     except UnsupportedModelError as error:
         pytest.skip(str(error))
+    with_unusual_settings(plain)
     lean = copy.deepcopy(plain)
     if with_lean_modules(lean) == 0:
         pytest.skip("nothing of it is replaced")

@@ -8,13 +8,21 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    FalconH1Config,
+    GemmaConfig,
+    LlamaConfig,
+    Qwen3Config,
+)
+from transformers.models.falcon_h1.modeling_falcon_h1 import FalconH1MLP
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
 from g2rl.engines.lean_decoder import is_plain
 from g2rl.policy.gated_mlp import LeanGatedMLP
 from g2rl.policy.lean_modules import (
     _is_repeated_mlp,
+    _is_repeated_norm,
     is_plain_mlp,
     is_plain_norm,
     replacement_of,
@@ -24,6 +32,7 @@ from g2rl.policy.loading import set_checkpointing
 from g2rl.policy.lora import LoraSettings, add_lora
 from g2rl.policy.norms import LeanRMSNorm
 from g2rl.policy.policy import Policy
+from tests.policy.lean import assert_same, run
 
 SIZES = {
     "hidden_size": 64,
@@ -34,6 +43,7 @@ SIZES = {
     "intermediate_size": 96,
     "vocab_size": 50,
 }
+LLAMA = LlamaConfig(**SIZES)
 
 
 @pytest.mark.parametrize("config", [Qwen3Config(**SIZES), LlamaConfig(**SIZES)])
@@ -71,13 +81,46 @@ class Louder(LlamaRMSNorm):
         return super().forward(x) * 1.0001
 
 
-class BuiltOtherwiseRMSNorm(nn.Module):
-    """A norm that asks for more than a width."""
+class BuiltOtherwiseRMSNorm(LlamaRMSNorm):
+    """A norm whose constructor asks for more than a width, and which computes the same."""
 
     def __init__(self, width: int, groups: int) -> None:
+        super().__init__(width)
+
+
+class NamelessRMSNorm(nn.Module):
+    """A norm without a forward."""
+
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
         self.variance_epsilon = 1e-6
+
+
+class FlaggedRMSNorm(LlamaRMSNorm):
+    """A norm with a setting of its own that changes what it computes."""
+
+    def __init__(self, width: int, is_centred: bool = False) -> None:
+        super().__init__(width)
+        self.is_centred = is_centred
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x - x.mean(-1, keepdim=True) if self.is_centred else x)
+
+
+class OutsideRMSNorm(LlamaRMSNorm):
+    """The epsilon stands outside of the root, which large vectors do not show."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        root = x.float().pow(2).mean(-1, keepdim=True).sqrt().clamp(min=self.variance_epsilon**0.5)
+        return self.weight * (x.float() * torch.rsqrt(root**2)).to(x.dtype)
+
+
+class PairRMSNorm(LlamaRMSNorm):
+    """A norm that may be handed a second vector."""
+
+    def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+        return super().forward(x if other is None else x + other)
 
 
 LouderRMSNorm = type("LouderRMSNorm", (Louder,), {})
@@ -87,20 +130,55 @@ def test_norms_that_are_not_repeated_stay() -> None:
     gemma = AutoModelForCausalLM.from_config(GemmaConfig(**SIZES))
     assert with_lean_modules(gemma) == 0
     assert not is_plain_norm(LouderRMSNorm(8))
-    assert not is_plain_norm(BuiltOtherwiseRMSNorm(8, 2))
+    assert not is_plain_norm(NamelessRMSNorm(8))
+    assert not is_plain_norm(OutsideRMSNorm(8))
+    assert not is_plain_norm(PairRMSNorm(8))
+    assert is_plain_norm(BuiltOtherwiseRMSNorm(8, 2))
     assert not is_plain_norm(nn.LayerNorm(8))
     assert not is_plain_norm(nn.RMSNorm(8))
     assert is_plain_norm(LlamaRMSNorm(8))
 
 
+def test_what_was_tried_is_the_module_with_its_own_settings() -> None:
+    """One that computes the same with the defaults of its class may do something else."""
+    assert is_plain_norm(FlaggedRMSNorm(8))
+    assert not is_plain_norm(FlaggedRMSNorm(8, is_centred=True))
+    for multipliers, is_same in (([1.0, 1.0], True), ([0.88, 1.0], False), ([1.0, 0.59], False)):
+        config = FalconH1Config(hidden_size=64, intermediate_size=96, mlp_multipliers=multipliers)
+        assert is_plain_mlp(FalconH1MLP(config)) == is_same
+
+
+HOOKS = [
+    "register_forward_hook",
+    "register_forward_pre_hook",
+    "register_full_backward_hook",
+    "register_full_backward_pre_hook",
+    "register_state_dict_post_hook",
+    "register_state_dict_pre_hook",
+    "register_load_state_dict_pre_hook",
+    "register_load_state_dict_post_hook",
+]
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_what_has_hooks_stays(hook: str) -> None:
+    norm, mlp, inside = LlamaRMSNorm(8), LlamaMLP(LLAMA), LlamaMLP(LLAMA)
+    for module in (norm, mlp, inside.act_fn):
+        getattr(module, hook)(lambda *_: None)
+    for module in (norm, mlp, inside):
+        assert replacement_of(module) is None
+
+
 def test_what_somebody_altered_stays() -> None:
-    hooked, patched, biased = (LlamaRMSNorm(8) for _ in range(3))
-    hooked.register_forward_hook(lambda *_: None)
+    patched, compiled, biased, inside = (*(LlamaRMSNorm(8) for _ in range(3)), LlamaMLP(LLAMA))
     patched.forward = lambda x: x
+    compiled._compiled_call_impl = compiled.forward  # as `compile()` does
     biased.bias = nn.Parameter(torch.zeros(8))
-    for norm in (hooked, patched, biased):
-        assert replacement_of(norm) is None
+    inside.act_fn.forward = lambda x: x
+    for module in (patched, compiled, biased, inside):
+        assert replacement_of(module) is None
     assert replacement_of(LlamaRMSNorm(8)) is not None
+    assert replacement_of(LlamaMLP(LLAMA)) is not None
 
 
 def test_a_replaced_forward_of_a_class_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,10 +190,11 @@ def test_a_replaced_forward_of_a_class_is_tried_again(monkeypatch: pytest.Monkey
 def test_one_norm_in_two_places_stays_one() -> None:
     norm = LlamaRMSNorm(8)
     inner = nn.Sequential(norm)
-    model = nn.Sequential(norm, inner)
+    model = nn.Sequential(norm, inner, norm)
     assert with_lean_modules(model) == 1
     assert isinstance(model[0], LeanRMSNorm)
     assert model[0] is inner[0]
+    assert model[0] is model[2]
 
 
 def test_a_model_without_memory_is_tried_as_well() -> None:
@@ -131,6 +210,23 @@ def test_a_trial_moves_no_random_numbers() -> None:
     before = torch.get_rng_state()
     assert with_lean_modules(model) == 11
     assert torch.equal(before, torch.get_rng_state())
+
+
+SURROUNDINGS: list[Any] = [
+    torch.no_grad,
+    torch.inference_mode,
+    lambda: torch.autocast("cpu", torch.bfloat16),
+    lambda: torch.device("meta"),
+]
+
+
+@pytest.mark.parametrize("surrounding", SURROUNDINGS)
+def test_what_surrounds_a_trial_does_not_matter(surrounding: Any) -> None:
+    model = AutoModelForCausalLM.from_config(Qwen3Config(**SIZES))
+    _is_repeated_mlp.cache_clear()
+    _is_repeated_norm.cache_clear()
+    with surrounding():
+        assert with_lean_modules(model) == 11
 
 
 def test_a_policy_replaces_them_and_can_be_told_not_to() -> None:
@@ -156,8 +252,73 @@ class SquaredMLP(LlamaMLP):
         return self.down_proj(self.act_fn(self.up_proj(x)) * self.gate_proj(x))
 
 
+class ConfiguredMLP(LlamaMLP):
+    """What it computes is a matter of its configuration."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * getattr(self.config, "factor", 1.0)
+
+
+class NoisyMLP(LlamaMLP):
+    """Another product in one of the modes."""
+
+    noisy_mode = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        factor = 2.0 if self.training == self.noisy_mode else 1.0
+        return super().forward(x) * factor
+
+
+class QuietMLP(NoisyMLP):
+    """The same in the other mode."""
+
+    noisy_mode = False
+
+
+class LimitedMLP(LlamaMLP):
+    """Large activations are cut."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj((self.act_fn(self.gate_proj(x)) * self.up_proj(x)).clamp(max=500.0))
+
+
+class WeightedMLP(LlamaMLP):
+    """Layers are not called, so that their biases and adapters are left out."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        up = nn.functional.linear(x, self.up_proj.weight)
+        return self.down_proj(self.act_fn(self.gate_proj(x)) * up)
+
+
+@pytest.mark.parametrize("kind", [ConfiguredMLP, NoisyMLP, QuietMLP, LimitedMLP, WeightedMLP])
+def test_mlps_that_differ_somewhere_stay(kind: Any) -> None:
+    assert not is_plain_mlp(kind(LLAMA))
+
+
+class QuantisedLinear(nn.Module):
+    """A layer whose weights are whole numbers, and no parameters."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.register_buffer("numbers", (layer.weight.detach() * 100).round().to(torch.int8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.numbers.to(x.dtype) / 100)
+
+
+def test_layers_without_parameters_are_called_as_they_are() -> None:
+    torch.manual_seed(0)
+    mlp = LlamaMLP(LLAMA)
+    for name in ("gate_proj", "up_proj", "down_proj"):
+        setattr(mlp, name, QuantisedLinear(getattr(mlp, name)))
+    lean = replacement_of(mlp)
+    assert lean is not None
+    x, grad = torch.randn(2, 3, 64)
+    assert_same(run(mlp, x, grad), run(lean, x, grad))
+
+
 def test_mlps_that_are_not_repeated_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = LlamaConfig(**SIZES)
+    config = LLAMA
     assert is_plain_mlp(LlamaMLP(config))
     assert is_plain_mlp(LlamaMLP(LlamaConfig(**SIZES, mlp_bias=True)))
     assert not is_plain_mlp(LouderMLP(config))

@@ -15,7 +15,7 @@ from g2rl.policy.norms import LeanRMSNorm
 from tests.policy.lean import assert_same, run
 
 KINDS = [LlamaRMSNorm, MistralRMSNorm, Qwen2RMSNorm, Qwen3RMSNorm]
-SHAPES = [(7, 96), (2, 300, 64), (1, 40, 4, 33)]
+SHAPES = [(96,), (7, 96), (2, 300, 64), (1, 40, 4, 33)]
 
 
 def norm_of(kind: Any, width: int, dtype: torch.dtype) -> Any:
