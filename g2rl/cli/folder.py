@@ -11,7 +11,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from g2rl.runs.files import YAML_FAULTS, atomic_path, remove
+from g2rl.cli.config.settings_file import read_settings
+from g2rl.runs.files import atomic_path, remove
 from g2rl.runs.identity import differences
 from g2rl.runs.layout import RunFolder, step_number
 from g2rl.world import environment_rank
@@ -188,15 +189,10 @@ def read_config_file(place: Path) -> DictConfig:
     Raises:
         ValueError: the file cannot be read, or holds no settings.
     """
-    # damage shows as an error of YAML, of its nesting or of what OmegaConf takes
     try:
-        config = OmegaConf.load(place)
-    except YAML_FAULTS as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{place} cannot be read ({reason}){ANOTHER_RUN}") from error
-    if not isinstance(config, DictConfig):
-        raise ValueError(f"{place} holds no settings{ANOTHER_RUN}")
-    return config
+        return read_settings(place)
+    except ValueError as error:
+        raise ValueError(f"{error}{ANOTHER_RUN}") from error
 
 
 def refuse_shorter(folder: Path, steps: int, resume: str) -> None:

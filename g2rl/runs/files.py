@@ -210,10 +210,24 @@ def read_yaml(path: Path) -> Any:
     """
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(not_utf8(path)) from error
     except YAML_FAULTS as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+        raise ValueError(why_no_yaml(path, error)) from error
+
+
+def why_no_yaml(path: Path, error: Exception) -> str:
+    """Why a file cannot be read as YAML, in one line that names it.
+
+    Args:
+        path: of the file.
+        error: one of `YAML_FAULTS`, raised while it was read.
+    """
+    # errors of YAML name line and column, on lines of their own
+    if isinstance(error, UnicodeDecodeError):
+        return not_utf8(path) or str(error)
+    reason = " ".join(str(error).split())
+    if isinstance(error, RecursionError):
+        reason = "its lists or groups nest too deep; make it flatter"
+    return f"{path} cannot be read as YAML: {reason}"
 
 
 def read_lines(path: Path) -> list[str]:

@@ -21,6 +21,7 @@ from g2rl.analysis.bakeoff.study import Claims, Study
 from g2rl.cli.bakeoff.plan_file import is_name, read_plan_file
 from g2rl.cli.config.choices import config_dir
 from g2rl.cli.config.launch import expand_combinations
+from g2rl.cli.config.settings_file import read_settings
 from g2rl.tasks.places import why_no
 
 STAGES = ("middle", "rates", "seeds")
@@ -276,7 +277,7 @@ def _fingerprint(experiment: str, folders: Sequence[Path]) -> str:
         path = folder / "experiment" / f"{experiment}.yaml"
         if path.is_file():
             # of what the file says, so that a comment changes nothing
-            plain = json.dumps(OmegaConf.to_container(OmegaConf.load(path)), sort_keys=True)
+            plain = json.dumps(OmegaConf.to_container(read_settings(path)), sort_keys=True)
             return hashlib.sha256(plain.encode()).hexdigest()[:16]
     raise ValueError(
         f"there is no experiment {experiment!r}: no experiment/{experiment}.yaml in "

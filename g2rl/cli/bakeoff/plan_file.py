@@ -10,8 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from g2rl.runs.files import YAML_FAULTS
-from g2rl.tasks.places import not_utf8
+from g2rl.cli.config.settings_file import read_settings
 
 SECTIONS = ("rates_seed", "seeds", "baseline", "tasks", "arms")
 """What every plan must say."""
@@ -44,14 +43,7 @@ def _content(path: Path, builders: tuple[Path, ...]) -> dict[str, Any]:
     """What a plan's file says; the files that it builds upon by `base` are filled in."""
     if path.resolve() in builders:
         raise ValueError(f"{path} builds upon itself by way of base")
-    try:
-        text: Any = OmegaConf.to_container(OmegaConf.load(path))
-    except UnicodeDecodeError as error:
-        raise ValueError(not_utf8(path)) from error
-    except YAML_FAULTS as error:
-        raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(text, dict):
-        raise ValueError(f"{path} is no plan: it must have the sections {', '.join(SECTIONS)}")
+    text: Any = OmegaConf.to_container(read_settings(path))
     if "base" not in text:
         return text
 

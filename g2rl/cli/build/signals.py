@@ -17,6 +17,7 @@ from g2rl.cli.build.settings import NOT_OF_THE_SIGNAL, plain
 from g2rl.cli.config.choices import config_dir
 from g2rl.cli.config.mistakes import Shelf
 from g2rl.cli.config.own_code import make_importable, own_folders
+from g2rl.cli.config.settings_file import read_settings
 from g2rl.exploration.asking import HELP, SignalError, check_signal
 from g2rl.exploration.combined import Combined
 from g2rl.exploration.signal import ESTIMATOR, Signal, level_of
@@ -134,8 +135,7 @@ def signal_file(name: str, setting: str) -> DictConfig:
             files.setdefault(path.stem, path)
     if name not in files:
         raise ValueError(f"{setting}: no signal {name!r}; choose from {sorted(files)}")
-    node = OmegaConf.load(files[name])
-    assert isinstance(node, DictConfig)
+    node = read_settings(files[name])
 
     # one that is made of others, by a list of defaults, only Hydra can put together
     if "defaults" in node:

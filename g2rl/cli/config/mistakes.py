@@ -18,13 +18,13 @@ from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
 
 from g2rl.cli.config.choices import choices, config_dir
 from g2rl.cli.config.own_code import TARGET
+from g2rl.cli.config.settings_file import read_settings
 from g2rl.cli.config.synonyms import meant_by
 from g2rl.cli.config.words import DRY_RUN, PLAIN_FLAGS, VALUED_FLAGS, Words
-from g2rl.tasks.places import not_utf8, why_no
+from g2rl.tasks.places import why_no
 
 SOURCED = {
     "model": "model=hf model.source",
@@ -264,13 +264,9 @@ def _own_files(overrides: Sequence[Override], shelf: Shelf) -> dict[str, Path]:
 def _why_unreadable(path: Path) -> str | None:
     """What is wrong with a file of settings by itself; None when it can be read."""
     try:
-        content = OmegaConf.load(path)
-    except UnicodeDecodeError:
-        return not_utf8(path)
-    except YAMLError as error:
-        return f"{path} cannot be read as YAML: {' '.join(str(error).split())}"
-    if not isinstance(content, DictConfig):
-        return f"{path} is a list; a file of settings has lines KEY: VALUE"
+        read_settings(path)
+    except ValueError as error:
+        return str(error)
     return None
 
 

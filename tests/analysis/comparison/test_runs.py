@@ -181,7 +181,7 @@ def test_what_cannot_be_joined_is_refused_by_name(tmp_path: Path) -> None:
     # what is there and damaged is not said to be missing
     config = tmp_path / "empty" / "config.yaml"
     config.write_text("a: [1")
-    with pytest.raises(RunsError, match=r"config\.yaml cannot be read: "):
+    with pytest.raises(RunsError, match=r"config\.yaml cannot be read as YAML: "):
         find_runs([tmp_path / "empty"])
     for text in ("", "other: 1"):
         config.write_text(text)

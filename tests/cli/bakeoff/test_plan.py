@@ -156,7 +156,7 @@ def test_an_own_arm_has_a_name_for_files(plan: Plan, name: str) -> None:
         ("seeds: [0, 1,", "seeds: [0, 0,", "seeds must be a list of different whole numbers"),
         ("seeds: [0, 1, 2, 3, 4]", "seeds: 5", "whole numbers, got 5"),
         ("seeds: [0, 1, 2, 3, 4]", "seeds: [true]", r"whole numbers, got \[True\]"),
-        ("seeds: [0, 1, 2, 3, 4]", "seeds: [", "cannot be read: while parsing"),
+        ("seeds: [0, 1, 2, 3, 4]", "seeds: [", "cannot be read as YAML: while parsing"),
         ("rates_seed: 100", "rates_seed: last", "rates_seed must be a whole number, got 'last'"),
         ("tasks:", "tasks: []\nmore:", r"tasks must have entries NAME: \.\.\., got \[\]"),
         ("  detour:  ", "  a/b:  ", "tasks: 'a/b' is no name for files and commands"),

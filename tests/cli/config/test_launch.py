@@ -178,7 +178,12 @@ def test_a_name_that_cannot_be_one_is_no_matter_of_quotes(word: str) -> None:
     [
         (b"a: [\n", r"{path} cannot be read as YAML: while parsing .* line 2, column 1$"),
         (b"a: 1\na: 2\n", r"{path} cannot be read as YAML: .* found duplicate key a"),
-        (b"- 1\n", r"{path} is a list; a file of settings has lines KEY: VALUE$"),
+        (b"- 1\n", r"{path} holds no settings, which are lines KEY: VALUE$"),
+        (b"3\n", r"{path} holds no settings"),
+        (b"a: ${b\n", r"{path}: a is no setting: no viable alternative at input '\${{b'$"),
+        (b"? ~\n: 1\n", r"{path}: a key is no setting: Incompatible key type 'NoneType'$"),
+        (b"a: " + 120 * b"[" + 120 * b"]", r"{path} cannot be read as YAML: its lists or groups"),
+        (b"a: " + 3000 * b"[" + 3000 * b"]", r"{path} cannot be read as YAML: .* make it flatter$"),
         (b"\xff\xfe", r"{path}, line 1: byte 1 of the line is 0xff, which is not UTF-8; save"),
         (b"name: mine\n", r"{path} names no class; add the line _target_: MODULE\.CLASS$"),
         (b"", r"{path} names no class"),
