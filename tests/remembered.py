@@ -93,7 +93,7 @@ def _state(config_path: str, sources: Sequence[ConfigSource]) -> Key:
                 about = os.stat(os.path.join(source.path, name))
             except OSError:  # the file is in another folder, or in none
                 continue
-            found += [about.st_mtime_ns, about.st_size, about.st_ino]
+            found += [about.st_mtime_ns, about.st_ctime_ns, about.st_size, about.st_ino]
     return tuple(found)
 
 

@@ -8,7 +8,7 @@ it is with partitioners and encoders.
 
 from __future__ import annotations
 
-import math
+import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -23,6 +23,8 @@ from g2rl.exploration.signal import NEEDS, Signal
 from g2rl.tasks.grading.code_files import class_of, errors_named, words_of
 from g2rl.types import GroupBatch, Shaped
 
+LARGEST = sys.float_info.max
+"""Whole numbers of Python may be larger, and comparing them with this one is exact."""
 HELP = "docs/write_a_signal.md shows a whole one"
 NEED_OF_FIELD = {
     # vectors of responses
@@ -110,8 +112,10 @@ def ask(signal: Signal, batch: GroupBatch) -> Shaped:
             raise SignalError(f"{who} gave {_kind_of(value)} as {name}, not a dictionary by name")
 
     # the loss
-    if not isinstance(shaped.entropy_coef, int | float) or not math.isfinite(shaped.entropy_coef):
-        raise SignalError(f"{who}: entropy_coef is no finite number, but {shaped.entropy_coef!r}")
+    coefficient = shaped.entropy_coef
+    if not isinstance(coefficient, int | float) or not abs(coefficient) <= LARGEST:
+        told = "a huge int" if isinstance(coefficient, int) else repr(coefficient)
+        raise SignalError(f"{who}: entropy_coef is no finite number, but {told}")
     if shaped.token_bonus is not None:
         _check_tokens(who, shaped.token_bonus, batch.lengths_PG)
 
@@ -142,6 +146,8 @@ def _check_numbers(who: str, metrics: Mapping[str, Any]) -> None:
                 f"{who}: metric {name} is {_kind_of(value)}; it must be an int or a float, e.g. "
                 "values.mean().item()"
             )
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise SignalError(f"{who}: metric {name} is an int that no float can hold; scale it")
 
 
 def _check_columns(who: str, diagnostics: Mapping[str, Any], shape: torch.Size) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -203,8 +203,9 @@ class Tracker:
         Raises:
             ValueError: a value is not finite. Stages must drop and count such values themselves.
         """
-        # JSON has no such numbers
-        bad_names = [name for name, value in metrics.items() if not math.isfinite(value)]
+        # JSON has no such numbers; a whole one may be larger than every float
+        largest = sys.float_info.max
+        bad_names = [name for name, value in metrics.items() if not abs(value) <= largest]
         if bad_names:
             raise ValueError(f"step {step}: metrics are not finite: {bad_names}")
 

@@ -72,6 +72,18 @@ def shaping(statement: str, base: str = "Stateless", *attributes: str) -> str:
             "return Shaped(batch.rewards_PG, metrics={'m': torch.ones(2).numpy()[0]})",
             "metric m is a float32; it must be an int or a float",
         ),
+        (
+            "return Shaped(batch.rewards_PG, metrics={'m': 10**400})",
+            "metric m is an int that no float can hold; scale it",
+        ),
+        (
+            "return Shaped(batch.rewards_PG, entropy_coef=-(10**5000))",
+            "entropy_coef is no finite number, but a huge int",
+        ),
+        (
+            "return Shaped(batch.rewards_PG, entropy_coef=float('-inf'))",
+            "entropy_coef is no finite number, but -inf",
+        ),
         ("return Shaped(batch.rewards_PG, metrics=None)", "gave None as metrics, not a dictionary"),
         (
             "return Shaped(batch.rewards_PG, diagnostics={'d': torch.zeros(4)})",

@@ -64,7 +64,7 @@ def test_a_line_that_is_no_row_is_named(line: str, tmp_path: Path) -> None:
         read_metrics(path)
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -(10**400)])
 def test_a_metric_that_is_not_finite_is_refused(tmp_path: Path, bad: float) -> None:
     tracker = Tracker(tmp_path)
     tracker.start(None, {})

@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 
 from g2rl.tasks.benchmarks.benchmark import Benchmark
+from g2rl.tasks.grading.staged import PENDING
 from g2rl.types import Problem, SamplingParams, Verdict
 
 FIELDS: dict[str, dict[str, Any]] = {
@@ -53,6 +54,28 @@ class Judge:
         if self.fault == "equivalent":
             raise KeyError("my bug")
         return cast("bool", np.bool_(left.casefold() == right.casefold()))
+
+
+class StagedJudge(Judge):
+    """Leaves every answer and every comparison open; then it fails as it is told."""
+
+    def __init__(self, fault: str = "") -> None:
+        super().__init__(bounded=False, fault=fault)
+
+    def screen(self, completion: str, problem: Problem) -> Verdict:
+        return Verdict(False, completion, PENDING)
+
+    def decide(self, answer: str, gold: str) -> Any:
+        if self.fault == "decides":
+            raise KeyError("my bug")
+        return {"none": None, "number": (1, "string"), "text": "right"}.get(
+            self.fault, (answer == gold, "string")
+        )
+
+    def screen_equivalent(self, left: str, right: str) -> bool | None:
+        if self.fault == "screens":
+            raise KeyError("my bug")
+        return None
 
 
 def own_benchmark(fault: str = "") -> Any:

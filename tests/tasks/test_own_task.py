@@ -13,7 +13,7 @@ from g2rl.tasks.grading.grader import Grader
 from g2rl.tasks.grading.verifier import VerifierError
 from g2rl.tasks.task import TaskError, check_task, drawn, refuse_leaks
 from g2rl.types import Problem
-from tests.tasks.own import AS_THE_RESPONSE_SAYS, Judge, Own
+from tests.tasks.own import AS_THE_RESPONSE_SAYS, Judge, Own, StagedJudge
 
 PROBLEM = Problem("p", "1 :", "1")
 
@@ -111,6 +111,29 @@ def test_a_verifier_that_fails_is_named_with_its_line(
     assert failing.grade([("1", PROBLEM)])[0].correct
 
 
+def test_a_second_stage_that_fails_is_named() -> None:
+    """A worker runs it, and what it gives is no verdict yet."""
+    faults = {
+        "decides": r"raised KeyError: 'my bug', in line \d+ of own\.py as what it decides of",
+        "none": r"returned None as what it decides of the answer '1'; it must be \(correct, route",
+        "number": r"returned \(1, 'string'\) as what it decides",
+        "text": r"returned 'right' as what it decides",
+    }
+    for fault, words in faults.items():
+        with (
+            Grader(StagedJudge(fault), workers=1, timeout_seconds=20) as grader,
+            pytest.raises(VerifierError, match=rf"own\.StagedJudge {words}"),
+        ):
+            grader.grade([("1", PROBLEM)])
+    with Grader(StagedJudge(), workers=1, timeout_seconds=20) as grader:
+        verdicts = grader.grade([("1", PROBLEM), ("2", PROBLEM)])
+        assert [(one.correct, one.route) for one in verdicts] == [
+            (True, "string"),
+            (False, "string"),
+        ]
+        assert grader.cluster(["a", "A", "b"]) == [0, 0, 1]
+
+
 @pytest.mark.parametrize("bounded", [True, False], ids=["here", "worker"])
 @pytest.mark.parametrize(
     ("fault", "words"),
@@ -124,6 +147,15 @@ def test_a_verifier_that_cannot_compare_is_named(bounded: bool, fault: str, word
     with (
         Grader(Judge(bounded, fault), workers=1, timeout_seconds=20) as grader,
         pytest.raises(VerifierError, match=rf"own\.Judge {words}"),
+    ):
+        grader.cluster(["a", "b"])
+
+
+def test_a_first_stage_that_cannot_compare_is_named() -> None:
+    words = r"own\.StagedJudge raised KeyError: .* of own\.py of the answers 'a' and 'b'"
+    with (
+        Grader(StagedJudge("screens"), workers=1, timeout_seconds=20) as grader,
+        pytest.raises(VerifierError, match=words),
     ):
         grader.cluster(["a", "b"])
 

@@ -31,7 +31,13 @@ from pebble import ProcessExpired
 from g2rl.tasks.grading import workers
 from g2rl.tasks.grading.reasoning import CUT_OFF
 from g2rl.tasks.grading.staged import PENDING, Staged
-from g2rl.tasks.grading.verifier import Verifier, are_equivalent, judged, key_of
+from g2rl.tasks.grading.verifier import (
+    Verifier,
+    are_equivalent,
+    are_equivalent_at_once,
+    judged,
+    key_of,
+)
 from g2rl.tasks.grading.worker_pool import ScheduledCall, WorkerPool
 from g2rl.types import Problem, Verdict
 
@@ -357,7 +363,7 @@ class Grader:
         # the cheap comparison first; it gives None where it cannot tell
         same = None
         if isinstance(self.verifier, Staged):
-            same = self.verifier.screen_equivalent(member, answer)
+            same = are_equivalent_at_once(self.verifier, member, answer)
         if same is None and self._pool is None:
             same = are_equivalent(self.verifier, member, answer)
         return same

@@ -113,6 +113,27 @@ def judged(verifier: Verifier, completion: str, problem: Problem, method: str = 
     return judgement
 
 
+def decided(verifier: Any, answer: str, gold: str) -> tuple[bool, str]:
+    """What the second stage of a staged verifier says of an answer: (correct, route).
+
+    Raises:
+        VerifierError: a verifier of the user's own raised, or one gave something else.
+    """
+
+    def asked() -> str:
+        return f"as what it decides of the answer {answer[:SHOWN_RESPONSE]!r}"
+
+    with _errors_named(verifier, asked):
+        outcome = verifier.decide(answer, gold)
+    match outcome:
+        case (bool() as correct, str() as route):
+            return correct, route
+    raise VerifierError(
+        f"verifier {class_of(verifier)} returned {outcome!r:.{SHOWN_RESPONSE}} {asked()}; it must "
+        "be (correct, route), a bool and a str"
+    )
+
+
 def key_of(verifier: Verifier, answer: str) -> str:
     """A verifier's normal form of an answer.
 
@@ -137,12 +158,27 @@ def are_equivalent(verifier: Verifier, left: str, right: str) -> bool:
     Raises:
         VerifierError: a verifier of the user's own raised.
     """
+    return bool(_compared(verifier, left, right, "equivalent"))
+
+
+def are_equivalent_at_once(verifier: Verifier, left: str, right: str) -> bool | None:
+    """The same by the first stage of a staged verifier; None where it leaves that open.
+
+    Raises:
+        VerifierError: a verifier of the user's own raised.
+    """
+    same = _compared(verifier, left, right, "screen_equivalent")
+    return None if same is None else bool(same)
+
+
+def _compared(verifier: Verifier, left: str, right: str, method: str) -> Any:
+    """What a method of a verifier says of two answers."""
 
     def asked() -> str:
         return f"of the answers {left[:SHOWN_RESPONSE]!r} and {right[:SHOWN_RESPONSE]!r}"
 
     with _errors_named(verifier, asked):
-        return bool(verifier.equivalent(left, right))
+        return getattr(verifier, method)(left, right)
 
 
 def _errors_named(verifier: Verifier, asked: Callable[[], str]) -> AbstractContextManager[None]:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from g2rl.tasks.grading.verifier import Verifier, are_equivalent, judged
+from g2rl.tasks.grading.verifier import Verifier, are_equivalent, decided, judged
 from g2rl.types import Problem, Verdict
 
 GRACE_SECONDS = 1.0
@@ -136,8 +136,9 @@ def grade(completion: str, problem: Problem) -> Verdict | str:
 
 def decide(answer: str, gold: str) -> Verdict | str:
     """Judge an extracted answer in a worker, for a verifier that screens in the calling process."""
+    assert _verifier is not None
     start = time.perf_counter()
-    outcome = _within_limit(_verifier.decide, answer, gold)  # type: ignore[union-attr]
+    outcome = _within_limit(decided, _verifier, answer, gold)
     if isinstance(outcome, str):
         return outcome
     correct, route = outcome

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,13 @@ def test_a_file_that_has_changed_is_read_again(tmp_path: Path) -> None:
     for name in ("one", "another"):
         file.write_text(f"max_prompt_tokens: 5\nname: {name}\n")
         assert Shelf("train", (tmp_path,)).compose(["task=mine"]).task.name == name
+
+    # as long as before, and a program has set back the time of its change
+    about = file.stat()
+    file.write_text("max_prompt_tokens: 5\nname: changes\n")
+    os.utime(file, ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert file.stat().st_size == about.st_size
+    assert Shelf("train", (tmp_path,)).compose(["task=mine"]).task.name == "changes"
 
 
 def test_a_list_of_choices_that_has_changed_is_read_again(tmp_path: Path) -> None:
