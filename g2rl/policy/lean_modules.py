@@ -170,6 +170,7 @@ def _is_repeated_norm(kind: Any, forward: object, settings: Settings, width: int
 
     def build() -> nn.Module:
         norm = _bare_copy(kind, settings)
+        # the trial fills it
         norm.weight = nn.Parameter(torch.empty(width))
         return norm
 
@@ -208,6 +209,8 @@ def _bare_copy(kind: Any, settings: Settings) -> nn.Module:
     """
     module: nn.Module = kind.__new__(kind)
     nn.Module.__init__(module)
+
+    # names that a constructor would have set
     for name, value in settings:
         setattr(module, name, value)
     return module

@@ -25,6 +25,11 @@ ID_COLUMNS = ("unique_id", "question_id", "Record ID", "id")
 
 NO_GOLD = ("", "none", "nan", "null", "n/a")
 """Texts (in small letters) that say that a row has no gold answer."""
+MOST_LEVELS = 100
+"""Lists and objects that may stand inside one another in a row; Python itself ends near 1,000, and
+what is done with rows later takes several of its levels for each."""
+TOO_DEEP = f"lists and objects nest more than {MOST_LEVELS} deep; make the row flatter or remove it"
+"""What is said of a row that nests deeper."""
 LARGEST_EXACT = 2.0**53
 """Floats of this size and above do not tell neighbouring integers apart."""
 
@@ -136,13 +141,15 @@ def _read_file(path: Path) -> Rows:
         return _parse_file(path)
     except DataError:
         raise
-    except (ValueError, OSError, RecursionError) as error:
+    except RecursionError as error:
+        raise DataError(f"{path}: {TOO_DEEP}") from error
+    except (ValueError, OSError) as error:
         # a text says in which line it is none
         told = not_utf8(path) if isinstance(error, UnicodeDecodeError) else None
         if told is not None:
             raise DataError(told) from error
 
-        # from pyarrow or json; brackets may nest too deep for Python
+        # from pyarrow or json
         raise DataError(
             f"{path} cannot be read as {path.suffix[1:]}: {error}; make it again or name another "
             "file"
@@ -179,10 +186,12 @@ def _parse_json_lines(path: Path) -> Rows:
         for line, text in enumerate(file, start=1):
             if not text.strip():
                 continue
-            # brackets may nest too deep for Python, and whole numbers be too long for it
+            # whole numbers may be too long for Python
             try:
                 row = json.loads(text)
-            except (ValueError, RecursionError) as error:
+            except RecursionError as error:
+                raise DataError(f"{at_line(path, line)}: {TOO_DEEP}") from error
+            except ValueError as error:
                 reason = error.msg if isinstance(error, json.JSONDecodeError) else error
                 raise DataError(
                     f"{at_line(path, line)}: not JSON ({reason}); mend or remove the line"
@@ -194,9 +203,21 @@ def _parse_json_lines(path: Path) -> Rows:
 
 
 def _refuse_other_than_object(row: Any, place: str) -> None:
-    """Refuse a row that is no object; `place` says where it stands."""
+    """Refuse a row that is no object, or nests too deep; `place` says where it stands."""
     if not isinstance(row, dict):
         raise DataError(f"{place}: expected an object, found {type(row).__name__}")
+
+    # one level after the other, because a recursion would end where Python's does
+    level: list[Any] = list(row.values())
+    for _ in range(MOST_LEVELS + 1):
+        inner: list[Any] = []
+        for value in level:
+            if isinstance(value, dict | list):
+                inner.extend(value.values() if isinstance(value, dict) else value)
+        level = inner
+        if not level:
+            return
+    raise DataError(f"{place}: {TOO_DEEP}")
 
 
 def _parse_csv(path: Path) -> Rows:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pandas as pd
@@ -34,7 +36,11 @@ def test_jsonl_json_and_parquet_read_alike(tmp_path: Path) -> None:
     [
         ('{"a": 1}\n{"a": \n', "line 2: not JSON"),
         ("[1]\n", "line 1: expected an object"),
-        ('{"a": 1}\n' + '{"a":' * 100_000, "line 2: not JSON .maximum recursion"),
+        ('{"a": 1}\n' + '{"a":' * 100_000, "line 2: lists and objects nest more than 100"),
+        (
+            '{"a": 1}\n{"a": ' + "[" * 102 + "]" * 102 + "}\n",
+            "line 2: lists .* make the row flatter",
+        ),
         ("\n\n", "holds no rows"),
     ],
 )
@@ -42,6 +48,20 @@ def test_bad_files_are_refused_with_the_place(tmp_path: Path, content: str, comp
     path = tmp_path / "bad.jsonl"
     path.write_text(content)
     with pytest.raises(DataError, match=complaint):
+        read_rows(str(path))
+
+
+def test_a_row_may_nest_to_some_depth(tmp_path: Path) -> None:
+    """A deeper one would end what copies or prints it, with an error that names no row."""
+    deep: Any = 1
+    for number in range(100):
+        deep = [deep] if number % 2 else {"inside": deep}
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps([{"a": deep}]))
+    rows = read_rows(str(path))
+    assert copy.deepcopy(rows) == rows
+    path.write_text(json.dumps([{"a": 1}, {"a": [deep]}]))
+    with pytest.raises(DataError, match=r"x\.json, row 2 .*nest more than 100 deep"):
         read_rows(str(path))
 
 

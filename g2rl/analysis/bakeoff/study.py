@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from g2rl.analysis.bakeoff.rows import Row, Rows, best_rate, identity_of
@@ -158,10 +157,9 @@ def coverage_at(row: Row, level: float, coverage: str) -> float:
     before = row["curve"][0]
     for point in row["curve"]:
         if point[ACCURACY] >= level:
-            # the share of the way from the evaluation before
+            # the share of the way from the evaluation before, whose pass@1 is below the level
             gained = point[ACCURACY] - before[ACCURACY]
-            share = 1.0 if gained <= 0 else (level - before[ACCURACY]) / gained
-            share = float(np.clip(share, 0.0, 1.0))
+            share = 1.0 if point is before else (level - before[ACCURACY]) / gained
             return float(before[coverage] + share * (point[coverage] - before[coverage]))
         before = point
     raise ValueError(f"pass@1 of {row['command']} never reaches {level:.3f}")

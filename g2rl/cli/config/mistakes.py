@@ -263,6 +263,7 @@ def _own_files(overrides: Sequence[Override], shelf: Shelf) -> dict[str, Path]:
 
 def _why_unreadable(path: Path) -> str | None:
     """What is wrong with a file of settings by itself; None when it can be read."""
+    # only whether it can be read matters here; Hydra reads it again
     try:
         read_settings(path)
     except ValueError as error:

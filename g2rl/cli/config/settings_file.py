@@ -31,6 +31,8 @@ def read_settings(path: Path) -> DictConfig:
         if error.errno is not None:
             raise
         content = None
+
+    # a list can be read, and names nothing
     if not isinstance(content, DictConfig):
         raise ValueError(f"{path} holds no settings, which are lines KEY: VALUE")
     return content

@@ -125,6 +125,8 @@ def decided(verifier: Any, answer: str, gold: str) -> tuple[bool, str]:
 
     with _errors_named(verifier, asked):
         outcome = verifier.decide(answer, gold)
+
+    # and what it returned
     match outcome:
         case (bool() as correct, str() as route):
             return correct, route
