@@ -160,6 +160,17 @@ def test_what_is_no_signal_is_refused_when_it_is_built(
         own(tmp_path, monkeypatch, code)
 
 
+@pytest.mark.parametrize("level", ["reward", "estimator", "advantage", "loss"])
+def test_a_part_of_any_level_that_fails_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str
+) -> None:
+    code = shaping("raise KeyError('my bug')", "Stateless", NAMED, ASKS, f'level = "{level}"')
+    combined = Combined([own(tmp_path, monkeypatch, code)], GroupAdvantage())
+    words = r"^exploration=mine \(own_\d+\.Mine\) raised KeyError: 'my bug', in line 9"
+    with pytest.raises(SignalError, match=words):
+        combined(batch())
+
+
 def test_a_field_that_was_asked_for_is_not_blamed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

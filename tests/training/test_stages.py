@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from g2rl.engines.rollouts import Rollouts, in_groups
+from g2rl.exploration.asking import SignalError
 from g2rl.exploration.partitions import ByAnswer
 from g2rl.exploration.signal import NEEDS, Stateless
+from g2rl.exploration.token_plan import TokenPlan, TokenView, probe_view
 from g2rl.formulas.advantages import GroupAdvantage
 from g2rl.policy.loading import LoadedModel
 from g2rl.policy.policy import Policy
 from g2rl.policy.scoring import ScoreRequest, Scores, score
+from g2rl.tasks.task import TaskError
 from g2rl.training.bad_numbers import NonFiniteError
-from g2rl.training.stages import Explorer
+from g2rl.training.stages import Explorer, Sampler
 from g2rl.types import Completion, GroupBatch, Problem, Shaped, Verdict
 from g2rl.world import World
+from tests.tasks.own import Own
 
 RESPONSES = [[20, 24, 14, 2], [20, 29, 2], [], [9]]
 PROMPTS = [[1, 3, 25, 29, 5], [1, 3, 26, 5]]
@@ -56,6 +63,33 @@ def explorer(signal: Asking) -> Explorer:
         partitioner=ByAnswer(),
         answer_key=lambda answer: answer.removesuffix(".0"),
     )
+
+
+def test_a_plan_of_tokens_that_fails_is_named() -> None:
+    """`Explorer.token_planner` guards the plan of a mini-batch, long after the signal was asked."""
+
+    class Planning(Asking):
+        def tokens(self, view: TokenView) -> TokenPlan:
+            raise KeyError("plan")
+
+    planner = explorer(Planning(frozenset())).token_planner
+    assert planner is not None
+    words = r"exploration=asking \(tests\.\S+Planning\) raised KeyError: 'plan', in line \d+ of "
+    with pytest.raises(SignalError, match=words):
+        planner(probe_view())
+    assert explorer(Asking(frozenset())).token_planner is None
+
+
+def test_a_task_that_gives_too_few_problems_is_refused_when_they_are_drawn() -> None:
+    """A finite task is never asked for a batch before."""
+    unused: Any = None
+    settings: Any = SimpleNamespace(seed=0, prompts_per_step=4, max_prompt_tokens=9)
+    reporter: Any = SimpleNamespace(phase=lambda name: nullcontext())
+    sampler = Sampler(
+        Own([]), unused, unused, chat=False, settings=settings, reporter=reporter, world=World()
+    )
+    with pytest.raises(TaskError, match="gave 0 problems where 4 were asked for"):
+        sampler(1)
 
 
 @pytest.fixture(scope="module")
