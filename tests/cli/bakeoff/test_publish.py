@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from g2rl.analysis.bakeoff.rows import Rows
+from g2rl.analysis.bakeoff.rows import Rows, write_rows
 from g2rl.analysis.bakeoff.study import Study
 from g2rl.cli.bakeoff.plan import read_plan
-from g2rl.cli.bakeoff.publish import draw
+from g2rl.cli.bakeoff.publish import draw, publish
 from tests.cli.bakeoff.test_plan import PLAN, row_of, rows_of
 
 plan = read_plan(PLAN)
@@ -75,3 +75,41 @@ def test_a_task_with_one_rate_says_which(drawn: list[Any]) -> None:
     one: Study = replace(plan.study(TASK), rates=(TASK.rates[-1],))
     draw(one, reported_rows((0,)), Path("x.png"))
     assert drawn[3].startswith(f"each arm at rate {TASK.rates[-1]} alone, mean of ")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A folder with a page that has a place for tables."""
+    (tmp_path / "README.md").write_text(
+        "# Mine\n\n<!-- g2rl-bench: begin -->\n<!-- g2rl-bench: end -->\n"
+    )
+    return tmp_path
+
+
+def with_numbers(rows: Rows) -> Rows:
+    """The same with what a page tells of a run."""
+    point = {"pass@1": 0.3, "pass@4": 0.4, "pass@32": 0.5, "distinct": 2.0}
+    for row in rows.by_key.values():
+        first, last = row["curve"]
+        row.update(command="stored", cpu_seconds=1.0, curve=[{**point, **first}, {**point, **last}])
+    return rows
+
+
+def test_a_task_has_a_figure_where_there_is_something_to_draw(home: Path, drawn: list[Any]) -> None:
+    """Of four tasks one has runs, which choose rates and are not reported yet."""
+    write_rows(home / "rows", with_numbers(rates_rows()))
+    written = publish(plan, home, [])
+    assert written == [home / "rows", home / "README.md", Path("drawn")]
+    assert drawn[2] == home / "detour.png"
+    page = (home / "README.md").read_text()
+    assert [name for name in plan.tasks if f"({name}.png)" in page] == ["detour"]
+
+
+def test_without_any_row_the_folders_are_named(home: Path, drawn: list[Any]) -> None:
+    before = (home / "README.md").read_text()
+    words = f"^there is no row in {home / 'rows'}, {home / 'more'}: make some with g2rl-bench run$"
+    (home / "rows").mkdir()
+    (home / "more").mkdir()
+    with pytest.raises(ValueError, match=words):
+        publish(plan, home, [home / "more"])
+    assert (home / "README.md").read_text() == before
