@@ -1,7 +1,8 @@
 """A gated MLP that keeps no activation for its backward, with the same numbers to the last bit.
 
-Of y = W_down (silu(g) * u), with g = W_gate x and u = W_up x, autograd keeps g, silu(g), u and the
-product. Here silu(g) is computed again in the backward, by the same operation on the same numbers.
+For y = W_down (silu(g) * u), with g = W_gate x and u = W_up x, autograd keeps four tensors: g,
+silu(g), u and their product. The MLP of this module does not keep silu(g). Its backward computes
+silu(g) again, by the same operation on the same numbers.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class LeanGatedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The output of the MLP, shaped as `x` (..., D)."""
-        # layers with adapters are called as they are
+        # layers are called as modules, so that adapters and hooks of theirs act
         product: Tensor = _GatedProduct.apply(self.gate_proj(x), self.up_proj(x))
         output: Tensor = self.down_proj(product)
         return output
@@ -49,7 +50,7 @@ class _GatedProduct(torch.autograd.Function):
         ctx.save_for_backward(gate, up)
         activation = nn.functional.silu(gate)
 
-        # nobody else has it, so the product may take its place
+        # nothing else needs the activation, so the product is written into its memory
         return activation.mul_(up) if activation.dtype == up.dtype else activation * up
 
     @staticmethod

@@ -1,13 +1,13 @@
-"""RMSNorm that keeps its input alone for the backward, with the same numbers to the last bit.
+"""An RMSNorm that keeps only its input for the backward, with the same numbers to the last bit.
 
-Written out in operations of torch, as transformers has it, a norm keeps its input in float32 and
-what it has normed, and its backward is a dozen operations with as many results. Here the backward
-computes the normed input again, and has the rest in eight operations, of which half write into
-memory that is there. Each rounds what the operation of autograd rounds that it stands for, so
-gradients are equal bit by bit, in every dtype.
+In transformers a norm is written in operations of torch. Autograd then keeps the input in float32
+and the normed input, and runs a dozen operations backward, each of which makes a new tensor.
+The norm of this module keeps the input as it came. Its backward computes the normed input again
+and writes half of its results into tensors that are there already. It rounds at the same places as
+autograd does, so gradients are equal bit by bit, in every dtype.
 
-For Qwen3 in bfloat16 that is a quarter of what a block keeps for each token (docs/memory.md).
-`g2rl.policy.lean_modules` tries which norms it may stand for.
+For Qwen3 in bfloat16 this saves a quarter of what a block keeps for each token (docs/memory.md).
+`g2rl.policy.lean_modules` finds out which norms of a model it may replace.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class LeanRMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The normed vectors, shaped as `x` (..., D)."""
-        # what asks for no gradient is spared the wrapping
+        # without gradients there is nothing to keep
         if torch.is_grad_enabled():
             normed: Tensor = _RMSNorm.apply(x, x, self.weight, self.variance_epsilon)
             return normed
@@ -53,9 +53,9 @@ class LeanRMSNorm(nn.Module):
 class _RMSNorm(torch.autograd.Function):
     """The operations of a norm, and those of its backward.
 
-    The input comes twice, because in float32 autograd adds two gradients to what a residual stream
-    has gathered: that through the product with the scale, then that through the scale. Their sum
-    would round otherwise.
+    The input is an argument twice. In float32 it reaches the output by two ways, through the
+    product with the scale and through the scale itself, and autograd adds the gradient of each way
+    to the residual stream's by itself. Added to each other first, they would round otherwise.
     """
 
     @staticmethod
@@ -70,7 +70,7 @@ class _RMSNorm(torch.autograd.Function):
     def backward(
         ctx: Any, *grads: Tensor
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-        """Gradients of x, in two parts or in one, and of the weight, where they are asked for."""
+        """Gradients of x (in two parts, or their sum and None) and of the weight, as needed."""
         [grad] = grads
         x, weight, scale = ctx.saved_tensors
         wide = x.to(torch.float32)
@@ -79,11 +79,12 @@ class _RMSNorm(torch.autograd.Function):
         # of the weight: gradients times normed inputs, over all vectors
         if ctx.needs_input_grad[2]:
             normed = torch.mul(wide, scale).to(x.dtype)
-            is_alike = normed.stride() == grad.stride()  # or sums would be taken in another order
+            # the sum below follows the layout, and autograd's product has that of the gradient
+            is_alike = normed.stride() == grad.stride()
             weighted = _product(normed, grad) if is_alike else grad * normed
             weight_grad = weighted.sum_to_size(weight.shape).to(weight.dtype)
 
-        # of x; the scale's gradient is one number a vector, and doubling that rounds nothing
+        # of x; 2 x g is computed as x (2 g), since doubling the one number g of a vector is exact
         if ctx.needs_input_grad[0]:
             normed_grad = (grad * weight).to(x.dtype).to(torch.float32)
             product = normed_grad * wide
