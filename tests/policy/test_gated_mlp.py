@@ -12,7 +12,7 @@ from transformers.models.mistral.modeling_mistral import MistralMLP
 from transformers.models.qwen2.modeling_qwen2 import Qwen2MLP
 from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP
 
-from g2rl.policy.gated_mlp import LeanGatedMLP
+from g2rl.policy.gated_mlp import LeanGatedMLP, _GatedProduct
 from tests.policy.lean import assert_same, run
 
 SIZES = {"hidden_size": 48, "intermediate_size": 80, "num_attention_heads": 4}
@@ -47,6 +47,21 @@ def test_outputs_and_gradients_are_those_of_transformers(
     assert_same(run(mlp, x, grad, mixed), run(lean, x, grad, mixed))
     with torch.no_grad():
         assert torch.equal(mlp(x.to(dtype)), lean(x.to(dtype)))
+
+
+@pytest.mark.parametrize(
+    "dtypes", [(torch.float32, torch.bfloat16), (torch.bfloat16, torch.float32)]
+)
+def test_layers_may_answer_in_two_dtypes(dtypes: tuple[torch.dtype, torch.dtype]) -> None:
+    """As they do where an adapter or a quantised layer is wider than the others."""
+    torch.manual_seed(0)
+    inputs = [torch.randn(7, 33).to(dtype).requires_grad_() for dtype in dtypes]
+    grad = torch.randn(7, 33)
+    plain = torch.nn.functional.silu(inputs[0]) * inputs[1]
+    lean = _GatedProduct.apply(*inputs)
+    assert_same([plain.detach()], [lean.detach()])
+    expected = torch.autograd.grad(plain, inputs, grad)
+    assert_same([*expected], [*torch.autograd.grad(lean, inputs, grad)])
 
 
 def test_a_second_backward_finds_what_the_first_did() -> None:

@@ -21,6 +21,7 @@ from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 from g2rl.engines.lean_decoder import is_plain
 from g2rl.policy.gated_mlp import LeanGatedMLP
 from g2rl.policy.lean_modules import (
+    TRIAL_CASES,
     _is_repeated_mlp,
     _is_repeated_norm,
     is_plain_mlp,
@@ -139,6 +140,18 @@ def test_norms_that_are_not_repeated_stay() -> None:
     assert is_plain_norm(LlamaRMSNorm(8))
 
 
+@pytest.mark.parametrize("case", TRIAL_CASES)
+def test_a_norm_that_differs_in_one_case_stays(case: tuple[torch.dtype, torch.dtype, bool]) -> None:
+    class OddRMSNorm(LlamaRMSNorm):
+        """Twice as large with one choice of dtypes and precision."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            is_odd = (self.weight.dtype, x.dtype, torch.is_autocast_enabled("cpu")) == case
+            return super().forward(x) * (2 if is_odd else 1)
+
+    assert not is_plain_norm(OddRMSNorm(8))
+
+
 def test_what_was_tried_is_the_module_with_its_own_settings() -> None:
     """One that computes the same with the defaults of its class may do something else."""
     assert is_plain_norm(FlaggedRMSNorm(8))
@@ -185,6 +198,31 @@ def test_a_replaced_forward_of_a_class_is_tried_again(monkeypatch: pytest.Monkey
     assert is_plain_norm(LlamaRMSNorm(24))
     monkeypatch.setattr(LlamaRMSNorm, "forward", lambda self, x: self.weight * x)
     assert not is_plain_norm(LlamaRMSNorm(24))
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_the_mode_stays_as_it_was(is_training: bool) -> None:
+    model = AutoModelForCausalLM.from_config(Qwen3Config(**SIZES)).train(is_training)
+    assert with_lean_modules(model) == 11
+    assert all(module.training == is_training for module in model.modules())
+
+
+@pytest.mark.parametrize("module", [LlamaRMSNorm(64), LlamaMLP(LLAMA)])
+def test_what_cannot_be_right_is_refused(module: nn.Module) -> None:
+    """A second derivative, and weights that changed between forward and backward."""
+    lean = replacement_of(copy.deepcopy(module))
+    assert lean is not None
+    x = torch.randn(3, 64, requires_grad=True)
+    [first] = torch.autograd.grad(lean(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="twice"):
+        first.square().sum().backward()
+
+    output = lean(x)
+    with torch.no_grad():
+        for parameter in lean.parameters():
+            parameter.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        output.sum().backward()
 
 
 def test_one_norm_in_two_places_stays_one() -> None:
