@@ -21,7 +21,6 @@ from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 from g2rl.engines.lean_decoder import is_plain
 from g2rl.policy.gated_mlp import LeanGatedMLP
 from g2rl.policy.lean_modules import (
-    TRIAL_CASES,
     _is_repeated_mlp,
     _is_repeated_norm,
     is_plain_mlp,
@@ -140,7 +139,16 @@ def test_norms_that_are_not_repeated_stay() -> None:
     assert is_plain_norm(LlamaRMSNorm(8))
 
 
-@pytest.mark.parametrize("case", TRIAL_CASES)
+CASES = [
+    (torch.float32, torch.float32, False),
+    (torch.bfloat16, torch.bfloat16, False),
+    (torch.float32, torch.float32, True),
+    (torch.float32, torch.bfloat16, True),
+]
+"""Dtype of the weight, dtype of the vectors, and whether autocast is on."""
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_a_norm_that_differs_in_one_case_stays(case: tuple[torch.dtype, torch.dtype, bool]) -> None:
     class OddRMSNorm(LlamaRMSNorm):
         """Twice as large with one choice of dtypes and precision."""
@@ -363,12 +371,14 @@ def test_mlps_that_are_not_repeated_stay(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not is_plain_mlp(SquaredMLP(config))
     assert not is_plain_mlp(LlamaMLP(LlamaConfig(**SIZES, hidden_act="gelu")))
 
-    # an activation that was exchanged, and one more layer
-    exchanged, longer = LlamaMLP(config), LlamaMLP(config)
+    # an activation that was exchanged, also for one with a weight; one more layer, or weight
+    exchanged, learnt, longer, heavier = (LlamaMLP(config) for _ in range(4))
     exchanged.act_fn = nn.GELU()
+    learnt.act_fn = nn.PReLU()
     longer.another = nn.Linear(4, 4)
-    assert not is_plain_mlp(exchanged)
-    assert not is_plain_mlp(longer)
+    heavier.scale = nn.Parameter(torch.ones(1))
+    for mlp in (exchanged, learnt, longer, heavier):
+        assert not is_plain_mlp(mlp)
     monkeypatch.setattr(LlamaMLP, "forward", lambda self, x: x)
     assert not is_plain_mlp(LlamaMLP(config))
 
