@@ -143,10 +143,14 @@ def explain_mistakes(
             return _outside_grammar(word)
 
     # then groups and keys
-    shelf = Shelf(config_name, (*folders, *_searched(overrides)))
+    searched = _searched(overrides)
+    problem = missing_folder(searched, SEARCH_PATH) or _typed_twice(overrides)
+    if problem:
+        return problem
+    shelf = Shelf(config_name, (*folders, *searched))
     offered = shelf.groups()
-    problem = _typed_twice(overrides) or _wrong_choice(overrides, offered, shelf)
     own_files = _own_files(overrides, shelf)
+    problem = _wrong_choice(overrides, offered, shelf)
     problem = problem or next(filter(None, map(_why_unreadable, own_files.values())), None)
     if problem:
         return problem
@@ -202,7 +206,9 @@ def _searched(overrides: Sequence[Override]) -> list[Path]:
         if override.key_or_group == SEARCH_PATH:
             value = override.value()
             for place in value if isinstance(value, list) else [value]:
-                folders.append(Path(str(place).removeprefix("file://")))
+                # places in packages are Hydra's to find
+                if not str(place).startswith("pkg://"):
+                    folders.append(Path(str(place).removeprefix("file://")))
     return folders
 
 
@@ -237,16 +243,30 @@ def _wrong_choice(
             continue
 
         # one choice, or those of a sweep
-        known = shelf.choices(group)
         for name in _values(override):
-            if isinstance(name, str) and name not in known:
-                problem = f"{group} has no choice {name!r}"
-
-                # a path or a name of the hub is no choice, but the source of one
-                if group in SOURCED and not {"/", "."}.isdisjoint(name):
-                    return f"{group}={name}: {problem}; type {SOURCED[group]}={name}"
-                return _did_you_mean(f"{group}={name}", name, known, problem)
+            problem = _no_choice(override, name, shelf.choices(group))
+            if problem:
+                return problem
     return None
+
+
+def _no_choice(override: Override, name: Any, known: Sequence[str]) -> str | None:
+    """What is wrong with one choice from a group; None where it is known, or is taken away."""
+    group = override.key_or_group
+    if isinstance(name, list):
+        return next(filter(None, (_no_choice(override, one, known) for one in name)), None)
+    if not isinstance(name, str):
+        # a number, null, or settings in braces
+        told = f"{override.input_line}: a choice of {group} is a name; known: {', '.join(known)}"
+        return None if override.is_delete() else told
+    if name in known:
+        return None
+
+    # a path or a name of the hub is no choice, but the source of one
+    problem = f"{group} has no choice {name!r}"
+    if group in SOURCED and not {"/", "."}.isdisjoint(name):
+        return f"{group}={name}: {problem}; type {SOURCED[group]}={name}"
+    return _did_you_mean(f"{group}={name}", name, known, problem)
 
 
 def _own_files(overrides: Sequence[Override], shelf: Shelf) -> dict[str, Path]:
@@ -330,10 +350,11 @@ def _wrong_key(
 
         # a node would lose all its settings
         node = OmegaConf.select(config, key, throw_on_missing=False)
-        if isinstance(node, DictConfig) and isinstance(override.value(), str | int | float):
+        is_one_value = not override.is_sweep_override() and not _is_dictionary(override)
+        if isinstance(node, DictConfig) and is_one_value:
             inside = ", ".join(f"{key}.{name}" for name in list(node)[:8] if name != TARGET)
-            if inside:
-                return f"{override.input_line}: {key} is a group of settings; set one: {inside}"
+            inside = inside or f"+{key}.NAME=VALUE"  # as model.overrides, which begins empty
+            return f"{override.input_line}: {key} is a group of settings; set one: {inside}"
     return None
 
 
@@ -371,8 +392,9 @@ def _wrong_sign(
 
 
 def _refused_by_hydra(overrides: Sequence[Override], shelf: Shelf) -> str | None:
-    """What is wrong with a word that only Hydra can tell: for its own node, added, or deleted."""
-    suspects = [one for one in overrides if not _must_be_known(one)]
+    """What is wrong with a word that only Hydra can tell: for its own node, added, deleted, or with
+    several settings in braces."""
+    suspects = [one for one in overrides if not _must_be_known(one) or _is_dictionary(one)]
     words = [str(one.input_line) for one in overrides if not one.is_sweep_override()]
     reason = _refusal(words, shelf) if suspects else None
     if reason is None:
@@ -407,6 +429,11 @@ def _must_be_known(override: Override) -> bool:
     if override.is_add() or override.is_delete():
         return False
     return not override.key_or_group.startswith("hydra") and "@" not in override.key_or_group
+
+
+def _is_dictionary(override: Override) -> bool:
+    """Whether a key is given settings in braces, which are merged into those that it has."""
+    return isinstance(override.value(), dict)
 
 
 def _values(override: Override) -> list[Any]:
@@ -483,12 +510,12 @@ def explain_flag(flag: str, config_name: str) -> str:
     return f"{flag}: there is no such flag, and settings are KEY=VALUE; {hint}"
 
 
-def missing_folder(folders: Sequence[Path]) -> str | None:
-    """What is wrong where a folder of --config-dir is none; None when all are there."""
+def missing_folder(folders: Sequence[Path], setting: str = "--config-dir") -> str | None:
+    """What is wrong where a folder that a setting names is none; None when all are there."""
     for folder in folders:
         absent = why_no("folder", folder)
         if absent:
-            return f"--config-dir: {absent}"
+            return f"{setting}: {absent}"
     return None
 
 

@@ -174,6 +174,45 @@ def test_a_name_that_cannot_be_one_is_no_matter_of_quotes(word: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("model=5", "a choice of model is a name; known: detour, "),
+        ("model=null", "a choice of model is a name; known: detour, "),
+        ("benchmark={samples: 3}", "a choice of benchmark is a name; known: aime24, "),
+        ("model=[tiny,3]", "a choice of model is a name; known: detour, "),
+        ("model.lora=null", "model.lora is a group of settings; set one: model.lora.r, "),
+        ("model.lora='a b'", "model.lora is a group of settings; set one: model.lora.r, "),
+        ("trainer=[1]", "trainer is a group of settings; set one: trainer.steps, "),
+        (
+            "model.overrides=5",
+            "model.overrides is a group of settings; set one: +model.overrides.NAME=VALUE",
+        ),
+        ("task.source={a: 1}", "Could not override 'task.source'. To append to your config use +"),
+    ],
+)
+def test_values_of_another_kind_than_a_group_takes_are_told(word: str, told: str) -> None:
+    message = explain_mistakes([word], "train")
+    assert message is not None
+    assert message.startswith(f"{word}: {told}")
+
+
+def test_lists_of_choices_and_settings_in_braces_are_well() -> None:
+    words = ["model=[tiny]", "trainer={steps: 3}", "model.lora={r: 2},{r: 4}"]
+    words += ["+model.overrides={a: 1}", "~experiment", "hydra.searchpath=[pkg://g2rl]"]
+    for word in words:
+        assert explain_mistakes([word], "train") is None
+    message = explain_mistakes(["model=[tiny,hff]"], "train")
+    assert message == "model=hff: model has no choice 'hff'; did you mean hf?"
+
+
+def test_a_search_path_that_is_not_there_is_told(tmp_path: Path) -> None:
+    assert explain_mistakes([f"hydra.searchpath=[file://{tmp_path}]"], "train") is None
+    message = explain_mistakes([f"hydra.searchpath=[{tmp_path}/gone]"], "train")
+    assert message is not None
+    assert message.startswith(f"hydra.searchpath: there is no folder {tmp_path}/gone (seen from ")
+
+
+@pytest.mark.parametrize(
     ("content", "words"),
     [
         (b"a: [\n", r"{path} cannot be read as YAML: while parsing .* line 2, column 1$"),
