@@ -135,10 +135,9 @@ def explain_mistakes(
         if "=" not in word and not word.startswith("~"):
             return f"{word}: settings are KEY=VALUE; --help lists them"
     overrides: list[Override] = []
-    parser = OverridesParser.create()
     for word in words:
         try:
-            overrides += parser.parse_overrides([word])
+            overrides += OverridesParser.create().parse_overrides([word])
         except HydraException:
             return _outside_grammar(word)
 
@@ -150,8 +149,8 @@ def explain_mistakes(
     shelf = Shelf(config_name, (*folders, *searched))
     offered = shelf.groups()
     own_files = _own_files(overrides, shelf)
-    problem = _wrong_choice(overrides, offered, shelf)
-    problem = problem or next(filter(None, map(_why_unreadable, own_files.values())), None)
+    unreadable = filter(None, map(_why_unreadable, own_files.values()))
+    problem = _wrong_choice(overrides, offered, shelf) or next(unreadable, None)
     if problem:
         return problem
 
