@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GemmaConfig, GPT2Config, LlamaConfig, Qwen3Config
+from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
 from g2rl.cli.build.memory import job_of
 from g2rl.cli.build.settings import read_train_settings
@@ -23,7 +24,7 @@ from g2rl.policy.loading import read_config, set_checkpointing
 from g2rl.policy.lora import LoraSettings, add_lora
 from g2rl.policy.policy import Policy
 from g2rl.training.memory import Job, activations, compute_copy, estimate, kv_cache, saved_by_block
-from g2rl.training.memory_plan import Plan, PlanError, device_memory, shape_of
+from g2rl.training.memory_plan import Plan, PlanError, _lean_parts, device_memory, shape_of
 from g2rl.training.optimizer import parameter_groups
 from speed.memory_table import CARD, MODELS, QWEN3, RESPONSE_TOKENS, main, paper_job
 from tests.support import ROOT, SMOKE, composed
@@ -427,3 +428,35 @@ def test_the_plan_is_printed_where_it_is_asked_for(
 ) -> None:
     run(tmp_path, "plan=print")
     assert "memory plan, GiB (each of 1 device" in capsys.readouterr().out
+
+
+class PlainMLP(nn.Module):
+    """An MLP by its name, without an activation of transformers' name."""
+
+
+class Experts(nn.Module):
+    """Experts, whose class does not say that they are MLPs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act_fn = nn.SiLU()
+
+
+@pytest.mark.parametrize(
+    ("others", "are_lean"),
+    [
+        ([], (True, True)),
+        ([nn.LayerNorm(8)], (False, True)),
+        ([PlainMLP()], (True, False)),
+        ([Experts()], (True, False)),
+    ],
+)
+def test_one_part_that_stays_is_counted_for_all(
+    others: list[nn.Module], are_lean: tuple[bool, bool]
+) -> None:
+    parts = [LlamaRMSNorm(8), LlamaMLP(CONFIGS["llama"]), *others]
+    assert _lean_parts(nn.Sequential(*parts)) == are_lean
+
+
+def test_a_model_without_such_parts_has_no_lean_ones() -> None:
+    assert _lean_parts(nn.Sequential(nn.Linear(2, 2))) == (False, False)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from g2rl.cli.build import trainer
 from g2rl.cli.build.settings import read_train_settings
 from g2rl.cli.build.trainer import (
     Models,
@@ -49,6 +50,15 @@ def built() -> tuple[Problems, Models]:
     settings = read_train_settings(config)
     loaded = load("builtin:tiny", device="cpu")
     return build_problems(config, settings), build_models(config, settings, loaded, World())
+
+
+def test_a_policy_on_a_cpu_keeps_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(trainer, "keep_freed_memory", lambda: asked.append(True))
+    config = composed(*SMALL)
+    loaded = load("builtin:tiny", device="cpu")
+    build_models(config, read_train_settings(config), loaded, World())
+    assert asked == [True]
 
 
 @pytest.mark.parametrize("choice", choices("exploration"))
