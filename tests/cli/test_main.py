@@ -145,6 +145,17 @@ def test_a_dry_run_of_a_sweep_is_refused_with_what_makes_it_one(
     assert f"--dry-run tells about one run, and {typed[0]} makes several" in told
 
 
+@pytest.mark.parametrize("typed", [["--config-name=own"], ["-cn", "own"], ["--config-path", "x"]])
+def test_a_dry_run_of_another_configuration_is_refused(
+    typed: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would have planned the one of conf/."""
+    assert g2rl(monkeypatch, "train", "--dry-run", *typed) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: --dry-run plans g2rl's own configuration, and {typed[0]} names")
+    assert "type experiment=NAME --config-dir FOLDER" in told
+
+
 def test_a_dry_run_of_an_experiment_that_is_a_sweep_is_refused_and_one_arm_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,7 +31,11 @@ from g2rl.cli.config.names import (
     unnamed_settings,
 )
 from g2rl.cli.config.own_code import folders_of, make_importable
-from g2rl.cli.config.several import refuse_several_runs, refuse_several_values
+from g2rl.cli.config.several import (
+    refuse_own_configuration,
+    refuse_several_runs,
+    refuse_several_values,
+)
 from g2rl.cli.config.words import (
     HELP_FLAGS,
     UNCHECKED_FLAGS,
@@ -101,6 +105,7 @@ def look_ahead(
     share_cores()
     register_resolvers()
     words = read_words(path_keys)
+    refuse_own_configuration(words)
     refuse_mistakes(config_name, words)
     refuse_several_runs(config_name, words)
     try:

@@ -24,6 +24,7 @@ from g2rl.cli.config.own_code import TARGET
 from g2rl.cli.config.settings_file import read_settings
 from g2rl.cli.config.synonyms import meant_by
 from g2rl.cli.config.words import DRY_RUN, PLAIN_FLAGS, VALUED_FLAGS, Words
+from g2rl.runs.files import YAML_FAULTS
 from g2rl.tasks.places import why_no
 
 SOURCED = {
@@ -157,8 +158,8 @@ def explain_mistakes(
     # choices bring keys of their own, so they are made first
     try:
         config = _with_choices(overrides, offered, shelf)
-    except HydraException as error:
-        return _refused_choices(error)
+    except (HydraException, *YAML_FAULTS, OmegaConfBaseException, OSError) as error:
+        return _refused_choices(error, shelf)
     if config_name == "train" and "benchmark" not in config:
         return NO_BENCHMARK
     return (
@@ -170,11 +171,24 @@ def explain_mistakes(
     )
 
 
-def _refused_choices(error: HydraException) -> str:
-    """What is wrong with choices that Hydra cannot put together."""
+def _refused_choices(error: Exception, shelf: Shelf) -> str:
+    """What is wrong with choices that Hydra cannot put together.
+
+    Raises:
+        Exception: the error, where it has no words and every file can be read.
+    """
     # where Hydra has looked for it comes after an empty line
-    told = " ".join(str(error).partition("\n\n")[0].split())
-    return NO_BENCHMARK if told.startswith("Could not override 'benchmark'") else told
+    if isinstance(error, HydraException) and str(error):
+        told = " ".join(str(error).partition("\n\n")[0].split())
+        return NO_BENCHMARK if told.startswith("Could not override 'benchmark'") else told
+
+    # a file that another file of the user's own chooses
+    for folder in shelf.folders:
+        for path in sorted(folder.glob("*/*.yaml")):
+            problem = _why_unreadable(path)
+            if problem:
+                return problem
+    raise error
 
 
 def _outside_grammar(word: str) -> str:

@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from g2rl.cli.config.mistakes import Shelf
-from g2rl.cli.config.words import DRY_RUN, MULTIRUN, Words
+from g2rl.cli.config.words import DRY_RUN, MULTIRUN, OWN_CONFIGURATION, Words
 
 IN_A_SHELL = "add --multirun for a run with each"
 """What helps somebody who types a command; a function or an arm of the bake-off says its own."""
@@ -76,6 +76,24 @@ def refuse_several_values(config_name: str, words: Words) -> None:
     problem = explain_several(words.overrides, config_name, words.config_folders, IN_A_SHELL)
     if problem:
         print(f"error: {problem}", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def refuse_own_configuration(words: Words) -> None:
+    """Exit with code 2 where a dry run is asked of a configuration of which nothing is known.
+
+    Args:
+        words: what the user typed.
+    """
+    # without this the plan would be that of conf/, in silence
+    typed = [flag for flag in words.flags if flag.split("=", 1)[0] in OWN_CONFIGURATION]
+    if typed:
+        print(
+            f"error: {DRY_RUN} plans g2rl's own configuration, and {typed[0]} names another: put "
+            "your settings into a file experiment/NAME.yaml of a folder, and type experiment=NAME "
+            "--config-dir FOLDER",
+            file=sys.stderr,
+        )
         raise SystemExit(2)
 
 

@@ -205,6 +205,19 @@ def test_lists_of_choices_and_settings_in_braces_are_well() -> None:
     assert message == "model=hff: model has no choice 'hff'; did you mean hf?"
 
 
+@pytest.mark.parametrize("content", ["3\n", "a: [\n", "a: ${b\n"])
+def test_a_damaged_file_that_another_file_chooses_is_named(tmp_path: Path, content: str) -> None:
+    for group in ("exploration", "experiment"):
+        (tmp_path / group).mkdir()
+    (tmp_path / "exploration" / "mine.yaml").write_text(content)
+    (tmp_path / "experiment" / "whole.yaml").write_text(
+        "# @package _global_\ndefaults: [override /exploration: mine]\n"
+    )
+    message = explain_mistakes(["experiment=whole"], "train", [tmp_path])
+    assert message is not None
+    assert message.startswith(str(tmp_path / "exploration" / "mine.yaml"))
+
+
 def test_a_search_path_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert explain_mistakes([f"hydra.searchpath=[file://{tmp_path}]"], "train") is None
     message = explain_mistakes([f"hydra.searchpath=[{tmp_path}/gone]"], "train")
