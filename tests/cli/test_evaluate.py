@@ -58,7 +58,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that validates on a suite of two benchmarks."""
     folder = tmp_path_factory.mktemp("runs") / "lam=1"
-    config = composed(*support.SMOKE, "exploration=none", "trainer.steps=1", command="train")
+    words = (*support.EVERYTHING, "exploration=none", "trainer.steps=1")
+    config = composed(*words, "benchmark.max_tokens=24", command="train")
     OmegaConf.set_struct(config, False)
     node = OmegaConf.to_container(config.benchmark)
     suite = {
@@ -150,7 +151,7 @@ def test_a_run_brings_its_model_and_training_drew_the_same_samples(
         "benchmark.problems=8",
         "benchmark.samples=4",
         "benchmark.ks=[1,4]",
-        "benchmark.max_tokens=40",
+        "benchmark.max_tokens=24",
     )
     score = run(tmp_path, *words, "part=8")
     last = support.metric_rows(trained)[-1]
@@ -174,7 +175,7 @@ def test_a_checkpoint_is_evaluated_where_it_lies_and_nothing_is_written_into_it(
     checkpoint = trained / "checkpoints" / "step_000001"
     before = sorted(path.name for path in checkpoint.iterdir())
     words = (f"run='{trained}'", "checkpoint=newest", "benchmark.problems=8")
-    cut = "benchmark.max_tokens=40"
+    cut = "benchmark.max_tokens=24"
     score = run(tmp_path / "out", *words, cut, "benchmark.samples=4", "benchmark.ks=[1,4]")
     last = support.metric_rows(trained)[-1]
     assert score == pytest.approx(last["eval/first/pass@1"])
