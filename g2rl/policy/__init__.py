@@ -8,7 +8,7 @@ In reading order:
     prompts     a problem's text as token ids
     checks      what a few tokens show of a model, and what is refused
     norms, gated_mlp, lean_modules
-                parts that keep less for their backward, and where they stand in for others
+                norms and MLPs that keep less for the backward, and which of a model they replace
     policy      the model and its head as one module: log-probs, entropies, features
     lm_head     the tiled head behind it (a package with a public face)
     batching    micro-batches of similar length, padded

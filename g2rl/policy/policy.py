@@ -111,9 +111,9 @@ class Policy(nn.Module):
             dropout of adapters is on nevertheless, because it is a setting of the run.
         prefix_sharing: whether a prompt is computed once for all of its responses; `check` finds
             out what "auto" comes to, see `g2rl.policy.prefix_sharing`.
-        lean_modules: replace norms and MLPs of the model, in place, by such as compute the same and
-            keep less for the backward, see `g2rl.policy.lean_modules`. A model that somebody else
-            trains stays as it is without.
+        lean_modules: replace norms and MLPs of the model, in place, by modules that compute the
+            same and keep less for the backward, see `g2rl.policy.lean_modules`. False leaves the
+            model as it is, for models that another program trains.
 
     Raises:
         ValueError: another compute dtype than these two, or another choice of prefix sharing.

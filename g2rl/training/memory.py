@@ -43,7 +43,7 @@ class Shape:
     """Parameters of the largest block."""
     qk_norm: bool = False
     lean_norms: bool = False
-    """Whether norms keep their input alone, see `g2rl.policy.norms`."""
+    """Whether norms keep nothing but their input, see `g2rl.policy.norms`."""
     lean_mlps: bool = False
     """Whether MLPs keep no activation, see `g2rl.policy.gated_mlp`."""
     gated: bool = True
@@ -171,7 +171,7 @@ def _saved_by_norm(shape: Shape, width: int, number_bytes: int) -> int:
         width: numbers of a token that pass through it.
         number_bytes: of one such number.
     """
-    # a lean one saves its input; a plain one that in float32, and what it has normed
+    # a lean norm saves its input; a plain one saves the input in float32 and the normed input
     return width * (number_bytes if shape.lean_norms else FLOAT + number_bytes)
 
 

@@ -108,9 +108,10 @@ def shape_of(config: Any, lora: LoraSettings | None = None) -> Shape:
 
 
 def _lean_parts(model: nn.Module) -> tuple[bool, bool]:
-    """Whether a policy replaces all norms of a model, and all of its MLPs; it is done here."""
+    """Replace parts of a model as a policy does, and tell whether it were all norms, all MLPs."""
     with_lean_modules(model)
-    # by their names, because those that stay are of all kinds
+
+    # norms and MLPs that were not replaced may be of any class, so their names tell what they are
     norms: list[nn.Module] = []
     mlps: list[nn.Module] = []
     for module in model.modules():
@@ -120,7 +121,7 @@ def _lean_parts(model: nn.Module) -> tuple[bool, bool]:
         elif "mlp" in name or hasattr(module, "act_fn"):
             mlps.append(module)
 
-    # one that stays keeps what the plan would leave out
+    # a single one that was not replaced keeps more, so the plan counts all of them as plain
     are_lean_norms = all(isinstance(norm, LeanRMSNorm) for norm in norms)
     are_lean_mlps = all(isinstance(mlp, LeanGatedMLP) for mlp in mlps)
     return bool(norms) and are_lean_norms, bool(mlps) and are_lean_mlps
