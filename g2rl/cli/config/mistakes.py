@@ -451,14 +451,16 @@ def _is_dictionary(override: Override) -> bool:
 
 def _values(override: Override) -> list[Any]:
     """The value of an override, or every value of a simple sweep."""
-    if override.is_sweep_override():
-        try:
-            swept_values = list(override.sweep_iterator())
-        except HydraException:
-            return []
-        return [str(value) for value in swept_values]
-    value = override.value()
-    return [value.text if isinstance(value, QuotedString) else value]
+    if not override.is_sweep_override():
+        value = override.value()
+        return [value.text if isinstance(value, QuotedString) else value]
+    try:
+        swept_values = list(override.sweep_iterator())
+    except HydraException:
+        return []
+
+    # as Hydra types them for each run, without the quotes
+    return [value.text if isinstance(value, QuotedString) else str(value) for value in swept_values]
 
 
 def _did_you_mean(text: str, wrong: str, known: Sequence[str], problem: str) -> str:

@@ -205,6 +205,21 @@ def test_lists_of_choices_and_settings_in_braces_are_well() -> None:
     assert message == "model=hff: model has no choice 'hff'; did you mean hf?"
 
 
+@pytest.mark.parametrize("quote", ["", "'"])
+def test_choices_may_stand_in_quotes(quote: str) -> None:
+    right, wrong = f"{quote}tiny{quote}", f"{quote}hff{quote}"
+    for values in (right, f"[{right}]", f"{right},{right}"):
+        assert explain_mistakes([f"model={values}"], "train") is None
+    for values in (wrong, f"[{wrong}]", f"{right},{wrong}"):
+        message = explain_mistakes([f"model={values}"], "train")
+        assert message == "model=hff: model has no choice 'hff'; did you mean hf?"
+
+
+def test_a_flag_that_many_settings_are_called_names_three() -> None:
+    message = explain_flag("--name", "train")
+    assert message.endswith("did you mean algorithm.name=... or model.name=... or task.name=...?")
+
+
 @pytest.mark.parametrize("content", ["3\n", "a: [\n", "a: ${b\n"])
 def test_a_damaged_file_that_another_file_chooses_is_named(tmp_path: Path, content: str) -> None:
     for group in ("exploration", "experiment"):
