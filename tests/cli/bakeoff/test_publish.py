@@ -113,3 +113,15 @@ def test_without_any_row_the_folders_are_named(home: Path, drawn: list[Any]) -> 
     with pytest.raises(ValueError, match=words):
         publish(plan, home, [home / "more"])
     assert (home / "README.md").read_text() == before
+
+
+def test_a_task_with_one_rate_has_a_figure_without_runs_that_choose(
+    home: Path, drawn: list[Any]
+) -> None:
+    task = replace(TASK, rates=(TASK.rates[-1],))
+    one = replace(plan, tasks={"detour": task})
+    write_rows(
+        home / "rows", with_numbers(rows_of(row_of(one.run(task, "grpo", *task.rates, 0), 0.5)))
+    )
+    assert publish(one, home, [])[-1] == Path("drawn")
+    assert drawn[3].startswith(f"each arm at rate {TASK.rates[-1]} alone, mean of 1 seed.")
