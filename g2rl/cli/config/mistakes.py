@@ -452,8 +452,7 @@ def _is_dictionary(override: Override) -> bool:
 def _values(override: Override) -> list[Any]:
     """The value of an override, or every value of a simple sweep."""
     if not override.is_sweep_override():
-        value = override.value()
-        return [value.text if isinstance(value, QuotedString) else value]
+        return [override.value()]
     try:
         swept_values = list(override.sweep_iterator())
     except HydraException:
