@@ -97,6 +97,12 @@ class NamelessRMSNorm(nn.Module):
         self.variance_epsilon = 1e-6
 
 
+class CompiledRMSNorm(NamelessRMSNorm):
+    """A norm whose forward is no function of Python."""
+
+    forward = max
+
+
 class FlaggedRMSNorm(LlamaRMSNorm):
     """A norm with a setting of its own that changes what it computes."""
 
@@ -116,6 +122,17 @@ class OutsideRMSNorm(LlamaRMSNorm):
         return self.weight * (x.float() * torch.rsqrt(root**2)).to(x.dtype)
 
 
+class KernelError(Exception):
+    """What a library raises that is none of Python's own errors."""
+
+
+class KernelRMSNorm(LlamaRMSNorm):
+    """A norm that runs on some devices only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise KernelError("no GPU")
+
+
 class PairRMSNorm(LlamaRMSNorm):
     """A norm that may be handed a second vector."""
 
@@ -132,6 +149,8 @@ def test_norms_that_are_not_repeated_stay() -> None:
     assert not is_plain_norm(LouderRMSNorm(8))
     assert not is_plain_norm(NamelessRMSNorm(8))
     assert not is_plain_norm(OutsideRMSNorm(8))
+    assert not is_plain_norm(CompiledRMSNorm(8))
+    assert not is_plain_norm(KernelRMSNorm(8))
     assert not is_plain_norm(PairRMSNorm(8))
     assert is_plain_norm(BuiltOtherwiseRMSNorm(8, 2))
     assert not is_plain_norm(nn.LayerNorm(8))
