@@ -38,7 +38,7 @@ from pathlib import Path
 import torch
 
 from g2rl.cli.jobs import train as train_job
-from tests import preloaded  # noqa: F401 -- every command finds it done
+from tests import preloaded  # every command finds it done
 from tests.support import ROOT
 
 NUMBER = 4
@@ -287,6 +287,8 @@ def _forget_pytest() -> None:
     # made from here on is finalized as ever
     for finalizer in list(weakref.finalize._registry):
         finalizer.atexit = False
+    for function in preloaded.AT_THE_END:
+        atexit.unregister(function)
 
 
 def _watch(requests: socket.socket, channel_number: int, output: int) -> None:

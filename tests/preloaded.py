@@ -6,10 +6,13 @@ as dear as a later one. Nothing here starts a thread, which a fork would lose.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import importlib.util
 import os
+from collections.abc import Callable
+from typing import Any
 
 from tests.support import composed
 
@@ -32,6 +35,9 @@ PYDANTIC = "pydantic._internal._fields"
 """What W&B, which TRL imports, describes its settings with."""
 OF_TRL = ("datasets", "trl.trainer.grpo_trainer", "trl.trainer.rloo_trainer")
 """With xdist every process collects the tests of TRL too, which import it anyway."""
+REGISTER = atexit.register
+AT_THE_END: list[Callable[..., Any]] = []
+"""What they do at the end of this process, and not at the end of a command."""
 
 for name in MODULES:
     importlib.import_module(name)
@@ -39,7 +45,18 @@ for name in MODULES:
 # descriptions are sought among all modules that are loaded, for each of sixty classes
 with contextlib.suppress(ModuleNotFoundError):
     importlib.import_module(PYDANTIC).extract_docstrings_from_cls = lambda *_, **__: {}
+
+
+def register(function: Callable[..., Any], *args: Any, **settings: Any) -> Callable[..., Any]:
+    """What stands for `atexit.register` while a library is imported."""
+    AT_THE_END.append(function)
+    return REGISTER(function, *args, **settings)
+
+
+# W&B would remove a folder of this process at the end of each command
 if "PYTEST_XDIST_WORKER" in os.environ and importlib.util.find_spec("trl"):
+    atexit.register = register
     for name in OF_TRL:
         importlib.import_module(name)
+    atexit.register = REGISTER
 composed(with_hydra=True)

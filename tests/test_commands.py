@@ -83,3 +83,11 @@ def test_a_command_ends_with_the_wait_for_it(
         commands.run(["-c", "import time; time.sleep(60)"], tmp_path)
     with seen[0].stdout:
         assert seen[0].wait() == -9
+
+
+def test_a_command_leaves_what_the_tests_remove_at_their_end(tmp_path: Path) -> None:
+    """With xdist, W&B is imported before commands are forked, and has a folder for all tests."""
+    media = pytest.importorskip("wandb.sdk.data_types._private").MEDIA_TMP
+    program = "import weakref; print([one for one in weakref.finalize._registry if one.atexit])"
+    assert commands.run(["-c", program], tmp_path).stdout == "[]\n"
+    assert Path(media.name).is_dir()
