@@ -41,7 +41,8 @@ SIZE = [
     "experiment=smoke",
     "trainer.group_size=8",
     "task.max_response_tokens=48",
-    "benchmark.max_tokens=40",
+    "benchmark.problems=4",
+    "benchmark.max_tokens=24",
 ]
 
 

@@ -268,7 +268,7 @@ def test_surprise_of_the_samples_equals_their_entropy(
 ) -> None:
     """E[sum_t (-log p(y_t) - H_t)] = 0 when samples come from p: |z| < 4 over 300 responses."""
     drawn = engine(tiny).generate(
-        prompts[:2], KEYS[:2], 150, SamplingParams(temperature=tau, max_tokens=40)
+        prompts[:2], KEYS[:2], 150, SamplingParams(temperature=tau, max_tokens=24)
     )
     rows = Sequences(
         [p for p in prompts[:2] for _ in range(150)], [c.token_ids for c in flat(drawn)]

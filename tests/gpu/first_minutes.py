@@ -142,6 +142,8 @@ TINY = (
     "experiment=smoke",
     "trainer.steps=5",
     "trainer.eval_every=0",
+    "trainer.probe_problems=0",
+    "task.max_response_tokens=24",
     "benchmark.problems=8",
     "benchmark.max_tokens=8",
 )
