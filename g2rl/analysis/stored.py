@@ -12,8 +12,7 @@ import pandas as pd
 from g2rl.analysis.captions import one_or_mixed, probe_caption
 from g2rl.analysis.comparison.runs import COLUMNS, collect
 from g2rl.analysis.fidelity.records import StoredSummary
-from g2rl.analysis.geometry.numbers import GRADIENT, SEMANTIC
-from g2rl.analysis.geometry.records import CellSummary, GeometrySettings
+from g2rl.analysis.geometry.records import GRADIENT, SEMANTIC, CellSummary, GeometrySettings
 
 UNKNOWN = "sampling and scoring temperature unknown: these runs have no probe"
 

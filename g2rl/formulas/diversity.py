@@ -20,11 +20,9 @@ import math
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from g2rl.formulas.pairs import pair_values
-from g2rl.formulas.tensors import cosine_matrix, unit_rows
 
 Floats = NDArray[np.float64]
 
@@ -39,6 +37,10 @@ NOT_POSITIVE = -1e-3
 
 def cosines(features_GD: ArrayLike) -> Floats:
     """S (G, G) of one group's features: unit diagonal, zero rows have cosine 0 with every other."""
+    import torch  # what reads stored numbers needs the names of this file and no torch
+
+    from g2rl.formulas.tensors import cosine_matrix
+
     wide_GD = torch.as_tensor(_finite(features_GD, "features"))
     cosine_1GG, _ = cosine_matrix(wide_GD.unsqueeze(0))
     return cosine_1GG[0].numpy()
@@ -46,7 +48,7 @@ def cosines(features_GD: ArrayLike) -> Floats:
 
 def zero_rows(features_GD: ArrayLike) -> int:
     """Number of rows without a direction."""
-    _, is_zero_G = unit_rows(torch.as_tensor(_finite(features_GD, "features")))
+    _, is_zero_G = _unit_rows(features_GD)
     return int(is_zero_G.sum())
 
 
@@ -115,8 +117,7 @@ def squared_singular_values(features_GD: ArrayLike) -> Floats:
 
     They sum to the number of rows that are not zero.
     """
-    unit, _ = unit_rows(torch.as_tensor(_finite(features_GD, "features")))
-    unit_GD = unit.numpy()
+    unit_GD, _ = _unit_rows(features_GD)
 
     # rounding may leave tiny negative eigenvalues
     return np.clip(np.linalg.eigvalsh(unit_GD @ unit_GD.T), 0.0, None)
@@ -199,6 +200,16 @@ def group_numbers(
         "participation_ratio": participation_ratio(features_GD),
         "vendi_score": vendi_score(cosine_GG),
     }
+
+
+def _unit_rows(features_GD: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:
+    """Rows of length 1 (G, D), zero where they have no direction, and which have none (G,)."""
+    import torch  # see `cosines`
+
+    from g2rl.formulas.tensors import unit_rows
+
+    unit_GD, is_zero_G = unit_rows(torch.as_tensor(_finite(features_GD, "features")))
+    return unit_GD.numpy(), is_zero_G.numpy()
 
 
 def _finite(values: ArrayLike, name: str) -> Floats:

@@ -12,13 +12,15 @@ from g2rl.analysis.tables import interval_cell, is_share, markdown, seeds_cell
 from tests import commands
 
 IMPORTING = """
+import importlib
 import sys
 
 # the commands of the tests have imported both before
 for name in list(sys.modules):
     if name.partition(".")[0] in ("g2rl", {library!r}):
         del sys.modules[name]
-from g2rl.analysis import {modules}
+for name in {modules!r}.split(", "):
+    importlib.import_module("g2rl.analysis." + name)
 sys.exit({library!r} in sys.modules)
 """
 
@@ -64,9 +66,13 @@ def test_captions_name_temperatures_and_truncation() -> None:
         ("captions, palette", "matplotlib"),
         ("captions, palette", "torch"),
         ("tables, stored", "matplotlib"),
+        ("tables, stored", "torch"),
+        ("geometry.report, figures.geometry, figures.group, figures.ends", "torch"),
     ],
 )
-def test_only_modules_that_draw_load_matplotlib(modules: str, library: str, tmp_path: Path) -> None:
+def test_only_modules_that_draw_or_compute_load_their_library(
+    modules: str, library: str, tmp_path: Path
+) -> None:
     done = commands.run(["-c", IMPORTING.format(modules=modules, library=library)], tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -20,8 +20,7 @@ from g2rl.analysis.figures.style import (
     plt,
     save_figure,
 )
-from g2rl.analysis.geometry.numbers import GRADIENT, SEMANTIC
-from g2rl.analysis.geometry.records import GeometrySettings
+from g2rl.analysis.geometry.records import GRADIENT, SEMANTIC, GeometrySettings
 from g2rl.analysis.geometry.report import Tables, cells, identity_caption, numbers_of, source
 from g2rl.analysis.palette import PAIR_COLOURS
 from g2rl.formulas.pairs import ALL_PAIRS, SHOWN_CLASSES

@@ -18,14 +18,13 @@ import torch
 from torch import Tensor
 
 from g2rl.analysis.geometry.numbers import (
-    GRADIENT,
     NUMBER_COLUMNS,
-    SEMANTIC,
     embeddings_PGE,
     group_frame,
     numbers,
     pair_frame,
 )
+from g2rl.analysis.geometry.records import GRADIENT, SEMANTIC
 from g2rl.analysis.geometry.strategies import style_of
 from g2rl.analysis.groups import GradedGroups
 from g2rl.engines.rollouts import Rollouts, grouped

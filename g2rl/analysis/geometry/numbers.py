@@ -21,8 +21,6 @@ from g2rl.formulas.feature_sums import identical_pairs, sum_products
 from g2rl.formulas.pairs import ALL_PAIRS, SHOWN_CLASSES, pair_table, pair_values
 from g2rl.formulas.tensors import cosine_matrix
 
-GRADIENT, SEMANTIC = "gradient", "semantic"
-"""Spaces in which cosines are taken: gradient features, and embeddings of the texts."""
 COUNTED_METRICS = ("mean_cosine", "negative_ratio", "near_orthogonal_ratio")
 """Pair statistics that are a sum over pairs divided by their number."""
 GROUP_METRICS = ("effective_rank", "participation_ratio", "vendi_score")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
+GRADIENT, SEMANTIC = "gradient", "semantic"
+"""Spaces in which cosines are taken: gradient features, and embeddings of the texts."""
+
 
 class GeometrySettings(TypedDict):
     """How the responses were drawn and measured, beside the temperatures of the cells."""

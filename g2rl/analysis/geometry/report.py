@@ -9,8 +9,13 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from g2rl.analysis.captions import conditions
-from g2rl.analysis.geometry.numbers import GRADIENT, SEMANTIC
-from g2rl.analysis.geometry.records import CellSummary, GeometrySettings, GeometrySummary
+from g2rl.analysis.geometry.records import (
+    GRADIENT,
+    SEMANTIC,
+    CellSummary,
+    GeometrySettings,
+    GeometrySummary,
+)
 from g2rl.analysis.geometry.strategies import OTHER, distinct_interval, style_shares
 from g2rl.analysis.tables import interval_cell
 from g2rl.analysis.tables import markdown as markdown_table

@@ -250,7 +250,10 @@ def test_a_search_path_that_is_not_there_is_told(tmp_path: Path) -> None:
         (b"a: ${b\n", r"{path}: a is no setting: no viable alternative at input '\${{b'$"),
         (b"? ~\n: 1\n", r"{path}: a key is no setting: Incompatible key type 'NoneType'$"),
         (b"a: " + 120 * b"[" + 120 * b"]", r"{path} cannot be read as YAML: its lists or groups"),
-        (b"a: " + 3000 * b"[\n" + 3000 * b"]", r"{path} cannot be read as YAML: .* make it flatter$"),
+        (
+            b"a: " + 3000 * b"[\n" + 3000 * b"]",
+            r"{path} cannot be read as YAML: .* make it flatter$",
+        ),
         (b"\xff\xfe", r"{path}, line 1: byte 1 of the line is 0xff, which is not UTF-8; save"),
         (b"name: mine\n", r"{path} names no class; add the line _target_: MODULE\.CLASS$"),
         (b"", r"{path} names no class"),
