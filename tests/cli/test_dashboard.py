@@ -40,7 +40,7 @@ RUNS = {
 SIZE = [
     "experiment=smoke",
     "trainer.group_size=8",
-    "task.max_response_tokens=48",
+    "task.max_response_tokens=32",
     "benchmark.problems=4",
     "benchmark.max_tokens=24",
 ]

@@ -172,7 +172,7 @@ def test_maj_at_k_all_right_is_exactly_one() -> None:
     assert maj_at_k([3] * 1000, [True] * 1000, 64).value == 1.0
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(graded())
 def test_maj_at_k_equals_enumeration(case: Case) -> None:
     got = maj_at_k(*case)

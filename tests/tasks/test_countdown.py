@@ -66,7 +66,7 @@ def text_of(tree: Tree, rng: random.Random) -> str:
     return text
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(trees, st.randoms(use_true_random=False))
 def test_parse_reads_the_value_and_the_numbers_of_a_random_tree(
     tree: Tree, rng: random.Random
@@ -103,7 +103,7 @@ small = st.recursive(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(small, small, st.randoms(use_true_random=False))
 def test_equal_canonical_forms_have_equal_values(a: Tree, b: Tree, rng: random.Random) -> None:
     """Different solutions must never be merged into one of another value (where both are
@@ -222,7 +222,7 @@ def test_hostile_input_is_refused_quickly(text: str) -> None:
 PROBLEM = Problem("p", "use 8 3 7 2 make 29 :", "29", {"numbers": [8, 3, 7, 2], "target": 29})
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.one_of(
         st.text(), st.text(alphabet="0123456789+-*/() {}\\boxed").map(lambda s: f"\\boxed{{{s}}}")
