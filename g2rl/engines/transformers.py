@@ -379,7 +379,7 @@ class TransformersEngine:
                 with self.policy.autocast():
                     batch = self._prefill(prompts, keys, rows, samples, params)
 
-                    # without the book-keeping for gradients; for what it makes nobody can ask any
+                    # lists of tokens come out of it, so autograd need not account for any tensor
                     inference = batch.reader.leaves_no_tensor
                     with torch.inference_mode() if inference else nullcontext():
                         decoded |= self._decode(batch, params, stop_ids, witnesses, on_progress)

@@ -31,7 +31,8 @@ OWN_SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNAB
 
 
 def keep_freed_memory(environment: Mapping[str, str] = os.environ) -> bool:
-    """Let freed pieces of up to 32 MiB stay with this process, up to 1 GiB at a time.
+    """Let freed pieces of up to 32 MiB stay with this process, up to 1 GiB at a time, and ask for
+    large pages under them, see `large_pages`.
 
     Args:
         environment: variables of the process. One of `OWN_SETTINGS` leaves everything as it is.
@@ -41,7 +42,7 @@ def keep_freed_memory(environment: Mapping[str, str] = os.environ) -> bool:
     """
     if platform.libc_ver()[0] != "glibc" or any(name in environment for name in OWN_SETTINGS):
         return False
-    library = ctypes.CDLL(None)
+    library = _memory_functions()
 
     # setting one of the two stops the library from adjusting either, so both are set
     is_set = [
