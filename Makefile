@@ -20,7 +20,7 @@ export G2RL_CHROMIUM
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow test-vllm test-trl test-verl test-extras test-verifiers test-report bench gpu chaos test-models docs lint typecheck format smollm2 warmstart wheel clean
+.PHONY: help train test test-slow test-vllm test-trl test-verl test-extras test-verifiers test-report test-devices bench gpu chaos test-models docs lint typecheck format smollm2 warmstart wheel clean
 
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -137,6 +137,9 @@ bench: $(VENV)/.installed-dev  ## compare with named peers and write speed/RESUL
 
 gpu: $(VENV)/.installed-dev  ## the first half hour on a GPU, written to speed/GPU.md; skips where there is none
 	$(BIN)/pytest -m gpu tests/gpu $(ARGS)
+
+test-devices: $(VENV)/.installed-dev  ## whole runs on a GPU that the CPU simulates: is every tensor where it must be (minutes)
+	$(BIN)/python -m tests.gpu.simulated $(ARGS)
 
 chaos: $(VENV)/.installed-dev  ## kill the real command more than twenty times and compare (minutes)
 	$(BIN)/pytest -m slow -s tests/whole/chaos $(ARGS)

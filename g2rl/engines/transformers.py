@@ -499,10 +499,11 @@ class TransformersEngine:
         Returns:
             Response tokens by row number.
         """
-        stops = torch.tensor(stop_ids, device=batch.last_B.device)
+        device = batch.last_B.device
+        stops = torch.tensor(stop_ids, device=device)
         head = self.model.get_output_embeddings()
         tokens: dict[int, list[int]] = {row: [] for row in batch.rows}
-        witnesses.enter(batch.rows)
+        witnesses.enter(batch.rows, device)
 
         # one token a row and step
         for t in range(params.max_tokens):
@@ -525,7 +526,7 @@ class TransformersEngine:
             if everything or finished >= COMPACT_AT * len(batch.rows):
                 witnesses.leave()
                 dropped = batch.release(everything, tokens)
-                witnesses.enter(batch.rows)
+                witnesses.enter(batch.rows, device)
                 if on_progress:
                     on_progress(dropped)
             if not batch.rows:

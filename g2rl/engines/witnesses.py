@@ -39,13 +39,17 @@ class Witnesses:
     """Watched rows, with what has been written down of each."""
     places: list[tuple[int, int]] = field(default_factory=list)
     """The watched rows of the present batch, each with its place in it."""
+    places_W: Tensor | None = None
+    """Their places on the device of the logits, int64."""
     columns: list[Tensor] = field(default_factory=list)
     """Log-probabilities since rows last left the batch, one (W,) tensor a step."""
 
-    def enter(self, rows: Sequence[int]) -> None:
-        """Look for watched rows in a batch of these rows."""
+    def enter(self, rows: Sequence[int], device: torch.device) -> None:
+        """Look for watched rows in a batch of these rows, whose logits will be on the device."""
         # a row moves up when others before it leave
         self.places = [(row, place) for place, row in enumerate(rows) if row in self.logps]
+        places = [place for _, place in self.places]
+        self.places_W = torch.tensor(places, dtype=torch.int64, device=device)
 
     def see(self, logits_BV: Tensor, tokens_B: Tensor, t: int) -> None:
         """Write down the log-probabilities of the tokens that were drawn from these logits.
@@ -59,9 +63,9 @@ class Witnesses:
             return
 
         # W rows, a few of many, so that this costs next to nothing beside the sampling
-        index_W = torch.tensor([place for _, place in self.places], device=logits_BV.device)
-        logps_WV = (logits_BV[index_W].float() / self.temperature).log_softmax(-1)
-        self.columns.append(logps_WV.gather(1, tokens_B[index_W].unsqueeze(1)).squeeze(1))
+        logps_WV = (logits_BV[self.places_W].float() / self.temperature).log_softmax(-1)
+        tokens_W1 = tokens_B[self.places_W].unsqueeze(1)
+        self.columns.append(logps_WV.gather(1, tokens_W1).squeeze(1))
 
     def leave(self) -> None:
         """Transfer what was written down, before rows leave the batch; call `enter` afterwards."""

@@ -17,6 +17,7 @@ from g2rl.policy.lm_head.tiles import MIN_SLICE, tile_columns, tile_rows
 T, V, D = 11, 17, 5
 SEGMENTS = torch.tensor([0, 0, 0, 1, 1, 3, 3, 3, 3, 3, 5])  # responses 2, 4 and 6 are empty
 COUNT = 7
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +31,7 @@ def tile_bytes(rows: int, vocabulary: int = V, dtype: torch.dtype = torch.float6
     """A memory limit under which a tile has exactly `rows` rows."""
     wide = 8 if dtype == torch.float64 else 4
     limit = rows * (vocabulary + min(vocabulary, tiles.CHUNK)) * wide
-    assert tile_rows(vocabulary, limit, dtype) == rows
+    assert tile_rows(vocabulary, limit, dtype, CPU) == rows
     return limit
 
 
@@ -88,14 +89,14 @@ def literal_feature(
 
 
 def test_tile_rows_counts_tile_and_chunk_and_never_less_than_one_row() -> None:
-    assert tile_rows(100, (100 + 5) * 4 * 3, torch.float32) == 3
-    assert tile_rows(100, (100 + 5) * 4 * 3 - 1, torch.bfloat16) == 2  # computed in float32
-    assert tile_rows(100, 1, torch.float32) == 1
+    assert tile_rows(100, (100 + 5) * 4 * 3, torch.float32, CPU) == 3
+    assert tile_rows(100, (100 + 5) * 4 * 3 - 1, torch.bfloat16, CPU) == 2  # computed in float32
+    assert tile_rows(100, 1, torch.float32, CPU) == 1
 
 
 def test_a_tile_of_many_rows_has_a_multiple_of_sixteen() -> None:
     for fitting, rows in [(15, 15), (16, 16), (31, 16), (32, 32), (110, 96), (5000, 1024)]:
-        assert tile_rows(100, (100 + 5) * 4 * fitting, torch.float32) == rows
+        assert tile_rows(100, (100 + 5) * 4 * fitting, torch.float32, CPU) == rows
 
 
 def test_matrices_are_cut_into_whole_blocks_and_the_rest() -> None:

@@ -79,7 +79,7 @@ def _logit_gradient(
     exp.div_(sums.unsqueeze(1))
     smallest = torch.finfo(exp.dtype).tiny  # instead of p = 0, where p log p is 0
     constant = (slope + entropy_slope * entropies).unsqueeze(1)
-    for columns in chunks(exp.shape[1]):
+    for columns in chunks(exp):
         p = exp[:, columns]
         log_p = torch.clamp_min(p, smallest, out=as_matrix(chunk_buffer, *p.shape)).log_()
         p.mul_(log_p.mul_(entropy_slope.unsqueeze(1)).add_(constant).neg_())

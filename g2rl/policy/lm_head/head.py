@@ -105,7 +105,8 @@ def head_pass(
     if features is not None:
         bytes_of_sums = features.count * vocabulary * wide(hidden_TD.dtype).itemsize
         residual_bytes = min(bytes_of_sums, tile_bytes // 2)
-    rows = tile_rows(vocabulary, tile_bytes - residual_bytes, hidden_TD.dtype)
+    tile_room = tile_bytes - residual_bytes
+    rows = tile_rows(vocabulary, tile_room, hidden_TD.dtype, hidden_TD.device)
 
     # the head that differentiates the objective in its forward
     if cap is None and objective is not None and fuses(hidden_TD, weight_VD, rows):

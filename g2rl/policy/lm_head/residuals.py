@@ -5,6 +5,7 @@ G2RL, arXiv 2512.15687, Eq. 5-8 and 14.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -85,10 +86,24 @@ def _times_head(residual_NV: Tensor, weight_VD: Tensor) -> Tensor:
     return product_ND
 
 
+def responses_of(request: FeatureRequest, tile_slices: Sequence[slice]) -> list[slice]:
+    """The responses whose tokens each tile holds; they follow one another.
+
+    It waits for the device once, and not for every tile.
+    """
+    segments_T = request.segments_T.cpu()
+    found: list[slice] = []
+    for tile in tile_slices:
+        first, last = int(segments_T[tile.start]), int(segments_T[tile.stop - 1])
+        found.append(slice(first, last + 1))
+    return found
+
+
 def add_residuals(
     residual_NV: Tensor,
     request: FeatureRequest,
     tile: slice,
+    responses: slice,
     exp: Tensor,
     sums: Tensor,
     temperature: float,
@@ -100,6 +115,7 @@ def add_residuals(
         residual_NV: the residual sums, changed in place.
         request: which response each token belongs to, and its weight a_t.
         tile: the tokens of the tile.
+        responses: those whose tokens are in the tile, see `responses_of`.
         exp: exponentials of their logits at `temperature`, (n, V); overwritten.
         sums: sums of these exponentials over the words, (n,).
         temperature: of the exponentials.
@@ -117,15 +133,12 @@ def add_residuals(
     if slopes is not None:
         exp.mul_(slopes)
 
-    # the tile's tokens belong to few responses, which follow one another
-    segments = request.segments_T[tile]
-    first = int(segments[0])
-    span = int(segments[-1]) - first + 1
-
-    # so one thin product sums over the tokens of each: a (span, n) selection times the (n, V) tile
-    selection = exp.new_zeros(span, exp.shape[0])
-    selection[segments - first, torch.arange(exp.shape[0], device=exp.device)] = scale
-    _subtract_sums(residual_NV[first : first + span], selection, exp)
+    # the tile's tokens belong to few responses, so that one thin product sums over the tokens of
+    # each: a (span, n) selection times the (n, V) tile
+    places = request.segments_T[tile] - responses.start
+    selection = exp.new_zeros(responses.stop - responses.start, exp.shape[0])
+    selection[places, torch.arange(exp.shape[0], device=exp.device)] = scale
+    _subtract_sums(residual_NV[responses], selection, exp)
 
 
 def to_features(

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from g2rl.policy.lm_head.residuals import FeatureRequest, add_residuals
+from g2rl.policy.lm_head.residuals import FeatureRequest, add_residuals, responses_of
 from g2rl.policy.lm_head.tiles import (
     cap_slopes,
     new_buffers,
@@ -143,12 +143,14 @@ class TiledHead(torch.autograd.Function):
         dtype, token_count = wide(hidden_TD.dtype), hidden_TD.shape[0]
         logps_T = hidden_TD.new_empty(token_count, dtype=dtype)
         entropy_T, log_norm_T = torch.empty_like(logps_T), torch.empty_like(logps_T)
-        residual_NV = None
+        tile_slices = list(tiles(token_count, rows))
+        residual_NV = responses = None
         if request is not None:
+            responses = responses_of(request, tile_slices)
             residual_NV = hidden_TD.new_zeros(request.count, weight_VD.shape[0], dtype=dtype)
 
         buffer, chunk_buffer = new_buffers(hidden_TD, weight_VD.shape[0], rows)
-        for tile in tiles(token_count, rows):
+        for number, tile in enumerate(tile_slices):
             # scores of the tile's tokens, which turn its logits into exponentials
             logits = tile_logits(hidden_TD[tile], weight_VD, bias_V, temperature, buffer, cap)
             slopes = None
@@ -158,8 +160,17 @@ class TiledHead(torch.autograd.Function):
             logps_T[tile], entropy_T[tile] = scores.logps, scores.entropies
             log_norm_T[tile] = scores.log_norms
 
-            if request is not None and residual_NV is not None:
-                add_residuals(residual_NV, request, tile, logits, scores.sums, temperature, slopes)
+            if request is not None and residual_NV is not None and responses is not None:
+                add_residuals(
+                    residual_NV,
+                    request,
+                    tile,
+                    responses[number],
+                    logits,
+                    scores.sums,
+                    temperature,
+                    slopes,
+                )
 
         # logits are not stored: the backward recomputes them
         ctx.save_for_backward(hidden_TD, weight_VD, bias_V, targets_T, log_norm_T, entropy_T)
