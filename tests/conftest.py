@@ -11,6 +11,8 @@ import fcntl
 import gc
 import logging
 import os
+import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,6 +83,51 @@ def pytest_collection_finish() -> None:
     gc.freeze()
     gc.set_threshold(5_000, 20, 10)
     gc.enable()
+
+
+OWN_PLACES = (
+    ("g2rl.tasks.grading.code_files", "_first_places"),
+    ("g2rl.cli.config.own_code", "_own_folders"),
+    ("g2rl.cli.folder", "_made_folders"),
+)
+"""Lists in which a command remembers folders of the user's, by module."""
+
+
+@pytest.fixture(autouse=True)
+def as_it_was(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test finds what an earlier one has left in the process: neither variables of the
+    environment, nor code of its own, nor a command's configuration, nor figures."""
+    environment, path, modules = os.environ.copy(), list(sys.path), set(sys.modules)
+    yield
+    if os.environ != environment:
+        os.environ.clear()
+        os.environ.update(environment)
+    sys.path[:] = path
+
+    # modules that lie in folders of the tests; another test may have one of the same name
+    tests_own = str(tmp_path_factory.getbasetemp())
+    for name in set(sys.modules) - modules:
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(tests_own):
+            del sys.modules[name]
+    for name, places in OWN_PLACES:
+        if name in sys.modules:
+            getattr(sys.modules[name], places).clear()
+
+    # what is remembered for a whole process by libraries
+    if "hydra.core.hydra_config" in sys.modules:
+        sys.modules["hydra.core.hydra_config"].HydraConfig.instance().cfg = None
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+
+
+def pytest_runtest_setup() -> None:
+    """Numbers that a test draws do not depend on what earlier tests have drawn."""
+    import torch
+
+    random.seed(0)
+    torch.manual_seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,12 @@ import json
 import pickle
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
@@ -76,6 +78,27 @@ def _composed_once(command: str, overrides: tuple[str, ...], with_hydra: bool) -
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         config = compose(command, overrides=list(overrides), return_hydra_config=with_hydra)
     return pickle.dumps(config)
+
+
+def in_this_thread(original: Any, stand_in: Any) -> Any:
+    """A function that is `stand_in` in the calling thread, and as it was in every other one.
+
+    What a test replaces in a library, it replaces for all threads of its process: those of pools
+    and services that earlier tests have left would be counted, or fail.
+    """
+    asking_thread = threading.get_ident()
+
+    @functools.wraps(original)
+    def chosen(*arguments: Any, **named: Any) -> Any:
+        is_ours = threading.get_ident() == asking_thread
+        return (stand_in if is_ours else original)(*arguments, **named)
+
+    return chosen
+
+
+def told_by_g2rl(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The messages of g2rl's own loggers; other threads may use those of other libraries."""
+    return [one.getMessage() for one in caplog.records if one.name.startswith("g2rl.")]
 
 
 def json_lines(file: Path) -> list[dict[str, Any]]:

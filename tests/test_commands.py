@@ -56,6 +56,7 @@ def test_a_command_that_cannot_start_says_so_and_the_next_one_starts(tmp_path: P
 def test_an_interrupted_wait_leaves_no_timer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    before = set(threading.enumerate())
     process = commands.start(["-c", "import time; time.sleep(60)"], tmp_path)
     with monkeypatch.context() as patch, process.stdout or open(os.devnull):
         patch.setattr(process, "stdout", Interrupted())
@@ -63,9 +64,9 @@ def test_an_interrupted_wait_leaves_no_timer(
             process.communicate(timeout=50)
     process.kill()
     assert process.wait() == -9
-    timers = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
-    for timer in timers:
-        timer.join(5)  # one that was cancelled is about to end
+    started = set(threading.enumerate()) - before
+    for timer in (thread for thread in started if isinstance(thread, threading.Timer)):
+        timer.join(45)  # one that was cancelled is about to end
         assert not timer.is_alive()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import socket
-import threading
 import time
 from typing import Any
 
@@ -14,33 +13,30 @@ from huggingface_hub import constants
 from g2rl.hub import asked_once, has_address, reachable, unreachable
 from g2rl.policy.loading import ModelError, load, read_config
 from g2rl.tasks.rows import DataError, read_rows
+from tests.support import in_this_thread
 
 
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """A machine that knows no address and no proxy; returns the connections that were tried."""
     tried: list[Any] = []
-    connect, sleep, asking_thread = socket.socket.connect, time.sleep, threading.get_ident()
 
     def no_address(host: str, *_: Any, **__: Any) -> Any:
         raise socket.gaierror(-2, "Name or service not known")
 
-    # The pool of verifier processes that an earlier test left behind sleeps in a thread of its own.
     def no_connection(*arguments: Any) -> None:
-        if threading.get_ident() != asking_thread:
-            return connect(*arguments)
         tried.append(arguments)
         raise OSError("no network")
 
     def no_sleep(seconds: float) -> None:
-        if threading.get_ident() != asking_thread:
-            sleep(seconds)
-        else:
-            tried.append(f"slept {seconds}")
+        tried.append(f"slept {seconds}")
 
-    monkeypatch.setattr(socket, "getaddrinfo", no_address)
-    monkeypatch.setattr(socket.socket, "connect", no_connection)
-    monkeypatch.setattr(time, "sleep", no_sleep)
+    for place, name, stand_in in (
+        (socket, "getaddrinfo", no_address),
+        (socket.socket, "connect", no_connection),
+        (time, "sleep", no_sleep),
+    ):
+        monkeypatch.setattr(place, name, in_this_thread(getattr(place, name), stand_in))
     monkeypatch.setattr("g2rl.hub.getproxies", lambda: {"no": "localhost"})
     monkeypatch.setattr("g2rl.hub.has_address", has_address.__wrapped__)  # asked anew
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)

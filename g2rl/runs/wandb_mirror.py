@@ -142,7 +142,10 @@ class WandbMirror:
                 config={**config, "arm": self.arm or run_dir.name},
                 settings=settings,
             )
-        except wandb.Error as error:
+        except BaseException as error:
+            self.finish()  # another run of this process has a folder of its own
+            if not isinstance(error, wandb.Error):
+                raise
             raise RuntimeError(
                 f"tracking.mode={self.mode}: W&B does not start ({error}); log in with "
                 "`wandb login`, or choose tracking.mode=offline or tracking=local"
@@ -216,6 +219,7 @@ class WandbMirror:
             self._run.finish()
         if self._sets_data_dir:
             os.environ.pop(DATA_DIR, None)
+            self._sets_data_dir = False
 
 
 def sample_rows(step: int, rollouts: Columns, geometry: Columns, count: int) -> list[list[Any]]:

@@ -4,6 +4,7 @@ docs/tracking.md."""
 from __future__ import annotations
 
 import re
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from g2rl.runs.metric_names import CURATED, SECTIONS, WHEN, filled, summary_of
 from g2rl.runs.tracking import read_metrics
 from g2rl.runs.wandb_mirror import HISTOGRAMS, SAMPLE_COLUMNS, SAMPLES
 from tests.runs.wandb_files import WandbRun, offline_folders, read_run
-from tests.support import ROOT, composed
+from tests.support import ROOT, composed, in_this_thread
 
 pytestmark = pytest.mark.filterwarnings("ignore:Pydantic V1 style")  # in wandb-workspaces
 DOCS = ROOT / "docs" / "tracking.md"
@@ -126,9 +127,11 @@ def spec_panels(benchmarks: dict[str, list[int]]) -> dict[str, list[dict[str, An
 def test_the_dashboard_is_built_without_network_and_shows_only_what_is_logged(
     monkeypatch: pytest.MonkeyPatch, logged: dict[str, list[set[str]]], mirrored: WandbRun
 ) -> None:
-    monkeypatch.setattr(
-        "socket.socket.connect", lambda *_: pytest.fail("the dashboard wants the network")
-    )
+    def refuse(*_: Any) -> None:
+        pytest.fail("the dashboard wants the network")
+
+    connect = socket.socket.connect
+    monkeypatch.setattr(socket.socket, "connect", in_this_thread(connect, refuse))
     sections = spec_panels(BENCHMARKS)
     assert list(sections) == [*SECTIONS, "Samples"]
     known = {name for rows in logged.values() for row in rows for name in row}

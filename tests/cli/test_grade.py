@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from g2rl.cli import grade as audit
 from g2rl.runs.columns import differences
 from tests.columns import types_of
+from tests.support import in_this_thread
 
 CASES = [
     {"kind": "math", "gold": "1/2", "prediction": r"\boxed{0.5}", "id": "a"},
@@ -130,7 +132,7 @@ def test_a_failed_write_keeps_the_old_file(
     def fail(_: int) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("os.fsync", fail)
+    monkeypatch.setattr(os, "fsync", in_this_thread(os.fsync, fail))
     with pytest.raises(SystemExit, match="2"):
         audit.main([str(write(tmp_path / "cases.jsonl", CASES[1:2])), "--out", str(out)])
     assert capsys.readouterr().err == "error: disk full\n"

@@ -11,6 +11,7 @@ import pytest
 from g2rl.cli.one_line import errors_in_one_line, in_words
 from g2rl.runs.files import atomic_path
 from g2rl.runs.lock import alone_in
+from tests.support import in_this_thread
 
 
 def test_a_file_that_may_not_be_written_is_named_with_what_helps(
@@ -61,7 +62,7 @@ def test_a_folder_of_somebody_else_is_named_with_what_helps(
     page = tmp_path / "report.html"
     if is_there:
         page.write_text("theirs")
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "open", in_this_thread(Path.open, refuse))
     with pytest.raises(PermissionError) as refused, atomic_path(page) as aside:
         aside.open("w")
     assert in_words(refused.value) == (

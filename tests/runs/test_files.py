@@ -13,6 +13,7 @@ from g2rl.analysis.bakeoff.rows import read_rows
 from g2rl.analysis.figures.style import plt, save_figure
 from g2rl.runs.files import atomic_folder, atomic_path, came_from_writing, read_yaml
 from g2rl.runs.tracking import read_metrics
+from tests.support import in_this_thread
 
 
 def refused(*names: Path) -> PermissionError:
@@ -51,7 +52,7 @@ def test_steps_of_writing_are_marked(
         raise refused(tmp_path / "deep")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "mkdir", refuse_folder)
+        patch.setattr(Path, "mkdir", in_this_thread(Path.mkdir, refuse_folder))
         with pytest.raises(PermissionError) as caught, writer(target):
             pass
     assert came_from_writing(caught.value)
@@ -63,7 +64,7 @@ def test_steps_of_writing_are_marked(
 
     if writer is atomic_folder:
         target.mkdir(parents=True)
-    monkeypatch.setattr(os, "replace", refuse_rename)
+    monkeypatch.setattr(os, "replace", in_this_thread(os.replace, refuse_rename))
     with pytest.raises(PermissionError) as caught, writer(target) as aside:
         (aside if writer is atomic_path else aside / "weights").write_text("ours")
     assert came_from_writing(caught.value)

@@ -69,7 +69,7 @@ def test_a_second_signal_ends_the_process_even_inside_a_c_call() -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "asked\n"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=10) == -signal.SIGTERM
+        assert process.wait(timeout=60) == -signal.SIGTERM
 
 
 def test_outside_the_main_thread_nothing_is_asked() -> None:

@@ -17,7 +17,7 @@ from g2rl.cli.jobs.evaluate import evaluate
 from g2rl.cli.jobs.fidelity import fidelity
 from g2rl.cli.jobs.geometry import geometry
 from g2rl.runs.lock import LockError, alone_in
-from tests.support import DATA, ROOT, composed
+from tests.support import DATA, ROOT, composed, in_this_thread
 
 HOLDER = (
     "import sys; from pathlib import Path; from g2rl.runs.lock import alone_in\n"
@@ -96,7 +96,7 @@ def test_a_lock_whose_file_was_deleted_meanwhile_is_not_taken(
         path.unlink()
         return handle
 
-    monkeypatch.setattr(Path, "open", open_and_lose)
+    monkeypatch.setattr(Path, "open", in_this_thread(Path.open, open_and_lose))
     with pytest.raises(LockError), alone_in(tmp_path):
         pass
 

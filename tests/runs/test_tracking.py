@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from g2rl.runs.tracking import NoMirror, Tracker, read_metrics, read_table
+from tests.support import told_by_g2rl
 
 
 def test_rows_are_appended_and_read_back(tmp_path: Path) -> None:
@@ -137,8 +138,7 @@ def test_a_mirror_that_fails_costs_no_local_row_and_is_said_once(
     assert len(list((tmp_path / "rollouts").iterdir())) == 4
     assert [told for told in mirror.told if told[0] == "log"] == [("log", 1, {"x": 1.0})]
     assert ("finish",) not in mirror.told
-    [record] = caplog.records
-    text = record.getMessage()
+    [text] = told_by_g2rl(caplog)
     assert "Recorder failed at the row of step 2" in text
     assert "BrokenPipeError: the service is gone" in text
 

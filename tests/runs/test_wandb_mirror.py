@@ -193,6 +193,7 @@ def test_online_without_an_account_is_refused_with_the_mend(tmp_path: Path) -> N
     ):
         Tracker(tmp_path, mirror(mode="online")).start(None, {})
     assert not (tmp_path / "metrics.jsonl").exists()
+    assert "WANDB_DATA_DIR" not in os.environ, "the next run of the process has another folder"
 
 
 def test_samples_without_geometry_or_nu_have_empty_places() -> None:

@@ -63,7 +63,7 @@ def offline_folders(run_dir: Path) -> list[Path]:
     return sorted((run_dir / "wandb").glob("offline-run-*"))
 
 
-def read_run(folder: Path, patience: float = 30.0) -> WandbRun:
+def read_run(folder: Path, patience: float = 200.0) -> WandbRun:
     """What the only .wandb file of an offline-run folder says, once the run has ended.
 
     Another process writes the file, and is not done when `finish` returns.

@@ -213,10 +213,10 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_input_is_refused_quickly(text: str) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()  # a busy machine may take its time by the clock
     with pytest.raises(GrammarError):
         parse(text)
-    assert time.perf_counter() - started < 0.1
+    assert time.thread_time() - started < 0.1
 
 
 PROBLEM = Problem("p", "use 8 3 7 2 make 29 :", "29", {"numbers": [8, 3, 7, 2], "target": 29})

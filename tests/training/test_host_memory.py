@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from g2rl.training import host_memory
 from g2rl.training.host_memory import OWN_SETTINGS, keep_freed_memory
+from tests.support import in_this_thread
 
 ROUNDS = """
 import resource
@@ -54,7 +56,7 @@ def test_a_user_s_own_settings_stay(name: str) -> None:
 
 
 def test_another_c_library_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
+    monkeypatch.setattr(platform, "libc_ver", in_this_thread(platform.libc_ver, lambda: ("", "")))
     assert not keep_freed_memory({})
 
 

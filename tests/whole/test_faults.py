@@ -4,6 +4,7 @@ groups."""
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import shutil
@@ -33,7 +34,7 @@ from g2rl.training.bad_numbers import NonFiniteError
 from g2rl.training.step_metrics import train_metrics
 from g2rl.training.updater import UpdateError
 from g2rl.types import Completion, GroupBatch, Problem, Shaped
-from tests.support import NO_EVALUATION, SMOKE, composed, metric_rows
+from tests.support import NO_EVALUATION, SMOKE, composed, in_this_thread, metric_rows
 
 
 def run(folder: Path, *overrides: str) -> float:
@@ -76,9 +77,12 @@ def test_what_torch_says_of_a_full_disk_is_the_cause_and_not_the_message(
     for number, told in words.items():
         said = RuntimeError(f"PytorchStreamWriter failed writing file data/2 (os error {number})")
         usage = SimpleNamespace(free=0 if number is None else 1 << 40)
-        monkeypatch.setattr(shutil, "disk_usage", lambda place, usage=usage: usage)
-        with pytest.raises(DiskFullError) as full, atomic_path(tmp_path / "file"):
-            raise said
+        disk_usage = shutil.disk_usage
+        with monkeypatch.context() as patch:
+            stand_in = functools.partial(lambda found, place: found, usage)
+            patch.setattr(shutil, "disk_usage", in_this_thread(disk_usage, stand_in))
+            with pytest.raises(DiskFullError) as full, atomic_path(tmp_path / "file"):
+                raise said
         assert full.value.__cause__ is said
         assert str(full.value) == (
             f"[Errno {errno.ENOSPC}] no room in {tmp_path}: {told}. What was complete stays: free "
@@ -97,7 +101,7 @@ def test_a_row_that_does_not_fit_is_an_error(
 ) -> None:
     tracker = Tracker(tmp_path)
     tracker.start(None, {})
-    monkeypatch.setattr(os, "fsync", no_room)
+    monkeypatch.setattr(os, "fsync", in_this_thread(os.fsync, no_room))
     with pytest.raises(DiskFullError, match=str(tmp_path)):
         tracker.log(1, {"x": 1.0})
 

@@ -126,6 +126,16 @@ class RewardVerifier:
             if path is not None:
                 self._files[function.name] = path
 
+    def __getstate__(self) -> Any:
+        """What a worker is given: no functions that were imported here.
+
+        A module of a user's file may have a name that no other process finds; a worker imports the
+        file itself.
+        """
+        state: Any = object.__getstate__(self)
+        own, slots = state
+        return own, {**slots, "_loaded": {}}
+
     @property
     def identity(self) -> tuple[object, ...]:
         """What tells two verifiers of this class apart."""

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from g2rl.analysis.bakeoff.rows import Row, add_row, best_rate, read_rows, write_rows
+from tests.support import in_this_thread
 
 
 def row(
@@ -185,6 +186,6 @@ def test_a_row_waits_until_another_process_has_written_its_own(
         with (tmp_path / "detour.jsonl").open("a+b") as other, pytest.raises(BlockingIOError):
             real(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", in_this_thread(real, flock))
     add_row(tmp_path, row())
     assert locks == [fcntl.LOCK_EX]

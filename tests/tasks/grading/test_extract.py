@@ -158,9 +158,9 @@ def test_time_grows_linearly(unit: str) -> None:
         text = unit * (length // len(unit))
         times = []
         for _ in range(3):
-            start = time.process_time()
+            start = time.thread_time()
             extract_answer(text)
-            times.append(time.process_time() - start)
+            times.append(time.thread_time() - start)
         return min(times)
 
     assert seconds(1_000_000) < 0.5  # a quadratic scan of a million characters takes minutes

@@ -21,7 +21,7 @@ from g2rl.tasks.grading.grader import Grader
 from g2rl.tasks.grading.math import MathVerifier
 from g2rl.tasks.grading.verifier import VerifierError
 from g2rl.types import Problem, Verdict
-from tests.support import ROOT
+from tests.support import ROOT, in_this_thread
 from tests.tasks.grading.misbehaving import (
     GOOD,
     Misbehaving,
@@ -96,7 +96,11 @@ def test_cpu_time_decides_a_timeout_and_the_worker_goes_on() -> None:
 def test_a_timer_that_comes_early_is_set_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel counts by ticks, which on a busy machine runs ahead of the CPU time."""
     armed: list[tuple[float, ...]] = []
-    monkeypatch.setattr(workers.signal, "setitimer", lambda *times: armed.append(times))
+
+    def note(*times: float) -> None:
+        armed.append(times)
+
+    monkeypatch.setattr(signal, "setitimer", in_this_thread(signal.setitimer, note))
     monkeypatch.setattr(workers, "_is_running", True)
 
     # there is time left, and then there is none

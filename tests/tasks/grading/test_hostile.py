@@ -149,11 +149,11 @@ def read_here(completions: list[str]) -> list[tuple[float, Verdict]]:
     mcq = Problem("p", "", "Z", {"choices": [f"option number {n}" for n in range(26)]})
     found = []
     for completion in completions:
-        start = time.process_time()
+        start = time.thread_time()
         mathematics.screen(completion, PROBLEM)
         mathematics.key(completion[: 5 * MAX_ANSWER])
         verdict = choice.grade(completion, mcq)
-        found.append((time.process_time() - start, verdict))
+        found.append((time.thread_time() - start, verdict))
     return found
 
 

@@ -215,9 +215,9 @@ def test_screening_takes_linear_time(unit: str) -> None:
         text = unit * (length // len(unit)) + "?"
         times = []
         for answer in (text, text + "=1", f"x={text}"):
-            start = time.process_time()
+            start = time.thread_time()
             MathVerifier().screen(rf"\boxed{{{answer}}}", Problem("p", "", "(1,2)"))
-            times.append(time.process_time() - start)
+            times.append(time.thread_time() - start)
         return max(times)
 
     assert seconds(1900) < 2.0  # a scan that backtracks takes years

@@ -18,6 +18,7 @@ from g2rl.tasks.grading.reward_function import (
     load_function,
 )
 from g2rl.types import Problem, Verdict
+from tests.support import told_by_g2rl
 
 HERE = Path(__file__).parent
 MODULE = "tests.tasks.grading.own_rewards"
@@ -225,6 +226,18 @@ def f(completions):
     assert "return json.loads(text)" in "".join(traceback.format_exception(raised.value))
 
 
+def test_a_function_that_was_used_here_is_imported_anew_in_a_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file whose name another module has is a module that no other process finds by name."""
+    (tmp_path / "statistics.py").write_text("def f(completions):\n    return [0.5]\n")
+    monkeypatch.chdir(tmp_path)
+    judge = RewardVerifier((RewardFunction("statistics.py:f"),))
+    assert judge.grade("x", PROBLEM).reward == 0.5
+    with Grader(judge, workers=1) as grader:
+        assert grader.grade([("x", PROBLEM)])[0].reward == 0.5
+
+
 def test_an_import_that_fails_names_the_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,16 +254,16 @@ def test_a_wait_for_one_response_is_not_silent(
     with Grader(verifier("obey"), workers=1, wall_seconds=60.0) as grader:
         caplog.clear()
         assert grader.grade([("fine", PROBLEM)])[0].route == "reward"
-        assert not caplog.records
+        assert not told_by_g2rl(caplog)
 
         # said while the first is waited for, and not again
         monkeypatch.setattr(grader, "wall_seconds", 2.0)
         monkeypatch.setattr("g2rl.tasks.grading.grader.SILENT_SECONDS", 0.2)
         verdicts = grader.grade([("hang", PROBLEM), ("hang", PROBLEM)])
     assert [verdict.route for verdict in verdicts] == ["timeout", "timeout"]
-    [record] = caplog.records
-    assert "has not come back within 0.2 seconds" in record.getMessage()
-    assert "verify.timeout_seconds" in record.getMessage()
+    [message] = told_by_g2rl(caplog)
+    assert "has not come back within 0.2 seconds" in message
+    assert "verify.timeout_seconds" in message
 
 
 def test_a_worker_that_dies_is_told_with_the_limit_of_memory(

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -182,12 +183,32 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def outcome(
+    name: str, world: World, fuse_from: int = head.FUSE_FROM, **case: Any
+) -> dict[str, Any]:
+    """What `_outcome` finds; the head is as it was afterwards.
+
+    Args:
+        name, case: one of `CASES`.
+        fuse_from: words from which the loss is differentiated in the head's forward.
+    """
+    fused: list[int] = []
+
+    def noted(*inputs: Any) -> Any:
+        fused.append(1)
+        return FUSED(*inputs)
+
+    with mock.patch.multiple(head, _fused=noted, FUSE_ROWS=0, FUSE_FROM=fuse_from):
+        found = _outcome(name, world, **case)
+    assert bool(fused) == (fuse_from == 0)
+    return found
+
+
+def _outcome(
     name: str,
     world: World,
     policy: Callable[[], Policy] = untied,
     shards: ShardSettings | None = None,
     epochs: int = 1,
-    fuse_from: int = head.FUSE_FROM,
     spoil: Callable[[UpdateBatch], None] = lambda batch: None,
     planner: TokenPlanner | None = None,
     left_out: Sequence[int] = (),
@@ -196,10 +217,6 @@ def outcome(
 ) -> dict[str, Any]:
     """Scores, gradients of every mini-batch of one step, and metrics and weights of each step;
     whole tensors."""
-    fused: list[int] = []
-    head._fused = lambda *inputs: fused.append(1) or FUSED(*inputs)  # type: ignore[func-returns-value]
-    head.FUSE_ROWS = 0
-    head.FUSE_FROM = fuse_from  # words from which the loss is differentiated in the head's forward
     model = policy()
     reference = frozen_copy(model)
     if world.mesh is not None:
@@ -264,7 +281,6 @@ def outcome(
         found[f"metrics {step}"] = result.metrics
         found[f"late {step}"] = torch.cat(require_scored(result.behaviour.logps))
         found[f"weights {step}"] = {n: t.clone() for n, t in model.weights()}
-    assert bool(fused) == (fuse_from == 0)
     return found
 
 
