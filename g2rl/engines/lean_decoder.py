@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import transformers
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from g2rl.engines.caches import ROOM, RoomyLayer, select_rows
@@ -26,6 +27,8 @@ DECODERS = ("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model")
 """Classes of transformers whose forward was read and is written out here."""
 READ_SOURCES = ("torch.nn.modules.", "transformers.models.", "transformers.activations", "g2rl.")
 """Where the modules of a plain decoder are defined, none of which keeps a tensor of a forward."""
+READ_WRAPPERS = ("torch.utils._contextlib", "transformers.")
+"""Where their decorators are defined: `torch.no_grad`, and what checks arguments."""
 GROWING_ROTATIONS = ("dynamic", "longrope")
 """Kinds of rotary embedding whose module keeps other frequencies once a text is long."""
 SCALED_PRODUCTS = ("sdpa", PREFIX_ATTENTION)
@@ -205,10 +208,14 @@ def is_plain(decoder: Any) -> bool:
 def keeps_no_tensor(model: nn.Module) -> bool:
     """Whether the modules of a model with a plain decoder keep no tensor of their last call.
 
-    Modules of other libraries, such as adapters and quantised layers, may.
+    Modules of other libraries, such as adapters and quantised layers, may; so may hooks, and
+    functions that somebody has put in the place of a forward.
     """
+    kinds = {type(module) for module in model.modules()}
+    if _has_global_hooks() or not all(map(_is_read_code, kinds)):
+        return False
     for module in model.modules():
-        if not type(module).__module__.startswith(READ_SOURCES):
+        if _is_altered(module):
             return False
         rotation = str(getattr(module, "rope_type", ""))
         if any(kind in rotation for kind in GROWING_ROTATIONS):
@@ -257,6 +264,23 @@ def _is_own_code(kind: type[nn.Module]) -> bool:
     # innermost is what the file of the class defines
     own_file: str = forward.__code__.co_filename
     return own_file == sys.modules[kind.__module__].__file__
+
+
+def _is_read_code(kind: type[nn.Module]) -> bool:
+    """Whether a class of modules and its forward come from `READ_SOURCES`."""
+    # layers of transformers that may be checkpointed are called in a way of their own
+    calls = (nn.Module.__call__, GradientCheckpointingLayer.__call__)
+    if not kind.__module__.startswith(READ_SOURCES) or kind.__call__ not in calls:
+        return False
+
+    # what a wrapper says of itself is what it wraps, so its own file counts
+    forward: Any = kind.forward
+    while hasattr(forward, "__wrapped__"):
+        if not forward.__globals__["__name__"].startswith(READ_WRAPPERS):
+            return False
+        forward = forward.__wrapped__
+    source: str = getattr(forward, "__globals__", {}).get("__name__", "")
+    return source.startswith(READ_SOURCES)
 
 
 def _has_global_hooks() -> bool:

@@ -251,7 +251,8 @@ def _undisturbed_trial() -> Iterator[None]:
 
 
 def _agree(module: nn.Module, lean: nn.Module, width: int) -> bool:
-    """Whether two modules that share weights have equal outputs and gradients in all cases."""
+    """Whether two modules that share weights have equal outputs and gradients in all cases, and the
+    first one keeps nothing of its calls."""
     generator = torch.Generator().manual_seed(0)
     for dtype, input_dtype, is_mixed in TRIAL_CASES:
         # the weights are random, and so are the vectors, some small and some large
@@ -264,12 +265,33 @@ def _agree(module: nn.Module, lean: nn.Module, width: int) -> bool:
         grad = torch.randn(x.shape, generator=generator)
 
         # both round alike, or they are not the same
+        before = _held_by(module)
         theirs = _output_and_gradients(module, x.to(input_dtype), grad, is_mixed)
+        if not _holds(module, before):
+            return False
         ours = _output_and_gradients(lean, x.to(input_dtype), grad, is_mixed)
         for expected, found in zip(theirs, ours, strict=True):
             if expected.dtype != found.dtype or not torch.equal(expected, found):
                 return False
     return True
+
+
+def _held_by(module: nn.Module) -> dict[str, Any]:
+    """What stands in a module and in its children, by names."""
+    held: dict[str, Any] = {}
+    for place, one in module.named_modules():
+        for name, value in vars(one).items():
+            held[f"{place}.{name}"] = value
+    return held
+
+
+def _holds(module: nn.Module, before: dict[str, Any]) -> bool:
+    """Whether a module still holds the same objects, and no others.
+
+    A forward may count its calls or keep what it has seen, which a replacement would not.
+    """
+    now = _held_by(module)
+    return now.keys() == before.keys() and all(now[name] is before[name] for name in now)
 
 
 def _output_and_gradients(

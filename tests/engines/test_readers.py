@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -113,6 +115,50 @@ def test_modules_of_others_may_keep_tensors() -> None:
         """A linear layer of somebody's own."""
 
     model.model.layers[1].mlp.up_proj.__class__ = Remembering
+    assert not keeps_no_tensor(model)
+
+
+def hook(module: torch.nn.Module, note: Callable[[Any], None]) -> None:
+    module.register_forward_hook(lambda module, inputs, output: note(output))
+
+
+def hook_before(module: torch.nn.Module, note: Callable[[Any], None]) -> None:
+    module.register_forward_pre_hook(lambda module, inputs: note(inputs[0]))
+
+
+def exchange(module: torch.nn.Module, note: Callable[[Any], None]) -> None:
+    forward = module.forward
+
+    def noted(*inputs: Any) -> Any:
+        output = forward(*inputs)
+        note(output)
+        return output
+
+    module.forward = noted
+
+
+@pytest.mark.parametrize("watch", [hook, hook_before, exchange])
+@pytest.mark.parametrize(
+    "part", ["model.embed_tokens", "model.norm", "model.layers.0.mlp.down_proj", "lm_head"]
+)
+def test_what_somebody_keeps_of_sampling_can_be_trained_on(
+    tiny: LoadedModel, watch: Callable[..., None], part: str
+) -> None:
+    model = plain_model("qwen3")
+    kept: list[torch.Tensor] = []
+    watch(model.get_submodule(part), kept.append)
+    engine = TransformersEngine(Policy(model), tiny.tokenizer, [2])
+    engine.generate([[5, 6, 7]], [(0, 0)], 2, SamplingParams(max_tokens=4))
+    assert kept
+    assert not any(tensor.is_inference() for tensor in kept)
+
+
+def test_a_forward_that_a_library_has_replaced_may_keep_tensors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = plain_model("qwen3")
+    kind = type(model.model.layers[0].mlp)
+    monkeypatch.setattr(kind, "forward", functools.wraps(kind.forward)(lambda self, x: x))
     assert not keeps_no_tensor(model)
 
 

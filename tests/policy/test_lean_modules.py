@@ -209,6 +209,36 @@ def test_what_has_hooks_stays(hook: str) -> None:
         assert replacement_of(module) is None
 
 
+@pytest.mark.parametrize("what", ["count", "size", "activation"])
+def test_what_keeps_something_of_its_calls_stays(what: str) -> None:
+    """Numbers would be the same, but the statistics of a monitor would be those of no call."""
+
+    class CountingRMSNorm(LlamaRMSNorm):
+        calls = 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if what == "count":
+                self.calls += 1
+            elif what == "size":
+                self.seen = x.detach().abs().max()
+            return super().forward(x)
+
+    class CountingSiLU(nn.SiLU):
+        calls = 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            return super().forward(x)
+
+    config = LlamaConfig(**SIZES)
+    if what == "activation":
+        mlp = LlamaMLP(config)
+        mlp.act_fn = CountingSiLU()
+        assert not is_plain_mlp(mlp)
+    else:
+        assert not is_plain_norm(CountingRMSNorm(8))
+
+
 def test_what_somebody_altered_stays() -> None:
     patched, compiled, biased, inside = (*(LlamaRMSNorm(8) for _ in range(3)), LlamaMLP(LLAMA))
     patched.forward = lambda x: x
