@@ -15,6 +15,7 @@ import functools
 import mmap
 import os
 import platform
+import resource
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,6 +27,8 @@ LARGE_BYTES = 32 << 20
 """Pieces that are larger still go back to the system; the library accepts no larger bound."""
 PAGE_BYTES = 2 << 20
 """A large page."""
+FILLED = "MALLOC_PERTURB_"
+"""Variable that lets the C library write into all memory that it hands out and takes back."""
 OWN_SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 """Variables by which a user settles this for the process."""
 
@@ -51,8 +54,20 @@ def keep_freed_memory(environment: Mapping[str, str] = os.environ) -> bool:
     ]
     if not all(is_set):
         return False
-    large_pages()
+    if _may_reserve(environment):
+        large_pages()
     return True
+
+
+def _may_reserve(environment: Mapping[str, str]) -> bool:
+    """Whether this process may take memory in hand that it does not use yet.
+
+    Under a limit of its size, what the heap holds is missing to stacks of threads and to files that
+    are mapped; and where the library fills what it hands out, all of it is used.
+    """
+    limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
+    is_limited = any(limit != resource.RLIM_INFINITY for limit in limits)
+    return not is_limited and FILLED not in environment
 
 
 @functools.cache
