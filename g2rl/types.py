@@ -24,12 +24,19 @@ Importing this module must stay cheap (no torch): grading workers import it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+def fits_a_float(number: float) -> bool:
+    """Whether a number is finite as a float; a whole one of Python may be larger than every float,
+    and comparing it with the largest is exact."""
+    return abs(number) <= sys.float_info.max
 
 
 @dataclass(slots=True, frozen=True)

@@ -8,7 +8,6 @@ it is with partitioners and encoders.
 
 from __future__ import annotations
 
-import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -21,10 +20,8 @@ from g2rl.exploration.encoders.encoder import Encoder
 from g2rl.exploration.partitions import Partitioner
 from g2rl.exploration.signal import NEEDS, Signal
 from g2rl.tasks.grading.code_files import class_of, errors_named, words_of
-from g2rl.types import GroupBatch, Shaped
+from g2rl.types import GroupBatch, Shaped, fits_a_float
 
-LARGEST = sys.float_info.max
-"""Whole numbers of Python may be larger, and comparing them with this one is exact."""
 HELP = "docs/write_a_signal.md shows a whole one"
 NEED_OF_FIELD = {
     # vectors of responses
@@ -113,7 +110,7 @@ def ask(signal: Signal, batch: GroupBatch) -> Shaped:
 
     # the loss
     coefficient = shaped.entropy_coef
-    if not isinstance(coefficient, int | float) or not abs(coefficient) <= LARGEST:
+    if not isinstance(coefficient, int | float) or not fits_a_float(coefficient):
         told = "a huge int" if isinstance(coefficient, int) else repr(coefficient)
         raise SignalError(f"{who}: entropy_coef is no finite number, but {told}")
     if shaped.token_bonus is not None:
@@ -146,7 +143,7 @@ def _check_numbers(who: str, metrics: Mapping[str, Any]) -> None:
                 f"{who}: metric {name} is {_kind_of(value)}; it must be an int or a float, e.g. "
                 "values.mean().item()"
             )
-        if isinstance(value, int) and abs(value) > LARGEST:
+        if isinstance(value, int) and not fits_a_float(value):
             raise SignalError(f"{who}: metric {name} is an int that no float can hold; scale it")
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from g2rl.runs.columns import typed_schema
 from g2rl.runs.files import atomic_path, read_lines, remove, room_in
 from g2rl.runs.layout import TABLE_KINDS, RunFolder
 from g2rl.tasks.places import at_line
+from g2rl.types import fits_a_float
 
 log = logging.getLogger(__name__)
 
@@ -203,9 +203,8 @@ class Tracker:
         Raises:
             ValueError: a value is not finite. Stages must drop and count such values themselves.
         """
-        # JSON has no such numbers; a whole one may be larger than every float
-        largest = sys.float_info.max
-        bad_names = [name for name, value in metrics.items() if not abs(value) <= largest]
+        # JSON has no such numbers
+        bad_names = [name for name, value in metrics.items() if not fits_a_float(value)]
         if bad_names:
             raise ValueError(f"step {step}: metrics are not finite: {bad_names}")
 

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ SOURCED = {
 }
 """Groups with a choice for files and names of the hub, and what takes them."""
 SEARCH_PATH = "hydra.searchpath"
+PACKAGED = "pkg://"
+"""Begins a place of the search path that is a package of Python."""
 """The setting that names further folders of configuration files."""
 NO_BENCHMARK = (
     "the task brings no benchmark, on which the policy is evaluated: begin its file with "
@@ -219,10 +222,24 @@ def _searched(overrides: Sequence[Override]) -> list[Path]:
         if override.key_or_group == SEARCH_PATH:
             value = override.value()
             for place in value if isinstance(value, list) else [value]:
-                # places in packages are Hydra's to find
-                if not str(place).startswith("pkg://"):
-                    folders.append(Path(str(place).removeprefix("file://")))
+                # a package that is nowhere is Hydra's to refuse
+                found: Path | None = Path(str(place).removeprefix("file://"))
+                if str(place).startswith(PACKAGED):
+                    found = _folder_of_package(str(place).removeprefix(PACKAGED))
+                if found is not None:
+                    folders.append(found)
     return folders
+
+
+def _folder_of_package(name: str) -> Path | None:
+    """The folder of a package, found without importing it; None where there is none."""
+    places: list[str] = list(sys.path)
+    for part in name.replace("/", ".").split("."):
+        spec = PathFinder.find_spec(part, places)
+        if spec is None or not spec.submodule_search_locations:
+            return None
+        places = list(spec.submodule_search_locations)
+    return Path(places[0])
 
 
 def _typed_twice(overrides: Sequence[Override]) -> str | None:

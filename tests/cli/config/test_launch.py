@@ -393,14 +393,22 @@ def test_what_hydra_would_take_in_silence_or_explain_badly(typed: list[str], mes
     assert message in (explain_mistakes(typed, "train") or "")
 
 
-@pytest.mark.parametrize("way", ["flag", "setting"])
-def test_mistakes_are_told_beside_files_of_the_users_own(tmp_path: Path, way: str) -> None:
+@pytest.mark.parametrize("way", ["flag", "setting", "package"])
+def test_mistakes_are_told_beside_files_of_the_users_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
     (tmp_path / "exploration").mkdir()
     own = config_dir() / "exploration" / "g2rl.yaml"
     shutil.copy(own, tmp_path / "exploration" / "mine.yaml")
     words, folders = ["exploration=mine", "exploration.lam=2"], [tmp_path]
     if way == "setting":
         words, folders = [*words, f"hydra.searchpath=[file://{tmp_path}]"], []
+    if way == "package":
+        (tmp_path / "ours").mkdir()
+        (tmp_path / "ours" / "__init__.py").touch()
+        (tmp_path / "exploration").rename(tmp_path / "ours" / "exploration")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        words, folders = [*words, "hydra.searchpath=[pkg://ours]"], []
     assert explain_mistakes(words, "train", folders) is None
     assert "mine" in (explain_mistakes(["exploration=min", *words[2:]], "train", folders) or "")
     wrong = [*words, "exploration.lan=3"]
