@@ -36,6 +36,8 @@ TRIAL_CASES = (
 """Dtype of weights, dtype of vectors, and whether mixed precision is on. All have to agree."""
 LAYERS = ("gate_proj", "up_proj", "down_proj")
 """Layers of a gated MLP, in transformers' words."""
+NOT_WAYS = {"__init__", "forward", "extra_repr", *vars(type("Empty", (), {}))}
+"""What every class of modules has of its own."""
 PLAIN_VALUES = (bool, int, float, str, torch.dtype, type(None))
 """Types of settings that are handed to a copy; their values never change."""
 
@@ -84,7 +86,7 @@ def is_plain_norm(module: Any) -> bool:
     kind: Any = type(module)
     if not kind.__name__.endswith("RMSNorm") or kind is LeanRMSNorm or _is_altered(module):
         return False
-    if not _takes_one_input(kind):
+    if not _takes_one_input(kind) or _has_own_ways(kind):
         return False
     weight, epsilon = getattr(module, "weight", None), getattr(module, "variance_epsilon", None)
     tensors = [*module.parameters(), *module.buffers()]
@@ -110,10 +112,10 @@ def is_plain_mlp(module: Any) -> bool:
         return False
     if children.keys() != {*LAYERS, "act_fn"} or _has_own_tensors(module):
         return False
-    if not _takes_one_input(kind):
+    if not _takes_one_input(kind) or _has_own_ways(kind):
         return False
     activation = children["act_fn"]
-    if _is_altered(activation):
+    if _is_altered(activation) or _has_own_ways(type(activation)):
         return False
 
     # what it computes; its layers are called as they are, so they are not tried
@@ -129,6 +131,12 @@ def _is_altered(module: nn.Module) -> bool:
     """Whether calling, saving or loading a module does more than its class says."""
     has_hooks = any(value for name, value in vars(module).items() if name.endswith("_hooks"))
     return has_hooks or "forward" in vars(module) or module._compiled_call_impl is not None
+
+
+def _has_own_ways(kind: type) -> bool:
+    """Whether modules of a class are called, saved, loaded or moved in another way than torch's."""
+    ways = vars(nn.Module).keys() - NOT_WAYS
+    return any(vars(one).keys() & ways for one in _own_classes(kind))
 
 
 def _takes_one_input(kind: Any) -> bool:
@@ -276,22 +284,35 @@ def _agree(module: nn.Module, lean: nn.Module, width: int) -> bool:
     return True
 
 
-def _held_by(module: nn.Module) -> dict[str, Any]:
-    """What stands in a module and in its children, by names."""
-    held: dict[str, Any] = {}
+def _held_by(module: nn.Module) -> dict[str, tuple[Any, int]]:
+    """What stands in a module, in its children and in their classes, by names; of lists and the
+    like their sizes, too."""
+    held: dict[str, tuple[Any, int]] = {}
     for place, one in module.named_modules():
-        for name, value in vars(one).items():
-            held[f"{place}.{name}"] = value
+        for owner in (one, *_own_classes(type(one))):
+            for name, value in vars(owner).items():
+                size = len(value) if isinstance(value, list | dict | set) else 0
+                held[f"{place}.{id(owner)}.{name}"] = value, size
     return held
 
 
-def _holds(module: nn.Module, before: dict[str, Any]) -> bool:
+def _holds(module: nn.Module, before: dict[str, tuple[Any, int]]) -> bool:
     """Whether a module still holds the same objects, and no others.
 
     A forward may count its calls or keep what it has seen, which a replacement would not.
     """
     now = _held_by(module)
-    return now.keys() == before.keys() and all(now[name] is before[name] for name in now)
+    if now.keys() != before.keys():
+        return False
+    for name, (value, size) in now.items():
+        if value is not before[name][0] or size != before[name][1]:
+            return False
+    return True
+
+
+def _own_classes(kind: type) -> list[type]:
+    """A class of modules and those that it is made of, below torch's own `nn.Module`."""
+    return [one for one in kind.__mro__ if one not in nn.Module.__mro__]
 
 
 def _output_and_gradients(

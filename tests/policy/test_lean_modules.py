@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -209,18 +209,38 @@ def test_what_has_hooks_stays(hook: str) -> None:
         assert replacement_of(module) is None
 
 
-@pytest.mark.parametrize("what", ["count", "size", "activation"])
+@pytest.mark.parametrize(
+    "name", ["__call__", "get_extra_state", "_save_to_state_dict", "_apply", "train"]
+)
+def test_what_is_called_or_saved_in_a_way_of_its_own_stays(name: str) -> None:
+    """A replacement would save no state that only this class writes."""
+    way = getattr(nn.Module, name)
+    members = {name: lambda self, *inputs, **named: way(self, *inputs, **named)}
+    config = LlamaConfig(**SIZES)
+    assert not is_plain_norm(type("OtherRMSNorm", (LlamaRMSNorm,), members)(8))
+    assert not is_plain_mlp(type("OtherMLP", (LlamaMLP,), members)(config))
+    mlp = LlamaMLP(config)
+    mlp.act_fn = type("OtherSiLU", (nn.SiLU,), members)()
+    assert not is_plain_mlp(mlp)
+
+
+@pytest.mark.parametrize("what", ["count", "size", "list", "of the class", "activation"])
 def test_what_keeps_something_of_its_calls_stays(what: str) -> None:
     """Numbers would be the same, but the statistics of a monitor would be those of no call."""
 
     class CountingRMSNorm(LlamaRMSNorm):
         calls = 0
+        sizes: ClassVar[list[torch.Tensor]] = []
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             if what == "count":
                 self.calls += 1
             elif what == "size":
                 self.seen = x.detach().abs().max()
+            elif what == "list":
+                self.sizes.append(x.detach().abs().max())
+            elif what == "of the class":
+                CountingRMSNorm.calls += 1
             return super().forward(x)
 
     class CountingSiLU(nn.SiLU):
