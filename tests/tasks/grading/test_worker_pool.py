@@ -132,7 +132,7 @@ def scheduler_threads() -> set[threading.Thread]:
 
 
 def test_a_worker_that_dies_before_the_next_is_asked_is_a_worker_that_cannot_start(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, started: list[Any]
 ) -> None:
     """The pool knows that it is broken before it has been given its second probe."""
     schedule = ProcessPool.schedule
@@ -144,12 +144,13 @@ def test_a_worker_that_dies_before_the_next_is_asked_is_a_worker_that_cannot_sta
             time.sleep(0.01)
         return future
 
-    threads, processes = scheduler_threads(), set(worker_pids())
+    threads = scheduler_threads()
     monkeypatch.setattr(ProcessPool, "schedule", late)
     with pytest.raises(RuntimeError, match=r"cannot start \(Dying, 64 MiB\)"):
         worker_pool.WorkerPool(Dying(), workers=2, timeout_seconds=1.0, memory_mb=64)
     assert scheduler_threads() <= threads
-    assert set(worker_pids()) <= processes
+    assert started
+    assert not any(process.is_alive() for process in started)
 
 
 def never_ready() -> bool:
@@ -157,11 +158,12 @@ def never_ready() -> bool:
 
 
 def test_no_pool_stays_when_a_worker_came_up_without_its_verifier(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, started: list[Any]
 ) -> None:
-    threads, processes = scheduler_threads(), set(worker_pids())
+    threads = scheduler_threads()
     monkeypatch.setattr(workers, "ready", never_ready)
     with pytest.raises(RuntimeError, match="came up without its verifier"):
         worker_pool.WorkerPool(Misbehaving(), workers=1, timeout_seconds=1.0, memory_mb=512)
     assert scheduler_threads() <= threads
-    assert set(worker_pids()) <= processes
+    assert started
+    assert not any(process.is_alive() for process in started)
