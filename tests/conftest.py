@@ -125,7 +125,7 @@ def pytest_runtest_setup() -> None:
     import torch
 
     random.seed(0)
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(0)
 
