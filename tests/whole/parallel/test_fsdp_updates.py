@@ -10,7 +10,7 @@ import torch
 from torch import distributed as dist
 
 from g2rl.world import World
-from tests.whole.parallel.twins import CASES, TWO_STEPS, launch, outcome, sampled, tied
+from tests.whole.parallel.twins import CASES, TWO_STEPS, joined, launch, outcome, sampled, tied
 
 EXACT = [name for name in CASES if name not in ("bfloat16", "bad numbers")]
 ALONE = ("token_mean", "sequence_mean", "sequence_sum", "LoRA", "fused", "token plan")
@@ -26,7 +26,10 @@ def single() -> dict[str, Any]:
 def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("two")
     launch("updates", folder)
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(2)]
+    ranks = [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(2)]
+    for name in CASES:
+        ranks[0][name]["gradients"] = joined([found[name] for found in ranks])
+    return ranks
 
 
 @pytest.fixture(scope="module")

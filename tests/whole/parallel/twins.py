@@ -19,6 +19,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from torch.distributed.tensor import DTensor, Shard
 
 from g2rl.cli.build.model import frozen_copy
 from g2rl.engines.transformers import TransformersEngine
@@ -34,8 +35,8 @@ from g2rl.policy.loading import load, set_checkpointing
 from g2rl.policy.lora import LoraSettings, add_lora
 from g2rl.policy.policy import Policy
 from g2rl.policy.scoring import ScorePlan, ScoreRequest, require_scored, score
-from g2rl.policy.sharding import ShardSettings, whole
-from g2rl.training.micro_batch_update import BehaviourSource, UpdateBatch
+from g2rl.policy.sharding import ShardSettings
+from g2rl.training.micro_batch_update import UpdateBatch
 from g2rl.training.optimizer import OptimizerSettings
 from g2rl.training.updater import Updater
 from g2rl.types import SamplingParams
@@ -215,8 +216,8 @@ def _outcome(
     one_prompt: bool = False,
     steps: Sequence[int] = (1,),
 ) -> dict[str, Any]:
-    """Scores, gradients of every mini-batch of one step, and metrics and weights of each step;
-    whole tensors."""
+    """Scores, gradients of every mini-batch of the first step, and metrics and weights of each
+    step; whole tensors, but for this rank's part of gradients."""
     model = policy()
     reference = frozen_copy(model)
     if world.mesh is not None:
@@ -262,14 +263,7 @@ def _outcome(
         "gradients": [],
         "losses": [],
     }
-    for rows in updater._mini_batches(batch.group_N, 1, 0):
-        model.train()
-        kept_rows = batch.rows_taking_part(rows)
-        mini_batch = updater._mini_batch(batch, kept_rows, BehaviourSource.SCORES)
-        found["losses"].append(updater._accumulate_gradients(batch, scores.copy(), mini_batch)[0])
-        gradients = {n: whole(p.grad) for n, p in model.named_parameters() if p.grad is not None}
-        found["gradients"].append(gradients)
-        updater.optimizer.zero_grad(set_to_none=True)
+    updater._accumulate_gradients = recorded(updater, found)  # type: ignore[method-assign]
     for step in steps:
         late = updater.rows_to_score(batch.group_N, step)
         if planner is not None or left_out:
@@ -278,10 +272,43 @@ def _outcome(
             model, sequences, ScoreRequest(**common, plan=ScorePlan([late])), world
         )
         result = updater.step(batch, step)
+        vars(updater).pop("_accumulate_gradients", None)  # one step of them is enough
         found[f"metrics {step}"] = result.metrics
         found[f"late {step}"] = torch.cat(require_scored(result.behaviour.logps))
         found[f"weights {step}"] = {n: t.clone() for n, t in model.weights()}
     return found
+
+
+def recorded(updater: Updater, found: dict[str, Any]) -> Callable[..., Any]:
+    """What the updater adds up the gradient of a mini-batch with, which notes the losses and the
+    gradients before they are clipped."""
+    accumulate = updater._accumulate_gradients
+
+    def accumulate_and_note(*inputs: Any) -> Any:
+        metrics, suspect_rows = accumulate(*inputs)
+        found["losses"].append(dict(metrics))
+        parameters = updater.policy.named_parameters()
+        gradients = {n: own_part(p.grad) for n, p in parameters if p.grad is not None}
+        found["gradients"].append(gradients)
+        return metrics, suspect_rows
+
+    return accumulate_and_note
+
+
+def own_part(gradient: torch.Tensor) -> torch.Tensor:
+    """What this rank holds of it, which `joined` puts together without the ranks' waiting."""
+    if not isinstance(gradient, DTensor):
+        return gradient.clone()
+    assert gradient.placements == (Shard(0),)
+    return gradient.to_local().clone()
+
+
+def joined(ranks: Sequence[dict[str, Any]]) -> list[dict[str, torch.Tensor]]:
+    """The whole gradients of every mini-batch of a case, of what each rank has found of it."""
+    return [
+        {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        for parts in zip(*(found["gradients"] for found in ranks), strict=True)
+    ]
 
 
 def sampled(world: World) -> list[Any]:
