@@ -60,3 +60,8 @@ if "PYTEST_XDIST_WORKER" in os.environ and importlib.util.find_spec("trl"):
         importlib.import_module(name)
     atexit.register = REGISTER
 composed(with_hydra=True)
+
+# a process that loads its first model makes a table of the weights' names of all that there are
+with contextlib.suppress(ModuleNotFoundError, AttributeError):
+    mapping = importlib.import_module("transformers.conversion_mapping")
+    mapping.get_checkpoint_conversion_mapping("qwen3")
