@@ -209,6 +209,17 @@ def test_the_head_waits_as_often_for_many_tiles_as_for_one() -> None:
     assert few_waits == many_waits
 
 
+def test_a_tile_of_a_large_vocabulary_takes_few_kernels() -> None:
+    with simulated_gpu():
+        hidden, weight = torch.ones(32, 8, device="cuda"), torch.ones(151_936, 8, device="cuda")
+        request = FeatureRequest(torch.arange(32, device="cuda") // 8, 4, 1.0)
+        simulated.launches.clear()
+        targets = torch.arange(32, device="cuda")
+        head_pass(hidden, weight, targets, features=request, tile_bytes=512 << 20)
+        assert simulated.launches["aten.mm.out"] == 1, "one tile"
+        assert sum(simulated.launches.values()) < 150, "735 in chunks of 4096 words"
+
+
 def test_sampling_waits_once_a_token_and_sends_it_nothing() -> None:
     found = []
     with simulated_gpu():
