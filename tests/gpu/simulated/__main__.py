@@ -14,7 +14,7 @@ from tests.gpu.simulated import library
 def main() -> int:
     """Build and load the library, then run the tests; returns pytest's exit code."""
     if not library.can_be_built():
-        print("skipped: a simulated GPU needs Linux and a C++ compiler (g++ or clang++)")
+        print("skipped: a simulated GPU needs Linux and a compiler of C++20 (g++ or clang++)")
         return 0
     with tempfile.TemporaryDirectory() as folder:
         library.load(library.build(Path(folder)))

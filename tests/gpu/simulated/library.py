@@ -16,8 +16,12 @@ SOURCE = Path(__file__).with_name("guard.cpp")
 
 
 def can_be_built() -> bool:
-    """Whether this machine has what `build` needs."""
-    return sys.platform == "linux" and _compiler() is not None
+    """Whether this machine has what `build` needs: Linux, and a compiler that knows C++20."""
+    compiler = _compiler()
+    if sys.platform != "linux" or compiler is None:
+        return False
+    words = [compiler, "-std=c++20", "-fsyntax-only", "-x", "c++", "/dev/null"]
+    return subprocess.run(words, capture_output=True, check=False).returncode == 0
 
 
 def build(folder: Path) -> Path:
