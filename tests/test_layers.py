@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import functools
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -51,7 +50,6 @@ NAMES = {name_of(path) for path in FILES}
 
 
 @cache
-@functools.cache
 def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 

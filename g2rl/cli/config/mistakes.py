@@ -35,9 +35,9 @@ SOURCED = {
 }
 """Groups with a choice for files and names of the hub, and what takes them."""
 SEARCH_PATH = "hydra.searchpath"
+"""The setting that names further folders of configuration files."""
 PACKAGED = "pkg://"
 """Begins a place of the search path that is a package of Python."""
-"""The setting that names further folders of configuration files."""
 NO_BENCHMARK = (
     "the task brings no benchmark, on which the policy is evaluated: begin its file with "
     "defaults: [/benchmark@_global_.benchmark: countdown], or another choice"

@@ -144,7 +144,7 @@ class TiledHead(torch.autograd.Function):
         logps_T = hidden_TD.new_empty(token_count, dtype=dtype)
         entropy_T, log_norm_T = torch.empty_like(logps_T), torch.empty_like(logps_T)
         tile_slices = list(tiles(token_count, rows))
-        residual_NV = responses = None
+        residual_NV, responses = None, []
         if request is not None:
             responses = responses_of(request, tile_slices)
             residual_NV = hidden_TD.new_zeros(request.count, weight_VD.shape[0], dtype=dtype)
@@ -160,7 +160,7 @@ class TiledHead(torch.autograd.Function):
             logps_T[tile], entropy_T[tile] = scores.logps, scores.entropies
             log_norm_T[tile] = scores.log_norms
 
-            if request is not None and residual_NV is not None and responses is not None:
+            if request is not None and residual_NV is not None:
                 add_residuals(
                     residual_NV,
                     request,
